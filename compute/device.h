@@ -1,0 +1,70 @@
+// A device that ops run on: it owns threads (CPU) or streams, handles and workspaces (CUDA), and
+// allocates the memory that ops take. Every op is a free function whose first argument is the
+// Device and which dispatches on kind() to cpu/ or cuda/. Pointers given to an op point into
+// memory of its device. A Device is used by one thread at a time; make one a thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+
+namespace fovea::compute {
+
+enum class DeviceKind { kCpu, kCuda };
+
+class Device;
+
+// Memory of a device, 64-byte aligned, uninitialised; freed with the object. Movable.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+  template <typename T>
+  T* data() const {
+    return static_cast<T*>(data_);
+  }
+  size_t size_bytes() const { return size_bytes_; }
+
+ private:
+  friend class Device;
+  Buffer(Device* device, void* data, size_t size_bytes)
+      : device_(device), data_(data), size_bytes_(size_bytes) {}
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  size_t size_bytes_ = 0;
+};
+
+class Device {
+ public:
+  // `spec`: "cpu" (later "cuda[:N]"); n_threads 0 = all processors of the process.
+  // InvalidArgument for an unknown device, Unimplemented for one this build has no part for.
+  static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0);
+  virtual ~Device() = default;
+
+  virtual DeviceKind kind() const = 0;
+  // The CPU's team; on other devices the team for host-side work.
+  virtual ThreadPool& threads() = 0;
+
+  // ResourceExhausted when there is no memory. The Device must outlive its Buffers.
+  absl::StatusOr<Buffer> Allocate(size_t size_bytes);
+  // Makes `buffer` at least size_bytes large; the content is lost when it grows.
+  absl::Status Reserve(size_t size_bytes, Buffer* buffer);
+
+  // Copies between host and device memory; synchronous. On the CPU a memcpy.
+  virtual absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) = 0;
+  virtual absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) = 0;
+
+ protected:
+  friend class Buffer;
+  virtual absl::StatusOr<void*> AllocateRaw(size_t size_bytes) = 0;
+  virtual void FreeRaw(void* data) = 0;
+};
+
+}  // namespace fovea::compute

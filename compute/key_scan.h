@@ -1,0 +1,64 @@
+// The exact nearest-key scan: inner products of queries with stored bfloat16 keys, the k best of
+// each query kept. Each key is read once for all queries (all query heads of its group and all
+// positions); queries stay float, products accumulate in float.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/float16.h"
+#include "compute/device.h"
+
+namespace fovea::compute {
+
+struct ScoredId {
+  float score = 0.0f;  // <query, key>, unscaled
+  int64_t id = 0;
+};
+
+// A run of keys that lie together: key j of the run has id first_id + j.
+struct KeyRun {
+  const BFloat16* keys = nullptr;  // [n_keys, head_dim]
+  int64_t n_keys = 0;
+  int64_t first_id = 0;
+};
+
+// Keeps, per query, the `top_k` best of everything scanned so far. Equal scores: the smaller id
+// wins, so that results do not depend on the number of threads or the order of the runs.
+// Not thread-safe.
+class TopK {
+ public:
+  TopK(int64_t n_queries, int top_k);
+  int64_t n_queries() const { return n_queries_; }
+  int top_k() const { return top_k_; }
+  void Push(int64_t query, ScoredId candidate);
+  // A score must be at least this to enter the list of `query`; −inf while it is not full.
+  float Threshold(int64_t query) const;
+  // Everything in `other` (the same shape) goes into this.
+  void Merge(const TopK& other);
+  // Best first; at most top_k entries. Sorts in place.
+  std::span<const ScoredId> Sorted(int64_t query);
+
+ private:
+  int64_t n_queries_;
+  int top_k_;
+  std::vector<ScoredId> heap_;   // [n_queries, top_k], each a heap with the worst in front
+  std::vector<int32_t> size_;    // [n_queries]
+};
+
+struct KeyScanArgs {
+  const float* queries = nullptr;  // [n_queries, head_dim], rows query_stride floats apart
+  int64_t n_queries = 0;
+  int64_t query_stride = 0;
+  int64_t head_dim = 0;
+  std::span<const KeyRun> runs;    // any number; ids must not repeat
+};
+// Pushes into *best (of n_queries). Uses all threads of the device; the result does not depend on
+// how many there are.
+absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
+
+// Scores of one query with one key, the same arithmetic as KeyScan.
+float KeyScore(const float* query, const BFloat16* key, int64_t head_dim);
+
+}  // namespace fovea::compute

@@ -1,0 +1,53 @@
+// y = x·Wᵀ + bias (+ residual), W as it is stored on disk (float or block-quantised), with an
+// optional low-rank update (LoRA, Hu et al. 2021): W + scale·B·A.
+//
+// Few rows (single-token steps) are computed straight from the stored weights, with the LoRA as
+// two small products beside them. Many rows use a float copy of W + scale·B·A packed for oneDNN,
+// made on first use (one dequantisation, the LoRA merged).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compute/device.h"
+#include "compute/dtype.h"
+
+namespace fovea::compute {
+
+struct LinearWeights {
+  std::string name;                   // for error messages
+  DType dtype = DType::kF32;
+  const std::byte* weight = nullptr;  // [out_features, in_features], stored rows; borrowed, host memory
+  int64_t out_features = 0;
+  int64_t in_features = 0;
+  const float* bias = nullptr;        // [out_features] or null; borrowed
+  const float* lora_a = nullptr;      // [lora_rank, in_features] or null; borrowed
+  const float* lora_b = nullptr;      // [out_features, lora_rank]; borrowed
+  int64_t lora_rank = 0;
+  float lora_scale = 0.0f;
+};
+
+// Immutable after Create but for the packed copy, which is made once, under a lock: thread-safe,
+// one Device a thread. The borrowed memory must outlive it.
+class Linear {
+ public:
+  static absl::StatusOr<std::unique_ptr<Linear>> Create(Device& device, const LinearWeights& weights);
+  virtual ~Linear() = default;
+
+  // out[t, :] = W·x[t, :] + bias (+ out[t, :] when add_to_out, for residual connections).
+  // x: [n_tokens, in_features]; out: [n_tokens, out_features]; they do not overlap.
+  virtual absl::Status Forward(Device& device, const float* x, int64_t n_tokens, bool add_to_out,
+                               float* out) const = 0;
+
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }
+
+ protected:
+  Linear(int64_t in_features, int64_t out_features)
+      : in_features_(in_features), out_features_(out_features) {}
+  int64_t in_features_;
+  int64_t out_features_;
+};
+
+}  // namespace fovea::compute

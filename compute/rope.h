@@ -1,0 +1,34 @@
+// Rotary position embedding (Su et al. 2021), rotate-half order: dimension i is paired with
+// i + head_dim/2, angle = position · inverse_frequency[i].
+#pragma once
+
+#include <vector>
+
+#include "compute/device.h"
+
+namespace fovea::compute {
+
+// llama3 scaling of frequencies ("rope_type": "llama3"); factor 1 = none. `linear_factor` divides
+// all positions ("linear" scaling).
+struct RopeScaling {
+  float llama3_factor = 1.0f;
+  float low_freq_factor = 1.0f;
+  float high_freq_factor = 4.0f;
+  int64_t original_max_position_embeddings = 8192;
+  float linear_factor = 1.0f;
+};
+
+// theta^(−2i/head_dim), scaled; [head_dim/2], computed in float32 as the published code does.
+std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta, const RopeScaling& scaling);
+
+struct RopeArgs {
+  float* x = nullptr;  // [n_tokens, n_heads, head_dim], rotated in place
+  int64_t n_tokens = 0;
+  int64_t n_heads = 0;
+  int64_t head_dim = 0;                      // even
+  const float* inverse_frequencies = nullptr;  // [head_dim/2]
+  int64_t first_position = 0;                // token t has position first_position + t
+};
+absl::Status Rope(Device& device, const RopeArgs& args);
+
+}  // namespace fovea::compute

@@ -1,0 +1,68 @@
+// Files → documents with plain UTF-8 text: text, Markdown, HTML, JSONL, PDF. Nothing here knows of
+// tokens or models.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "base/status.h"
+
+namespace fovea::documents {
+
+// A document whose text is read as a stream, from the start, as often as Rewind is called: memory
+// stays bounded whatever its size. Not thread-safe.
+class TextDocument {
+ public:
+  virtual ~TextDocument() = default;
+
+  std::string title;       // may be empty
+  std::string source;      // absolute path, "path#id" (JSONL with ids), "path#line", or "-"
+  bool replaceable = true; // the source names this document for good (not "path#line" and "-")
+  std::string collection;  // from a JSONL record; empty: the caller's choice
+
+  // Appends up to `max_bytes` (at least 4) of text to *out; nothing appended = the end. Pieces end
+  // between UTF-8 characters. The text is valid UTF-8 without a byte-order mark; CRLF is kept.
+  // InvalidArgument for content that is no text (NUL bytes, invalid UTF-8: says at which byte).
+  virtual absl::Status Read(size_t max_bytes, std::string* out) = 0;
+  virtual absl::Status Rewind() = 0;
+  // Of the source file; 0 when unknown. For progress only.
+  virtual uint64_t size_bytes() const { return 0; }
+};
+
+struct ReadLimits {
+  // HTML is parsed, and a JSONL line and a PDF page held, as a whole.
+  size_t max_html_bytes = size_t{64} << 20;
+  size_t max_jsonl_line_bytes = size_t{64} << 20;
+  size_t max_pdf_bytes = size_t{512} << 20;
+};
+
+// One file may hold many documents (JSONL). A document that cannot be read is an error *given to
+// visit* (with its source), and the others go on.
+using Visitor =
+    absl::FunctionRef<absl::Status(const std::string& source,
+                                   absl::StatusOr<std::unique_ptr<TextDocument>> document)>;
+
+// Documents of one file, chosen by extension (.txt, .md, .markdown, .html, .htm, .jsonl, .pdf;
+// anything else is taken as plain text if it is valid UTF-8). Returns the first error of `visit`.
+absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& limits,
+                           Visitor visit);
+
+// Standard input as one plain-text document, spooled to a temporary file.
+absl::StatusOr<std::unique_ptr<TextDocument>> ReadStandardInput();
+
+// A document from memory.
+std::unique_ptr<TextDocument> MakeTextDocument(std::string title, std::string source,
+                                               std::string text);
+
+// The files of a folder that ReadDocuments has a reader for, sorted; hidden files and folders are
+// left out. Without `recursive` a folder is an InvalidArgument error that says to pass --recursive.
+absl::StatusOr<std::vector<std::filesystem::path>> ListDocuments(const std::filesystem::path& path,
+                                                                 bool recursive);
+
+}  // namespace fovea::documents

@@ -1,0 +1,79 @@
+// Approximate nearest keys of one memory layer of a sealed segment: FAISS behind one interface,
+// an index for each KV head, built from stored keys and searched by the query heads of its group.
+// Candidates are approximate and unordered; whoever searches rescores them with the stored keys.
+//
+// FAISS specifications are index_factory strings ("IVF1024,Flat", "HNSW32", "SQ8", "Flat"). The
+// keys are prepared so that these find inner products (index-study: raw inner product loses
+// needles): the mean key is removed (a constant per query: it changes no ranking) and, for
+// structures that need L2 (IVF, HNSW), one dimension makes all norms equal, so that the nearest in
+// L2 is the largest inner product (Bachrach et al. 2014).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "compute/key_scan.h"
+
+namespace fovea::index {
+
+// Keys of one KV head: runs with ids relative to the segment (slot − slot_begin), ascending. Ids
+// between runs belong to deleted tokens.
+using HeadKeys = std::vector<compute::KeyRun>;
+
+// What may be returned: bit i of the map is id i. Null map: everything.
+struct IdFilter {
+  const std::vector<uint64_t>* bits = nullptr;
+  bool Allows(int64_t id) const {
+    return bits == nullptr || ((*bits)[static_cast<size_t>(id) >> 6] >> (id & 63) & 1) != 0;
+  }
+};
+
+struct LayerSearchArgs {
+  const float* queries = nullptr;  // [n_queries, n_heads, head_dim]
+  int64_t n_queries = 0;
+  int64_t n_heads = 0;             // a multiple of the index's n_kv_heads
+  int n_candidates = 0;            // wanted per query and head
+  int n_probe = 0;                 // IVF: lists probed; HNSW: efSearch; ignored by others
+  IdFilter filter;
+};
+
+// Immutable; Search is thread-safe with a Device a thread.
+class LayerIndex {
+ public:
+  // keys: one HeadKeys per KV head, all with the same ids. `spec` as above.
+  // InvalidArgument for a specification that FAISS does not know or that cannot hold these keys.
+  static absl::StatusOr<std::unique_ptr<LayerIndex>> Build(compute::Device& device,
+                                                           const std::string& spec,
+                                                           const std::vector<HeadKeys>& keys,
+                                                           int64_t head_dim,
+                                                           const Progress& progress);
+  // The bytes that Save wrote. DataLoss for anything else.
+  static absl::StatusOr<std::unique_ptr<LayerIndex>> Load(const std::filesystem::path& path);
+  virtual ~LayerIndex() = default;
+
+  // Durable and atomic (temporary name, fsync, rename).
+  virtual absl::Status Save(const std::filesystem::path& path) const = 0;
+
+  // candidates = [n_queries, n_heads, n_candidates], ids; −1 where fewer were found.
+  virtual absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
+                              std::vector<int64_t>* candidates) const = 0;
+
+  virtual const std::string& spec() const = 0;
+  virtual int64_t n_kv_heads() const = 0;
+  virtual int64_t n_keys() const = 0;  // per KV head
+  // Where the effort of a search can be set, its range (IVF: 1 … nlist; HNSW: … 4096); {0,0}: not.
+  virtual std::pair<int, int> ProbeRange() const = 0;
+};
+
+std::string FaissVersion();
+
+// InvalidArgument unless `spec` is "auto", "exact" or something FAISS can build for `head_dim`.
+absl::Status ValidateSpec(const std::string& spec, int64_t head_dim);
+
+}  // namespace fovea::index

@@ -1,0 +1,57 @@
+// BM25 over passages (SQLite FTS5): derived from the store, rebuilt like the FAISS files. A row is
+// a passage, its row number the passage's first slot; slots are never reused and grow with each
+// commit, so "everything below next_slot() is indexed" says all there is to say about its state.
+// The text itself is not kept here (a contentless FTS table).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "base/status.h"
+
+namespace fovea::index {
+
+struct PassageText {
+  uint64_t slot_begin = 0;
+  std::string_view text;
+};
+
+struct PassageHit {
+  uint64_t slot_begin = 0;
+  double score = 0.0;  // BM25, larger is better
+};
+
+// Thread-safe (calls are serialised). One writing process; readers in other processes see what was
+// committed.
+class TextIndex {
+ public:
+  enum class Mode { kWrite, kRead };
+  // kWrite makes the file where there is none. DataLoss for a file that is not a sound text index
+  // of this format (the caller removes and rebuilds it); NotFound for kRead without a file.
+  static absl::StatusOr<std::unique_ptr<TextIndex>> Open(const std::filesystem::path& path,
+                                                         Mode mode);
+  virtual ~TextIndex() = default;
+
+  // Adds passages and moves next_slot, in one transaction. Passages below the present next_slot()
+  // are refused with InvalidArgument.
+  virtual absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) = 0;
+  virtual absl::StatusOr<uint64_t> NextSlot() const = 0;
+
+  // The best passages for the words of `question` (any text: it is never parsed as a query
+  // language), best first; equal scores by slot. `allows` hides deleted or filtered passages.
+  virtual absl::StatusOr<std::vector<PassageHit>> Search(
+      std::string_view question, int n_results,
+      absl::FunctionRef<bool(uint64_t slot_begin)> allows) const = 0;
+
+  // SQLite's own integrity check and FTS5's. DataLoss says what is wrong.
+  virtual absl::Status Verify() const = 0;
+};
+
+}  // namespace fovea::index

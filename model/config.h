@@ -1,0 +1,44 @@
+// What a checkpoint says about its architecture: the LLaMA family and its memory layers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "compute/rope.h"
+
+namespace fovea::model {
+
+// Names follow the Hugging Face configuration keys.
+struct ModelConfig {
+  std::string architecture;  // "llama", "mistral", "qwen2", "longllama"
+  std::string name;          // of the model, as its file says; may be empty
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t n_layers = 0;
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 2048;
+  float rms_norm_eps = 1e-5f;
+  float rope_theta = 10000.0f;
+  compute::RopeScaling rope_scaling;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;  // q, k, v have biases (Qwen2)
+};
+
+// How a model uses memory: fot_config.json of an adapter, or a LongLLaMA config.json.
+struct MemoryConfig {
+  std::vector<int> mem_layers;     // counted from 0, ascending; empty: no memory
+  bool mem_positionals = true;     // false: memory layers rotate nothing, local keys included
+  int window = 1024;               // tokens encoded at once
+  int top_k = 16;                  // keys kept per query head
+  std::string encoding = "window-local";
+  std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
+  bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)
+  std::string system_prompt;
+  bool trained = false;            // an adapter (or LongLLaMA) trained these layers for memory
+};
+
+}  // namespace fovea::model

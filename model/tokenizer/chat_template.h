@@ -1,0 +1,39 @@
+// Prompt formats of instruction-tuned models, recognised from the model's own Jinja template.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace fovea::model {
+
+enum class ChatFormat { kNone, kChatMl, kLlama2, kLlama3, kMistral, kZephyr };
+
+// From what the Jinja source writes ("<|im_start|>", "[INST]", …); kNone when nothing is known.
+ChatFormat RecognizeChatFormat(std::string_view jinja_template);
+// "none", "chatml", "llama2", "llama3", "mistral", "zephyr". InvalidArgument lists them.
+absl::StatusOr<ChatFormat> ParseChatFormat(std::string_view name);
+std::string_view ChatFormatName(ChatFormat format);
+
+struct ChatMessage {
+  enum class Role { kSystem, kUser, kAssistant };
+  Role role = Role::kUser;
+  std::string content;
+};
+
+// The ids of a conversation, ending where the assistant's answer begins. BOS is added where the
+// format or the tokenizer's spec has one. Only the format's own markers become special tokens:
+// what users wrote is encoded as plain text.
+// InvalidArgument when the vocabulary lacks a marker of the format.
+absl::StatusOr<std::vector<int32_t>> RenderChat(const Tokenizer& tokenizer, ChatFormat format,
+                                                std::span<const ChatMessage> messages);
+
+// The ids that end an answer in this format, over and above Tokenizer::IsEnd.
+std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format);
+
+}  // namespace fovea::model

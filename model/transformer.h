@@ -1,0 +1,100 @@
+// The forward pass of a LLaMA-family model with memory layers (Focused Transformer, arXiv
+// 2307.03170, section 3.1): memory layers attend with one softmax to the causal local context and
+// to what a MemorySource returns.
+//
+//   ASSIGN_OR_RETURN(auto model, Transformer::Load(device.get(), options));
+//   LocalContext context;
+//   std::vector<float> logits;
+//   RETURN_IF_ERROR(model->Forward(prompt_ids, &context, memory, &logits));
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/float16.h"
+#include "compute/device.h"
+#include "model/config.h"
+#include "model/memory_source.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace fovea::model {
+
+struct LoadOptions {
+  std::filesystem::path model;                   // GGUF file or safetensors folder
+  std::optional<std::filesystem::path> adapter;  // folder; none: the model as it is
+  // Memory layers for a model that no adapter names any for; ignored otherwise.
+  std::vector<int> mem_layers;
+};
+
+// Keys and values of the local context, one per layer; float32, keys rotated. Belongs to the model
+// that filled it. Not thread-safe.
+class LocalContext {
+ public:
+  int64_t n_tokens() const { return n_tokens_; }
+  void Clear() { n_tokens_ = 0; }
+  // Forgets all but the first n tokens (n ≤ n_tokens()).
+  void Truncate(int64_t n_tokens) { n_tokens_ = n_tokens; }
+
+ private:
+  friend class Transformer;
+  int64_t n_tokens_ = 0;
+  int64_t capacity_ = 0;
+  std::vector<compute::Buffer> keys_;    // per layer [capacity, n_kv_heads, head_dim]
+  std::vector<compute::Buffer> values_;  // per layer [capacity, n_kv_heads, head_dim]
+};
+
+// One window to encode: `context` tokens are seen but not stored (the overlap with the previous
+// window of the same document).
+struct WindowTokens {
+  std::span<const int32_t> context;  // may be empty
+  std::span<const int32_t> tokens;   // at least one
+};
+
+// Keys (before RoPE, times the layer's key gain) and values of one window, per memory layer.
+struct EncodedWindow {
+  int64_t n_tokens = 0;
+  std::vector<std::vector<BFloat16>> keys;    // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+  std::vector<std::vector<BFloat16>> values;  // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+};
+
+// Weights are immutable: the const methods may run in several threads when each brings a Device,
+// a context and outputs of its own (see WithDevice in a later revision); today one thread at a time.
+class Transformer {
+ public:
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(compute::Device* device,
+                                                           const LoadOptions& options);
+  virtual ~Transformer() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual const MemoryConfig& memory_config() const = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+  // Hash of weights, adapter, memory layers and tokenizer, 32 hex digits: memories made with equal
+  // fingerprints can be read with this model.
+  virtual const std::string& fingerprint() const = 0;
+
+  // Window-local encoding of a batch of windows, layers up to the last memory layer only.
+  // FailedPrecondition when the model has no memory layers.
+  virtual absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) = 0;
+
+  // Appends `ids` to the local context and runs the model over them. `memory` may be null.
+  // `logits` (may be null) = [vocab_size] of the last token, or [ids.size(), vocab_size] with
+  // all_logits. ResourceExhausted when the context would pass max_position_embeddings; the context
+  // is then unchanged. After any other error the context is as it was before the call.
+  virtual absl::Status Forward(std::span<const int32_t> ids, LocalContext* context,
+                               MemorySource* memory, std::vector<float>* logits,
+                               bool all_logits = false) = 0;
+
+ protected:
+  // Implementations reach into LocalContext through these.
+  static std::vector<compute::Buffer>& ContextKeys(LocalContext* c) { return c->keys_; }
+  static std::vector<compute::Buffer>& ContextValues(LocalContext* c) { return c->values_; }
+  static int64_t& ContextTokens(LocalContext* c) { return c->n_tokens_; }
+  static int64_t& ContextCapacity(LocalContext* c) { return c->capacity_; }
+};
+
+}  // namespace fovea::model

@@ -1,0 +1,152 @@
+// The durable truth: documents, windows, blocks, segments, in RocksDB (blocks in BlobDB). Every
+// record carries a checksum that is verified when it is read. One writer process at a time, any
+// number of readers; a reader follows the writer with Refresh().
+//
+//   ASSIGN_OR_RETURN(auto store, DocumentStore::Open(dir, {.mode = OpenMode::kWrite}));
+//   Mutation mutation;
+//   mutation.PutWindow(window);
+//   RETURN_IF_ERROR(store->Commit(std::move(mutation)));   // synced: on disk when it returns OK
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "storage/records.h"
+
+namespace rocksdb {
+class FileSystem;
+}
+
+namespace fovea::storage {
+
+enum class OpenMode {
+  kCreate,  // writer; makes the folder and an empty store where there is none
+  kWrite,   // writer; NotFound where there is no store
+  kRead,    // reader; works on read-only folders and while a writer is open
+};
+
+struct StoreOptions {
+  OpenMode mode = OpenMode::kRead;
+  // Tests put a fault-injecting file system here; null: the real one. Borrowed.
+  std::shared_ptr<rocksdb::FileSystem> file_system;
+};
+
+// Changes that become visible and durable together. Movable; not thread-safe.
+class Mutation {
+ public:
+  Mutation();
+  ~Mutation();
+  Mutation(Mutation&&) noexcept;
+  Mutation& operator=(Mutation&&) noexcept;
+
+  void PutSettings(const StoreSettings& settings);
+  void PutWindow(const WindowRecord& window);
+  void PutBlock(Slot slot_begin, int memory_layer, const Block& block);
+  void PutQuerySample(Slot slot_begin, const QuerySample& sample);
+  // The window with its blocks and sample.
+  void DeleteWindow(Slot slot_begin);
+  void PutDocument(const DocumentRecord& document);
+  void PutLink(const WindowLink& link);
+  // The record and all its links (not the windows).
+  void DeleteDocument(DocumentNumber number);
+  void PutSegment(const SegmentRecord& segment);
+  void DeleteSegment(uint64_t id);
+  // The generation that queries see (SegmentRecord::generation).
+  void PutGeneration(uint64_t generation);
+  // First slot that is free after this commit. Needed with PutWindow.
+  void PutNextSlot(Slot next_slot);
+  void PutNextDocumentNumber(DocumentNumber number);
+  void PutNextSegmentId(uint64_t id);
+
+  size_t size_bytes() const;  // of what is collected so far: long documents commit in spans
+
+ private:
+  friend class DocumentStore;
+  friend class DocumentStoreImpl;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct Counters {
+  Slot next_slot = 0;
+  DocumentNumber next_document = 1;
+  uint64_t next_segment = 1;
+  uint64_t generation = 0;
+  // One more with every commit; a reader compares it to know whether anything changed.
+  uint64_t epoch = 0;
+};
+
+struct BytesByKind {
+  uint64_t text = 0;    // windows, documents, links
+  uint64_t blocks = 0;  // keys, values, samples
+};
+
+// Something that verification found.
+struct Damage {
+  std::string kind;  // "settings", "document", "link", "window", "block", "sample", "segment", "file"
+  Slot slot_begin = 0;        // of the window concerned, where there is one
+  int memory_layer = -1;      // of the block concerned
+  DocumentNumber document = 0;
+  std::string what;           // for people: expected, actual
+};
+
+// Thread-safe but for Refresh, which must not run beside reads of other threads. Errors: NotFound
+// for absent records, DataLoss for damaged ones (naming record, expected and actual checksum),
+// ResourceExhausted for a full disk, PermissionDenied for a read-only folder opened for writing,
+// FailedPrecondition for another format version, Unavailable when another process writes.
+class DocumentStore {
+ public:
+  static absl::StatusOr<std::unique_ptr<DocumentStore>> Open(const std::filesystem::path& folder,
+                                                             const StoreOptions& options);
+  // Whether `folder` holds a store.
+  static bool Exists(const std::filesystem::path& folder);
+  virtual ~DocumentStore() = default;
+
+  virtual const std::filesystem::path& folder() const = 0;
+
+  // Synced. All or nothing. After an error nothing of it is visible, also after a restart.
+  virtual absl::Status Commit(Mutation mutation) = 0;
+
+  // Catches up with the writer process. Returns whether anything changed. Writers: false.
+  virtual absl::StatusOr<bool> Refresh() = 0;
+
+  virtual absl::StatusOr<std::optional<StoreSettings>> Settings() const = 0;
+  virtual absl::StatusOr<Counters> ReadCounters() const = 0;
+
+  // In ascending order of the key; `visit` may return an error to stop.
+  virtual absl::Status ForEachDocument(
+      const std::function<absl::Status(const DocumentRecord&)>& visit) const = 0;
+  virtual absl::Status ForEachLink(
+      const std::function<absl::Status(const WindowLink&)>& visit) const = 0;  // by document, ordinal
+  virtual absl::StatusOr<std::vector<WindowLink>> Links(DocumentNumber document) const = 0;
+  virtual absl::StatusOr<std::vector<SegmentRecord>> Segments() const = 0;  // all generations
+
+  virtual absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin) const = 0;
+  // Keys, values, or both of a block; the part that is not asked for stays empty and is not read.
+  enum class BlockPart { kKeys, kValues, kBoth };
+  virtual absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer,
+                                         BlockPart part = BlockPart::kBoth) const = 0;
+  virtual absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const = 0;
+
+  // Reads every record. Damaged ones go to `report`; only a failure of the walk itself is an error.
+  // n_checked counts records by kind.
+  struct VerifyCounts {
+    int64_t documents = 0;
+    int64_t windows = 0;
+    int64_t blocks = 0;
+  };
+  virtual absl::StatusOr<VerifyCounts> Verify(
+      const std::function<absl::Status(const Damage&)>& report) const = 0;
+
+  // Frees the space of what was deleted. Long; safe to interrupt by ending the process.
+  virtual absl::Status Compact() = 0;
+  virtual absl::StatusOr<BytesByKind> SizeByKind() const = 0;
+};
+
+}  // namespace fovea::storage

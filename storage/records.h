@@ -1,0 +1,111 @@
+// The records of the store and their names for things (docs/storage-format.md has the bytes).
+// Plain data; encoding and decoding are in record_codec.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/float16.h"
+#include "base/hash.h"
+
+namespace fovea::storage {
+
+// A stored token, for ever: numbers grow with each commit and are never used again.
+using Slot = uint64_t;
+using DocumentNumber = uint64_t;
+
+constexpr int kFormatVersion = 1;
+
+// What the first ingest fixed. Changed only by a re-encoding rebuild.
+struct StoreSettings {
+  int format_version = kFormatVersion;
+  std::string fingerprint;   // of the model that encoded everything
+  std::string model;         // path or name, as given
+  std::string adapter;       // path; empty: none
+  int window = 1024;         // most tokens in a window
+  int overlap = 128;         // tokens of the previous window seen as context
+  std::string encoding = "window-local";
+  std::string index_spec = "auto";
+  int n_mem_layers = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+};
+
+// A window: immutable, self-contained (its blocks are a function of context_ids and ids alone).
+struct WindowRecord {
+  Slot slot_begin = 0;
+  Hash128 content_hash;               // of context_ids and ids
+  std::vector<int32_t> context_ids;   // the overlap; empty at the start of a document
+  std::vector<int32_t> ids;           // [n_tokens]
+  std::vector<uint32_t> ends;         // [n_tokens], byte in `text` where each token ends
+  std::vector<uint32_t> passage_begins;  // first token of each passage; [0] is 0
+  std::string text;                   // UTF-8, exactly the bytes that the tokens cover
+};
+
+// Keys (before RoPE, times the gain) and values of a window at one memory layer.
+struct Block {
+  int64_t n_tokens = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  std::vector<BFloat16> keys;    // [n_kv_heads, n_tokens, head_dim]: one head's keys lie together
+  std::vector<BFloat16> values;  // [n_kv_heads, n_tokens, head_dim]
+};
+
+// Queries of the memory layers at a few positions of a window, kept as a sample of real queries
+// for calibrating indexes.
+struct QuerySample {
+  int64_t n_queries = 0;
+  std::vector<std::vector<BFloat16>> queries;  // [n_mem_layers][n_queries, n_heads, head_dim]
+};
+
+struct DocumentRecord {
+  DocumentNumber number = 0;
+  std::string id;                        // 32 hex digits of the SHA-256 of the text
+  std::string title;
+  std::string source;                    // path, "path#id" or "-"
+  bool replaceable = false;              // new content from the same source replaces it
+  std::vector<std::string> collections;  // at least one
+  uint64_t size_bytes = 0;               // of the text
+  uint64_t n_tokens = 0;
+  uint64_t n_windows = 0;
+  bool complete = false;                 // false while its windows are still being committed
+  int64_t ingested_unix_s = 0;
+};
+
+// Window `ordinal` of a document. A window belongs to one document; during a replacement the new
+// version may link windows of the old one.
+struct WindowLink {
+  DocumentNumber document = 0;
+  uint64_t ordinal = 0;
+  Slot slot_begin = 0;
+  uint32_t n_tokens = 0;
+  uint64_t byte_begin = 0;  // of the window's text in the document's text
+  uint32_t n_bytes = 0;
+};
+
+struct SegmentFile {
+  std::string name;  // relative to the memory's index folder
+  uint64_t size_bytes = 0;
+  uint64_t checksum = 0;  // XXH3-64 of the whole file
+};
+
+// A sealed run of slots [slot_begin, slot_end) with its index. Segments of one generation do not
+// overlap and leave no gap; slots from the last slot_end on are the growing segment.
+struct SegmentRecord {
+  uint64_t id = 0;          // never reused
+  uint64_t generation = 0;  // the rebuild that it belongs to
+  Slot slot_begin = 0;
+  Slot slot_end = 0;
+  uint64_t n_tokens = 0;    // live ones when it was built
+  std::string spec;         // what was built: "exact", "IVF1024,Flat", …
+  std::string requested_spec;  // what was asked for: "auto", …
+  int n_probe = 0;          // calibrated search effort (IVF: nprobe; HNSW: efSearch); 0: none
+  int n_candidates = 0;     // candidates to rescore per query head; 0: none
+  std::vector<double> needle_recall;  // per memory layer when built; empty for exact
+  std::string faiss_version;
+  std::string fingerprint;
+  std::vector<SegmentFile> files;  // one per memory layer; none for exact
+};
+
+}  // namespace fovea::storage
