@@ -15,14 +15,14 @@ namespace fovea {
 
 absl::Status ErrnoToStatus(int error, std::string_view action, const std::filesystem::path& path) {
   const std::string message =
-      absl::StrCat(path.string(), ": cannot ", action, ": ", std::strerror(error));
+      StrCat(path.string(), ": cannot ", action, ": ", std::strerror(error));
   switch (error) {
     case ENOENT: return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
     case EROFS: return absl::PermissionDeniedError(message);
     case ENOSPC:
-    case EDQUOT: return absl::ResourceExhaustedError(absl::StrCat(message, "; free some space"));
+    case EDQUOT: return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
     default: return absl::InternalError(message);
   }
 }
@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::filesyst
   struct stat info;
   if (fstat(fd, &info) != 0) return ErrnoToStatus(errno, "stat", path);
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not a regular file"));
+    return absl::InvalidArgumentError(StrCat(path.string(), ": not a regular file"));
   }
   const size_t size = static_cast<size_t>(info.st_size);
   const char* data = nullptr;
@@ -65,7 +65,7 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, size_t m
     if (n == 0) break;
     used += static_cast<size_t>(n);
     if (used > max_size_bytes) {
-      return absl::ResourceExhaustedError(absl::StrCat(
+      return absl::ResourceExhaustedError(StrCat(
           path.string(), ": larger than the limit of ", max_size_bytes, " bytes for this kind of file"));
     }
   }
@@ -83,7 +83,7 @@ absl::Status SyncPath(const std::filesystem::path& path) {
 
 absl::Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes) {
   std::filesystem::path temporary = path;
-  temporary += absl::StrCat(".tmp", getpid());
+  temporary += StrCat(".tmp", getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return ErrnoToStatus(errno, "create", temporary);
   absl::Cleanup remove_temporary = [&] { unlink(temporary.c_str()); };

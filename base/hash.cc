@@ -53,7 +53,7 @@ std::string Sha256::FinishHex() {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   FOVEA_CHECK(EVP_DigestFinal_ex(impl_->context, digest, &size) == 1);
-  return absl::BytesToHexString(std::string_view(reinterpret_cast<const char*>(digest), size));
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), size));
 }
 
 std::string Sha256Hex(std::string_view bytes) {

@@ -13,7 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
+#include "base/strings.h"
 
 #define FOVEA_CONCAT_IMPL(a, b) a##b
 #define FOVEA_CONCAT(a, b) FOVEA_CONCAT_IMPL(a, b)
@@ -50,7 +50,7 @@ namespace fovea {
 // `status` with "context: " in front of its message; OK stays OK.
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(context, ": ", status.message()));
+  return absl::Status(status.code(), StrCat(context, ": ", status.message()));
 }
 
 }  // namespace fovea
