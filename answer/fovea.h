@@ -1,0 +1,59 @@
+// The whole of fovea behind one class, for programs: open a memory, ingest, ask.
+//
+//   auto fovea = fovea::answer::Fovea::Open({.memory = "notes.fovea", .model = "model.gguf"});
+//   (*fovea)->IngestFile("book.txt");
+//   auto answer = (*fovea)->Ask("Who left the key in the attic?");
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "answer/answerer.h"
+#include "memory/ingester.h"
+#include "memory/memory.h"
+#include "model/transformer.h"
+
+namespace fovea::answer {
+
+struct FoveaOptions {
+  std::filesystem::path memory;
+  // For the first ingest; later the memory remembers them. A path.
+  std::filesystem::path model;
+  // A folder; empty: none.
+  std::filesystem::path adapter;
+  bool read_only = false;
+  std::string device = "cpu";
+  int n_threads = 0;  // 0: all processors
+};
+
+// Not thread-safe.
+class Fovea {
+ public:
+  static absl::StatusOr<std::unique_ptr<Fovea>> Open(const FoveaOptions& options);
+  ~Fovea();
+
+  // The result of every document of the file or folder, durable when this returns.
+  absl::StatusOr<std::vector<memory::IngestedDocument>> IngestFile(
+      const std::filesystem::path& path, const std::string& collection = "default");
+  absl::StatusOr<memory::IngestedDocument> IngestText(const std::string& title,
+                                                      const std::string& text,
+                                                      const std::string& collection = "default");
+  absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options = {},
+                             const StreamCallback& stream = nullptr);
+
+  memory::Memory& memory() { return *memory_; }
+  model::Transformer& model() { return *model_; }
+
+ private:
+  Fovea() = default;
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<model::Transformer> model_;
+  std::unique_ptr<memory::Memory> memory_;
+  std::unique_ptr<Answerer> answerer_;
+  FoveaOptions options_;
+};
+
+}  // namespace fovea::answer

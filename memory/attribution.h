@@ -1,0 +1,40 @@
+// From attention mass on stored tokens to passages of documents: what an answer was read from.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "memory/memory.h"
+#include "memory/searcher.h"
+
+namespace fovea::memory {
+
+// A passage of a document, found by attention or by words.
+struct Passage {
+  Slot slot_begin = 0;
+  uint32_t n_tokens = 0;
+  std::string document;    // id
+  std::string title;
+  std::string collection;  // the first one that the query's scope names, else the document's first
+  uint64_t start = 0;      // bytes in the document's text
+  uint64_t end = 0;
+  double mass = 0.0;       // share of attention, in [0, 1]; over all passages at most 1
+  double score = 0.0;      // what it was ranked by
+  std::string text;
+};
+
+// Passages by attention mass, best first. `mass` and n_rows as MemorySearcher gives them.
+absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const MemorySearcher& searcher,
+                                                    std::span<const SlotMass> mass, int n_passages);
+
+// Passages by BM25, best first. Empty where the memory has no text index.
+absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const MemorySearcher& searcher,
+                                                     const std::string& question, int n_passages);
+
+// Reciprocal rank fusion of two rankings (Cormack et al. 2009), k = 60.
+std::vector<Passage> FuseRanks(std::vector<Passage> by_mass, std::vector<Passage> by_words,
+                               int n_passages);
+
+}  // namespace fovea::memory

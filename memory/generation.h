@@ -1,0 +1,67 @@
+// A published, immutable view of a memory: its documents, live windows and segments at one moment.
+// A query pins one with a shared_ptr and is not disturbed by what is committed meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "index/layer_index.h"
+#include "storage/document_store.h"
+
+namespace fovea::memory {
+
+using storage::Slot;
+
+// A stored window that belongs to a complete document.
+struct LiveWindow {
+  Slot slot_begin = 0;
+  uint32_t n_tokens = 0;
+  uint32_t document = 0;    // index into Generation::documents
+  uint64_t byte_begin = 0;  // of its text in the document
+  uint64_t ordinal = 0;
+};
+
+// A sealed segment with its indexes opened.
+struct Segment {
+  storage::SegmentRecord record;
+  // One per memory layer; empty: searched exactly (specification "exact", or index files that are
+  // missing or damaged: `damage` then says which and why).
+  std::vector<std::unique_ptr<index::LayerIndex>> layers;
+  std::string damage;
+};
+
+struct Generation {
+  uint64_t epoch = 0;       // of the store when this view was taken
+  uint64_t generation = 0;  // of the segments
+  std::vector<storage::DocumentRecord> documents;  // complete ones, by number
+  std::vector<LiveWindow> windows;                 // by slot_begin
+  std::vector<std::shared_ptr<const Segment>> segments;  // by slot_begin
+  Slot sealed_end = 0;      // the growing segment is [sealed_end, next_slot)
+  Slot next_slot = 0;
+  uint64_t n_tokens = 0;    // live ones
+  uint64_t n_windows_stored = 0;  // with those of documents that are not complete yet
+
+  // The live window that holds `slot`; null when it is not live.
+  const LiveWindow* FindWindow(Slot slot) const;
+};
+
+// What a query may see. Empty lists: no restriction. Both given: documents in one of the
+// collections that are also listed.
+struct QueryScope {
+  std::vector<std::string> collections;
+  std::vector<std::string> documents;  // ids, or unique prefixes of at least 6 digits
+};
+
+// The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection or
+// document that does not exist; InvalidArgument an ambiguous prefix.
+absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation,
+                                                    const QueryScope& scope);
+
+// The document with this id or unique prefix of it.
+absl::StatusOr<const storage::DocumentRecord*> FindDocument(const Generation& generation,
+                                                            const std::string& id_prefix);
+
+}  // namespace fovea::memory

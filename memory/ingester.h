@@ -1,0 +1,67 @@
+// Documents → windows → keys and values → store. A document becomes visible when all of it is
+// committed; windows whose content did not change since an earlier version are not encoded again;
+// an interrupted ingest goes on where it was. Memory use does not depend on the size of a document.
+//
+//   ASSIGN_OR_RETURN(auto ingester, Ingester::Create(memory, model, options));
+//   RETURN_IF_ERROR(ingester->Add(*document, "default"));
+//   RETURN_IF_ERROR(ingester->Finish());     // everything reported so far is durable
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "documents/text_document.h"
+#include "memory/memory.h"
+#include "model/transformer.h"
+
+namespace fovea::memory {
+
+enum class IngestStatus { kAdded, kUnchanged, kReplaced, kFailed };
+std::string_view IngestStatusName(IngestStatus status);  // "added", …
+
+struct IngestedDocument {
+  std::string id;
+  std::string title;
+  std::string source;
+  uint64_t tokens = 0;
+  uint64_t windows = 0;
+  uint64_t encoded_windows = 0;
+  uint64_t encoded_tokens = 0;
+  IngestStatus status = IngestStatus::kAdded;
+  std::string error;
+};
+
+struct IngestOptions {
+  // Of the memory's first ingest; later ones must agree or leave them unset (0, "").
+  std::string model_name;    // remembered in the settings
+  std::string adapter_name;
+  int window = 0;
+  int overlap = -1;
+  std::string encoding;
+  std::string index_spec;
+  int encode_batch_tokens = 4096;  // windows (also of several documents) encoded together
+  Progress progress;
+  // Called when a document is durable, or has failed. From the thread that calls Add or Finish.
+  std::function<void(const IngestedDocument&)> on_document;
+};
+
+// Not thread-safe. Destroying it without Finish loses only what was not reported yet.
+class Ingester {
+ public:
+  // `memory` is open for writing; both outlive the ingester. Sets the memory's settings on the first
+  // use. FailedPrecondition when the model is not the memory's, or an option contradicts it.
+  static absl::StatusOr<std::unique_ptr<Ingester>> Create(Memory* memory, model::Transformer* model,
+                                                          const IngestOptions& options);
+  virtual ~Ingester() = default;
+
+  // Problems of the document itself are reported through on_document with kFailed; an error
+  // returned here (full disk, damage, cancelled) ends the ingest.
+  virtual absl::Status Add(documents::TextDocument& document, const std::string& collection) = 0;
+  // Encodes and commits what is pending, seals full segments, updates the text index, publishes.
+  virtual absl::Status Finish() = 0;
+};
+
+}  // namespace fovea::memory

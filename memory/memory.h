@@ -1,0 +1,114 @@
+// A memory: one directory with the store (RocksDB), the derived index files and the text index.
+// Opening needs no model; encoding and asking do (ingester.h, searcher.h).
+//
+// Layout: DIR/CURRENT names the active version folder ("0001"); DIR/0001/{store,index,text.sqlite}.
+// A re-encoding rebuild fills the next version folder and swaps by replacing CURRENT.
+//
+//   ASSIGN_OR_RETURN(auto memory, Memory::Open(dir, {.mode = storage::OpenMode::kRead}));
+//   std::shared_ptr<const Generation> view = memory->Current();
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "index/text_index.h"
+#include "memory/block_cache.h"
+#include "memory/generation.h"
+#include "storage/document_store.h"
+
+namespace fovea::memory {
+
+struct MemoryOptions {
+  storage::OpenMode mode = storage::OpenMode::kRead;
+  // Stored keys and values kept in main memory between queries.
+  size_t cache_bytes = size_t{2} << 30;
+  std::shared_ptr<rocksdb::FileSystem> file_system;  // tests inject faults; null: the real one
+};
+
+// Errors are those of DocumentStore. Thread-safe but for Refresh and Publish.
+class Memory {
+ public:
+  static absl::StatusOr<std::unique_ptr<Memory>> Open(const std::filesystem::path& folder,
+                                                      const MemoryOptions& options);
+  static bool Exists(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  std::filesystem::path index_folder() const { return version_folder_ / "index"; }
+  std::filesystem::path text_index_path() const { return version_folder_ / "text.sqlite"; }
+  const std::filesystem::path& version_folder() const { return version_folder_; }
+
+  // Unset before the first ingest fixed them.
+  const std::optional<storage::StoreSettings>& settings() const { return settings_; }
+  // FailedPrecondition, naming both fingerprints, when `fingerprint` is not the memory's.
+  absl::Status CheckFingerprint(const std::string& fingerprint) const;
+
+  std::shared_ptr<const Generation> Current() const;
+  // Readers: catches up with the writing process; returns whether anything changed.
+  absl::StatusOr<bool> Refresh();
+  // Writers: makes what was committed visible to later queries (a new generation).
+  absl::Status Publish();
+
+  storage::DocumentStore& store() { return *store_; }
+  BlockCache& cache() { return *cache_; }
+  // Null where there is none (a reader of a memory whose text index was not made yet).
+  index::TextIndex* text_index() { return text_index_.get(); }
+
+  // Brings the text index up to the store: passages of windows that it lacks. Writers only. A
+  // damaged index file is removed and built again.
+  absl::Status UpdateTextIndex(const Progress& progress);
+  absl::Status RebuildTextIndex(const Progress& progress);
+
+  // Stores the first settings (`Ingester` does). Writers only.
+  absl::Status InitializeSettings(const storage::StoreSettings& settings);
+
+  // The document's text, exactly as it was ingested, piece by piece.
+  absl::Status ReadText(const storage::DocumentRecord& document,
+                        absl::FunctionRef<absl::Status(std::string_view piece)> visit);
+  // Hides at once and durably; Compact frees the space.
+  absl::Status DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers);
+  // Frees what was deleted when it is more than `min_deleted_share` of all slots.
+  absl::Status CompactIfWorthwhile(double min_deleted_share = 0.2);
+
+ private:
+  Memory() = default;
+  absl::Status Load();
+  absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration() const;
+
+  std::filesystem::path folder_;
+  std::filesystem::path version_folder_;
+  MemoryOptions options_;
+  std::unique_ptr<storage::DocumentStore> store_;
+  std::unique_ptr<BlockCache> cache_;
+  std::unique_ptr<index::TextIndex> text_index_;
+  std::optional<storage::StoreSettings> settings_;
+  mutable std::mutex mutex_;  // guards current_
+  std::shared_ptr<const Generation> current_;
+};
+
+struct Stats {
+  int64_t documents = 0;
+  std::vector<std::pair<std::string, int64_t>> collections;  // name, documents
+  uint64_t tokens = 0;
+  uint64_t slots = 0;
+  uint64_t deleted_slots = 0;
+  uint64_t text_bytes = 0;
+  uint64_t block_bytes = 0;
+  uint64_t index_bytes = 0;
+  struct SegmentStats {
+    uint64_t tokens = 0;
+    std::string index;  // specification
+    std::string state;  // "sealed", "growing", "damaged: …"
+    std::vector<double> needle_recall;
+  };
+  std::vector<SegmentStats> segments;
+};
+absl::StatusOr<Stats> ComputeStats(Memory& memory);
+
+}  // namespace fovea::memory
