@@ -25,19 +25,21 @@ struct KeyRun {
 };
 
 // Keeps, per query, the `top_k` best of everything scanned so far. Equal scores: the smaller id
-// wins, so that results do not depend on the number of threads or the order of the runs.
-// Not thread-safe.
+// wins, so that results do not depend on the number of threads or the order of the runs. A NaN
+// never enters. Not thread-safe.
 class TopK {
  public:
+  // top_k >= 1.
   TopK(int64_t n_queries, int top_k);
   int64_t n_queries() const { return n_queries_; }
   int top_k() const { return top_k_; }
   void Push(int64_t query, ScoredId candidate);
-  // A score must be at least this to enter the list of `query`; −inf while it is not full.
+  // A score must be at least this to enter the list of `query` (an equal one enters only with a
+  // smaller id); −inf while it is not full.
   float Threshold(int64_t query) const;
   // Everything in `other` (the same shape) goes into this.
   void Merge(const TopK& other);
-  // Best first; at most top_k entries. Sorts in place.
+  // Best first; at most top_k entries. Sorts in place; the span is valid until the next Push.
   std::span<const ScoredId> Sorted(int64_t query);
 
  private:
@@ -45,6 +47,7 @@ class TopK {
   int top_k_;
   std::vector<ScoredId> heap_;   // [n_queries, top_k], each a heap with the worst in front
   std::vector<int32_t> size_;    // [n_queries]
+  std::vector<uint8_t> sorted_;  // [n_queries], 1: the heap of this query lies sorted, best first
 };
 
 struct KeyScanArgs {
@@ -52,13 +55,19 @@ struct KeyScanArgs {
   int64_t n_queries = 0;
   int64_t query_stride = 0;
   int64_t head_dim = 0;
-  std::span<const KeyRun> runs;    // any number; ids must not repeat
+  std::span<const KeyRun> runs;  // any number; ids must not repeat
 };
 // Pushes into *best (of n_queries). Uses all threads of the device; the result does not depend on
-// how many there are.
+// how many there are. InvalidArgument for shapes that do not fit each other.
 absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
 
-// Scores of one query with one key, the same arithmetic as KeyScan.
+// The score of one query with one key: fused multiply-adds in float over the dimensions in order,
+// bit for bit what KeyScan computes. Host memory.
 float KeyScore(const float* query, const BFloat16* key, int64_t head_dim);
+
+// scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time: for the rescoring of
+// candidates that lie anywhere. Host memory. scores.size() == keys.size().
+void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+               std::span<float> scores);
 
 }  // namespace fovea::compute

@@ -1,0 +1,422 @@
+// A tile of keys is widened and transposed into the first-level cache, [head_dim, tile keys] in
+// float, once for all queries; then each group of queries multiplies it in registers: one vector
+// holds the scores of one query with as many keys as it has lanes. So a score is a plain chain of
+// fused multiply-adds over the dimensions in order, whatever the vector width, and a whole vector
+// of scores is compared with the query's threshold at once.
+#include "compute/cpu/key_scan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+// Nothing here gains from the targets between these; vectors without a size at compile time cannot
+// be held in arrays.
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compute/cpu/key_scan.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/aligned_allocator.h"
+#include "hwy/highway.h"
+
+#ifndef FOVEA_COMPUTE_CPU_KEY_SCAN_ONCE
+#define FOVEA_COMPUTE_CPU_KEY_SCAN_ONCE
+namespace fovea::compute::cpu {
+
+// Keys are read in blocks of 8, 16 bytes each.
+inline constexpr int64_t kBlock = 8;
+
+// The rows of a packed tile or query: a last block that is not full is read again from the row's
+// end, the dimensions that come twice with a query of 0.
+inline int64_t PaddedDim(int64_t head_dim) { return (head_dim + kBlock - 1) / kBlock * kBlock; }
+
+// Where dimension d of a row of head_dim goes in a packed row.
+inline int64_t PackedPosition(int64_t d, int64_t head_dim) {
+  const int64_t rest = head_dim % kBlock;
+  if (rest == 0 || head_dim < kBlock || d < head_dim - rest) return d;
+  return d + kBlock - rest;
+}
+
+// What all threads of a scan share.
+struct ScanPlan {
+  const KeyScanArgs* args;
+  const float* packed_queries;     // groups of Lanes().n_queries, each [padded_dim, n in group]
+  std::vector<int64_t> run_begin;  // [n_runs + 1]: keys before each run
+};
+
+// What each has for itself.
+struct ScanWorker {
+  TopK best;
+  std::vector<float> thresholds;            // [n_queries]
+  hwy::AlignedFreeUniquePtr<float[]> tile;  // [padded_dim, tile keys]
+};
+
+// The shape of the kernel for this CPU.
+struct TileShape {
+  int64_t n_queries;
+  int64_t n_keys;
+};
+
+}  // namespace fovea::compute::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace fovea::compute::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr hn::ScalableTag<float> kFloats;
+constexpr hn::ScalableTag<uint32_t> kPairs;  // of bfloat16
+using Floats = hn::Vec<decltype(kFloats)>;
+using Pairs = hn::Vec<decltype(kPairs)>;
+constexpr int64_t kLanes = hn::MaxLanes(kFloats);
+// Accumulators, one vector of each of the key columns and a broadcast query value fit in the 32
+// registers of AVX-512 and NEON, or the 16 of the others.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+constexpr int kGroup = 8;
+#else
+constexpr int kGroup = 4;
+#endif
+constexpr int kColumns = 3;  // vectors of keys in a tile
+constexpr int64_t kTileKeys = kColumns * kLanes;
+
+TileShape GetTileShape() { return {kGroup, kTileKeys}; }
+
+HWY_INLINE hn::Vec<hn::Full128<uint32_t>> Load16Bytes(const BFloat16* at) {
+  return hn::LoadU(hn::Full128<uint32_t>(), reinterpret_cast<const uint32_t*>(at));
+}
+
+// A vector whose 16-byte blocks are those at `block` of rows[0], rows[4], rows[8], …
+HWY_INLINE Pairs LoadBlocks(const BFloat16* const* rows, int64_t block) {
+#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+  const hn::Full256<uint32_t> d256;
+  const auto low = hn::Combine(d256, Load16Bytes(rows[4] + block), Load16Bytes(rows[0] + block));
+#if HWY_TARGET <= HWY_AVX3
+  return hn::Combine(
+      kPairs, hn::Combine(d256, Load16Bytes(rows[12] + block), Load16Bytes(rows[8] + block)), low);
+#else
+  return low;
+#endif
+#else
+  return Load16Bytes(rows[0] + block);
+#endif
+}
+
+// Widens and transposes one block of kLanes keys: out[2p] and out[2p + 1] (rows kTileKeys apart)
+// from the pairs p = 0 … 3 of the block.
+HWY_INLINE void PackBlock(const BFloat16* const* rows, int64_t block, float* out) {
+  const hn::Repartition<uint64_t, decltype(kPairs)> d64;
+  const Pairs r0 = LoadBlocks(rows + 0, block);
+  const Pairs r1 = LoadBlocks(rows + 1, block);
+  const Pairs r2 = LoadBlocks(rows + 2, block);
+  const Pairs r3 = LoadBlocks(rows + 3, block);
+  const auto low01 = hn::BitCast(d64, hn::InterleaveLower(kPairs, r0, r1));
+  const auto low23 = hn::BitCast(d64, hn::InterleaveLower(kPairs, r2, r3));
+  const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(kPairs, r0, r1));
+  const auto high23 = hn::BitCast(d64, hn::InterleaveUpper(kPairs, r2, r3));
+  const Pairs pairs[4] = {hn::BitCast(kPairs, hn::InterleaveLower(d64, low01, low23)),
+                          hn::BitCast(kPairs, hn::InterleaveUpper(d64, low01, low23)),
+                          hn::BitCast(kPairs, hn::InterleaveLower(d64, high01, high23)),
+                          hn::BitCast(kPairs, hn::InterleaveUpper(d64, high01, high23))};
+  const Pairs high_half = hn::Set(kPairs, 0xffff0000u);
+  for (int p = 0; p < 4; ++p) {
+    hn::Store(hn::BitCast(kFloats, hn::ShiftLeft<16>(pairs[p])), kFloats, out + 2 * p * kTileKeys);
+    hn::Store(hn::BitCast(kFloats, hn::And(pairs[p], high_half)), kFloats,
+              out + (2 * p + 1) * kTileKeys);
+  }
+}
+
+// tile = [padded_dim, kTileKeys] ← rows[0 … kLanes · n_columns).
+HWY_INLINE void PackTile(const BFloat16* const* rows, int n_columns, int64_t head_dim,
+                         float* tile) {
+  if (head_dim < kBlock) {
+    // Not worth a kernel of its own.
+    std::fill(tile, tile + kBlock * kTileKeys, 0.0f);
+    for (int64_t j = 0; j < n_columns * kLanes; ++j) {
+      for (int64_t d = 0; d < head_dim; ++d) {
+        tile[d * kTileKeys + j] = static_cast<float>(rows[j][d]);
+      }
+    }
+    return;
+  }
+  for (int column = 0; column < n_columns; ++column) {
+    const BFloat16* const* column_rows = rows + column * kLanes;
+    float* out = tile + column * kLanes;
+    int64_t block = 0;
+    for (; block + kBlock <= head_dim; block += kBlock) {
+      PackBlock(column_rows, block, out + block * kTileKeys);
+    }
+    if (block < head_dim) PackBlock(column_rows, head_dim - kBlock, out + block * kTileKeys);
+  }
+}
+
+// scores[q][column] of a group of kQueries with the first kWidth columns of a tile.
+template <int kQueries, int kWidth>
+HWY_INLINE void Multiply(const float* HWY_RESTRICT queries, const float* HWY_RESTRICT tile,
+                         int64_t padded_dim, Floats (&scores)[kQueries][kWidth]) {
+#pragma GCC unroll 8
+  for (int q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kWidth; ++c) scores[q][c] = hn::Zero(kFloats);
+  }
+  for (int64_t d = 0; d < padded_dim; ++d) {
+    Floats keys[kWidth];
+#pragma GCC unroll 4
+    for (int c = 0; c < kWidth; ++c) keys[c] = hn::Load(kFloats, tile + d * kTileKeys + c * kLanes);
+#pragma GCC unroll 8
+    for (int q = 0; q < kQueries; ++q) {
+      const Floats value = hn::Set(kFloats, queries[d * kQueries + q]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kWidth; ++c) scores[q][c] = hn::MulAdd(keys[c], value, scores[q][c]);
+    }
+  }
+}
+
+// Scores of a query that may enter its list: rare once the list has settled, so out of line.
+HWY_NOINLINE void PushScores(const float* scores, int64_t n_keys, int64_t query, const int64_t* ids,
+                             int64_t first_id, float floor, ScanWorker& worker) {
+  float threshold = worker.thresholds[query];
+  for (int64_t j = 0; j < n_keys; ++j) {
+    if (!(scores[j] >= threshold)) continue;
+    worker.best.Push(query, {scores[j], ids != nullptr ? ids[j] : first_id + j});
+    threshold = std::max(floor, worker.best.Threshold(query));
+  }
+  worker.thresholds[query] = threshold;
+}
+
+// One group of queries against a packed tile of n_keys keys (what lies beyond is ignored).
+template <int kQueries>
+HWY_NOINLINE void ScanGroup(const float* HWY_RESTRICT queries, const float* HWY_RESTRICT tile,
+                            int64_t padded_dim, int64_t first_query, int64_t n_keys,
+                            const int64_t* ids, int64_t first_id, ScanWorker& worker) {
+  Floats scores[kQueries][kColumns];
+  Multiply<kQueries, kColumns>(queries, tile, padded_dim, scores);
+#pragma GCC unroll 8
+  for (int q = 0; q < kQueries; ++q) {
+    const int64_t query = first_query + q;
+    const Floats threshold = hn::Set(kFloats, worker.thresholds[query]);
+    const auto reaches =
+        hn::Or(hn::Or(hn::Ge(scores[q][0], threshold), hn::Ge(scores[q][1], threshold)),
+               hn::Ge(scores[q][2], threshold));
+    if (HWY_LIKELY(hn::AllFalse(kFloats, reaches))) continue;
+    HWY_ALIGN float row[kTileKeys];
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) hn::Store(scores[q][c], kFloats, row + c * kLanes);
+    PushScores(row, n_keys, query, ids, first_id, worker.thresholds[query], worker);
+  }
+}
+
+void ScanTile(const ScanPlan& plan, const BFloat16* const* rows, int64_t n_keys, const int64_t* ids,
+              int64_t first_id, ScanWorker& worker) {
+  const int64_t padded_dim = PaddedDim(plan.args->head_dim);
+  PackTile(rows, kColumns, plan.args->head_dim, worker.tile.get());
+  const float* queries = plan.packed_queries;
+  const int64_t n_queries = plan.args->n_queries;
+  for (int64_t first = 0; first < n_queries; first += kGroup, queries += kGroup * padded_dim) {
+    const auto scan = [&](auto function) {
+      function(queries, worker.tile.get(), padded_dim, first, n_keys, ids, first_id, worker);
+    };
+    switch (std::min<int64_t>(kGroup, n_queries - first)) {
+      case 1:
+        scan(ScanGroup<1>);
+        break;
+      case 2:
+        scan(ScanGroup<2>);
+        break;
+      case 3:
+        scan(ScanGroup<3>);
+        break;
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+      case 4:
+        scan(ScanGroup<4>);
+        break;
+      case 5:
+        scan(ScanGroup<5>);
+        break;
+      case 6:
+        scan(ScanGroup<6>);
+        break;
+      case 7:
+        scan(ScanGroup<7>);
+        break;
+#endif
+      default:
+        scan(ScanGroup<kGroup>);
+        break;
+    }
+  }
+}
+
+// Keys begin … end of all runs laid end to end.
+void ScanRange(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
+  const int64_t head_dim = plan.args->head_dim;
+  const BFloat16* rows[kTileKeys];
+  int64_t ids[kTileKeys];
+  size_t run =
+      static_cast<size_t>(std::upper_bound(plan.run_begin.begin(), plan.run_begin.end(), begin) -
+                          plan.run_begin.begin() - 1);
+  while (begin < end) {
+    // Short runs (what deletions and filters leave) share tiles.
+    const int64_t n = std::min(kTileKeys, end - begin);
+    const KeyRun* current = &plan.args->runs[run];
+    const int64_t first = begin - plan.run_begin[run];
+    if (first + n <= current->n_keys) {
+      for (int64_t j = 0; j < n; ++j) rows[j] = current->keys + (first + j) * head_dim;
+      std::fill(rows + n, rows + kTileKeys, rows[0]);
+      ScanTile(plan, rows, n, nullptr, current->first_id + first, worker);
+    } else {
+      int64_t position = first;
+      for (int64_t j = 0; j < n; ++j, ++position) {
+        while (position >= current->n_keys) {
+          position = 0;
+          current = &plan.args->runs[++run];
+        }
+        rows[j] = current->keys + position * head_dim;
+        ids[j] = current->first_id + position;
+      }
+      std::fill(rows + n, rows + kTileKeys, rows[0]);
+      ScanTile(plan, rows, n, ids, 0, worker);
+    }
+    begin += n;
+    while (begin < end && begin >= plan.run_begin[run + 1]) ++run;
+  }
+}
+
+float Score(const float* query, const BFloat16* key, int64_t head_dim) {
+  // One lane, so that a CPU with fused multiply-add uses it here as well.
+  const hn::CappedTag<float, 1> d1;
+  auto sum = hn::Zero(d1);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    sum = hn::MulAdd(hn::Set(d1, static_cast<float>(key[d])), hn::Set(d1, query[d]), sum);
+  }
+  return hn::GetLane(sum);
+}
+
+// packed_query = [padded_dim]; tile = scratch [padded_dim, kTileKeys].
+void Scores(const float* packed_query, int64_t head_dim, std::span<const BFloat16* const> keys,
+            float* tile, float* scores) {
+  const int64_t padded_dim = PaddedDim(head_dim);
+  const BFloat16* rows[kTileKeys];
+  HWY_ALIGN float row[kTileKeys];
+  for (size_t begin = 0; begin < keys.size(); begin += kTileKeys) {
+    const int64_t n = std::min<int64_t>(kTileKeys, static_cast<int64_t>(keys.size() - begin));
+    std::copy_n(keys.data() + begin, n, rows);
+    std::fill(rows + n, rows + kTileKeys, rows[0]);
+    if (n <= kLanes) {
+      PackTile(rows, 1, head_dim, tile);
+      Floats sums[1][1];
+      Multiply<1, 1>(packed_query, tile, padded_dim, sums);
+      hn::Store(sums[0][0], kFloats, row);
+    } else {
+      PackTile(rows, kColumns, head_dim, tile);
+      Floats sums[1][kColumns];
+      Multiply<1, kColumns>(packed_query, tile, padded_dim, sums);
+      for (int c = 0; c < kColumns; ++c) hn::Store(sums[0][c], kFloats, row + c * kLanes);
+    }
+    std::copy_n(row, n, scores + begin);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::compute::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fovea::compute::cpu {
+
+HWY_EXPORT(GetTileShape);
+HWY_EXPORT(ScanRange);
+HWY_EXPORT(Score);
+HWY_EXPORT(Scores);
+
+namespace {
+
+// packed = groups of `group` queries, each [padded_dim, n in group].
+void PackQueries(const KeyScanArgs& args, int64_t group, float* packed) {
+  const int64_t padded_dim = PaddedDim(args.head_dim);
+  std::fill(packed, packed + args.n_queries * padded_dim, 0.0f);
+  for (int64_t first = 0; first < args.n_queries; first += group, packed += group * padded_dim) {
+    const int64_t n = std::min(group, args.n_queries - first);
+    for (int64_t q = 0; q < n; ++q) {
+      const float* query = args.queries + (first + q) * args.query_stride;
+      for (int64_t d = 0; d < args.head_dim; ++d) {
+        packed[PackedPosition(d, args.head_dim) * n + q] = query[d];
+      }
+    }
+  }
+}
+
+// Large enough that handing them out costs nothing, small enough to share them evenly.
+constexpr int64_t kMaxChunkKeys = 48 * 170;
+constexpr int64_t kMinChunkKeys = 48 * 10;
+static_assert(kMaxChunkKeys % 48 == 0, "a whole number of tiles of every CPU");
+
+}  // namespace
+
+void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
+  ScanPlan plan;
+  plan.args = &args;
+  plan.run_begin.reserve(args.runs.size() + 1);
+  int64_t n_keys = 0;
+  for (const KeyRun& run : args.runs) {
+    plan.run_begin.push_back(n_keys);
+    n_keys += run.n_keys;
+  }
+  plan.run_begin.push_back(n_keys);
+  if (n_keys == 0 || args.n_queries == 0) return;
+
+  const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();
+  const int64_t padded_dim = PaddedDim(args.head_dim);
+  const auto packed_queries =
+      hwy::AllocateAligned<float>(static_cast<size_t>(args.n_queries * padded_dim));
+  PackQueries(args, shape.n_queries, packed_queries.get());
+  plan.packed_queries = packed_queries.get();
+
+  const int64_t n_threads = threads.n_threads();
+  const int64_t chunk =
+      std::clamp((n_keys / (n_threads * 4) + 47) / 48 * 48, kMinChunkKeys, kMaxChunkKeys);
+  std::vector<std::unique_ptr<ScanWorker>> workers(static_cast<size_t>(n_threads));
+  threads.ParallelFor(n_keys, chunk, [&](int64_t begin, int64_t end, int thread) {
+    std::unique_ptr<ScanWorker>& worker = workers[static_cast<size_t>(thread)];
+    if (worker == nullptr) {
+      worker.reset(new ScanWorker{
+          TopK(args.n_queries, best->top_k()),
+          {},
+          hwy::AllocateAligned<float>(static_cast<size_t>(padded_dim * shape.n_keys))});
+      // What cannot enter the final list need not enter a thread's.
+      for (int64_t query = 0; query < args.n_queries; ++query) {
+        worker->thresholds.push_back(best->Threshold(query));
+      }
+    }
+    HWY_DYNAMIC_DISPATCH(ScanRange)(plan, begin, end, *worker);
+  });
+  for (const std::unique_ptr<ScanWorker>& worker : workers) {
+    if (worker != nullptr) best->Merge(worker->best);
+  }
+}
+
+float KeyScore(const float* query, const BFloat16* key, int64_t head_dim) {
+  return HWY_DYNAMIC_DISPATCH(Score)(query, key, head_dim);
+}
+
+void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+               std::span<float> scores) {
+  if (keys.empty()) return;
+  const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();
+  const int64_t padded_dim = PaddedDim(head_dim);
+  // Rescoring calls this for every query: its scratch outlives the call.
+  thread_local std::vector<float> packed_query;
+  thread_local hwy::AlignedFreeUniquePtr<float[]> tile;
+  thread_local int64_t tile_dim = 0;
+  packed_query.assign(static_cast<size_t>(padded_dim), 0.0f);
+  for (int64_t d = 0; d < head_dim; ++d) packed_query[PackedPosition(d, head_dim)] = query[d];
+  if (tile_dim < padded_dim) {
+    tile = hwy::AllocateAligned<float>(static_cast<size_t>(padded_dim * shape.n_keys));
+    tile_dim = padded_dim;
+  }
+  HWY_DYNAMIC_DISPATCH(Scores)(packed_query.data(), head_dim, keys, tile.get(), scores.data());
+}
+
+}  // namespace fovea::compute::cpu
+#endif  // HWY_ONCE
