@@ -24,6 +24,7 @@ struct ModelConfig {
   float rms_norm_eps = 1e-5f;
   float rope_theta = 10000.0f;
   compute::RopeScaling rope_scaling;
+  std::vector<float> rope_factors;  // divide the inverse frequencies [head_dim/2]; empty: none
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // q, k, v have biases (Qwen2)
 };

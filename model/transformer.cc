@@ -1,0 +1,489 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "compute/attention.h"
+#include "compute/embedding.h"
+#include "compute/linear.h"
+#include "compute/rms_norm.h"
+#include "compute/rope.h"
+#include "compute/silu_mul.h"
+#include "model/weights/adapter.h"
+#include "model/weights/checkpoint.h"
+
+namespace fovea::model {
+namespace {
+
+using compute::Buffer;
+using compute::Device;
+using compute::Linear;
+
+// Sampled queries of a window for calibration: 4 of a window of 1,024 tokens cost 0.6% of its keys
+// and values.
+constexpr int64_t kSampleStride = 256;
+
+struct Layer {
+  std::vector<float> attention_norm;  // [hidden_size]
+  std::vector<float> mlp_norm;        // [hidden_size]
+  std::unique_ptr<Linear> q, k, v, o, gate, up, down;
+  std::vector<std::vector<float>> biases;  // keeps q, k, v biases alive
+};
+
+class TransformerImpl final : public Transformer {
+ public:
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(Device* device,
+                                                           const LoadOptions& options);
+
+  const ModelConfig& config() const override { return checkpoint_->config(); }
+  const MemoryConfig& memory_config() const override { return memory_config_; }
+  const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  const std::string& fingerprint() const override { return fingerprint_; }
+  int64_t n_mem_layers() const override {
+    return static_cast<int64_t>(memory_config_.mem_layers.size());
+  }
+
+  absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) override;
+  absl::Status Forward(std::span<const int32_t> ids, LocalContext* context, MemorySource* memory,
+                       std::vector<float>* logits, bool all_logits) override;
+
+ private:
+  // Activations of one call, [n_tokens, …] each; kept between calls.
+  struct Workspace {
+    Buffer x, normed, q, k, v, attention, gate, up, lse, memory_output, memory_lse;
+  };
+
+  absl::Status LoadLayers();
+  absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) const;
+  absl::StatusOr<std::unique_ptr<Linear>> MakeLinear(const std::string& module,
+                                                     int64_t out_features, int64_t in_features,
+                                                     const float* bias) const;
+  absl::Status Reserve(int64_t n_tokens);
+  absl::Status Embed(std::span<const int32_t> ids, float* out);
+  absl::Status Norm(const float* x, const std::vector<float>& weight, int64_t n_tokens, float* out);
+  absl::Status Rotate(float* x, int64_t n_tokens, int64_t n_heads, int64_t first_position);
+  // x += MLP(norm(x)), the second half of a layer.
+  absl::Status Mlp(const Layer& layer, int64_t n_tokens);
+  // Index of layer `l` among the memory layers, −1 for others.
+  int MemoryIndex(int64_t l) const;
+  bool Rotates(int64_t l) const { return memory_config_.mem_positionals || MemoryIndex(l) < 0; }
+  absl::Status GrowContext(int64_t n_tokens, LocalContext* context);
+  void StoreKeys(int memory_layer, const float* keys, int64_t n_tokens, BFloat16* out) const;
+
+  Device* device_ = nullptr;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<Adapter> adapter_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  MemoryConfig memory_config_;
+  std::string fingerprint_;
+  std::vector<Layer> layers_;
+  std::vector<std::vector<float>> key_gains_;  // [n_mem_layers][n_kv_heads] or empty
+  const Tensor* embedding_ = nullptr;
+  std::vector<float> final_norm_;
+  std::unique_ptr<Linear> lm_head_;
+  std::vector<float> inverse_frequencies_;
+  Workspace work_;
+};
+
+absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* device,
+                                                                   const LoadOptions& options) {
+  auto model = std::make_unique<TransformerImpl>();
+  model->device_ = device;
+  ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::Open(options.model));
+  const ModelConfig& config = model->checkpoint_->config();
+  ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Create(model->checkpoint_->tokenizer_spec()));
+  model->memory_config_ = model->checkpoint_->memory_config();
+  if (options.adapter) {
+    ASSIGN_OR_RETURN(model->adapter_, Adapter::Load(*options.adapter, config));
+    if (!model->adapter_->memory_config().mem_layers.empty()) {
+      model->memory_config_ = model->adapter_->memory_config();
+    }
+  }
+  if (model->memory_config_.mem_layers.empty()) {
+    model->memory_config_.mem_layers = options.mem_layers;
+  }
+  for (int layer : model->memory_config_.mem_layers) {
+    if (layer < 0 || layer >= config.n_layers) {
+      return absl::InvalidArgumentError(StrCat("memory layer ", layer, ": the model has layers 0 … ",
+                                               config.n_layers - 1, "; name others"));
+    }
+  }
+  std::sort(model->memory_config_.mem_layers.begin(), model->memory_config_.mem_layers.end());
+  RETURN_IF_ERROR(model->LoadLayers());
+
+  FastHasher hasher;
+  hasher.Update(model->checkpoint_->Fingerprint().ToHex());
+  if (model->adapter_ != nullptr) hasher.Update(model->adapter_->Fingerprint().ToHex());
+  hasher.Update(AsBytes(std::span<const int>(model->memory_config_.mem_layers)));
+  hasher.Update(model->memory_config_.mem_positionals ? "rope" : "nope");
+  model->fingerprint_ = hasher.Finish().ToHex();
+  return model;
+}
+
+absl::StatusOr<std::vector<float>> TransformerImpl::Vector(const std::string& name,
+                                                           int64_t size) const {
+  ASSIGN_OR_RETURN(const Tensor* tensor, checkpoint_->Find(name, {size}));
+  std::vector<float> values(static_cast<size_t>(size));
+  compute::DequantizeRow(tensor->dtype, tensor->data, size, values.data());
+  return values;
+}
+
+absl::StatusOr<std::unique_ptr<Linear>> TransformerImpl::MakeLinear(const std::string& module,
+                                                                    int64_t out_features,
+                                                                    int64_t in_features,
+                                                                    const float* bias) const {
+  const std::string name = module + ".weight";
+  ASSIGN_OR_RETURN(const Tensor* tensor, checkpoint_->Find(name, {out_features, in_features}));
+  compute::LinearWeights weights;
+  weights.name = name;
+  weights.dtype = tensor->dtype;
+  weights.weight = tensor->data;
+  weights.out_features = out_features;
+  weights.in_features = in_features;
+  weights.bias = bias;
+  if (const LoraTensors* lora = adapter_ ? adapter_->Find(module) : nullptr; lora != nullptr) {
+    weights.lora_a = lora->a.data();
+    weights.lora_b = lora->b.data();
+    weights.lora_rank = lora->rank;
+    weights.lora_scale = lora->scale;
+  }
+  return Linear::Create(*device_, weights);
+}
+
+absl::Status TransformerImpl::LoadLayers() {
+  const ModelConfig& c = config();
+  const int64_t q_size = c.n_heads * c.head_dim;
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  layers_.resize(static_cast<size_t>(c.n_layers));
+  for (int64_t l = 0; l < c.n_layers; ++l) {
+    Layer& layer = layers_[static_cast<size_t>(l)];
+    const std::string prefix = StrCat("model.layers.", l, ".");
+    ASSIGN_OR_RETURN(layer.attention_norm, Vector(prefix + "input_layernorm.weight", c.hidden_size));
+    ASSIGN_OR_RETURN(layer.mlp_norm,
+                     Vector(prefix + "post_attention_layernorm.weight", c.hidden_size));
+    layer.biases.resize(3);
+    const int64_t sizes[3] = {q_size, kv_size, kv_size};
+    const char* names[3] = {"q_proj", "k_proj", "v_proj"};
+    std::unique_ptr<Linear>* projections[3] = {&layer.q, &layer.k, &layer.v};
+    for (int i = 0; i < 3; ++i) {
+      const std::string module = StrCat(prefix, "self_attn.", names[i]);
+      if (c.attention_bias) {
+        ASSIGN_OR_RETURN(layer.biases[i], Vector(module + ".bias", sizes[i]));
+      }
+      ASSIGN_OR_RETURN(*projections[i],
+                       MakeLinear(module, sizes[i], c.hidden_size,
+                                  c.attention_bias ? layer.biases[i].data() : nullptr));
+    }
+    ASSIGN_OR_RETURN(layer.o,
+                     MakeLinear(prefix + "self_attn.o_proj", c.hidden_size, q_size, nullptr));
+    ASSIGN_OR_RETURN(layer.gate, MakeLinear(prefix + "mlp.gate_proj", c.intermediate_size,
+                                            c.hidden_size, nullptr));
+    ASSIGN_OR_RETURN(
+        layer.up, MakeLinear(prefix + "mlp.up_proj", c.intermediate_size, c.hidden_size, nullptr));
+    ASSIGN_OR_RETURN(layer.down, MakeLinear(prefix + "mlp.down_proj", c.hidden_size,
+                                            c.intermediate_size, nullptr));
+  }
+  ASSIGN_OR_RETURN(embedding_,
+                   checkpoint_->Find("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}));
+  ASSIGN_OR_RETURN(final_norm_, Vector("model.norm.weight", c.hidden_size));
+  ASSIGN_OR_RETURN(lm_head_,
+                   MakeLinear(c.tie_word_embeddings ? "model.embed_tokens" : "lm_head", c.vocab_size,
+                              c.hidden_size, nullptr));
+  inverse_frequencies_ =
+      compute::RopeInverseFrequencies(c.head_dim, c.rope_theta, c.rope_scaling);
+  for (size_t i = 0; i < c.rope_factors.size() && i < inverse_frequencies_.size(); ++i) {
+    inverse_frequencies_[i] /= c.rope_factors[i];
+  }
+  for (int layer : memory_config_.mem_layers) {
+    key_gains_.push_back(adapter_ ? adapter_->MemoryKeyGain(layer) : std::vector<float>());
+  }
+  return absl::OkStatus();
+}
+
+int TransformerImpl::MemoryIndex(int64_t l) const {
+  const auto& layers = memory_config_.mem_layers;
+  const auto it = std::find(layers.begin(), layers.end(), static_cast<int>(l));
+  return it == layers.end() ? -1 : static_cast<int>(it - layers.begin());
+}
+
+absl::Status TransformerImpl::Reserve(int64_t n_tokens) {
+  const ModelConfig& c = config();
+  const auto bytes = [n_tokens](int64_t width) {
+    return static_cast<size_t>(n_tokens * width) * sizeof(float);
+  };
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.hidden_size), &work_.x));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.hidden_size), &work_.normed));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.n_heads * c.head_dim), &work_.q));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.n_kv_heads * c.head_dim), &work_.k));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.n_kv_heads * c.head_dim), &work_.v));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.n_heads * c.head_dim), &work_.attention));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.intermediate_size), &work_.gate));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.intermediate_size), &work_.up));
+  RETURN_IF_ERROR(device_->Reserve(bytes(c.n_heads), &work_.lse));
+  return absl::OkStatus();
+}
+
+absl::Status TransformerImpl::Embed(std::span<const int32_t> ids, float* out) {
+  return compute::Embedding(*device_, {.dtype = embedding_->dtype,
+                                       .table = embedding_->data,
+                                       .vocab_size = config().vocab_size,
+                                       .hidden_size = config().hidden_size,
+                                       .ids = ids,
+                                       .out = out});
+}
+
+absl::Status TransformerImpl::Norm(const float* x, const std::vector<float>& weight,
+                                   int64_t n_tokens, float* out) {
+  return compute::RmsNorm(*device_, {.x = x,
+                                     .weight = weight.data(),
+                                     .out = out,
+                                     .n_tokens = n_tokens,
+                                     .hidden_size = config().hidden_size,
+                                     .eps = config().rms_norm_eps});
+}
+
+absl::Status TransformerImpl::Rotate(float* x, int64_t n_tokens, int64_t n_heads,
+                                     int64_t first_position) {
+  return compute::Rope(*device_, {.x = x,
+                                  .n_tokens = n_tokens,
+                                  .n_heads = n_heads,
+                                  .head_dim = config().head_dim,
+                                  .inverse_frequencies = inverse_frequencies_.data(),
+                                  .first_position = first_position});
+}
+
+absl::Status TransformerImpl::Mlp(const Layer& layer, int64_t n_tokens) {
+  float* x = work_.x.data<float>();
+  float* normed = work_.normed.data<float>();
+  float* gate = work_.gate.data<float>();
+  float* up = work_.up.data<float>();
+  RETURN_IF_ERROR(Norm(x, layer.mlp_norm, n_tokens, normed));
+  RETURN_IF_ERROR(layer.gate->Forward(*device_, normed, n_tokens, false, gate));
+  RETURN_IF_ERROR(layer.up->Forward(*device_, normed, n_tokens, false, up));
+  RETURN_IF_ERROR(
+      compute::SiluMul(*device_, gate, up, gate, n_tokens * config().intermediate_size));
+  return layer.down->Forward(*device_, gate, n_tokens, true, x);
+}
+
+void TransformerImpl::StoreKeys(int memory_layer, const float* keys, int64_t n_tokens,
+                                BFloat16* out) const {
+  const ModelConfig& c = config();
+  const std::vector<float>& gain = key_gains_[static_cast<size_t>(memory_layer)];
+  for (int64_t row = 0; row < n_tokens * c.n_kv_heads; ++row) {
+    const float factor = gain.empty() ? 1.0f : gain[static_cast<size_t>(row % c.n_kv_heads)];
+    for (int64_t i = 0; i < c.head_dim; ++i) {
+      out[row * c.head_dim + i] = BFloat16(keys[row * c.head_dim + i] * factor);
+    }
+  }
+}
+
+absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
+    std::span<const WindowTokens> windows) {
+  const ModelConfig& c = config();
+  if (memory_config_.mem_layers.empty()) {
+    return absl::FailedPreconditionError(
+        "the model has no memory layers: give an adapter (--adapter) or name layers");
+  }
+  std::vector<int32_t> ids;
+  struct Span {
+    int64_t begin;      // row of the window's first context token
+    int64_t n_context;  // tokens seen but not stored
+    int64_t n_tokens;   // context + stored
+  };
+  std::vector<Span> spans;
+  std::vector<EncodedWindow> encoded(windows.size());
+  for (size_t w = 0; w < windows.size(); ++w) {
+    const WindowTokens& window = windows[w];
+    if (window.tokens.empty()) return absl::InvalidArgumentError("a window without tokens");
+    const auto n_context = static_cast<int64_t>(window.context.size());
+    const auto n_stored = static_cast<int64_t>(window.tokens.size());
+    spans.push_back({static_cast<int64_t>(ids.size()), n_context, n_context + n_stored});
+    ids.insert(ids.end(), window.context.begin(), window.context.end());
+    ids.insert(ids.end(), window.tokens.begin(), window.tokens.end());
+    encoded[w].n_tokens = n_stored;
+    encoded[w].n_sampled = (n_stored + kSampleStride - 1) / kSampleStride;
+  }
+  const auto n_rows = static_cast<int64_t>(ids.size());
+  RETURN_IF_ERROR(Reserve(n_rows));
+  float* x = work_.x.data<float>();
+  float* normed = work_.normed.data<float>();
+  float* q = work_.q.data<float>();
+  float* k = work_.k.data<float>();
+  float* v = work_.v.data<float>();
+  float* attention = work_.attention.data<float>();
+  const int64_t q_size = c.n_heads * c.head_dim;
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  RETURN_IF_ERROR(Embed(ids, x));
+
+  const int64_t last_layer = memory_config_.mem_layers.back();
+  for (int64_t l = 0; l <= last_layer; ++l) {
+    const Layer& layer = layers_[static_cast<size_t>(l)];
+    const int memory_layer = MemoryIndex(l);
+    RETURN_IF_ERROR(Norm(x, layer.attention_norm, n_rows, normed));
+    RETURN_IF_ERROR(layer.k->Forward(*device_, normed, n_rows, false, k));
+    RETURN_IF_ERROR(layer.v->Forward(*device_, normed, n_rows, false, v));
+    RETURN_IF_ERROR(layer.q->Forward(*device_, normed, n_rows, false, q));
+    for (size_t w = 0; w < spans.size(); ++w) {
+      const Span& span = spans[w];
+      if (memory_layer >= 0) {
+        const int64_t first = span.begin + span.n_context;
+        const int64_t n = encoded[w].n_tokens;
+        std::vector<BFloat16>& keys = encoded[w].keys.emplace_back(n * kv_size);
+        StoreKeys(memory_layer, k + first * kv_size, n, keys.data());
+        std::vector<BFloat16>& values = encoded[w].values.emplace_back(n * kv_size);
+        FloatToBFloat16(v + first * kv_size, values.data(), static_cast<size_t>(n * kv_size));
+      }
+      if (Rotates(l)) {
+        RETURN_IF_ERROR(Rotate(q + span.begin * q_size, span.n_tokens, c.n_heads, 0));
+        RETURN_IF_ERROR(Rotate(k + span.begin * kv_size, span.n_tokens, c.n_kv_heads, 0));
+      }
+      if (memory_layer >= 0) {
+        std::vector<BFloat16>& sample =
+            encoded[w].queries.emplace_back(encoded[w].n_sampled * q_size);
+        for (int64_t s = 0; s < encoded[w].n_sampled; ++s) {
+          // The last token of each stride: it has seen the most.
+          const int64_t token = std::min((s + 1) * kSampleStride, encoded[w].n_tokens) - 1;
+          FloatToBFloat16(q + (span.begin + span.n_context + token) * q_size,
+                          sample.data() + s * q_size, static_cast<size_t>(q_size));
+        }
+      }
+      if (l == last_layer) continue;
+      RETURN_IF_ERROR(compute::Attention(
+          *device_, {.queries = q + span.begin * q_size,
+                     .keys = k + span.begin * kv_size,
+                     .values = v + span.begin * kv_size,
+                     .n_queries = span.n_tokens,
+                     .n_keys = span.n_tokens,
+                     .n_heads = c.n_heads,
+                     .n_kv_heads = c.n_kv_heads,
+                     .head_dim = c.head_dim,
+                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                     .causal = true,
+                     .output = attention + span.begin * q_size}));
+    }
+    if (l == last_layer) break;  // nothing after the last memory layer's keys is needed
+    RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n_rows, true, x));
+    RETURN_IF_ERROR(Mlp(layer, n_rows));
+  }
+  return encoded;
+}
+
+absl::Status TransformerImpl::GrowContext(int64_t n_tokens, LocalContext* context) {
+  if (n_tokens <= ContextCapacity(context)) return absl::OkStatus();
+  const ModelConfig& c = config();
+  const int64_t capacity =
+      std::min(std::max<int64_t>({n_tokens, 2 * ContextCapacity(context), 512}),
+               std::max(n_tokens, c.max_position_embeddings));
+  const int64_t row = c.n_kv_heads * c.head_dim;
+  const size_t used_bytes = static_cast<size_t>(ContextTokens(context) * row) * sizeof(float);
+  for (auto* buffers : {&ContextKeys(context), &ContextValues(context)}) {
+    buffers->resize(static_cast<size_t>(c.n_layers));
+    for (Buffer& buffer : *buffers) {
+      ASSIGN_OR_RETURN(Buffer larger,
+                       device_->Allocate(static_cast<size_t>(capacity * row) * sizeof(float)));
+      if (used_bytes > 0) std::memcpy(larger.data<char>(), buffer.data<char>(), used_bytes);
+      buffer = std::move(larger);
+    }
+  }
+  ContextCapacity(context) = capacity;
+  return absl::OkStatus();
+}
+
+absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext* context,
+                                      MemorySource* memory, std::vector<float>* logits,
+                                      bool all_logits) {
+  const ModelConfig& c = config();
+  const auto n = static_cast<int64_t>(ids.size());
+  if (n == 0) return absl::InvalidArgumentError("no tokens to run the model on");
+  const int64_t past = ContextTokens(context);
+  const int64_t total = past + n;
+  if (total > c.max_position_embeddings) {
+    return absl::ResourceExhaustedError(
+        StrCat("local context: ", past, " + ", n, " tokens, the model takes ",
+               c.max_position_embeddings, ": ask a shorter question or re-read fewer passages"));
+  }
+  RETURN_IF_ERROR(Reserve(n));
+  RETURN_IF_ERROR(GrowContext(total, context));
+  float* x = work_.x.data<float>();
+  float* normed = work_.normed.data<float>();
+  float* q = work_.q.data<float>();
+  float* attention = work_.attention.data<float>();
+  float* lse = work_.lse.data<float>();
+  const int64_t q_size = c.n_heads * c.head_dim;
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  RETURN_IF_ERROR(Embed(ids, x));
+
+  for (int64_t l = 0; l < c.n_layers; ++l) {
+    const Layer& layer = layers_[static_cast<size_t>(l)];
+    const int memory_layer = memory == nullptr ? -1 : MemoryIndex(l);
+    float* keys = ContextKeys(context)[static_cast<size_t>(l)].data<float>();
+    float* values = ContextValues(context)[static_cast<size_t>(l)].data<float>();
+    float* k = keys + past * kv_size;
+    RETURN_IF_ERROR(Norm(x, layer.attention_norm, n, normed));
+    RETURN_IF_ERROR(layer.q->Forward(*device_, normed, n, false, q));
+    RETURN_IF_ERROR(layer.k->Forward(*device_, normed, n, false, k));
+    RETURN_IF_ERROR(layer.v->Forward(*device_, normed, n, false, values + past * kv_size));
+    if (Rotates(l)) {
+      RETURN_IF_ERROR(Rotate(q, n, c.n_heads, past));
+      RETURN_IF_ERROR(Rotate(k, n, c.n_kv_heads, past));
+    }
+    RETURN_IF_ERROR(compute::Attention(*device_, {.queries = q,
+                                                  .keys = keys,
+                                                  .values = values,
+                                                  .n_queries = n,
+                                                  .n_keys = total,
+                                                  .n_heads = c.n_heads,
+                                                  .n_kv_heads = c.n_kv_heads,
+                                                  .head_dim = c.head_dim,
+                                                  .scale = scale,
+                                                  .causal = true,
+                                                  .output = attention,
+                                                  .lse = memory_layer >= 0 ? lse : nullptr}));
+    if (memory_layer >= 0) {
+      RETURN_IF_ERROR(device_->Reserve(static_cast<size_t>(n * q_size) * sizeof(float),
+                                       &work_.memory_output));
+      RETURN_IF_ERROR(device_->Reserve(static_cast<size_t>(n * c.n_heads) * sizeof(float),
+                                       &work_.memory_lse));
+      float* memory_output = work_.memory_output.data<float>();
+      float* memory_lse = work_.memory_lse.data<float>();
+      MemoryQuery query;
+      query.memory_layer = memory_layer;
+      query.queries = q;
+      query.local_lse = lse;
+      query.n_queries = n;
+      query.n_heads = c.n_heads;
+      query.n_kv_heads = c.n_kv_heads;
+      query.head_dim = c.head_dim;
+      query.scale = scale;
+      RETURN_IF_ERROR(memory->Attend(query, memory_output, memory_lse));
+      RETURN_IF_ERROR(compute::MergePartials(*device_, {.output = attention,
+                                                        .lse = lse,
+                                                        .other_output = memory_output,
+                                                        .other_lse = memory_lse,
+                                                        .n_rows = n * c.n_heads,
+                                                        .head_dim = c.head_dim}));
+    }
+    RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n, true, x));
+    RETURN_IF_ERROR(Mlp(layer, n));
+  }
+  if (logits != nullptr) {
+    const int64_t n_out = all_logits ? n : 1;
+    const float* last = x + (n - n_out) * c.hidden_size;
+    RETURN_IF_ERROR(Norm(last, final_norm_, n_out, normed));
+    logits->resize(static_cast<size_t>(n_out * c.vocab_size));
+    RETURN_IF_ERROR(lm_head_->Forward(*device_, normed, n_out, false, logits->data()));
+  }
+  ContextTokens(context) = total;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(Device* device,
+                                                               const LoadOptions& options) {
+  return TransformerImpl::Load(device, options);
+}
+
+}  // namespace fovea::model

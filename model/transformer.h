@@ -60,10 +60,13 @@ struct EncodedWindow {
   int64_t n_tokens = 0;
   std::vector<std::vector<BFloat16>> keys;    // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
   std::vector<std::vector<BFloat16>> values;  // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+  // Queries (with their local rotation) of a few evenly spaced tokens, a sample of real queries for
+  // calibrating indexes.
+  int64_t n_sampled = 0;
+  std::vector<std::vector<BFloat16>> queries;  // [n_mem_layers][n_sampled, n_heads, head_dim]
 };
 
-// Weights are immutable: the const methods may run in several threads when each brings a Device,
-// a context and outputs of its own (see WithDevice in a later revision); today one thread at a time.
+// Not thread-safe: one thread at a time, as its Device.
 class Transformer {
  public:
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(compute::Device* device,
@@ -77,7 +80,11 @@ class Transformer {
   // fingerprints can be read with this model.
   virtual const std::string& fingerprint() const = 0;
 
-  // Window-local encoding of a batch of windows, layers up to the last memory layer only.
+  virtual int64_t n_mem_layers() const = 0;
+
+  // Window-local encoding of a batch of windows, layers up to the last memory layer only: a window
+  // sees itself and its context tokens, from position 0. All windows of a call go through the
+  // matrix products together.
   // FailedPrecondition when the model has no memory layers.
   virtual absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) = 0;
 
