@@ -83,6 +83,7 @@ constexpr int64_t kTileKeys = kColumns * kLanes;
 
 TileShape GetTileShape() { return {kGroup, kTileKeys}; }
 
+#if HWY_TARGET != HWY_SCALAR
 HWY_INLINE hn::Vec<hn::Full128<uint32_t>> Load16Bytes(const BFloat16* at) {
   return hn::LoadU(hn::Full128<uint32_t>(), reinterpret_cast<const uint32_t*>(at));
 }
@@ -127,27 +128,30 @@ HWY_INLINE void PackBlock(const BFloat16* const* rows, int64_t block, float* out
   }
 }
 
+#endif  // HWY_TARGET != HWY_SCALAR
+
 // tile = [padded_dim, kTileKeys] ← rows[0 … kLanes · n_columns).
 HWY_INLINE void PackTile(const BFloat16* const* rows, int n_columns, int64_t head_dim,
                          float* tile) {
-  if (head_dim < kBlock) {
-    // Not worth a kernel of its own.
-    std::fill(tile, tile + kBlock * kTileKeys, 0.0f);
-    for (int64_t j = 0; j < n_columns * kLanes; ++j) {
-      for (int64_t d = 0; d < head_dim; ++d) {
-        tile[d * kTileKeys + j] = static_cast<float>(rows[j][d]);
+#if HWY_TARGET != HWY_SCALAR
+  if (head_dim >= kBlock) {
+    for (int column = 0; column < n_columns; ++column) {
+      const BFloat16* const* column_rows = rows + column * kLanes;
+      float* out = tile + column * kLanes;
+      int64_t block = 0;
+      for (; block + kBlock <= head_dim; block += kBlock) {
+        PackBlock(column_rows, block, out + block * kTileKeys);
       }
+      if (block < head_dim) PackBlock(column_rows, head_dim - kBlock, out + block * kTileKeys);
     }
     return;
   }
-  for (int column = 0; column < n_columns; ++column) {
-    const BFloat16* const* column_rows = rows + column * kLanes;
-    float* out = tile + column * kLanes;
-    int64_t block = 0;
-    for (; block + kBlock <= head_dim; block += kBlock) {
-      PackBlock(column_rows, block, out + block * kTileKeys);
+#endif
+  std::fill(tile, tile + PaddedDim(head_dim) * kTileKeys, 0.0f);
+  for (int64_t j = 0; j < n_columns * kLanes; ++j) {
+    for (int64_t d = 0; d < head_dim; ++d) {
+      tile[PackedPosition(d, head_dim) * kTileKeys + j] = static_cast<float>(rows[j][d]);
     }
-    if (block < head_dim) PackBlock(column_rows, head_dim - kBlock, out + block * kTileKeys);
   }
 }
 
