@@ -1,0 +1,83 @@
+#include "memory/generation.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_set.h"
+
+namespace fovea::memory {
+namespace {
+
+constexpr size_t kMinPrefixDigits = 6;
+
+absl::StatusOr<uint32_t> FindDocumentIndex(const Generation& generation, const std::string& id) {
+  const auto& documents = generation.documents;
+  std::vector<uint32_t> matches;
+  for (uint32_t i = 0; i < documents.size(); ++i) {
+    if (documents[i].id == id) return i;
+    if (id.size() >= kMinPrefixDigits && documents[i].id.starts_with(id)) matches.push_back(i);
+  }
+  if (matches.size() == 1) return matches.front();
+  if (matches.size() > 1) {
+    return absl::InvalidArgumentError(StrCat("document ", id, ": ", matches.size(),
+                                             " documents have ids that begin so; give more digits"));
+  }
+  return absl::NotFoundError(StrCat("document ", id, ": not in this memory (`fovea docs list` shows ",
+                                    "the ids; at least ", kMinPrefixDigits, " digits are needed)"));
+}
+
+}  // namespace
+
+const LiveWindow* Generation::FindWindow(Slot slot) const {
+  auto it = std::upper_bound(windows.begin(), windows.end(), slot,
+                             [](Slot s, const LiveWindow& w) { return s < w.slot_begin; });
+  if (it == windows.begin()) return nullptr;
+  --it;
+  return slot < it->slot_begin + it->n_tokens ? &*it : nullptr;
+}
+
+absl::StatusOr<const storage::DocumentRecord*> FindDocument(const Generation& generation,
+                                                            const std::string& id_prefix) {
+  ASSIGN_OR_RETURN(const uint32_t index, FindDocumentIndex(generation, id_prefix));
+  return &generation.documents[index];
+}
+
+absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation,
+                                                    const QueryScope& scope) {
+  std::vector<bool> allowed(generation.documents.size(), true);
+  if (!scope.collections.empty()) {
+    for (const std::string& name : scope.collections) {
+      const bool known = std::any_of(
+          generation.documents.begin(), generation.documents.end(), [&](const auto& document) {
+            return std::find(document.collections.begin(), document.collections.end(), name) !=
+                   document.collections.end();
+          });
+      if (!known) {
+        return absl::NotFoundError(StrCat("collection \"", name,
+                                          "\": no document is in it (`fovea stats` lists the ",
+                                          "collections)"));
+      }
+    }
+    for (size_t i = 0; i < allowed.size(); ++i) {
+      const auto& in = generation.documents[i].collections;
+      allowed[i] = std::any_of(in.begin(), in.end(), [&](const std::string& name) {
+        return std::find(scope.collections.begin(), scope.collections.end(), name) !=
+               scope.collections.end();
+      });
+    }
+  }
+  if (!scope.documents.empty()) {
+    absl::flat_hash_set<uint32_t> named;
+    for (const std::string& id : scope.documents) {
+      ASSIGN_OR_RETURN(const uint32_t index, FindDocumentIndex(generation, id));
+      named.insert(index);
+    }
+    for (uint32_t i = 0; i < allowed.size(); ++i) allowed[i] = allowed[i] && named.contains(i);
+  }
+  std::vector<uint32_t> windows;
+  for (uint32_t w = 0; w < generation.windows.size(); ++w) {
+    if (allowed[generation.windows[w].document]) windows.push_back(w);
+  }
+  return windows;
+}
+
+}  // namespace fovea::memory

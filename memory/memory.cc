@@ -1,0 +1,376 @@
+#include "memory/memory.h"
+
+#include <algorithm>
+#include <map>
+#include <system_error>
+
+#include "absl/container/flat_hash_set.h"
+#include "base/file.h"
+#include "memory/segment_builder.h"
+
+namespace fovea::memory {
+namespace {
+
+namespace fs = std::filesystem;
+using storage::OpenMode;
+
+constexpr char kFirstVersion[] = "0001";
+
+fs::path CurrentPath(const fs::path& folder) { return folder / "CURRENT"; }
+
+// A folder that holds something else must not be filled with a memory by a slip of the hand. What an
+// interrupted first creation left behind is no obstacle.
+absl::Status CheckUsableForCreation(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::exists(folder, error)) return absl::OkStatus();
+  if (!fs::is_directory(folder, error)) {
+    return absl::FailedPreconditionError(
+        StrCat(folder, ": is a file; a memory is a folder: name another"));
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name != kFirstVersion && !name.starts_with("CURRENT")) {
+      return absl::FailedPreconditionError(
+          StrCat(folder, ": holds \"", name, "\" and no memory; name an empty or new folder"));
+    }
+  }
+  if (error) return ErrnoToStatus(error.value(), "list", folder);
+  return absl::OkStatus();
+}
+
+uint64_t FileBytes(const fs::path& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  return error ? 0 : static_cast<uint64_t>(size);
+}
+
+}  // namespace
+
+bool Memory::Exists(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(CurrentPath(folder), error);
+}
+
+absl::StatusOr<std::string> Memory::CurrentVersion(const fs::path& folder) {
+  absl::StatusOr<std::string> content = ReadFile(CurrentPath(folder), 64);
+  if (absl::IsNotFound(content.status())) {
+    return absl::NotFoundError(
+        StrCat(folder, ": no memory here; `fovea ingest --memory DIR PATH…` makes one"));
+  }
+  if (!content.ok()) return content.status();
+  while (!content->empty() && content->back() == '\n') content->pop_back();
+  const bool valid = content->size() == 4 && std::all_of(content->begin(), content->end(), [](char c) {
+                       return c >= '0' && c <= '9';
+                     });
+  if (!valid) {
+    return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", *content,
+                                      "\", want the name of a version folder such as 0001; write ",
+                                      "the name of the newest one into it"));
+  }
+  return *content;
+}
+
+absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
+                                                     const MemoryOptions& options) {
+  auto memory = std::unique_ptr<Memory>(new Memory());
+  memory->folder_ = folder;
+  memory->options_ = options;
+  std::string version = options.version;
+  bool is_new = false;
+  if (version.empty()) {
+    if (options.mode == OpenMode::kCreate && !Exists(folder)) {
+      RETURN_IF_ERROR(CheckUsableForCreation(folder));
+      version = kFirstVersion;
+      is_new = true;
+    } else {
+      ASSIGN_OR_RETURN(version, CurrentVersion(folder));
+    }
+  }
+  RETURN_IF_ERROR(memory->OpenVersion(version));
+  if (is_new) RETURN_IF_ERROR(WriteFileAtomic(CurrentPath(folder), StrCat(version, "\n")));
+  return memory;
+}
+
+absl::Status Memory::OpenVersion(const std::string& version) {
+  // Everything that points into the old store goes first.
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_.reset();
+  }
+  text_index_.reset();
+  cache_.reset();
+  store_.reset();
+
+  version_folder_ = folder_ / version;
+  const bool writes = options_.mode != OpenMode::kRead;
+  if (options_.mode == OpenMode::kCreate) {
+    RETURN_IF_ERROR(CreateDirectories(version_folder_));
+  }
+  ASSIGN_OR_RETURN(store_, storage::DocumentStore::Open(
+                               version_folder_ / "store",
+                               {.mode = options_.mode, .file_system = options_.file_system}));
+  if (writes) RETURN_IF_ERROR(CreateDirectories(index_folder()));
+  cache_ = std::make_unique<BlockCache>(store_.get(), options_.cache_bytes);
+  ASSIGN_OR_RETURN(settings_, store_->Settings());
+  if (writes) RETURN_IF_ERROR(RemoveOrphanFiles(*store_, index_folder()));
+  RETURN_IF_ERROR(OpenTextIndex());
+  ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, BuildGeneration());
+  std::lock_guard<std::mutex> lock(mutex_);
+  current_ = std::move(generation);
+  return absl::OkStatus();
+}
+
+absl::Status Memory::OpenTextIndex() {
+  using Mode = index::TextIndex::Mode;
+  const bool writes = options_.mode != OpenMode::kRead;
+  auto opened = index::TextIndex::Open(text_index_path(), writes ? Mode::kWrite : Mode::kRead);
+  if (absl::IsDataLoss(opened.status()) && writes) {
+    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+      std::error_code error;
+      fs::remove(fs::path(text_index_path()) += suffix, error);
+    }
+    opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
+  }
+  if (opened.ok()) {
+    text_index_ = *std::move(opened);
+    return absl::OkStatus();
+  }
+  // Derived data: a reader does without it until a writer has made it again.
+  if (!writes) return absl::OkStatus();
+  return opened.status();
+}
+
+absl::Status Memory::CheckFingerprint(const std::string& fingerprint) const {
+  if (!settings_ || settings_->fingerprint == fingerprint) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      StrCat(folder_, ": was made by model ", settings_->fingerprint, " (", settings_->model,
+             settings_->adapter.empty() ? "" : StrCat(" with adapter ", settings_->adapter),
+             "), opened with ", fingerprint,
+             ": pass the first model, or convert it with `fovea rebuild --reencode`"));
+}
+
+std::shared_ptr<const Generation> Memory::Current() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return current_;
+}
+
+absl::StatusOr<bool> Memory::Refresh() {
+  if (options_.mode != OpenMode::kRead) return false;
+  if (options_.version.empty()) {
+    ASSIGN_OR_RETURN(const std::string version, CurrentVersion(folder_));
+    if (folder_ / version != version_folder_) {
+      RETURN_IF_ERROR(OpenVersion(version));
+      return true;
+    }
+  }
+  ASSIGN_OR_RETURN(const bool changed, store_->Refresh());
+  if (!changed) return false;
+  ASSIGN_OR_RETURN(settings_, store_->Settings());
+  if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
+  RETURN_IF_ERROR(Publish());
+  return true;
+}
+
+absl::Status Memory::Publish() {
+  ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, BuildGeneration());
+  std::lock_guard<std::mutex> lock(mutex_);
+  current_ = std::move(generation);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration() const {
+  const std::shared_ptr<const Generation> previous = Current();
+  auto generation = std::make_shared<Generation>();
+  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
+  generation->epoch = counters.epoch;
+  generation->generation = counters.generation;
+  generation->next_slot = counters.next_slot;
+
+  std::map<storage::DocumentNumber, uint32_t> index_of;
+  RETURN_IF_ERROR(store_->ForEachDocument([&](const storage::DocumentRecord& document) {
+    if (document.complete) {
+      index_of[document.number] = static_cast<uint32_t>(generation->documents.size());
+      generation->documents.push_back(document);
+    }
+    return absl::OkStatus();
+  }));
+  absl::flat_hash_set<Slot> stored;
+  RETURN_IF_ERROR(store_->ForEachLink([&](const storage::WindowLink& link) {
+    stored.insert(link.slot_begin);
+    const auto document = index_of.find(link.document);
+    if (document == index_of.end()) return absl::OkStatus();
+    generation->windows.push_back(
+        {link.slot_begin, link.n_tokens, document->second, link.byte_begin, link.ordinal});
+    generation->n_tokens += link.n_tokens;
+    return absl::OkStatus();
+  }));
+  generation->n_windows_stored = stored.size();
+  std::sort(generation->windows.begin(), generation->windows.end(),
+            [](const LiveWindow& a, const LiveWindow& b) { return a.slot_begin < b.slot_begin; });
+
+  ASSIGN_OR_RETURN(std::vector<storage::SegmentRecord> records, store_->Segments());
+  for (storage::SegmentRecord& record : records) {
+    if (record.generation != counters.generation) continue;
+    std::shared_ptr<const Segment> segment;
+    if (previous != nullptr) {
+      for (const auto& known : previous->segments) {
+        if (known->record.id == record.id && known->damage.empty()) segment = known;
+      }
+    }
+    if (segment == nullptr) segment = OpenSegment(record, index_folder());
+    generation->segments.push_back(std::move(segment));
+  }
+  std::sort(generation->segments.begin(), generation->segments.end(),
+            [](const auto& a, const auto& b) { return a->record.slot_begin < b->record.slot_begin; });
+  if (!generation->segments.empty()) {
+    generation->sealed_end = generation->segments.back()->record.slot_end;
+  }
+  return generation;
+}
+
+absl::Status Memory::InitializeSettings(const storage::StoreSettings& settings) {
+  storage::Mutation mutation;
+  mutation.PutSettings(settings);
+  RETURN_IF_ERROR(store_->Commit(std::move(mutation)));
+  settings_ = settings;
+  return absl::OkStatus();
+}
+
+absl::Status Memory::UpdateTextIndex(const Progress& progress) {
+  if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
+  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
+  ASSIGN_OR_RETURN(uint64_t next_slot, text_index_->NextSlot());
+  if (next_slot > counters.next_slot) return RebuildTextIndex(progress);  // of another store
+  if (next_slot == counters.next_slot) return absl::OkStatus();
+  // Windows of documents that are not complete yet are indexed too: they keep their slots when they
+  // become visible.
+  std::vector<Slot> missing;
+  RETURN_IF_ERROR(store_->ForEachLink([&](const storage::WindowLink& link) {
+    if (link.slot_begin >= next_slot) missing.push_back(link.slot_begin);
+    return absl::OkStatus();
+  }));
+  std::sort(missing.begin(), missing.end());
+  missing.erase(std::unique(missing.begin(), missing.end()), missing.end());
+
+  constexpr size_t kWindowsInTransaction = 256;
+  for (size_t begin = 0; begin < missing.size(); begin += kWindowsInTransaction) {
+    const size_t end = std::min(begin + kWindowsInTransaction, missing.size());
+    std::vector<storage::WindowRecord> windows;
+    std::vector<index::PassageText> passages;
+    for (size_t i = begin; i < end; ++i) {
+      absl::StatusOr<storage::WindowRecord> window = store_->GetWindow(missing[i]);
+      // A damaged window cannot be found by its words; `verify` names it.
+      if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
+      RETURN_IF_ERROR(window.status());
+      windows.push_back(*std::move(window));
+    }
+    for (const storage::WindowRecord& window : windows) {
+      const auto& begins = window.passage_begins;
+      for (size_t p = 0; p < begins.size(); ++p) {
+        const uint32_t first = begins[p] == 0 ? 0 : window.ends[begins[p] - 1];
+        const uint32_t last = p + 1 < begins.size() ? window.ends[begins[p + 1] - 1]
+                                                    : static_cast<uint32_t>(window.text.size());
+        passages.push_back({window.slot_begin + begins[p],
+                            std::string_view(window.text).substr(first, last - first)});
+      }
+    }
+    const uint64_t covered = end < missing.size() ? missing[end] : counters.next_slot;
+    RETURN_IF_ERROR(text_index_->Add(passages, covered));
+    RETURN_IF_ERROR(progress.Report({"index words", static_cast<int64_t>(end),
+                                     static_cast<int64_t>(missing.size()), "windows"}));
+  }
+  if (missing.empty()) RETURN_IF_ERROR(text_index_->Add({}, counters.next_slot));
+  return absl::OkStatus();
+}
+
+absl::Status Memory::RebuildTextIndex(const Progress& progress) {
+  text_index_.reset();
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    std::error_code error;
+    fs::remove(fs::path(text_index_path()) += suffix, error);
+  }
+  RETURN_IF_ERROR(OpenTextIndex());
+  return UpdateTextIndex(progress);
+}
+
+absl::Status Memory::ReadText(const storage::DocumentRecord& document,
+                              absl::FunctionRef<absl::Status(std::string_view)> visit) {
+  ASSIGN_OR_RETURN(const std::vector<storage::WindowLink> links, store_->Links(document.number));
+  for (const storage::WindowLink& link : links) {
+    ASSIGN_OR_RETURN(const storage::WindowRecord window, store_->GetWindow(link.slot_begin));
+    RETURN_IF_ERROR(visit(window.text));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Memory::DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers) {
+  const absl::flat_hash_set<storage::DocumentNumber> doomed(numbers.begin(), numbers.end());
+  absl::flat_hash_set<Slot> freed;
+  absl::flat_hash_set<Slot> kept;  // windows that another version of the document links too
+  RETURN_IF_ERROR(store_->ForEachLink([&](const storage::WindowLink& link) {
+    (doomed.contains(link.document) ? freed : kept).insert(link.slot_begin);
+    return absl::OkStatus();
+  }));
+  storage::Mutation mutation;
+  for (storage::DocumentNumber number : doomed) mutation.DeleteDocument(number);
+  for (Slot slot : freed) {
+    if (!kept.contains(slot)) mutation.DeleteWindow(slot);
+  }
+  RETURN_IF_ERROR(store_->Commit(std::move(mutation)));
+  return Publish();
+}
+
+absl::Status Memory::CompactIfWorthwhile(double min_deleted_share) {
+  if (!settings_) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const storage::BytesByKind bytes, store_->SizeByKind());
+  const std::shared_ptr<const Generation> generation = Current();
+  // Keys and values of a token: what the blocks of live tokens need.
+  const uint64_t token_bytes = uint64_t{2} * sizeof(BFloat16) * settings_->n_mem_layers *
+                               settings_->n_kv_heads * settings_->head_dim;
+  const uint64_t live_bytes = generation->n_tokens * token_bytes;
+  constexpr uint64_t kNotWorthIt = 8 << 20;  // a few megabytes of write buffers and samples
+  if (bytes.blocks <= live_bytes + kNotWorthIt) return absl::OkStatus();
+  const auto excess = static_cast<double>(bytes.blocks - live_bytes);
+  if (excess <= min_deleted_share * static_cast<double>(bytes.blocks)) return absl::OkStatus();
+  return store_->Compact();
+}
+
+absl::StatusOr<Stats> ComputeStats(Memory& memory) {
+  const std::shared_ptr<const Generation> generation = memory.Current();
+  Stats stats;
+  stats.documents = static_cast<int64_t>(generation->documents.size());
+  std::map<std::string, int64_t> collections;
+  for (const storage::DocumentRecord& document : generation->documents) {
+    for (const std::string& name : document.collections) ++collections[name];
+  }
+  stats.collections.assign(collections.begin(), collections.end());
+  stats.tokens = generation->n_tokens;
+  stats.slots = generation->next_slot;
+  stats.deleted_slots = generation->next_slot - generation->n_tokens;
+  ASSIGN_OR_RETURN(const storage::BytesByKind bytes, memory.store().SizeByKind());
+  stats.text_bytes = bytes.text;
+  stats.block_bytes = bytes.blocks;
+  stats.index_bytes = FileBytes(memory.text_index_path());
+  uint64_t growing = generation->n_tokens;
+  for (const auto& segment : generation->segments) {
+    uint64_t tokens = 0;
+    for (const LiveWindow& window : generation->windows) {
+      if (window.slot_begin >= segment->record.slot_begin &&
+          window.slot_begin < segment->record.slot_end) {
+        tokens += window.n_tokens;
+      }
+    }
+    growing -= tokens;
+    for (const storage::SegmentFile& file : segment->record.files) {
+      stats.index_bytes += file.size_bytes;
+    }
+    stats.segments.push_back({tokens, segment->record.spec,
+                              segment->damage.empty() ? "sealed"
+                                                      : StrCat("damaged: ", segment->damage),
+                              segment->record.needle_recall});
+  }
+  if (growing > 0) stats.segments.push_back({growing, "exact", "growing", {}});
+  return stats;
+}
+
+}  // namespace fovea::memory

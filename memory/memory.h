@@ -29,6 +29,9 @@ struct MemoryOptions {
   storage::OpenMode mode = storage::OpenMode::kRead;
   // Stored keys and values kept in main memory between queries.
   size_t cache_bytes = size_t{2} << 30;
+  // The version folder to open; empty: the one that CURRENT names. A re-encoding rebuild fills the
+  // next one before CURRENT does.
+  std::string version;
   std::shared_ptr<rocksdb::FileSystem> file_system;  // tests inject faults; null: the real one
 };
 
@@ -38,6 +41,9 @@ class Memory {
   static absl::StatusOr<std::unique_ptr<Memory>> Open(const std::filesystem::path& folder,
                                                       const MemoryOptions& options);
   static bool Exists(const std::filesystem::path& folder);
+  // The name in DIR/CURRENT ("0001"); NotFound where there is no memory, DataLoss for a file that
+  // holds no such name.
+  static absl::StatusOr<std::string> CurrentVersion(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
   std::filesystem::path index_folder() const { return version_folder_ / "index"; }
@@ -78,7 +84,9 @@ class Memory {
 
  private:
   Memory() = default;
-  absl::Status Load();
+  // Opens the version folder's store, caches and text index.
+  absl::Status OpenVersion(const std::string& version);
+  absl::Status OpenTextIndex();
   absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration() const;
 
   std::filesystem::path folder_;
