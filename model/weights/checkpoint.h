@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +33,9 @@ struct Tensor {
 // Immutable and thread-safe. Tensors live as long as the object.
 class Checkpoint {
  public:
-  // A .gguf file (v2, v3), a .safetensors file beside its config.json, or a folder with
-  // config.json and one or more safetensors. NotFound; InvalidArgument for a damaged, truncated or
+  // A GGUF file (v2, v3), a .safetensors file beside its config.json, or a folder with
+  // config.json and one or more safetensors. All tensors of the architecture are there and have
+  // the shapes that config() implies. NotFound; InvalidArgument for a damaged, truncated or
   // contradictory file (names the tensor, its shape and the wanted one); Unimplemented names an
   // architecture or element type that fovea does not know.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& path);
@@ -48,18 +50,25 @@ class Checkpoint {
   // Null when absent.
   const Tensor* FindOrNull(std::string_view name) const;
   // NotFound, or InvalidArgument when the shape is another ("name: shape [8,4], want [4,4]").
-  absl::StatusOr<const Tensor*> Find(std::string_view name, std::vector<int64_t> shape) const;
+  absl::StatusOr<const Tensor*> Find(std::string_view name,
+                                     const std::vector<int64_t>& shape) const;
 
   // XXH3-128 over names, types, shapes and bytes of all tensors, the configuration and the
   // tokenizer. Computed on the first call (about 10 GB/s on mapped, cached files), then kept.
   Hash128 Fingerprint() const;
 
  protected:
+  Checkpoint() = default;
+
   ModelConfig config_;
   MemoryConfig memory_config_;
   TokenizerSpec tokenizer_spec_;
   std::vector<Tensor> tensors_;  // sorted by name
   std::filesystem::path path_;
+
+ private:
+  mutable std::once_flag fingerprint_once_;
+  mutable Hash128 fingerprint_;
 };
 
 }  // namespace fovea::model
