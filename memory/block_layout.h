@@ -1,0 +1,45 @@
+// From what a model's encoder returns to what the store keeps: tokens outermost becomes heads
+// outermost, so that the keys of one head lie together for scans.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/status.h"
+#include "model/transformer.h"
+#include "storage/records.h"
+
+namespace fovea::memory {
+
+// One memory layer of an encoded window:
+// [n_tokens, n_kv_heads, head_dim] → [n_kv_heads, n_tokens, head_dim], keys and values.
+inline storage::Block ToBlock(const model::EncodedWindow& window, int memory_layer,
+                              int64_t n_kv_heads, int64_t head_dim) {
+  const auto layer = static_cast<size_t>(memory_layer);
+  const auto n_values = static_cast<size_t>(window.n_tokens * n_kv_heads * head_dim);
+  FOVEA_CHECK(layer < window.keys.size() && layer < window.values.size());
+  FOVEA_CHECK(window.keys[layer].size() == n_values && window.values[layer].size() == n_values);
+  storage::Block block;
+  block.n_tokens = window.n_tokens;
+  block.n_kv_heads = n_kv_heads;
+  block.head_dim = head_dim;
+  const auto transpose = [&](const std::vector<BFloat16>& in, std::vector<BFloat16>* out) {
+    out->resize(n_values);
+    for (int64_t token = 0; token < window.n_tokens; ++token) {
+      for (int64_t head = 0; head < n_kv_heads; ++head) {
+        std::copy_n(in.data() + (token * n_kv_heads + head) * head_dim, head_dim,
+                    out->data() + (head * window.n_tokens + token) * head_dim);
+      }
+    }
+  };
+  transpose(window.keys[layer], &block.keys);
+  transpose(window.values[layer], &block.values);
+  return block;
+}
+
+// The sample of queries that came with an encoded window: the same layout on both sides.
+inline storage::QuerySample ToQuerySample(const model::EncodedWindow& window) {
+  return {.n_queries = window.n_sampled, .queries = window.queries};
+}
+
+}  // namespace fovea::memory
