@@ -26,14 +26,14 @@ std::string_view RereadByName(RereadBy by);
 
 struct AskOptions {
   memory::SearchMode mode = memory::SearchMode::kApproximate;
-  int top_k = 0;                   // 0: the adapter's
+  int top_k = 0;  // 0: the adapter's
   int max_tokens = 256;
   float temperature = 0.0f;
   uint64_t seed = 0;
   int n_sources = 3;
-  bool raw = false;                // continue the text as it is, without the chat template
+  bool raw = false;  // continue the text as it is, without the chat template
   bool use_memory = true;
-  std::optional<int> reread;       // passages in the prompt; unset: what measured best for the model
+  std::optional<int> reread;  // passages in the prompt; unset: what measured best for the model
   std::optional<RereadBy> reread_by;
   bool audit = false;
   memory::QueryScope scope;
@@ -42,18 +42,18 @@ struct AskOptions {
 struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
-  uint64_t memory_tokens = 0;      // that the question could see
+  uint64_t memory_tokens = 0;  // that the question could see
 };
 
 struct Timing {
-  double prefill_ms = 0.0;         // from the call to the first token, re-reading included
+  double prefill_ms = 0.0;  // from the call to the first token, re-reading included
   double decode_ms_per_token = 0.0;
 };
 
 struct Answer {
   std::string question;
   std::string text;
-  std::string finish_reason;       // "stop", "length", "cancelled"
+  std::string finish_reason;             // "stop", "length", "cancelled"
   std::vector<memory::Passage> sources;  // best first
   std::vector<memory::Passage> reread;   // passages whose text joined the prompt
   Usage usage;
@@ -78,8 +78,8 @@ class Answerer {
   virtual absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options,
                                      const StreamCallback& stream, const Progress& progress) = 0;
 
-  // A conversation: like Ask, with the turns so far. Turns that leave the model's window are encoded
-  // into a session memory that lives as long as this object.
+  // A conversation: like Ask, with the turns so far. Turns that leave the model's window are
+  // encoded into a session memory that lives as long as this object.
   virtual absl::StatusOr<Answer> Chat(const std::string& message, const AskOptions& options,
                                       const StreamCallback& stream, const Progress& progress) = 0;
   virtual void ResetChat() = 0;

@@ -1,6 +1,6 @@
 // The whole of fovea behind one class, for programs: open a memory, ingest, ask.
 //
-//   auto fovea = fovea::answer::Fovea::Open({.memory = "notes.fovea", .model = "model.gguf"});
+//   auto fovea = fovea::answer::Fovea::Open({.memory = "notes.fovea", .model = "smollm2"});
 //   (*fovea)->IngestFile("book.txt");
 //   auto answer = (*fovea)->Ask("Who left the key in the attic?");
 #pragma once
@@ -20,9 +20,10 @@ namespace fovea::answer {
 
 struct FoveaOptions {
   std::filesystem::path memory;
-  // For the first ingest; later the memory remembers them. A path.
+  // For the first ingest; later the memory remembers them. A path or a name ("smollm2", the
+  // default).
   std::filesystem::path model;
-  // A folder; empty: none.
+  // A folder, a name, or "none"; empty: the one that was made for the model, if it is installed.
   std::filesystem::path adapter;
   bool read_only = false;
   std::string device = "cpu";
@@ -35,9 +36,11 @@ class Fovea {
   static absl::StatusOr<std::unique_ptr<Fovea>> Open(const FoveaOptions& options);
   ~Fovea();
 
-  // The result of every document of the file or folder, durable when this returns.
+  // The result of every document of the file, or of the folder and those in it, durable when this
+  // returns. A document that cannot be read is a result with an error; the others go on.
   absl::StatusOr<std::vector<memory::IngestedDocument>> IngestFile(
       const std::filesystem::path& path, const std::string& collection = "default");
+  // The same title with another text replaces the first one.
   absl::StatusOr<memory::IngestedDocument> IngestText(const std::string& title,
                                                       const std::string& text,
                                                       const std::string& collection = "default");
@@ -49,11 +52,15 @@ class Fovea {
 
  private:
   Fovea() = default;
+  absl::StatusOr<std::unique_ptr<memory::Ingester>> StartIngest(
+      std::vector<memory::IngestedDocument>* results);
+
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;
   std::unique_ptr<memory::Memory> memory_;
   std::unique_ptr<Answerer> answerer_;
-  FoveaOptions options_;
+  std::string model_name_;  // to remember at the first ingest
+  std::string adapter_name_;
 };
 
 }  // namespace fovea::answer

@@ -1,0 +1,320 @@
+#include "answer/answerer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "answer/conversation.h"
+#include "answer/generator.h"
+#include "answer/prompt.h"
+#include "answer/prompt_context.h"
+#include "answer/reread.h"
+
+namespace fovea::answer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double MillisecondsBetween(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double, std::milli>(end - begin).count();
+}
+
+absl::Status CheckOptions(const AskOptions& options) {
+  if (options.top_k < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("top_k ", options.top_k, ": want at least 1, or 0 for the model's own"));
+  }
+  if (options.max_tokens < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("max_tokens ", options.max_tokens, ": want 0 or more"));
+  }
+  if (!std::isfinite(options.temperature) || options.temperature < 0.0f) {
+    return absl::InvalidArgumentError(
+        StrCat("temperature ", options.temperature, ": want 0 (greedy) or more"));
+  }
+  if (options.n_sources < 0) {
+    return absl::InvalidArgumentError(StrCat("n_sources ", options.n_sources, ": want 0 or more"));
+  }
+  return absl::OkStatus();
+}
+
+// What the ids of a conversation were run with. When it changes, what the local context holds was
+// computed with something else.
+struct MemoryView {
+  uint64_t epoch = 0;
+  size_t n_session_windows = 0;
+  memory::SearchMode mode = memory::SearchMode::kApproximate;
+  int top_k = 0;
+  bool attends = false;
+  std::vector<std::string> collections;
+  std::vector<std::string> documents;
+  bool operator==(const MemoryView&) const = default;
+};
+
+// Everything about one question on its way to an answer.
+struct Inquiry {
+  const std::string& question;
+  const AskOptions& options;
+  Conversation* conversation;  // null: a single question
+  PromptContext* context;
+  const StreamCallback& stream;
+  const Progress& progress;
+  bool attends = false;  // the memory layers read the memory
+  RereadPlan reread = {};
+  std::unique_ptr<memory::MemorySearcher> searcher = nullptr;  // null: no memory at all
+
+  std::span<const model::ChatMessage> history() const {
+    if (conversation == nullptr || options.raw) return {};
+    return conversation->messages();
+  }
+};
+
+class AnswererImpl : public Answerer {
+ public:
+  AnswererImpl(compute::Device* device, model::Transformer* model, memory::Memory* memory,
+               PromptStyle style)
+      : device_(device),
+        model_(model),
+        memory_(memory),
+        style_(std::move(style)),
+        end_ids_(model::ChatEndIds(model->tokenizer(), style_.format)) {}
+
+  absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options,
+                             const StreamCallback& stream, const Progress& progress) override {
+    ask_context_.Clear();
+    Inquiry inquiry{.question = question,
+                    .options = options,
+                    .conversation = nullptr,
+                    .context = &ask_context_,
+                    .stream = stream,
+                    .progress = progress};
+    return Run(inquiry);
+  }
+
+  absl::StatusOr<Answer> Chat(const std::string& message, const AskOptions& options,
+                              const StreamCallback& stream, const Progress& progress) override {
+    Inquiry inquiry{.question = message,
+                    .options = options,
+                    .conversation = &conversation_,
+                    .context = &chat_context_,
+                    .stream = stream,
+                    .progress = progress};
+    ASSIGN_OR_RETURN(Answer answer, Run(inquiry));
+    if (!answer.text.empty()) conversation_.AddTurn(message, answer.text);
+    return answer;
+  }
+
+  void ResetChat() override {
+    conversation_.Clear();
+    chat_context_.Clear();
+  }
+
+  std::string Hint() const override {
+    if (model_->memory_config().trained) return "";
+    const std::string name = model_->config().name.empty() ? "this model" : model_->config().name;
+    if (model_->memory_config().mem_layers.empty()) {
+      return StrCat(name,
+                    " has no adapter and no memory layers: it answers from passages found by "
+                    "their words (BM25). Ingest with --adapter DIR to let it read the memory.");
+    }
+    return StrCat(name,
+                  " has no adapter: its memory layers were not trained to read a memory, so it "
+                  "answers from passages found by their words (BM25).");
+  }
+
+ private:
+  absl::StatusOr<Answer> Run(Inquiry& inquiry) {
+    const Clock::time_point start = Clock::now();
+    RETURN_IF_ERROR(CheckOptions(inquiry.options));
+    if (inquiry.question.find_first_not_of(" \t\r\n") == std::string::npos) {
+      return absl::InvalidArgumentError("the question is empty");
+    }
+    RETURN_IF_ERROR(OpenView(&inquiry));
+    Answer answer;
+    answer.question = inquiry.question;
+    if (inquiry.searcher != nullptr) answer.usage.memory_tokens = inquiry.searcher->n_tokens();
+    absl::Status status = AnswerInto(inquiry, start, &answer);
+    // Stopped before the first token: an answer without text, not an error.
+    if (absl::IsCancelled(status)) {
+      answer.finish_reason = "cancelled";
+      return answer;
+    }
+    RETURN_IF_ERROR(status);
+    return answer;
+  }
+
+  // The memory as it is now, as far as the question is to see it.
+  absl::Status OpenView(Inquiry* inquiry) {
+    const AskOptions& options = inquiry->options;
+    const model::MemoryConfig& config = model_->memory_config();
+    bool has_memory = memory_ != nullptr;
+    if (has_memory) {
+      RETURN_IF_ERROR(memory_->Refresh().status());
+      has_memory = memory_->settings().has_value();  // else nothing was ever ingested
+    }
+    inquiry->attends = has_memory && options.use_memory && !config.mem_layers.empty();
+    ASSIGN_OR_RETURN(inquiry->reread, PlanReread(options, config, inquiry->attends));
+    if (!has_memory) inquiry->reread.n_passages = 0;
+    if (!has_memory || (!options.use_memory && inquiry->reread.n_passages == 0)) {
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
+    memory::SearchOptions search;
+    search.mode = options.mode;
+    search.top_k = options.top_k > 0 ? options.top_k : config.top_k;
+    search.scope = options.scope;
+    search.audit = options.audit;
+    ASSIGN_OR_RETURN(inquiry->searcher, memory::MemorySearcher::Create(device_, memory_, search));
+    return absl::OkStatus();
+  }
+
+  absl::Status AnswerInto(Inquiry& inquiry, Clock::time_point start, Answer* answer) {
+    const AskOptions& options = inquiry.options;
+    const model::Tokenizer& tokenizer = model_->tokenizer();
+    const int64_t window = model_->config().max_position_embeddings;
+    model::MemorySource* source = inquiry.attends ? inquiry.searcher.get() : nullptr;
+
+    // Turns leave until the question alone fits. An answer is cut short rather than a question.
+    int64_t max_prompt_tokens = window - options.max_tokens;
+    PromptRequest request{.history = inquiry.history(),
+                          .question = inquiry.question,
+                          .passages = {},
+                          .raw = options.raw};
+    RETURN_IF_ERROR(RetireTurns(inquiry, max_prompt_tokens, &request));
+    ASSIGN_OR_RETURN(const std::vector<int32_t> bare_ids, RenderPrompt(tokenizer, style_, request));
+    max_prompt_tokens =
+        std::max(max_prompt_tokens, std::min(static_cast<int64_t>(bare_ids.size()), window - 1));
+    PrepareContext(inquiry);
+    if (inquiry.attends && inquiry.conversation != nullptr) {
+      for (const model::EncodedWindow& turn : inquiry.conversation->session_windows()) {
+        inquiry.searcher->AddSessionWindow(turn);
+      }
+    }
+
+    if (static_cast<int64_t>(bare_ids.size()) <= max_prompt_tokens) {
+      ASSIGN_OR_RETURN(answer->reread, ChoosePassages({.plan = inquiry.reread,
+                                                       .question = inquiry.question,
+                                                       .prompt_ids = bare_ids,
+                                                       .model = model_,
+                                                       .memory = memory_,
+                                                       .searcher = inquiry.searcher.get(),
+                                                       .context = inquiry.context},
+                                                      inquiry.progress));
+    }
+    std::vector<std::string> texts;
+    texts.reserve(answer->reread.size());
+    for (const memory::Passage& passage : answer->reread) texts.push_back(passage.text);
+    request.passages = texts;
+    // Passages are worth more than old turns, which the session memory keeps.
+    const size_t n_retired_before =
+        inquiry.conversation == nullptr ? 0 : inquiry.conversation->session_windows().size();
+    RETURN_IF_ERROR(RetireTurns(inquiry, max_prompt_tokens, &request));
+    if (inquiry.attends && inquiry.conversation != nullptr) {
+      const auto& turns = inquiry.conversation->session_windows();
+      for (size_t i = n_retired_before; i < turns.size(); ++i) {
+        inquiry.searcher->AddSessionWindow(turns[i]);
+      }
+      PrepareContext(inquiry);
+    }
+    ASSIGN_OR_RETURN(const Prompt prompt, FitPrompt(tokenizer, style_, request, max_prompt_tokens));
+    answer->reread.resize(static_cast<size_t>(prompt.n_passages));
+    answer->usage.prompt_tokens = static_cast<int64_t>(prompt.ids.size());
+
+    if (inquiry.searcher != nullptr) inquiry.searcher->ResetMass();
+    GenerateArgs generate{
+        .model = model_,
+        .memory = source,
+        .context = inquiry.context,
+        .logits = {},
+        .max_tokens =
+            std::min<int64_t>(options.max_tokens, window - static_cast<int64_t>(prompt.ids.size())),
+        .temperature = options.temperature,
+        .seed = options.seed,
+        .end_ids = options.raw ? std::vector<int32_t>() : end_ids_,
+        .skip_leading_space = !options.raw,
+        .stream = inquiry.stream,
+    };
+    RETURN_IF_ERROR(
+        inquiry.context->Run(prompt.ids, model_, source, &generate.logits, inquiry.progress));
+    ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.progress));
+    answer->text = std::move(generated.text);
+    if (!options.raw) {
+      answer->text.erase(answer->text.find_last_not_of(" \t\r\n") + 1);
+    }
+    answer->finish_reason = std::move(generated.finish_reason);
+    answer->usage.completion_tokens = generated.n_tokens;
+    answer->timing.prefill_ms = MillisecondsBetween(start, generated.first_token_at);
+    answer->timing.decode_ms_per_token = generated.ms_per_token;
+    return NameSources(inquiry, answer);
+  }
+
+  // Takes the oldest turns out of the conversation until the prompt fits or none is left.
+  absl::Status RetireTurns(Inquiry& inquiry, int64_t max_prompt_tokens, PromptRequest* request) {
+    request->history = inquiry.history();
+    while (!request->history.empty()) {
+      ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                       RenderPrompt(model_->tokenizer(), style_, *request));
+      if (static_cast<int64_t>(ids.size()) <= max_prompt_tokens) break;
+      RETURN_IF_ERROR(inquiry.conversation->RetireOldestTurn(style_, model_));
+      request->history = inquiry.history();
+    }
+    return absl::OkStatus();
+  }
+
+  // Forgets what the conversation's context was run with when that is not what it would be now.
+  void PrepareContext(const Inquiry& inquiry) {
+    if (inquiry.conversation == nullptr) return;
+    MemoryView view{.epoch = inquiry.searcher ? inquiry.searcher->generation().epoch : 0,
+                    .n_session_windows = inquiry.conversation->session_windows().size(),
+                    .mode = inquiry.options.mode,
+                    .top_k = inquiry.options.top_k,
+                    .attends = inquiry.attends,
+                    .collections = inquiry.options.scope.collections,
+                    .documents = inquiry.options.scope.documents};
+    if (view == chat_view_) return;
+    chat_context_.Clear();
+    chat_view_ = std::move(view);
+  }
+
+  absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
+    const size_t n_sources = static_cast<size_t>(inquiry.options.n_sources);
+    if (!inquiry.attends) {
+      answer->sources = answer->reread;
+      answer->sources.resize(std::min(answer->sources.size(), n_sources));
+      return absl::OkStatus();
+    }
+    if (inquiry.options.audit) answer->audit = inquiry.searcher->Audit();
+    if (n_sources == 0) return absl::OkStatus();
+    ASSIGN_OR_RETURN(answer->sources,
+                     memory::PassagesByMass(*memory_, *inquiry.searcher, inquiry.searcher->Mass(),
+                                            inquiry.options.n_sources));
+    return absl::OkStatus();
+  }
+
+  compute::Device* device_;
+  model::Transformer* model_;
+  memory::Memory* memory_;
+  PromptStyle style_;
+  std::vector<int32_t> end_ids_;
+  PromptContext ask_context_;
+  PromptContext chat_context_;
+  MemoryView chat_view_;
+  Conversation conversation_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Answerer>> Answerer::Create(compute::Device* device,
+                                                           model::Transformer* model,
+                                                           memory::Memory* memory) {
+  if (memory != nullptr && memory->settings().has_value()) {
+    RETURN_IF_ERROR(memory->CheckFingerprint(model->fingerprint()));
+  }
+  ASSIGN_OR_RETURN(PromptStyle style,
+                   ChoosePromptStyle(model->memory_config(), model->tokenizer().spec()));
+  return std::unique_ptr<Answerer>(
+      std::make_unique<AnswererImpl>(device, model, memory, std::move(style)));
+}
+
+}  // namespace fovea::answer

@@ -1,0 +1,49 @@
+#include "answer/prompt_context.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace fovea::answer {
+namespace {
+
+// Ids run at once: large enough for full matrix speed, small enough that Ctrl-C is felt.
+constexpr size_t kPieceTokens = 512;
+
+}  // namespace
+
+void PromptContext::Clear() {
+  context_.Clear();
+  ids_.clear();
+}
+
+absl::Status PromptContext::Run(std::span<const int32_t> ids, model::Transformer* model,
+                                model::MemorySource* memory, std::vector<float>* logits,
+                                const Progress& progress) {
+  if (ids.empty()) return absl::InvalidArgumentError("the prompt is empty: nothing to go on from");
+  const auto [mismatch, unused] = std::mismatch(ids_.begin(), ids_.end(), ids.begin(), ids.end());
+  const size_t n_common = std::min(static_cast<size_t>(mismatch - ids_.begin()), ids.size() - 1);
+  ids_.resize(n_common);
+  context_.Truncate(static_cast<int64_t>(n_common));
+
+  for (size_t begin = n_common; begin < ids.size(); begin += kPieceTokens) {
+    RETURN_IF_ERROR(progress.CheckCancelled());
+    const size_t n = std::min(kPieceTokens, ids.size() - begin);
+    const bool last = begin + n == ids.size();
+    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), model, memory, last ? logits : nullptr));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PromptContext::Append(int32_t id, model::Transformer* model,
+                                   model::MemorySource* memory, std::vector<float>* logits) {
+  return Forward({&id, 1}, model, memory, logits);
+}
+
+absl::Status PromptContext::Forward(std::span<const int32_t> ids, model::Transformer* model,
+                                    model::MemorySource* memory, std::vector<float>* logits) {
+  RETURN_IF_ERROR(model->Forward(ids, &context_, memory, logits));
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::answer

@@ -1,0 +1,42 @@
+// The model's local context together with the ids that are in it, so that prompts with a common
+// beginning (the turns of a conversation) run only what is new.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "model/memory_source.h"
+#include "model/transformer.h"
+
+namespace fovea::answer {
+
+// Not thread-safe. Clear it when the memory that its ids were run with has changed.
+class PromptContext {
+ public:
+  void Clear();
+
+  // Makes `ids` the content and runs what was not there yet (at least the last one), in pieces
+  // between which `progress` is asked. `logits` (may be null) = [vocab_size] of the last id. After
+  // an error the context is shorter, and sound.
+  absl::Status Run(std::span<const int32_t> ids, model::Transformer* model,
+                   model::MemorySource* memory, std::vector<float>* logits,
+                   const Progress& progress);
+
+  // Appends one generated id.
+  absl::Status Append(int32_t id, model::Transformer* model, model::MemorySource* memory,
+                      std::vector<float>* logits);
+
+  int64_t n_tokens() const { return static_cast<int64_t>(ids_.size()); }
+
+ private:
+  absl::Status Forward(std::span<const int32_t> ids, model::Transformer* model,
+                       model::MemorySource* memory, std::vector<float>* logits);
+
+  model::LocalContext context_;
+  std::vector<int32_t> ids_;  // [context_.n_tokens()]
+};
+
+}  // namespace fovea::answer

@@ -1,0 +1,97 @@
+#include "answer/reread.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace fovea::answer {
+namespace {
+
+// What measured best on questions about passages of unseen texts, by kind of model. Attention that
+// was not trained for memory finds nothing.
+struct RereadDefault {
+  bool trained;
+  RereadPlan plan;
+};
+constexpr RereadDefault kDefaults[] = {
+    {.trained = true, .plan = {.n_passages = 1, .by = RereadBy::kBoth}},
+    {.trained = false, .plan = {.n_passages = 1, .by = RereadBy::kBm25}},
+};
+
+// How deep each ranking is read before they are fused: a passage that one of them has below this
+// is no serious candidate of it.
+constexpr int kFusionDepth = 20;
+
+}  // namespace
+
+absl::StatusOr<RereadBy> ParseRereadBy(std::string_view name) {
+  for (RereadBy by : {RereadBy::kAttention, RereadBy::kBm25, RereadBy::kBoth}) {
+    if (name == RereadByName(by)) return by;
+  }
+  return absl::InvalidArgumentError(
+      StrCat("re-reading by \"", name, "\": want attention, bm25 or both"));
+}
+
+std::string_view RereadByName(RereadBy by) {
+  switch (by) {
+    case RereadBy::kAttention:
+      return "attention";
+    case RereadBy::kBm25:
+      return "bm25";
+    case RereadBy::kBoth:
+      return "both";
+  }
+  FOVEA_CHECK(false);
+}
+
+absl::StatusOr<RereadPlan> PlanReread(const AskOptions& options,
+                                      const model::MemoryConfig& memory_config, bool attends) {
+  RereadPlan plan;
+  for (const RereadDefault& entry : kDefaults) {
+    if (entry.trained == memory_config.trained) plan = entry.plan;
+  }
+  // Without a memory, and for a text that is to be continued as it is, nothing is added unless it
+  // was asked for.
+  if (options.raw || !options.use_memory) plan.n_passages = 0;
+  if (!attends) plan.by = RereadBy::kBm25;
+  if (options.reread.has_value()) plan.n_passages = *options.reread;
+  if (plan.n_passages < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("re-reading ", plan.n_passages, " passages: want 0 (off) or more"));
+  }
+  if (options.reread_by.has_value()) {
+    plan.by = *options.reread_by;
+    if (plan.by != RereadBy::kBm25 && !attends && plan.n_passages > 0) {
+      return absl::InvalidArgumentError(
+          StrCat("re-reading by ", RereadByName(plan.by),
+                 options.use_memory ? " needs a model with memory layers, this one has none"
+                                    : " needs the memory, which is off",
+                 ": re-read by bm25"));
+    }
+  }
+  return plan;
+}
+
+absl::StatusOr<std::vector<memory::Passage>> ChoosePassages(const RereadArgs& args,
+                                                            const Progress& progress) {
+  const RereadPlan& plan = args.plan;
+  if (plan.n_passages == 0) return std::vector<memory::Passage>();
+  const int depth =
+      plan.by == RereadBy::kBoth ? std::max(kFusionDepth, plan.n_passages) : plan.n_passages;
+
+  std::vector<memory::Passage> by_mass;
+  if (plan.by != RereadBy::kBm25) {
+    args.searcher->ResetMass();
+    RETURN_IF_ERROR(
+        args.context->Run(args.prompt_ids, args.model, args.searcher, nullptr, progress));
+    ASSIGN_OR_RETURN(by_mass, memory::PassagesByMass(*args.memory, *args.searcher,
+                                                     args.searcher->Mass(), depth));
+    args.searcher->ResetMass();
+    if (plan.by == RereadBy::kAttention) return by_mass;
+  }
+  ASSIGN_OR_RETURN(std::vector<memory::Passage> by_words,
+                   memory::PassagesByWords(*args.memory, *args.searcher, args.question, depth));
+  if (plan.by == RereadBy::kBm25) return by_words;
+  return memory::FuseRanks(std::move(by_mass), std::move(by_words), plan.n_passages);
+}
+
+}  // namespace fovea::answer
