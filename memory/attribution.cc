@@ -1,0 +1,150 @@
+#include "memory/attribution.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/container/flat_hash_map.h"
+
+namespace fovea::memory {
+namespace {
+
+// Passage `p` of a stored window as a result, without mass and score.
+Passage MakePassage(const MemorySearcher& searcher, const LiveWindow& window,
+                    const storage::WindowRecord& record, size_t p) {
+  const auto& begins = record.passage_begins;
+  const uint32_t first_token = begins[p];
+  const auto end_token =
+      p + 1 < begins.size() ? begins[p + 1] : static_cast<uint32_t>(record.ids.size());
+  const uint32_t first_byte = first_token == 0 ? 0 : record.ends[first_token - 1];
+  const uint32_t end_byte = record.ends[end_token - 1];
+  const storage::DocumentRecord& document = searcher.generation().documents[window.document];
+  Passage passage;
+  passage.slot_begin = window.slot_begin + first_token;
+  passage.n_tokens = end_token - first_token;
+  passage.document = document.id;
+  passage.title = document.title;
+  passage.collection = document.collections.empty() ? "" : document.collections.front();
+  for (const std::string& name : searcher.scope().collections) {
+    const auto& in = document.collections;
+    if (std::find(in.begin(), in.end(), name) != in.end()) {
+      passage.collection = name;
+      break;
+    }
+  }
+  passage.start = window.byte_begin + first_byte;
+  passage.end = window.byte_begin + end_byte;
+  passage.text = record.text.substr(first_byte, end_byte - first_byte);
+  return passage;
+}
+
+// Index of the passage that holds token `t` of the window.
+size_t PassageOf(const storage::WindowRecord& record, uint32_t t) {
+  const auto& begins = record.passage_begins;
+  return std::upper_bound(begins.begin(), begins.end(), t) - begins.begin() - 1;
+}
+
+bool BetterPassage(const Passage& a, const Passage& b) {
+  if (a.score != b.score) return a.score > b.score;
+  return a.slot_begin < b.slot_begin;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const MemorySearcher& searcher,
+                                                    std::span<const SlotMass> mass,
+                                                    int n_passages) {
+  if (n_passages <= 0 || mass.empty() || searcher.n_rows() == 0) return std::vector<Passage>();
+  const Generation& generation = searcher.generation();
+  // Mean over memory layers, heads and positions: all of it together is at most 1.
+  const double total_rows =
+      static_cast<double>(searcher.n_rows()) * static_cast<double>(mass.front().mass.size());
+  struct WindowMass {
+    double mass = 0.0;
+    std::vector<std::pair<Slot, double>> slots;
+  };
+  absl::flat_hash_map<const LiveWindow*, WindowMass> by_window;
+  for (const SlotMass& slot : mass) {
+    const LiveWindow* window = generation.FindWindow(slot.slot);
+    if (window == nullptr) continue;
+    double sum = 0.0;
+    for (float layer : slot.mass) sum += layer;
+    WindowMass& entry = by_window[window];
+    entry.mass += sum / total_rows;
+    entry.slots.emplace_back(slot.slot, sum / total_rows);
+  }
+  std::vector<std::pair<const LiveWindow*, WindowMass*>> order;
+  for (auto& [window, entry] : by_window) order.emplace_back(window, &entry);
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    if (a.second->mass != b.second->mass) return a.second->mass > b.second->mass;
+    return a.first->slot_begin < b.first->slot_begin;
+  });
+
+  std::vector<Passage> best;
+  for (const auto& [window, entry] : order) {
+    // A passage has at most the mass of its window: nothing better can follow.
+    if (static_cast<int>(best.size()) >= n_passages && best[n_passages - 1].mass >= entry->mass) {
+      break;
+    }
+    ASSIGN_OR_RETURN(const storage::WindowRecord record,
+                     memory.store().GetWindow(window->slot_begin));
+    std::map<size_t, double> by_passage;
+    for (const auto& [slot, slot_mass] : entry->slots) {
+      by_passage[PassageOf(record, static_cast<uint32_t>(slot - window->slot_begin))] += slot_mass;
+    }
+    for (const auto& [p, passage_mass] : by_passage) {
+      Passage passage = MakePassage(searcher, *window, record, p);
+      passage.mass = passage_mass;
+      passage.score = passage_mass;
+      best.push_back(std::move(passage));
+    }
+    std::sort(best.begin(), best.end(), BetterPassage);
+    if (static_cast<int>(best.size()) > n_passages) best.resize(n_passages);
+  }
+  return best;
+}
+
+absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const MemorySearcher& searcher,
+                                                     const std::string& question, int n_passages) {
+  if (n_passages <= 0 || memory.text_index() == nullptr) return std::vector<Passage>();
+  ASSIGN_OR_RETURN(const std::vector<index::PassageHit> hits,
+                   memory.text_index()->Search(
+                       question, n_passages, [&](uint64_t slot) { return searcher.Allows(slot); }));
+  std::vector<Passage> passages;
+  for (const index::PassageHit& hit : hits) {
+    const LiveWindow* window = searcher.generation().FindWindow(hit.slot_begin);
+    if (window == nullptr) continue;
+    ASSIGN_OR_RETURN(const storage::WindowRecord record,
+                     memory.store().GetWindow(window->slot_begin));
+    Passage passage =
+        MakePassage(searcher, *window, record,
+                    PassageOf(record, static_cast<uint32_t>(hit.slot_begin - window->slot_begin)));
+    passage.score = hit.score;
+    passages.push_back(std::move(passage));
+  }
+  return passages;
+}
+
+std::vector<Passage> FuseRanks(std::vector<Passage> by_mass, std::vector<Passage> by_words,
+                               int n_passages) {
+  constexpr double kRankOffset = 60.0;
+  std::map<Slot, Passage> fused;
+  const auto add = [&](std::vector<Passage>& ranking) {
+    for (size_t rank = 0; rank < ranking.size(); ++rank) {
+      Passage& passage = ranking[rank];
+      const double score = 1.0 / (kRankOffset + static_cast<double>(rank) + 1.0);
+      const auto [it, inserted] = fused.try_emplace(passage.slot_begin, passage);
+      if (inserted) it->second.score = 0.0;
+      it->second.score += score;
+      it->second.mass = std::max(it->second.mass, passage.mass);
+    }
+  };
+  add(by_mass);
+  add(by_words);
+  std::vector<Passage> result;
+  for (auto& [slot, passage] : fused) result.push_back(std::move(passage));
+  std::sort(result.begin(), result.end(), BetterPassage);
+  if (static_cast<int>(result.size()) > n_passages) result.resize(std::max(n_passages, 0));
+  return result;
+}
+
+}  // namespace fovea::memory

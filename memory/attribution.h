@@ -15,13 +15,13 @@ namespace fovea::memory {
 struct Passage {
   Slot slot_begin = 0;
   uint32_t n_tokens = 0;
-  std::string document;    // id
+  std::string document;  // id
   std::string title;
   std::string collection;  // the first one that the query's scope names, else the document's first
   uint64_t start = 0;      // bytes in the document's text
   uint64_t end = 0;
-  double mass = 0.0;       // share of attention, in [0, 1]; over all passages at most 1
-  double score = 0.0;      // what it was ranked by
+  double mass = 0.0;   // share of attention, in [0, 1]; over all passages at most 1
+  double score = 0.0;  // what it was ranked by
   std::string text;
 };
 

@@ -1,6 +1,5 @@
 #include "memory/block_cache.h"
 
-
 namespace fovea::memory {
 namespace {
 
@@ -26,8 +25,8 @@ absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_l
   using Part = storage::DocumentStore::BlockPart;
   ASSIGN_OR_RETURN(storage::Block block,
                    store_->GetBlock(slot_begin, memory_layer, keys ? Part::kKeys : Part::kValues));
-  auto half = std::make_shared<const std::vector<BFloat16>>(
-      std::move(keys ? block.keys : block.values));
+  auto half =
+      std::make_shared<const std::vector<BFloat16>>(std::move(keys ? block.keys : block.values));
   std::lock_guard<std::mutex> lock(mutex_);
   if (const auto it = entries_.find(key); it != entries_.end()) return it->second.block;
   recency_.push_front(key);

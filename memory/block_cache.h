@@ -28,6 +28,7 @@ class BlockCache {
   absl::StatusOr<HalfBlock> Values(storage::Slot slot_begin, int memory_layer);
   void Clear();
   size_t size_bytes() const;
+  size_t capacity_bytes() const { return capacity_bytes_; }
 
  private:
   struct Entry {

@@ -18,10 +18,12 @@ absl::StatusOr<uint32_t> FindDocumentIndex(const Generation& generation, const s
   }
   if (matches.size() == 1) return matches.front();
   if (matches.size() > 1) {
-    return absl::InvalidArgumentError(StrCat("document ", id, ": ", matches.size(),
-                                             " documents have ids that begin so; give more digits"));
+    return absl::InvalidArgumentError(
+        StrCat("document ", id, ": ", matches.size(),
+               " documents have ids that begin so; give more digits"));
   }
-  return absl::NotFoundError(StrCat("document ", id, ": not in this memory (`fovea docs list` shows ",
+  return absl::NotFoundError(StrCat("document ", id,
+                                    ": not in this memory (`fovea docs list` shows ",
                                     "the ids; at least ", kMinPrefixDigits, " digits are needed)"));
 }
 

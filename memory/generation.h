@@ -34,14 +34,14 @@ struct Segment {
 };
 
 struct Generation {
-  uint64_t epoch = 0;       // of the store when this view was taken
-  uint64_t generation = 0;  // of the segments
-  std::vector<storage::DocumentRecord> documents;  // complete ones, by number
-  std::vector<LiveWindow> windows;                 // by slot_begin
+  uint64_t epoch = 0;                                    // of the store when this view was taken
+  uint64_t generation = 0;                               // of the segments
+  std::vector<storage::DocumentRecord> documents;        // complete ones, by number
+  std::vector<LiveWindow> windows;                       // by slot_begin
   std::vector<std::shared_ptr<const Segment>> segments;  // by slot_begin
-  Slot sealed_end = 0;      // the growing segment is [sealed_end, next_slot)
+  Slot sealed_end = 0;  // the growing segment is [sealed_end, next_slot)
   Slot next_slot = 0;
-  uint64_t n_tokens = 0;    // live ones
+  uint64_t n_tokens = 0;          // live ones
   uint64_t n_windows_stored = 0;  // with those of documents that are not complete yet
 
   // The live window that holds `slot`; null when it is not live.
@@ -55,8 +55,8 @@ struct QueryScope {
   std::vector<std::string> documents;  // ids, or unique prefixes of at least 6 digits
 };
 
-// The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection or
-// document that does not exist; InvalidArgument an ambiguous prefix.
+// The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection
+// or document that does not exist; InvalidArgument an ambiguous prefix.
 absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation,
                                                     const QueryScope& scope);
 

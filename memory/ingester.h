@@ -36,7 +36,7 @@ struct IngestedDocument {
 
 struct IngestOptions {
   // Of the memory's first ingest; later ones must agree or leave them unset (0, "").
-  std::string model_name;    // remembered in the settings
+  std::string model_name;  // remembered in the settings
   std::string adapter_name;
   int window = 0;
   int overlap = -1;
@@ -51,8 +51,8 @@ struct IngestOptions {
 // Not thread-safe. Destroying it without Finish loses only what was not reported yet.
 class Ingester {
  public:
-  // `memory` is open for writing; both outlive the ingester. Sets the memory's settings on the first
-  // use. FailedPrecondition when the model is not the memory's, or an option contradicts it.
+  // `memory` is open for writing; both outlive the ingester. Sets the memory's settings on the
+  // first use. FailedPrecondition when the model is not the memory's, or an option contradicts it.
   static absl::StatusOr<std::unique_ptr<Ingester>> Create(Memory* memory, model::Transformer* model,
                                                           const IngestOptions& options);
   virtual ~Ingester() = default;

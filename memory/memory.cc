@@ -6,7 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "base/file.h"
-#include "memory/segment_builder.h"
+#include "memory/segment_files.h"
 
 namespace fovea::memory {
 namespace {
@@ -18,8 +18,8 @@ constexpr char kFirstVersion[] = "0001";
 
 fs::path CurrentPath(const fs::path& folder) { return folder / "CURRENT"; }
 
-// A folder that holds something else must not be filled with a memory by a slip of the hand. What an
-// interrupted first creation left behind is no obstacle.
+// A folder that holds something else must not be filled with a memory by a slip of the hand. What
+// an interrupted first creation left behind is no obstacle.
 absl::Status CheckUsableForCreation(const fs::path& folder) {
   std::error_code error;
   if (!fs::exists(folder, error)) return absl::OkStatus();
@@ -59,9 +59,9 @@ absl::StatusOr<std::string> Memory::CurrentVersion(const fs::path& folder) {
   }
   if (!content.ok()) return content.status();
   while (!content->empty() && content->back() == '\n') content->pop_back();
-  const bool valid = content->size() == 4 && std::all_of(content->begin(), content->end(), [](char c) {
-                       return c >= '0' && c <= '9';
-                     });
+  const bool valid =
+      content->size() == 4 &&
+      std::all_of(content->begin(), content->end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!valid) {
     return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", *content,
                                       "\", want the name of a version folder such as 0001; write ",
@@ -112,7 +112,7 @@ absl::Status Memory::OpenVersion(const std::string& version) {
   if (writes) RETURN_IF_ERROR(CreateDirectories(index_folder()));
   cache_ = std::make_unique<BlockCache>(store_.get(), options_.cache_bytes);
   ASSIGN_OR_RETURN(settings_, store_->Settings());
-  if (writes) RETURN_IF_ERROR(RemoveOrphanFiles(*store_, index_folder()));
+  if (writes) RETURN_IF_ERROR(RemoveOrphanFiles(*store_, index_folder()).status());
   RETURN_IF_ERROR(OpenTextIndex());
   ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, BuildGeneration());
   std::lock_guard<std::mutex> lock(mutex_);
@@ -217,11 +217,14 @@ absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration() cons
         if (known->record.id == record.id && known->damage.empty()) segment = known;
       }
     }
-    if (segment == nullptr) segment = OpenSegment(record, index_folder());
+    if (segment == nullptr) {
+      segment = std::make_shared<const Segment>(OpenSegment(record, index_folder()));
+    }
     generation->segments.push_back(std::move(segment));
   }
-  std::sort(generation->segments.begin(), generation->segments.end(),
-            [](const auto& a, const auto& b) { return a->record.slot_begin < b->record.slot_begin; });
+  std::sort(
+      generation->segments.begin(), generation->segments.end(),
+      [](const auto& a, const auto& b) { return a->record.slot_begin < b->record.slot_begin; });
   if (!generation->segments.empty()) {
     generation->sealed_end = generation->segments.back()->record.slot_end;
   }
@@ -364,10 +367,10 @@ absl::StatusOr<Stats> ComputeStats(Memory& memory) {
     for (const storage::SegmentFile& file : segment->record.files) {
       stats.index_bytes += file.size_bytes;
     }
-    stats.segments.push_back({tokens, segment->record.spec,
-                              segment->damage.empty() ? "sealed"
-                                                      : StrCat("damaged: ", segment->damage),
-                              segment->record.needle_recall});
+    stats.segments.push_back(
+        {tokens, segment->record.spec,
+         segment->damage.empty() ? "sealed" : StrCat("damaged: ", segment->damage),
+         segment->record.needle_recall});
   }
   if (growing > 0) stats.segments.push_back({growing, "exact", "growing", {}});
   return stats;

@@ -31,13 +31,15 @@ struct SearchOptions {
 // Share of a token's attention, summed over queries, per memory layer.
 struct SlotMass {
   Slot slot = 0;
-  std::vector<float> mass;  // [n_mem_layers], sums over query heads and positions of softmax weights
+  std::vector<float>
+      mass;  // [n_mem_layers], sums over query heads and positions of softmax weights
 };
 
 struct AuditResult {
   std::vector<double> captured_mass;  // per memory layer: share of the dense softmax that was kept
-  std::vector<double> needle_recall;  // per memory layer, over confident queries; 1 if there are none
-  std::vector<int64_t> n_confident;   // per memory layer
+  std::vector<double>
+      needle_recall;  // per memory layer, over confident queries; 1 if there are none
+  std::vector<int64_t> n_confident;  // per memory layer
 };
 
 // Pins one generation. Not thread-safe.
@@ -60,6 +62,7 @@ class MemorySearcher : public model::MemorySource {
 
   virtual AuditResult Audit() const = 0;
   virtual const Generation& generation() const = 0;
+  virtual const QueryScope& scope() const = 0;
   virtual bool Allows(Slot slot) const = 0;  // live and in scope
   virtual uint64_t n_tokens() const = 0;     // in scope
 };

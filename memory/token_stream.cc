@@ -36,9 +36,8 @@ absl::Status TokenStream::ReadPiece() {
   const size_t cut = document_at_end_ ? unread_.size() : CutPiece(unread_);
   std::string_view piece = std::string_view(unread_).substr(0, cut);
   // SentencePiece puts a space in front of what it encodes: the piece's own space is that one.
-  const bool adds_space =
-      tokenizer_->spec().kind == model::TokenizerSpec::Kind::kSentencePiece &&
-      tokenizer_->spec().add_space_prefix;
+  const bool adds_space = tokenizer_->spec().kind == model::TokenizerSpec::Kind::kSentencePiece &&
+                          tokenizer_->spec().add_space_prefix;
   const uint32_t skipped = !first_piece_ && adds_space && piece.starts_with(' ') ? 1 : 0;
   const model::Encoding encoding = tokenizer_->Encode(piece.substr(skipped));
   const auto offset = static_cast<uint32_t>(text_.size()) + skipped;

@@ -11,7 +11,8 @@
 
 namespace fovea::memory {
 
-// Tokens of a text: token t covers bytes [ends[t-1], ends[t]) of `text` (from text_begin for t = 0).
+// Tokens of a text: token t covers bytes [ends[t-1], ends[t]) of `text` (from text_begin for t =
+// 0).
 struct TokenSpan {
   std::span<const int32_t> ids;
   std::span<const uint32_t> ends;  // as long as ids
