@@ -81,15 +81,9 @@ absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore
                 .slot_begin = sealed_end,
                 .slot_end = counters.next_slot};  // commits end between windows
   if (plan.slot_end - plan.slot_begin > kMaxSegmentSlots) {
-    const Slot limit = plan.slot_begin + kMaxSegmentSlots;
     ASSIGN_OR_RETURN(const std::vector<StoredWindow> windows,
                      FindStoredWindows(store, plan.slot_begin, plan.slot_end));
-    plan.slot_end = limit;
-    for (const StoredWindow& window : windows) {
-      if (window.slot_begin < limit && window.slot_begin + window.n_tokens > limit) {
-        plan.slot_end = window.slot_begin;
-      }
-    }
+    plan.slot_end = LastSlotBetween(windows, plan.slot_begin + kMaxSegmentSlots);
   }
   std::vector<uint64_t> n_slots;
   for (const storage::SegmentRecord& segment : segments) {

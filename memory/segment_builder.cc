@@ -181,7 +181,8 @@ class Builder {
     id_ = record.id;
     const bool small =
         request_.spec == kAuto && record.n_tokens < static_cast<uint64_t>(index::kAutoExactTokens);
-    if (request_.spec == kExact || small || windows_.empty()) return record;
+    const bool no_keys = windows_.empty() || settings_.n_mem_layers == 0;
+    if (request_.spec == kExact || small || no_keys) return record;
 
     RETURN_IF_ERROR(CreateDirectories(index_folder_));
     ASSIGN_OR_RETURN(queries_, ReadCalibrationQueries(*store_, settings_, windows_));

@@ -34,6 +34,16 @@ absl::StatusOr<std::vector<StoredWindow>> FindStoredWindows(const storage::Docum
   return windows;
 }
 
+storage::Slot LastSlotBetween(const std::vector<StoredWindow>& windows, storage::Slot limit) {
+  // The only window that can span `limit` is the last one that begins before it.
+  const auto next = std::lower_bound(
+      windows.begin(), windows.end(), limit,
+      [](const StoredWindow& window, storage::Slot slot) { return window.slot_begin < slot; });
+  if (next == windows.begin()) return limit;
+  const StoredWindow& window = *std::prev(next);
+  return window.slot_begin + window.n_tokens > limit ? window.slot_begin : limit;
+}
+
 uint64_t CountTokens(const std::vector<StoredWindow>& windows) {
   uint64_t n_tokens = 0;
   for (const StoredWindow& window : windows) n_tokens += window.n_tokens;

@@ -21,6 +21,9 @@ absl::StatusOr<std::vector<StoredWindow>> FindStoredWindows(const storage::Docum
                                                             storage::Slot slot_begin,
                                                             storage::Slot slot_end);
 
+// The last slot up to `limit` that lies between windows: where a segment may end.
+storage::Slot LastSlotBetween(const std::vector<StoredWindow>& windows, storage::Slot limit);
+
 // Sum of n_tokens.
 uint64_t CountTokens(const std::vector<StoredWindow>& windows);
 
