@@ -18,12 +18,12 @@ struct CalibrationQueries {
   int64_t n_queries = 0;
   int64_t n_heads = 0;
   int64_t head_dim = 0;
-  float scale = 1.0f;          // of the scores, for the softmax
+  float scale = 1.0f;  // of the scores, for the softmax
 };
 
 struct NeedleRecall {
-  double recall = 1.0;       // 1 when there is no confident query
-  int64_t n_confident = 0;   // (query, head) pairs
+  double recall = 1.0;      // 1 when there is no confident query
+  int64_t n_confident = 0;  // (query, head) pairs
 };
 
 // Exact best keys of the sample by a KeyScan, then what `index` finds with this effort.
@@ -40,7 +40,7 @@ struct CalibratedIndex {
   std::string spec;                   // what was built, "exact" for none
   Effort effort;
   NeedleRecall needle_recall;
-  double relative_cost = 1.0;         // time of a search / time of the exact scan, as measured
+  double relative_cost = 1.0;  // time of a search / time of the exact scan, as measured
 };
 
 // Builds `spec` and finds the smallest effort whose needle recall on the sample is at least
@@ -50,8 +50,8 @@ struct CalibratedIndex {
 // queries to judge (fewer than 32).
 inline constexpr int64_t kAutoExactTokens = 1 << 20;
 absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const std::string& spec,
-                                                const std::vector<HeadKeys>& keys,
-                                                int64_t head_dim, const CalibrationQueries& queries,
-                                                double target, const Progress& progress);
+                                                const std::vector<HeadKeys>& keys, int64_t head_dim,
+                                                const CalibrationQueries& queries, double target,
+                                                const Progress& progress);
 
 }  // namespace fovea::index

@@ -37,9 +37,9 @@ struct IdFilter {
 struct LayerSearchArgs {
   const float* queries = nullptr;  // [n_queries, n_heads, head_dim]
   int64_t n_queries = 0;
-  int64_t n_heads = 0;             // a multiple of the index's n_kv_heads
-  int n_candidates = 0;            // wanted per query and head
-  int n_probe = 0;                 // IVF: lists probed; HNSW: efSearch; ignored by others
+  int64_t n_heads = 0;   // a multiple of the index's n_kv_heads
+  int n_candidates = 0;  // wanted per query and head
+  int n_probe = 0;       // IVF: lists probed; HNSW: efSearch; ignored by others
   IdFilter filter;
 };
 

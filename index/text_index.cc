@@ -1,0 +1,380 @@
+#include "index/text_index.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <system_error>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "base/file.h"
+#include "index/sqlite.h"
+#include "index/text_query.h"
+
+namespace fovea::index {
+namespace {
+
+constexpr int64_t kApplicationId = 0x666f7674;  // "fovt"
+constexpr int64_t kFormatVersion = 1;
+constexpr char kCreatePassages[] =
+    "CREATE VIRTUAL TABLE passages USING fts5(text, content='', tokenize='porter unicode61')";
+constexpr char kCreateState[] =
+    "CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 0), next_slot INTEGER NOT NULL)";
+
+// Another process may replace a file while it is copied or read; more often than this in a row
+// means that it is being written all the time.
+constexpr int kMaxReopens = 5;
+
+std::filesystem::path WalPath(const std::filesystem::path& path) {
+  std::filesystem::path wal = path;
+  wal += "-wal";
+  return wal;
+}
+
+// Which files a reader without SQLite's locks has looked at.
+struct FileState {
+  struct One {
+    bool exists = false;
+    uint64_t inode = 0;
+    int64_t size_bytes = 0;
+    int64_t modified_s = 0;
+    int64_t modified_ns = 0;
+    bool operator==(const One&) const = default;
+  };
+  One database;
+  One wal;
+  bool operator==(const FileState&) const = default;
+
+  static FileState Of(const std::filesystem::path& path) {
+    return {Look(path), Look(WalPath(path))};
+  }
+  static One Look(const std::filesystem::path& path) {
+    struct stat info;
+    if (stat(path.c_str(), &info) != 0) return {};
+    return {true, info.st_ino, info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
+  }
+};
+
+// A folder that goes away with its content.
+class TemporaryFolder {
+ public:
+  static absl::StatusOr<std::unique_ptr<TemporaryFolder>> Make() {
+    std::error_code error;
+    const std::filesystem::path parent = std::filesystem::temp_directory_path(error);
+    if (error) return ErrnoToStatus(error.value(), "find", "the folder for temporary files");
+    std::string name = (parent / "fovea-text-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) return ErrnoToStatus(errno, "create folder", name);
+    auto folder = std::make_unique<TemporaryFolder>();
+    folder->path_ = name;
+    return folder;
+  }
+  TemporaryFolder() = default;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+absl::Status CopyFile(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code error;
+  std::filesystem::copy_file(from, to, error);
+  if (error) return ErrnoToStatus(error.value(), StrCat("copy to ", to), from);
+  return absl::OkStatus();
+}
+
+// OK for a text index of this format, NotFound for an empty database, DataLoss for anything else.
+absl::Status CheckFormat(const SqliteDatabase& db, const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const int64_t application_id, db.QueryInt64("PRAGMA application_id"));
+  ASSIGN_OR_RETURN(const int64_t version, db.QueryInt64("PRAGMA user_version"));
+  ASSIGN_OR_RETURN(const int64_t n_objects, db.QueryInt64("SELECT count(*) FROM sqlite_schema"));
+  if (application_id == 0 && version == 0 && n_objects == 0) {
+    return absl::NotFoundError(StrCat(path, ": an empty file, nothing was indexed yet"));
+  }
+  if (application_id != kApplicationId || version != kFormatVersion) {
+    return absl::DataLossError(StrCat(path, ": application id ", application_id, ", version ",
+                                      version, ", want a text index of fovea (", kApplicationId,
+                                      "), version ", kFormatVersion, ": rebuild it"));
+  }
+  ASSIGN_OR_RETURN(SqliteStatement schema,
+                   db.Prepare("SELECT count(*) FROM sqlite_schema WHERE "
+                              "(name = 'passages' AND sql = ?1) OR (name = 'state' AND sql = ?2)"));
+  RETURN_IF_ERROR(schema.BindText(1, kCreatePassages));
+  RETURN_IF_ERROR(schema.BindText(2, kCreateState));
+  RETURN_IF_ERROR(schema.Step().status());
+  ASSIGN_OR_RETURN(
+      const int64_t n_strange,
+      db.QueryInt64("SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')"));
+  if (schema.Int64(0) != 2 || n_strange != 0) {
+    return absl::DataLossError(
+        StrCat(path, ": its tables are not those of a text index: rebuild it"));
+  }
+  return absl::OkStatus();
+}
+
+// Both integrity checks. Needs a database that may be written to, though nothing is written.
+absl::Status CheckIntegrity(const SqliteDatabase& db, const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const std::string report, db.QueryText("PRAGMA integrity_check(1)"));
+  if (report != "ok") return absl::DataLossError(StrCat(path, ": ", report));
+  RETURN_IF_ERROR(db.Execute("INSERT INTO passages(passages) VALUES('integrity-check')"));
+  ASSIGN_OR_RETURN(const int64_t next_slot, db.QueryInt64("SELECT next_slot FROM state"));
+  ASSIGN_OR_RETURN(const int64_t last,
+                   db.QueryInt64("SELECT ifnull(max(id), -1) FROM passages_docsize"));
+  if (last >= next_slot) {
+    return absl::DataLossError(StrCat(path, ": holds a passage at slot ", last,
+                                      ", but says that it ends before slot ", next_slot));
+  }
+  return absl::OkStatus();
+}
+
+class SqliteTextIndex final : public TextIndex {
+ public:
+  SqliteTextIndex(std::filesystem::path path, Mode mode) : path_(std::move(path)), mode_(mode) {}
+
+  absl::Status OpenForWriting();
+  absl::Status OpenForReading();
+
+  absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) override;
+  absl::StatusOr<uint64_t> NextSlot() const override;
+  absl::StatusOr<std::vector<PassageHit>> Search(
+      std::string_view question, int n_results,
+      absl::FunctionRef<bool(uint64_t slot_begin)> allows) const override;
+  absl::Status Verify() const override;
+
+ private:
+  absl::Status OpenWithoutLocks();
+  absl::Status AddInTransaction(std::span<const PassageText> passages, uint64_t next_slot);
+  // Calls `read` under the lock; again with the new files where they were replaced meanwhile and
+  // nothing but looking can tell.
+  absl::Status Read(absl::FunctionRef<absl::Status(const SqliteDatabase&)> read) const;
+
+  const std::filesystem::path path_;
+  const Mode mode_;
+  mutable std::mutex mutex_;
+  std::unique_ptr<TemporaryFolder> copy_;  // the database lies in there; outlives db_
+  std::unique_ptr<SqliteDatabase> db_;
+  std::optional<FileState> unlocked_;  // set: db_ was opened without locks on these files
+};
+
+absl::Status SqliteTextIndex::OpenForWriting() {
+  ASSIGN_OR_RETURN(db_, SqliteDatabase::Open(SqliteUri(path_, "mode=rwc"),
+                                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, path_));
+  // What is no text index must not be changed: look before setting the journal mode.
+  absl::Status format = CheckFormat(*db_, path_);
+  if (!format.ok() && !absl::IsNotFound(format)) return format;
+  RETURN_IF_ERROR(db_->Execute("PRAGMA journal_mode = WAL"));
+  RETURN_IF_ERROR(db_->Execute("PRAGMA synchronous = NORMAL"));
+  if (format.ok()) return format;
+  RETURN_IF_ERROR(db_->Execute("BEGIN IMMEDIATE"));
+  absl::Cleanup rollback = [this] {
+    if (db_->in_transaction()) (void)db_->Execute("ROLLBACK");
+  };
+  for (const std::string& sql :
+       {std::string(kCreatePassages), std::string(kCreateState),
+        std::string("INSERT INTO state VALUES (0, 0)"),
+        StrCat("PRAGMA application_id = ", kApplicationId),
+        StrCat("PRAGMA user_version = ", kFormatVersion), std::string("COMMIT")}) {
+    RETURN_IF_ERROR(db_->Execute(sql.c_str()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteTextIndex::OpenForReading() {
+  db_.reset();
+  copy_.reset();
+  unlocked_.reset();
+  if (!FileState::Look(path_).exists) {
+    return absl::NotFoundError(StrCat(path_, ": no such text index"));
+  }
+  absl::StatusOr<std::unique_ptr<SqliteDatabase>> live =
+      SqliteDatabase::Open(SqliteUri(path_, "mode=ro"), SQLITE_OPEN_READONLY, path_);
+  absl::Status status = live.status();
+  if (live.ok()) status = CheckFormat(**live, path_);
+  if (status.ok()) {
+    db_ = *std::move(live);
+    return absl::OkStatus();
+  }
+  live = nullptr;
+  if (!absl::IsPermissionDenied(status)) return status;
+  // SQLite could not make its WAL files (or may not read the file at all, which fails again here).
+  for (int i = 0; i < kMaxReopens; ++i) {
+    const FileState before = FileState::Of(path_);
+    status = OpenWithoutLocks();
+    if (FileState::Of(path_) == before) {
+      unlocked_ = before;
+      return status;
+    }
+  }
+  return absl::UnavailableError(
+      StrCat(path_,
+             ": is being written all the time, and this process may not make the files "
+             "that let it read beside a writer; try again"));
+}
+
+absl::Status SqliteTextIndex::OpenWithoutLocks() {
+  db_.reset();
+  copy_.reset();
+  const FileState::One wal = FileState::Look(WalPath(path_));
+  if (!wal.exists || wal.size_bytes == 0) {
+    // All is in the file itself.
+    ASSIGN_OR_RETURN(db_, SqliteDatabase::Open(SqliteUri(path_, "mode=ro&immutable=1"),
+                                               SQLITE_OPEN_READONLY, path_));
+    return CheckFormat(*db_, path_);
+  }
+  // Part of it is in the WAL, which a reader without locks would miss.
+  ASSIGN_OR_RETURN(copy_, TemporaryFolder::Make());
+  const std::filesystem::path copy = copy_->path() / "text.sqlite";
+  RETURN_IF_ERROR(CopyFile(path_, copy));
+  RETURN_IF_ERROR(CopyFile(WalPath(path_), WalPath(copy)));
+  std::error_code ignored;
+  for (const std::filesystem::path& file : {copy, WalPath(copy)}) {
+    std::filesystem::permissions(file, std::filesystem::perms::owner_write,
+                                 std::filesystem::perm_options::add, ignored);
+  }
+  ASSIGN_OR_RETURN(db_,
+                   SqliteDatabase::Open(SqliteUri(copy, "mode=rw"), SQLITE_OPEN_READWRITE, path_));
+  return CheckFormat(*db_, path_);
+}
+
+absl::Status SqliteTextIndex::Read(
+    absl::FunctionRef<absl::Status(const SqliteDatabase&)> read) const {
+  std::lock_guard lock(mutex_);
+  if (!unlocked_.has_value()) return read(*db_);
+  // Which connection serves is not part of the visible state.
+  auto* self = const_cast<SqliteTextIndex*>(this);
+  for (int i = 0; i < kMaxReopens; ++i) {
+    if (db_ == nullptr || FileState::Of(path_) != *unlocked_) {
+      RETURN_IF_ERROR(self->OpenForReading());
+      if (!unlocked_.has_value()) return read(*db_);
+    }
+    const absl::Status status = read(*db_);
+    if (FileState::Of(path_) == *unlocked_) return status;
+  }
+  return absl::UnavailableError(
+      StrCat(path_, ": changed during each of ", kMaxReopens, " attempts to read it; try again"));
+}
+
+absl::Status SqliteTextIndex::Add(std::span<const PassageText> passages, uint64_t next_slot) {
+  std::lock_guard lock(mutex_);
+  if (mode_ == Mode::kRead) {
+    return absl::FailedPreconditionError(StrCat(path_, ": the text index is open for reading"));
+  }
+  if (next_slot > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    return absl::InvalidArgumentError(
+        StrCat(path_, ": next slot ", next_slot, " is beyond 2^63 - 1, the largest row number"));
+  }
+  RETURN_IF_ERROR(db_->Execute("BEGIN IMMEDIATE"));
+  absl::Status status = AddInTransaction(passages, next_slot);
+  if (status.ok()) status = db_->Execute("COMMIT");
+  // A full disk may have rolled back by itself.
+  if (!status.ok() && db_->in_transaction()) (void)db_->Execute("ROLLBACK");
+  return status;
+}
+
+absl::Status SqliteTextIndex::AddInTransaction(std::span<const PassageText> passages,
+                                               uint64_t next_slot) {
+  ASSIGN_OR_RETURN(const int64_t present, db_->QueryInt64("SELECT next_slot FROM state"));
+  uint64_t lowest = static_cast<uint64_t>(present);
+  if (next_slot < lowest) {
+    return absl::InvalidArgumentError(
+        StrCat(path_, ": next slot ", next_slot, " lies before the present one, ", lowest));
+  }
+  ASSIGN_OR_RETURN(SqliteStatement insert,
+                   db_->Prepare("INSERT INTO passages(rowid, text) VALUES (?1, ?2)"));
+  for (const PassageText& passage : passages) {
+    if (passage.slot_begin < lowest || passage.slot_begin >= next_slot) {
+      return absl::InvalidArgumentError(StrCat(path_, ": passage at slot ", passage.slot_begin,
+                                               ", want an ascending one in [", lowest, ", ",
+                                               next_slot, ")"));
+    }
+    lowest = passage.slot_begin + 1;
+    const std::string text = SpaceOutCjk(passage.text);
+    RETURN_IF_ERROR(insert.BindInt64(1, static_cast<int64_t>(passage.slot_begin)));
+    RETURN_IF_ERROR(insert.BindText(2, text));
+    RETURN_IF_ERROR(insert.Step().status());
+    insert.Reset();
+  }
+  ASSIGN_OR_RETURN(SqliteStatement update, db_->Prepare("UPDATE state SET next_slot = ?1"));
+  RETURN_IF_ERROR(update.BindInt64(1, static_cast<int64_t>(next_slot)));
+  return update.Step().status();
+}
+
+absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
+  int64_t next_slot = 0;
+  RETURN_IF_ERROR(Read([&](const SqliteDatabase& db) -> absl::Status {
+    ASSIGN_OR_RETURN(next_slot, db.QueryInt64("SELECT next_slot FROM state"));
+    return absl::OkStatus();
+  }));
+  if (next_slot < 0) {
+    return absl::DataLossError(
+        StrCat(path_, ": next slot is ", next_slot, ", want at least 0: rebuild it"));
+  }
+  return static_cast<uint64_t>(next_slot);
+}
+
+absl::StatusOr<std::vector<PassageHit>> SqliteTextIndex::Search(
+    std::string_view question, int n_results,
+    absl::FunctionRef<bool(uint64_t slot_begin)> allows) const {
+  const std::string expression = MakeMatchExpression(question);
+  std::vector<PassageHit> best;  // a heap with the worst in front
+  if (expression.empty() || n_results <= 0) return best;
+  const auto is_better = [](const PassageHit& a, const PassageHit& b) {
+    return a.score > b.score || (a.score == b.score && a.slot_begin < b.slot_begin);
+  };
+  RETURN_IF_ERROR(Read([&](const SqliteDatabase& db) -> absl::Status {
+    best.clear();
+    // Unsorted: the few best are picked here, and only they are asked for in `allows`.
+    ASSIGN_OR_RETURN(
+        SqliteStatement select,
+        db.Prepare("SELECT rowid, bm25(passages) FROM passages WHERE passages MATCH ?1"));
+    RETURN_IF_ERROR(select.BindText(1, expression));
+    while (true) {
+      ASSIGN_OR_RETURN(const bool has_row, select.Step());
+      if (!has_row) return absl::OkStatus();
+      // bm25() is smaller for better.
+      const PassageHit hit{static_cast<uint64_t>(select.Int64(0)), -select.Double(1)};
+      const bool is_full = best.size() == static_cast<size_t>(n_results);
+      if ((is_full && !is_better(hit, best.front())) || !allows(hit.slot_begin)) continue;
+      if (is_full) {
+        std::pop_heap(best.begin(), best.end(), is_better);
+        best.pop_back();
+      }
+      best.push_back(hit);
+      std::push_heap(best.begin(), best.end(), is_better);
+    }
+  }));
+  std::sort_heap(best.begin(), best.end(), is_better);
+  return best;
+}
+
+absl::Status SqliteTextIndex::Verify() const {
+  return Read([&](const SqliteDatabase& db) -> absl::Status {
+    RETURN_IF_ERROR(CheckFormat(db, path_));
+    if (mode_ == Mode::kWrite) return CheckIntegrity(db, path_);
+    // FTS5's check is an INSERT: done on a temporary copy.
+    ASSIGN_OR_RETURN(const std::string report, db.QueryText("PRAGMA integrity_check(1)"));
+    if (report != "ok") return absl::DataLossError(StrCat(path_, ": ", report));
+    ASSIGN_OR_RETURN(std::unique_ptr<SqliteDatabase> copy,
+                     SqliteDatabase::Open("", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, path_));
+    RETURN_IF_ERROR(db.CopyTo(*copy));
+    return CheckIntegrity(*copy, path_);
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TextIndex>> TextIndex::Open(const std::filesystem::path& path,
+                                                           Mode mode) {
+  auto index = std::make_unique<SqliteTextIndex>(path, mode);
+  RETURN_IF_ERROR(mode == Mode::kWrite ? index->OpenForWriting() : index->OpenForReading());
+  return index;
+}
+
+}  // namespace fovea::index

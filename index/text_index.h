@@ -1,7 +1,14 @@
 // BM25 over passages (SQLite FTS5): derived from the store, rebuilt like the FAISS files. A row is
 // a passage, its row number the passage's first slot; slots are never reused and grow with each
 // commit, so "everything below next_slot() is indexed" says all there is to say about its state.
-// The text itself is not kept here (a contentless FTS table).
+// The text itself is not kept here (a contentless FTS table). Words are folded to lower case
+// without diacritics and stemmed (English); East Asian text is indexed by character and searched
+// by pairs of characters.
+//
+// The file is a SQLite database in WAL mode. After a power cut the last commits may be missing
+// (next_slot tells), the file is sound. In a folder where SQLite cannot make its WAL files, a
+// reader takes the file as it is when no WAL lies beside it, else a private copy of both; before
+// and after each call it looks whether they changed, and starts over with the new ones.
 #pragma once
 
 #include <cstdint>
@@ -39,18 +46,20 @@ class TextIndex {
                                                          Mode mode);
   virtual ~TextIndex() = default;
 
-  // Adds passages and moves next_slot, in one transaction. Passages below the present next_slot()
-  // are refused with InvalidArgument.
+  // Adds passages, ascending, and moves next_slot, in one transaction: all or nothing. Passages
+  // outside of [present next_slot(), next_slot) are refused with InvalidArgument.
+  // FailedPrecondition for kRead, ResourceExhausted for a full disk.
   virtual absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) = 0;
   virtual absl::StatusOr<uint64_t> NextSlot() const = 0;
 
   // The best passages for the words of `question` (any text: it is never parsed as a query
-  // language), best first; equal scores by slot. `allows` hides deleted or filtered passages.
+  // language), best first; equal scores by slot. `allows` hides deleted or filtered passages; it
+  // must not call this object. English stop words count only where there is nothing else.
   virtual absl::StatusOr<std::vector<PassageHit>> Search(
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const = 0;
 
-  // SQLite's own integrity check and FTS5's. DataLoss says what is wrong.
+  // SQLite's own integrity check and FTS5's, over every page. DataLoss says what is wrong.
   virtual absl::Status Verify() const = 0;
 };
 
