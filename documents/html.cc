@@ -1,0 +1,432 @@
+#include "documents/html.h"
+
+#include <gumbo.h>
+#include <time.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdlib>
+#include <utility>
+#include <vector>
+
+#include "documents/errors.h"
+#include "documents/string_document.h"
+#include "documents/titles.h"
+#include "documents/utf8.h"
+
+namespace fovea::documents {
+namespace {
+
+// ---- The parser's memory ----
+//
+// gumbo frees a tree by recursion (a deeply nested page overflows the stack) and has no limits. So
+// it allocates from a heap that knows its blocks: freed in one loop, and left by longjmp once a
+// limit is reached. Only gumbo's C frames lie between Allocate and Parse, none with a destructor.
+
+struct alignas(std::max_align_t) Block {
+  Block* previous;
+  Block* next;
+  size_t size_bytes;
+};
+
+double ThreadSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+class Heap {
+ public:
+  Heap(size_t max_bytes, double max_seconds)
+      : max_bytes_(max_bytes), deadline_(ThreadSeconds() + max_seconds) {
+    blocks_.previous = blocks_.next = &blocks_;
+  }
+  ~Heap() {
+    for (Block* block = blocks_.next; block != &blocks_;) {
+      Block* next = block->next;
+      std::free(block);
+      block = next;
+    }
+  }
+  Heap(const Heap&) = delete;
+  Heap& operator=(const Heap&) = delete;
+
+  // The page's tree, which lives as long as the heap; nullptr once a limit is reached.
+  GumboOutput* Parse(const char* html, size_t size_bytes) {
+    GumboOptions options = kGumboDefaultOptions;
+    options.allocator = &Heap::Allocate;
+    options.deallocator = &Heap::Free;
+    options.userdata = this;
+    options.max_errors = 0;
+    if (setjmp(escape_) != 0) return nullptr;
+    return gumbo_parse_with_options(&options, html, size_bytes);
+  }
+
+ private:
+  static void* Allocate(void* userdata, size_t size_bytes) {
+    Heap* heap = static_cast<Heap*>(userdata);
+    constexpr uint64_t kAllocationsPerClock = 1024;
+    const bool late =
+        ++heap->n_allocations_ % kAllocationsPerClock == 0 && ThreadSeconds() > heap->deadline_;
+    if (late || size_bytes > heap->max_bytes_ - heap->used_bytes_) std::longjmp(heap->escape_, 1);
+    Block* block = static_cast<Block*>(std::malloc(sizeof(Block) + size_bytes));
+    if (block == nullptr) std::longjmp(heap->escape_, 1);
+    block->size_bytes = size_bytes;
+    block->previous = &heap->blocks_;
+    block->next = heap->blocks_.next;
+    block->next->previous = block;
+    heap->blocks_.next = block;
+    heap->used_bytes_ += size_bytes;
+    return block + 1;
+  }
+
+  static void Free(void* userdata, void* memory) {
+    if (memory == nullptr) return;
+    Block* block = static_cast<Block*>(memory) - 1;
+    block->previous->next = block->next;
+    block->next->previous = block->previous;
+    static_cast<Heap*>(userdata)->used_bytes_ -= block->size_bytes;
+    std::free(block);
+  }
+
+  Block blocks_{};
+  const size_t max_bytes_;
+  const double deadline_;
+  size_t used_bytes_ = 0;
+  uint64_t n_allocations_ = 0;
+  std::jmp_buf escape_;
+};
+
+// ---- The text's layout ----
+
+// Text with its white space collapsed; breaks are held back until text follows them.
+class ReadableText {
+ public:
+  void Append(std::string_view text) {
+    while (!text.empty()) {
+      if (IsHtmlSpace(text.front())) {
+        space_ = true;
+        text.remove_prefix(1);
+      } else if (text.starts_with("\xC2\xA0")) {  // no-break space
+        space_ = true;
+        text.remove_prefix(2);
+      } else if (text.starts_with("\xC2\xAD")) {  // soft hyphen
+        text.remove_prefix(2);
+      } else if (text.starts_with("\xE2\x80\x8B") || text.starts_with(kByteOrderMark)) {
+        text.remove_prefix(3);  // spaces without a width
+      } else {
+        Flush();
+        size_t end = 1;
+        while (end < text.size() && !IsHtmlSpace(text[end]) && !IsSpecialLead(text[end])) ++end;
+        text_ += text.substr(0, end);
+        text.remove_prefix(end);
+      }
+    }
+  }
+
+  void AppendPreformatted(std::string_view text) {
+    if (text.empty()) return;
+    Flush();
+    text_ += text;
+  }
+
+  void EndPreformatted() {
+    while (!text_.empty() && IsHtmlSpace(text_.back())) text_.pop_back();
+  }
+
+  // At least `n_newlines` before the next text.
+  void Break(int n_newlines) {
+    newlines_ = std::max(newlines_, n_newlines);
+    tabs_ = 0;
+    space_ = false;
+  }
+  // <br>: two of them leave an empty line, more leave no more.
+  void BreakLine() { Break(std::min(newlines_ + 1, 2)); }
+  void EndCell() {
+    ++tabs_;
+    space_ = false;
+  }
+
+  size_t size() const { return text_.size(); }
+  std::string_view text() const { return text_; }
+  std::string Take() {
+    EndPreformatted();
+    return std::move(text_);
+  }
+
+ private:
+  static bool IsHtmlSpace(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\f' || c == '\r';
+  }
+  static bool IsSpecialLead(char c) { return c == '\xC2' || c == '\xE2' || c == '\xEF'; }
+
+  void Flush() {
+    if (!text_.empty()) {
+      text_.append(static_cast<size_t>(newlines_), '\n');
+      text_.append(static_cast<size_t>(tabs_), '\t');
+      if (space_ && newlines_ == 0 && tabs_ == 0) text_.push_back(' ');
+    }
+    newlines_ = tabs_ = 0;
+    space_ = false;
+  }
+
+  std::string text_;
+  int newlines_ = 0;
+  int tabs_ = 0;
+  bool space_ = false;
+};
+
+// ---- The page's tree ----
+
+enum class Role {
+  kInline,
+  kSkipped,
+  kTitle,
+  kLine,
+  kParagraph,
+  kList,
+  kHeading1,
+  kPre,
+  kCell,
+  kBr,
+  kRule
+};
+
+Role RoleOf(const GumboElement& element) {
+  // Drawings hold labels, not text; their <title> is not the page's.
+  if (element.tag_namespace == GUMBO_NAMESPACE_SVG) return Role::kSkipped;
+  switch (element.tag) {
+    case GUMBO_TAG_SCRIPT:
+    case GUMBO_TAG_STYLE:
+    case GUMBO_TAG_NOSCRIPT:
+    case GUMBO_TAG_TEMPLATE:
+    case GUMBO_TAG_IFRAME:
+    case GUMBO_TAG_NOFRAMES:
+    case GUMBO_TAG_NOEMBED:
+    case GUMBO_TAG_OBJECT:
+    case GUMBO_TAG_AUDIO:
+    case GUMBO_TAG_VIDEO:
+    case GUMBO_TAG_CANVAS:
+    case GUMBO_TAG_SVG:
+    case GUMBO_TAG_SELECT:
+    case GUMBO_TAG_TEXTAREA:
+    case GUMBO_TAG_BUTTON:
+    case GUMBO_TAG_DATALIST:
+      return Role::kSkipped;
+    case GUMBO_TAG_TITLE:
+      return Role::kTitle;
+    case GUMBO_TAG_BODY:
+    case GUMBO_TAG_DIV:
+    case GUMBO_TAG_CENTER:
+    case GUMBO_TAG_LI:
+    case GUMBO_TAG_DT:
+    case GUMBO_TAG_DD:
+    case GUMBO_TAG_TR:
+    case GUMBO_TAG_CAPTION:
+    case GUMBO_TAG_FIGCAPTION:
+    case GUMBO_TAG_SUMMARY:
+    case GUMBO_TAG_LEGEND:
+      return Role::kLine;
+    case GUMBO_TAG_P:
+    case GUMBO_TAG_H2:
+    case GUMBO_TAG_H3:
+    case GUMBO_TAG_H4:
+    case GUMBO_TAG_H5:
+    case GUMBO_TAG_H6:
+    case GUMBO_TAG_HGROUP:
+    case GUMBO_TAG_BLOCKQUOTE:
+    case GUMBO_TAG_TABLE:
+    case GUMBO_TAG_FIGURE:
+    case GUMBO_TAG_SECTION:
+    case GUMBO_TAG_ARTICLE:
+    case GUMBO_TAG_HEADER:
+    case GUMBO_TAG_FOOTER:
+    case GUMBO_TAG_MAIN:
+    case GUMBO_TAG_ASIDE:
+    case GUMBO_TAG_NAV:
+    case GUMBO_TAG_ADDRESS:
+    case GUMBO_TAG_FIELDSET:
+    case GUMBO_TAG_FORM:
+    case GUMBO_TAG_DETAILS:
+      return Role::kParagraph;
+    case GUMBO_TAG_UL:
+    case GUMBO_TAG_OL:
+    case GUMBO_TAG_DL:
+      return Role::kList;
+    case GUMBO_TAG_H1:
+      return Role::kHeading1;
+    case GUMBO_TAG_PRE:
+    case GUMBO_TAG_LISTING:
+      return Role::kPre;
+    case GUMBO_TAG_TD:
+    case GUMBO_TAG_TH:
+      return Role::kCell;
+    case GUMBO_TAG_BR:
+      return Role::kBr;
+    case GUMBO_TAG_HR:
+      return Role::kRule;
+    default:
+      return Role::kInline;
+  }
+}
+
+// Walks the tree in the document's order, with a stack of its own: depth costs heap, not stack.
+class Extractor {
+ public:
+  HtmlText Extract(const GumboNode* root) {
+    std::vector<Frame> open;
+    if (Enter(root)) open.push_back({root, 0});
+    while (!open.empty()) {
+      Frame& frame = open.back();
+      const GumboVector& children = frame.node->v.element.children;
+      if (frame.next_child == children.length) {
+        Leave(frame.node);
+        open.pop_back();
+        continue;
+      }
+      const auto* child = static_cast<const GumboNode*>(children.data[frame.next_child++]);
+      if (Enter(child)) open.push_back({child, 0});
+    }
+    if (title_.empty()) title_ = heading_;
+    return {std::move(title_), text_.Take()};
+  }
+
+ private:
+  struct Frame {
+    const GumboNode* node;
+    unsigned next_child;
+  };
+
+  // True if the node's children come next; Leave follows them.
+  bool Enter(const GumboNode* node) {
+    switch (node->type) {
+      case GUMBO_NODE_TEXT:
+      case GUMBO_NODE_WHITESPACE:
+      case GUMBO_NODE_CDATA:
+        if (pre_depth_ > 0) {
+          text_.AppendPreformatted(node->v.text.text);
+        } else {
+          text_.Append(node->v.text.text);
+        }
+        return false;
+      case GUMBO_NODE_ELEMENT:
+        break;
+      default:
+        return false;  // comments, templates
+    }
+    const GumboElement& element = node->v.element;
+    if (gumbo_get_attribute(&element.attributes, "hidden") != nullptr) return false;
+    switch (RoleOf(element)) {
+      case Role::kSkipped:
+        return false;
+      case Role::kTitle:
+        TakeTitle(element);
+        return false;
+      case Role::kBr:
+        text_.BreakLine();
+        return false;
+      case Role::kRule:
+        text_.Break(2);
+        return false;
+      case Role::kList:
+        text_.Break(list_depth_++ > 0 ? 1 : 2);
+        return true;
+      case Role::kPre:
+        text_.Break(2);
+        ++pre_depth_;
+        return true;
+      case Role::kHeading1:
+        text_.Break(2);
+        heading_begin_ = text_.size();
+        return true;
+      case Role::kParagraph:
+        text_.Break(2);
+        return true;
+      case Role::kLine:
+        text_.Break(1);
+        return true;
+      case Role::kCell:
+      case Role::kInline:
+        return true;
+    }
+    return true;
+  }
+
+  void Leave(const GumboNode* node) {
+    switch (RoleOf(node->v.element)) {
+      case Role::kList:
+        text_.Break(--list_depth_ > 0 ? 1 : 2);
+        break;
+      case Role::kPre:
+        --pre_depth_;
+        text_.EndPreformatted();
+        text_.Break(2);
+        break;
+      case Role::kHeading1:
+        if (heading_.empty() && heading_begin_ < text_.size()) {
+          heading_ = OneLine(text_.text().substr(heading_begin_), kMaxTitleBytes);
+        }
+        text_.Break(2);
+        break;
+      case Role::kParagraph:
+        text_.Break(2);
+        break;
+      case Role::kLine:
+        text_.Break(1);
+        break;
+      case Role::kCell:
+        text_.EndCell();
+        break;
+      default:
+        break;
+    }
+  }
+
+  void TakeTitle(const GumboElement& element) {
+    if (!title_.empty()) return;
+    for (unsigned i = 0; i < element.children.length; ++i) {
+      const auto* child = static_cast<const GumboNode*>(element.children.data[i]);
+      if (child->type == GUMBO_NODE_TEXT) title_ += OneLine(child->v.text.text, kMaxTitleBytes);
+    }
+  }
+
+  ReadableText text_;
+  std::string title_;
+  std::string heading_;
+  size_t heading_begin_ = 0;
+  int list_depth_ = 0;
+  int pre_depth_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<HtmlText> ExtractHtml(std::string_view html, const ReadLimits& limits) {
+  if (html.starts_with(kByteOrderMark)) html.remove_prefix(kByteOrderMark.size());
+  Heap heap(limits.max_html_tree_bytes, limits.max_html_parse_seconds);
+  const GumboOutput* output = heap.Parse(html.data(), html.size());
+  if (output == nullptr) {
+    return absl::ResourceExhaustedError(
+        StrCat("the page's ", html.size(), " bytes of markup need more than ",
+               limits.max_html_tree_bytes, " bytes of memory or ", limits.max_html_parse_seconds,
+               " s to be parsed: it nests too deeply or has too many elements; save it as text"));
+  }
+  return Extractor().Extract(output->root);
+}
+
+absl::StatusOr<std::unique_ptr<TextDocument>> OpenHtml(InputFile& file, const ReadLimits& limits) {
+  std::string html;
+  ASSIGN_OR_RETURN(html, file.ReadAll(limits.max_html_bytes, "a page of HTML"));
+  const size_t valid_bytes = ScanUtf8(html).valid_bytes;
+  if (valid_bytes < html.size()) return NotTextError(file.name(), html, valid_bytes, 0);
+  if (IsBlank(html)) return EmptyError(file.name(), "");
+  absl::StatusOr<HtmlText> page = ExtractHtml(html, limits);
+  if (!page.ok()) return Annotate(page.status(), file.name());
+  if (IsBlank(page->text)) return EmptyError(file.name(), "the page has no text");
+  auto document = std::make_unique<StringDocument>(std::move(page->text));
+  document->title = std::move(page->title);
+  document->source = file.name();
+  document->set_size_bytes(file.size_bytes());
+  return document;
+}
+
+}  // namespace fovea::documents

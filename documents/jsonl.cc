@@ -1,0 +1,213 @@
+#include "documents/jsonl.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "documents/errors.h"
+#include "documents/names.h"
+#include "documents/string_document.h"
+#include "documents/titles.h"
+#include "documents/utf8.h"
+
+namespace fovea::documents {
+namespace {
+
+constexpr size_t kChunkBytes = size_t{256} << 10;
+constexpr size_t kMaxIdBytes = 1024;
+
+// Keeps the fields of a record as they are parsed and nothing else: a tree of a hostile line would
+// take many times the line's memory.
+class RecordHandler {
+ public:
+  using json = nlohmann::json;
+
+  std::optional<std::string> text, title, id, collection;
+  std::string error;
+
+  bool null() { return Scalar(); }
+  bool boolean(bool) { return Wrong("true or false"); }
+  bool number_integer(json::number_integer_t value) { return Number(std::to_string(value)); }
+  bool number_unsigned(json::number_unsigned_t value) { return Number(std::to_string(value)); }
+  bool number_float(json::number_float_t, const std::string&) { return Wrong("a number"); }
+  bool string(std::string& value) {
+    if (depth_ == 0) return NotAnObject();
+    if (depth_ == 1 && field_ != nullptr) *field_ = std::move(value);
+    return true;
+  }
+  bool binary(json::binary_t&) { return Scalar(); }
+  bool start_object(size_t) {
+    if (depth_ == 1 && field_ != nullptr) return Wrong("an object");
+    ++depth_;
+    return true;
+  }
+  bool end_object() {
+    --depth_;
+    return true;
+  }
+  bool start_array(size_t) {
+    if (depth_ == 0) return NotAnObject();
+    if (depth_ == 1 && field_ != nullptr) return Wrong("an array");
+    ++depth_;
+    return true;
+  }
+  bool end_array() {
+    --depth_;
+    return true;
+  }
+  bool key(std::string& name) {
+    if (depth_ != 1) return true;
+    name_ = name;
+    field_ = name == "text"         ? &text
+             : name == "title"      ? &title
+             : name == "id"         ? &id
+             : name == "collection" ? &collection
+                                    : nullptr;
+    return true;
+  }
+  bool parse_error(size_t position, const std::string&, const json::exception& exception) {
+    // "[json.exception…] parse error at line 1, column 5: what": the line is always 1.
+    std::string_view what = exception.what();
+    const size_t column = what.find(", column ");
+    const size_t begin = column == std::string_view::npos ? column : what.find(": ", column);
+    if (begin != std::string_view::npos) what.remove_prefix(begin + 2);
+    error = StrCat("not a JSON record: at byte ", position, ": ", OneLine(what, 160));
+    return false;
+  }
+
+ private:
+  bool NotAnObject() {
+    error = "not a record: want an object with the field \"text\", {\"text\": \"…\"}";
+    return false;
+  }
+  bool Scalar() { return depth_ > 0 || NotAnObject(); }
+  bool Wrong(const char* actual) {
+    if (depth_ == 0) return NotAnObject();
+    if (depth_ > 1 || field_ == nullptr) return true;
+    error = StrCat("field \"", name_, "\" is ", actual, ", want a string");
+    return false;
+  }
+  bool Number(std::string value) {
+    if (depth_ == 1 && field_ == &id) {
+      id = std::move(value);
+      return true;
+    }
+    return Wrong("a number");
+  }
+
+  int64_t depth_ = 0;
+  std::optional<std::string>* field_ = nullptr;  // of the key before, at the top level
+  std::string name_;
+};
+
+absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
+                                                          const std::string& file_name,
+                                                          int64_t line_number,
+                                                          uint64_t file_size_bytes) {
+  const std::string where = StrCat(file_name, ", line ", line_number);
+  RecordHandler record;
+  if (!nlohmann::json::sax_parse(line.begin(), line.end(), &record)) {
+    return absl::InvalidArgumentError(StrCat(where, ": ", record.error));
+  }
+  if (!record.text.has_value()) {
+    return absl::InvalidArgumentError(StrCat(where, ": the record has no field \"text\""));
+  }
+  const size_t valid_bytes = ScanUtf8(*record.text).valid_bytes;
+  if (valid_bytes < record.text->size()) {
+    return NotTextError(StrCat(where, ", field \"text\""), *record.text, valid_bytes, 0);
+  }
+  if (IsBlank(*record.text)) return EmptyError(where, "");
+  if (record.id.has_value() && record.id->size() > kMaxIdBytes) {
+    return absl::InvalidArgumentError(StrCat(where, ": field \"id\" has ", record.id->size(),
+                                             " bytes, want at most ", kMaxIdBytes));
+  }
+  const bool has_id = record.id.has_value() && !record.id->empty();
+  auto document = std::make_unique<StringDocument>(*std::move(record.text));
+  document->title = OneLine(record.title.value_or(""), kMaxTitleBytes);
+  document->source = has_id ? StrCat(file_name, "#", PrintableName(*record.id))
+                            : StrCat(file_name, "#", line_number);
+  document->replaceable = has_id;
+  document->collection = record.collection.value_or("");
+  document->set_size_bytes(file_size_bytes);
+  return document;
+}
+
+// Lines of a file, one at a time.
+class LineReader {
+ public:
+  LineReader(InputFile& file, size_t max_line_bytes)
+      : file_(file), max_line_bytes_(max_line_bytes) {}
+
+  // The next line without its end, valid until the next call; nullopt at the file's end.
+  // *too_long: the line is longer than the limit, and was passed over.
+  absl::StatusOr<std::optional<std::string_view>> Next(bool* too_long) {
+    *too_long = false;
+    size_t searched = begin_;
+    while (true) {
+      const size_t end = buffer_.find('\n', searched);
+      if (end != std::string::npos) {
+        const std::string_view line = std::string_view(buffer_).substr(begin_, end - begin_);
+        begin_ = end + 1;
+        *too_long = *too_long || line.size() > max_line_bytes_;
+        return line;
+      }
+      // Keep the unfinished line, unless it is too long to be wanted.
+      buffer_.erase(0, begin_);
+      begin_ = 0;
+      if (buffer_.size() > max_line_bytes_) {
+        *too_long = true;
+        buffer_.clear();
+      }
+      searched = buffer_.size();
+      RETURN_IF_ERROR(file_.Read(kChunkBytes, &buffer_));
+      if (buffer_.size() == searched) {
+        if (buffer_.empty() && !*too_long) return std::nullopt;
+        begin_ = buffer_.size();
+        return std::string_view(buffer_);
+      }
+    }
+  }
+
+ private:
+  InputFile& file_;
+  const size_t max_line_bytes_;
+  std::string buffer_;
+  size_t begin_ = 0;  // of the next line in buffer_
+};
+
+}  // namespace
+
+absl::Status ReadJsonl(InputFile& file, const ReadLimits& limits, Visitor visit) {
+  LineReader lines(file, limits.max_jsonl_line_bytes);
+  bool any = false;
+  for (int64_t line_number = 1;; ++line_number) {
+    bool too_long = false;
+    absl::StatusOr<std::optional<std::string_view>> line = lines.Next(&too_long);
+    if (!line.ok()) return visit(file.name(), line.status());
+    if (!line->has_value()) break;
+    const std::string source = StrCat(file.name(), "#", line_number);
+    if (too_long) {
+      any = true;
+      RETURN_IF_ERROR(visit(
+          source, absl::ResourceExhaustedError(StrCat(
+                      file.name(), ", line ", line_number, ": longer than ",
+                      limits.max_jsonl_line_bytes, " bytes: split its text into more records"))));
+      continue;
+    }
+    std::string_view record = **line;
+    if (line_number == 1 && record.starts_with(kByteOrderMark)) {
+      record.remove_prefix(kByteOrderMark.size());
+    }
+    if (IsBlank(record)) continue;
+    any = true;
+    auto document = ParseRecord(record, file.name(), line_number, file.size_bytes());
+    const std::string named = document.ok() ? (*document)->source : source;
+    RETURN_IF_ERROR(visit(named, std::move(document)));
+  }
+  if (!any) return visit(file.name(), EmptyError(file.name(), "no records"));
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::documents

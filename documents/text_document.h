@@ -21,14 +21,17 @@ class TextDocument {
  public:
   virtual ~TextDocument() = default;
 
-  std::string title;       // may be empty
-  std::string source;      // absolute path, "path#id" (JSONL with ids), "path#line", or "-"
-  bool replaceable = true; // the source names this document for good (not "path#line" and "-")
-  std::string collection;  // from a JSONL record; empty: the caller's choice
+  std::string title;  // one line; of the format, else the file's name; JSONL: may be empty
+  // Absolute path, "path#id" (JSONL with ids), "path#line", or "-". Valid UTF-8 on one line,
+  // whatever the path's bytes (names.h).
+  std::string source;
+  bool replaceable = true;  // the source names this document for good (not "path#line" and "-")
+  std::string collection;   // from a JSONL record; empty: the caller's choice
 
   // Appends up to `max_bytes` (at least 4) of text to *out; nothing appended = the end. Pieces end
   // between UTF-8 characters. The text is valid UTF-8 without a byte-order mark; CRLF is kept.
-  // InvalidArgument for content that is no text (NUL bytes, invalid UTF-8: says at which byte).
+  // InvalidArgument for content that is no text (NUL bytes, invalid UTF-8: says at which byte);
+  // Aborted when the file changed since it was opened (seen at its end and by Rewind).
   virtual absl::Status Read(size_t max_bytes, std::string* out) = 0;
   virtual absl::Status Rewind() = 0;
   // Of the source file; 0 when unknown. For progress only.
@@ -38,30 +41,38 @@ class TextDocument {
 struct ReadLimits {
   // HTML is parsed, and a JSONL line and a PDF page held, as a whole.
   size_t max_html_bytes = size_t{64} << 20;
+  size_t max_html_tree_bytes = size_t{2} << 30;  // of memory, while a page is parsed
+  double max_html_parse_seconds = 60;            // of processor time
   size_t max_jsonl_line_bytes = size_t{64} << 20;
   size_t max_pdf_bytes = size_t{512} << 20;
 };
 
-// One file may hold many documents (JSONL). A document that cannot be read is an error *given to
-// visit* (with its source), and the others go on.
-using Visitor =
-    absl::FunctionRef<absl::Status(const std::string& source,
-                                   absl::StatusOr<std::unique_ptr<TextDocument>> document)>;
+// One file may hold many documents (JSONL). A document that cannot be read, or that is empty, is
+// an error *given to visit* (with its source), and the others go on. Records of one file that
+// share an `id` share a source: the last one replaces the others.
+using Visitor = absl::FunctionRef<absl::Status(
+    const std::string& source, absl::StatusOr<std::unique_ptr<TextDocument>> document)>;
 
 // Documents of one file, chosen by extension (.txt, .md, .markdown, .html, .htm, .jsonl, .pdf;
 // anything else is taken as plain text if it is valid UTF-8). Returns the first error of `visit`.
 absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& limits,
                            Visitor visit);
 
-// Standard input as one plain-text document, spooled to a temporary file.
+// Standard input as one plain-text document, spooled to a temporary file. Cancelled when a signal
+// interrupts the reading.
 absl::StatusOr<std::unique_ptr<TextDocument>> ReadStandardInput();
 
 // A document from memory.
 std::unique_ptr<TextDocument> MakeTextDocument(std::string title, std::string source,
                                                std::string text);
 
+// ReadDocuments has a reader for files of this name (else it takes them as plain text).
+bool HasReader(const std::filesystem::path& path);
+
 // The files of a folder that ReadDocuments has a reader for, sorted; hidden files and folders are
-// left out. Without `recursive` a folder is an InvalidArgument error that says to pass --recursive.
+// left out, links to folders are not followed. A folder in it that cannot be read is listed itself:
+// ReadDocuments gives its error. NotFound when there are none. Without `recursive` a folder is an
+// InvalidArgument error that says to pass --recursive. Anything but a folder is returned as it is.
 absl::StatusOr<std::vector<std::filesystem::path>> ListDocuments(const std::filesystem::path& path,
                                                                  bool recursive);
 

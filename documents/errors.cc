@@ -1,0 +1,30 @@
+#include "documents/errors.h"
+
+#include "absl/strings/str_format.h"
+
+namespace fovea::documents {
+
+absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t at,
+                          uint64_t offset) {
+  const auto byte = static_cast<unsigned char>(bytes[at]);
+  const uint64_t position = offset + at;
+  if (offset == 0 && (bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF"))) {
+    return absl::InvalidArgumentError(
+        StrCat(name, ": UTF-16 text, want UTF-8: convert it, `iconv -f UTF-16 -t UTF-8`"));
+  }
+  if (byte == 0) {
+    return absl::InvalidArgumentError(StrCat(name, ": not text: NUL byte at byte offset ", position,
+                                             ": want UTF-8 text, Markdown, HTML, JSONL or PDF"));
+  }
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s: not UTF-8: byte 0x%02X at byte offset %d: if it is text in another encoding, convert "
+      "it, for example `iconv -f ISO-8859-1 -t UTF-8`",
+      name, byte, position));
+}
+
+absl::Status EmptyError(std::string_view name, std::string_view why) {
+  if (why.empty()) return absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store"));
+  return absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store (", why, ")"));
+}
+
+}  // namespace fovea::documents

@@ -1,0 +1,55 @@
+#include "documents/names.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "documents/utf8.h"
+
+namespace fovea::documents {
+
+std::string PrintableName(std::string_view name) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  std::string printable;
+  const auto escape = [&](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    printable += "\\x";
+    printable.push_back(kDigits[byte >> 4]);
+    printable.push_back(kDigits[byte & 15]);
+  };
+  while (!name.empty()) {
+    const std::string_view valid = name.substr(0, ScanUtf8(name).valid_bytes);
+    for (const char c : valid) {
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F || c == '\\') {
+        escape(c);
+      } else {
+        printable.push_back(c);
+      }
+    }
+    name.remove_prefix(valid.size());
+    if (!name.empty()) {
+      escape(name.front());
+      name.remove_prefix(1);
+    }
+  }
+  return printable;
+}
+
+absl::StatusOr<std::string> SourceOfPath(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (!error && std::find(absolute.begin(), absolute.end(), "..") != absolute.end()) {
+    const std::filesystem::path last = absolute.filename();
+    if (last == ".." || last == "." || last.empty()) {
+      absolute = std::filesystem::weakly_canonical(absolute, error);
+    } else {
+      absolute = std::filesystem::weakly_canonical(absolute.parent_path(), error) / last;
+    }
+  }
+  if (error) {
+    return absl::NotFoundError(
+        StrCat(PrintableName(path.native()), ": cannot find its absolute path: ", error.message()));
+  }
+  return PrintableName(absolute.lexically_normal().native());
+}
+
+}  // namespace fovea::documents

@@ -1,0 +1,18 @@
+// The text of PDF files, page by page.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "documents/input_file.h"
+#include "documents/text_document.h"
+
+namespace fovea::documents {
+
+// Pages in reading order, set apart by an empty line; pages without text leave nothing. The title
+// is the file's own, when it has one. `path` is what `file` was opened from.
+absl::StatusOr<std::unique_ptr<TextDocument>> OpenPdf(const std::filesystem::path& path,
+                                                      std::unique_ptr<InputFile> file,
+                                                      const ReadLimits& limits);
+
+}  // namespace fovea::documents

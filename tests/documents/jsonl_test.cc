@@ -1,0 +1,143 @@
+#include <map>
+
+#include "tests/documents/document_files.h"
+
+namespace fovea::documents {
+namespace {
+
+class JsonlTest : public DocumentFilesTest {};
+
+TEST_F(JsonlTest, GivesOneDocumentARecord) {
+  const auto path = Write(
+      "a.jsonl",
+      "\xEF\xBB\xBF{\"text\": \"one \\u20ac \\ud83d\\ude00\", \"title\": \" The\\n One \", \"id\": "
+      "\"x/1\", \"collection\": \"left\"}\r\n"
+      "\n"
+      "{\"id\": 7, \"n\": {\"text\": [1, {\"id\": null}]}, \"text\": \"two\\n\"}\n"
+      "{\"text\": \"three\", \"title\": null, \"other\": 1e5}");
+  std::vector<Visited> visited = Visit(path);
+  ASSERT_EQ(visited.size(), 3u);
+  for (const Visited& visit : visited) {
+    ASSERT_TRUE(visit.status.ok()) << visit.status;
+    EXPECT_EQ(visit.source, visit.document->source);
+    EXPECT_EQ(visit.document->size_bytes(), std::filesystem::file_size(path));
+  }
+  EXPECT_EQ(visited[0].document->source, path.native() + "#x/1");
+  EXPECT_EQ(visited[0].document->title, "The One");
+  EXPECT_EQ(visited[0].document->collection, "left");
+  EXPECT_TRUE(visited[0].document->replaceable);
+  EXPECT_EQ(*ReadText(*visited[0].document), "one € 😀");
+  EXPECT_EQ(visited[1].document->source, path.native() + "#7");
+  EXPECT_TRUE(visited[1].document->replaceable);
+  EXPECT_EQ(*ReadText(*visited[1].document), "two\n");
+  EXPECT_EQ(visited[2].document->source, path.native() + "#4");
+  EXPECT_FALSE(visited[2].document->replaceable);
+  EXPECT_EQ(visited[2].document->title, "");
+  EXPECT_EQ(*ReadText(*visited[2].document), "three");
+}
+
+TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {
+  const std::pair<std::string, std::string> bad[] = {
+      {"not json", "not a JSON record: at byte 2: syntax error"},
+      {"{\"text\": \"cut", "not a JSON record: at byte"},
+      {"{\"text\": \"a\"} {}", "not a JSON record"},
+      {"[\"text\"]", "want an object with the field \"text\""},
+      {"\"text\"", "want an object with the field \"text\""},
+      {"17", "want an object with the field \"text\""},
+      {"null", "want an object with the field \"text\""},
+      {"{\"txt\": \"a\"}", "has no field \"text\""},
+      {"{\"text\": 17}", "field \"text\" is a number, want a string"},
+      {"{\"text\": [\"a\"]}", "field \"text\" is an array, want a string"},
+      {"{\"text\": \"a\", \"title\": {}}", "field \"title\" is an object, want a string"},
+      {"{\"text\": \"a\", \"id\": true}", "field \"id\" is true or false, want a string"},
+      {"{\"text\": \" \\n\"}", "empty: nothing to store"},
+      {"{\"text\": \"a\\u0000b\"}", "field \"text\": not text: NUL byte at byte offset 1"},
+      {"{\"text\": \"\\ud800\"}", "not a JSON record"},
+      {"{\"text\": \"caf\xE9\"}", "not a JSON record"},
+      {"{\"text\": \"a\", \"id\": \"" + std::string(1025, 'x') + "\"}",
+       "field \"id\" has 1025 bytes, want at most 1024"},
+      {std::string("\0", 1), "not a JSON record"},
+  };
+  std::string bytes;
+  for (const auto& [line, message] : bad) bytes += line + "\n{\"text\": \"good\"}\n";
+  const auto path = Write("a.jsonl", bytes);
+  std::vector<Visited> visited = Visit(path);
+  ASSERT_EQ(visited.size(), 2 * std::size(bad));
+  for (size_t i = 0; i < std::size(bad); ++i) {
+    const std::string number = std::to_string(2 * i + 1);
+    EXPECT_EQ(visited[2 * i].source, path.native() + "#" + number);
+    EXPECT_THAT(visited[2 * i].status, IsStatus(absl::StatusCode::kInvalidArgument, bad[i].second));
+    EXPECT_THAT(visited[2 * i].status,
+                IsStatus(absl::StatusCode::kInvalidArgument, "a.jsonl, line " + number));
+    ASSERT_TRUE(visited[2 * i + 1].status.ok());
+  }
+}
+
+TEST_F(JsonlTest, ALineOverTheLimitIsPassedOverAndTheOthersGoOn) {
+  ReadLimits limits;
+  limits.max_jsonl_line_bytes = 1 << 20;
+  const auto record = [](size_t n) { return "{\"text\": \"" + std::string(n, 'a') + "\"}"; };
+  const size_t frame = record(0).size();
+  for (const size_t excess : {1u, 300000u, 5000000u}) {
+    const auto path = Write("a.jsonl", record(3) + "\n" + record((1 << 20) - frame + excess) +
+                                           "\n" + record((1 << 20) - frame) + "\n" + record(5));
+    std::vector<Visited> visited = Visit(path, limits);
+    ASSERT_EQ(visited.size(), 4u);
+    EXPECT_EQ(*ReadText(*visited[0].document), "aaa");
+    EXPECT_THAT(visited[1].status, IsStatus(absl::StatusCode::kResourceExhausted,
+                                            "a.jsonl, line 2: longer than 1048576 bytes"));
+    EXPECT_EQ(ReadText(*visited[2].document)->size(), (1u << 20) - frame);
+    EXPECT_EQ(*ReadText(*visited[3].document), "aaaaa");
+  }
+  const auto path = Write("last.jsonl", record(3) + "\n" + record(3 << 20));
+  std::vector<Visited> visited = Visit(path, limits);
+  ASSERT_EQ(visited.size(), 2u);
+  EXPECT_THAT(visited[1].status, IsStatus(absl::StatusCode::kResourceExhausted, "line 2"));
+}
+
+TEST_F(JsonlTest, DeepNestingIsReadWithoutHarm) {
+  const std::string deep = std::string(2000000, '[') + std::string(2000000, ']');
+  const auto path = Write("a.jsonl", "{\"x\": " + deep + ", \"text\": \"found\"}\n");
+  EXPECT_EQ(TextOf(path), "found");
+  EXPECT_THAT(OpenError(Write("b.jsonl", "{\"x\": " + std::string(2000000, '['))),
+              IsStatus(absl::StatusCode::kInvalidArgument, "not a JSON record"));
+}
+
+TEST_F(JsonlTest, AFileWithoutRecordsIsEmpty) {
+  for (const std::string_view bytes : {"", "\n\n \r\n"}) {
+    EXPECT_THAT(OpenError(Write("a.jsonl", bytes)),
+                IsStatus(absl::StatusCode::kInvalidArgument,
+                         "a.jsonl: empty: nothing to store (no records)"));
+  }
+}
+
+TEST_F(JsonlTest, StopsWithTheVisitorsError) {
+  const auto path = Write("a.jsonl", "{\"text\": \"1\"}\nbad\n{\"text\": \"2\"}\n");
+  int n_visits = 0;
+  const absl::Status status =
+      ReadDocuments(path, ReadLimits(), [&](const std::string&, auto document) -> absl::Status {
+        ++n_visits;
+        return document.ok() ? absl::OkStatus() : absl::CancelledError("enough");
+      });
+  EXPECT_THAT(status, IsStatus(absl::StatusCode::kCancelled, "enough"));
+  EXPECT_EQ(n_visits, 2);
+}
+
+TEST_F(JsonlTest, NoticesAFileThatShrinksWhileItIsRead) {
+  std::string bytes;
+  for (int i = 0; i < 100000; ++i) bytes += "{\"text\": \"some text\"}\n";
+  const auto path = Write("a.jsonl", bytes);
+  absl::Status last;
+  int n_visits = 0;
+  const absl::Status status =
+      ReadDocuments(path, ReadLimits(), [&](const std::string&, auto document) -> absl::Status {
+        if (++n_visits == 1) std::filesystem::resize_file(path, 1000);
+        last = document.status();
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(status.ok());
+  EXPECT_THAT(last, IsStatus(absl::StatusCode::kAborted, "changed while it was read"));
+}
+
+}  // namespace
+}  // namespace fovea::documents
