@@ -92,6 +92,9 @@ absl::Status CopyFile(const std::filesystem::path& from, const std::filesystem::
 
 // OK for a text index of this format, NotFound for an empty database, DataLoss for anything else.
 absl::Status CheckFormat(const SqliteDatabase& db, const std::filesystem::path& path) {
+  // One view for all queries: a writer may be making the tables just now.
+  RETURN_IF_ERROR(db.Execute("BEGIN"));
+  const absl::Cleanup end = [&db] { (void)db.Execute("ROLLBACK"); };
   ASSIGN_OR_RETURN(const int64_t application_id, db.QueryInt64("PRAGMA application_id"));
   ASSIGN_OR_RETURN(const int64_t version, db.QueryInt64("PRAGMA user_version"));
   ASSIGN_OR_RETURN(const int64_t n_objects, db.QueryInt64("SELECT count(*) FROM sqlite_schema"));
