@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "compute/memory_budget.h"
 
 namespace fovea::compute {
 
@@ -52,6 +53,11 @@ class Device {
   // The CPU's team; on other devices the team for host-side work.
   virtual ThreadPool& threads() = 0;
 
+  // What copies of weights in a faster form (compute/linear.h) may take, 4 GiB until it is set.
+  // Weights beyond it are converted again for each batch. Shared with the weights, which may
+  // outlive the device.
+  const std::shared_ptr<MemoryBudget>& packed_weights() const { return packed_weights_; }
+
   // ResourceExhausted when there is no memory. The Device must outlive its Buffers.
   absl::StatusOr<Buffer> Allocate(size_t size_bytes);
   // Makes `buffer` at least size_bytes large; the content is lost when it grows.
@@ -65,6 +71,9 @@ class Device {
   friend class Buffer;
   virtual absl::StatusOr<void*> AllocateRaw(size_t size_bytes) = 0;
   virtual void FreeRaw(void* data) = 0;
+
+ private:
+  std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);
 };
 
 }  // namespace fovea::compute

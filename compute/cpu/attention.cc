@@ -1,0 +1,411 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "compute/cpu/grain.h"
+#include "compute/cpu/ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compute/cpu/attention.cc"
+// foreach_target.h has to come first: it compiles this file once for each instruction set.
+#include "hwy/foreach_target.h"
+// clang-format off
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+// clang-format on
+
+// A tile is a block of queries, all query heads of one kv head: row r = query · group + head of
+// the group. It goes through its keys block by block, keeping per row the running maximum of the
+// scores, the sum of exponentials and the unnormalised output:
+//   scoresᵀ [keys, rows] = K·Qᵀ       keys are broadcast as they lie, Q is transposed once a tile
+//   weightsᵀ = e^(scores − maximum)   down the columns: no sums across a vector
+//   output [rows, head_dim] = output · e^(old maximum − maximum) + weights·V
+// Both products are one kernel. Tiles depend on the shapes alone, so results do not depend on
+// the number of threads.
+
+#ifndef FOVEA_COMPUTE_CPU_ATTENTION_TILE
+#define FOVEA_COMPUTE_CPU_ATTENTION_TILE
+namespace fovea::compute::cpu {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// Keys of a block: scores [96, rows] and values [96, head_dim] stay in a 1 MiB L2, and 96 is a
+// multiple of the rows of the product's kernel.
+constexpr int64_t kKeysPerBlock = 96;
+// Widest vector in floats: rows of scores and outputs are padded to it.
+constexpr int64_t kMaxLanes = 16;
+// Floats between rows of scores beyond the rows themselves: a power of two as stride would put
+// the rows into the same few sets of a cache.
+constexpr int64_t kScoresPad = kMaxLanes;
+
+constexpr int64_t RoundUp(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// What one thread computes at a time, and where.
+struct AttentionTile {
+  const AttentionArgs* args = nullptr;
+  int64_t kv_head = 0;
+  int64_t first_query = 0;
+  int64_t n_queries = 0;
+  int64_t first_key = 0;  // keys [first_key, last_key), fewer where causal
+  int64_t last_key = 0;
+  // Output rows of query q and head h lie at ((q · n_heads + h) · head_dim).
+  float* output = nullptr;
+  float* lse = nullptr;  // null: not wanted
+  float* scratch = nullptr;
+};
+
+struct TileScratch {
+  int64_t rows;      // padded
+  int64_t head_dim;  // padded
+  // Offsets in floats.
+  int64_t queries, scores, values, output, maximum, sum, correction, last_visible, total;
+
+  TileScratch(int64_t n_queries, int64_t group, int64_t unpadded_head_dim) {
+    rows = RoundUp(n_queries * group, kMaxLanes);
+    head_dim = RoundUp(unpadded_head_dim, kMaxLanes);
+    queries = 0;
+    scores = queries + unpadded_head_dim * rows;
+    values = scores + kKeysPerBlock * (rows + kScoresPad);
+    output = values + kKeysPerBlock * head_dim;
+    maximum = output + rows * head_dim;
+    sum = maximum + rows;
+    correction = sum + rows;
+    last_visible = correction + rows;
+    total = last_visible + rows;
+  }
+};
+
+}  // namespace fovea::compute::cpu
+#endif  // FOVEA_COMPUTE_CPU_ATTENTION_TILE
+
+HWY_BEFORE_NAMESPACE();
+namespace fovea::compute::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, kMaxLanes>;
+using V = hn::Vec<D>;
+constexpr int64_t kLanes = hn::MaxLanes(D());
+
+// 6 × 4 sums want 24 of 32 registers, 6 × 2 want 12 of 16.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+constexpr int kKernelVectors = 4;
+#else
+constexpr int kKernelVectors = 2;
+#endif
+constexpr int kKernelRows = 6;
+
+// c[kRows, kVectors·kLanes] = c · row_scale + a·b, or = a·b where row_scale is null.
+// a(i, k) = a[i · a_row_stride + k · a_k_stride].
+template <int kRows, int kVectors>
+HWY_INLINE void Kernel(const float* HWY_RESTRICT a, int64_t a_row_stride, int64_t a_k_stride,
+                       const float* HWY_RESTRICT b, int64_t b_stride, int64_t n_k,
+                       const float* HWY_RESTRICT row_scale, float* HWY_RESTRICT c,
+                       int64_t c_stride) {
+  const D d;
+  V sum[kRows][kVectors];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::Zero(d);
+  }
+  for (int64_t k = 0; k < n_k; ++k) {
+    V bk[kVectors];
+    for (int v = 0; v < kVectors; ++v) bk[v] = hn::Load(d, b + k * b_stride + v * kLanes);
+    for (int i = 0; i < kRows; ++i) {
+      const V aik = hn::Set(d, a[i * a_row_stride + k * a_k_stride]);
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(aik, bk[v], sum[i][v]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    float* row = c + i * c_stride;
+    for (int v = 0; v < kVectors; ++v) {
+      V value = sum[i][v];
+      if (row_scale != nullptr) {
+        value = hn::MulAdd(hn::Load(d, row + v * kLanes), hn::Set(d, row_scale[i]), value);
+      }
+      hn::Store(value, d, row + v * kLanes);
+    }
+  }
+}
+
+struct ProductArgs {
+  const float* a;
+  int64_t a_row_stride;
+  int64_t a_k_stride;
+  const float* b;  // [n_k, n_columns], aligned rows
+  int64_t b_stride;
+  int64_t n_k;
+  const float* row_scale;  // [n_rows] or null
+  float* c;                // [n_rows, n_columns], aligned rows
+  int64_t c_stride;
+};
+
+template <int kVectors>
+HWY_NOINLINE void ProductColumns(const ProductArgs& p, int64_t n_rows, int64_t column) {
+  const auto run = [&]<int kRows>(int64_t row) HWY_ATTR {
+    Kernel<kRows, kVectors>(p.a + row * p.a_row_stride, p.a_row_stride, p.a_k_stride, p.b + column,
+                            p.b_stride, p.n_k, p.row_scale != nullptr ? p.row_scale + row : nullptr,
+                            p.c + row * p.c_stride + column, p.c_stride);
+  };
+  int64_t row = 0;
+  for (; row + kKernelRows <= n_rows; row += kKernelRows) run.template operator()<kKernelRows>(row);
+  switch (n_rows - row) {
+    case 1:
+      return run.template operator()<1>(row);
+    case 2:
+      return run.template operator()<2>(row);
+    case 3:
+      return run.template operator()<3>(row);
+    case 4:
+      return run.template operator()<4>(row);
+    case 5:
+      return run.template operator()<5>(row);
+    default:
+      return;
+  }
+}
+
+// n_columns is a multiple of kLanes.
+HWY_INLINE void Product(const ProductArgs& p, int64_t n_rows, int64_t n_columns) {
+  int64_t column = 0;
+  for (; column + kKernelVectors * kLanes <= n_columns; column += kKernelVectors * kLanes) {
+    ProductColumns<kKernelVectors>(p, n_rows, column);
+  }
+  for (; column < n_columns; column += kLanes) ProductColumns<1>(p, n_rows, column);
+}
+
+void ComputeTileImpl(const AttentionTile& tile) {
+  const D d;
+  const AttentionArgs& args = *tile.args;
+  const int64_t group = args.n_heads / args.n_kv_heads;
+  const int64_t head_dim = args.head_dim;
+  const int64_t kv_stride = args.n_kv_heads * head_dim;
+  const int64_t n_rows = tile.n_queries * group;
+  const TileScratch layout(tile.n_queries, group, head_dim);
+  float* const queries = tile.scratch + layout.queries;  // [head_dim, rows]
+  float* const scores = tile.scratch + layout.scores;    // [keys, rows], then e^…
+  float* const values = tile.scratch + layout.values;    // [keys, padded head_dim]
+  float* const output = tile.scratch + layout.output;    // [rows, padded head_dim]
+  float* const maximum = tile.scratch + layout.maximum;
+  float* const sum = tile.scratch + layout.sum;
+  float* const correction = tile.scratch + layout.correction;
+  // Relative to the last key of the first query, so that floats hold it exactly.
+  float* const last_visible = tile.scratch + layout.last_visible;
+  const int64_t scores_stride = layout.rows + kScoresPad;
+
+  // The last key that a query sees.
+  const auto visible = [&](int64_t query) {
+    return args.causal ? std::min(tile.last_key - 1, args.n_keys - args.n_queries + query)
+                       : tile.last_key - 1;
+  };
+  const int64_t last_of_first = visible(tile.first_query);
+  const int64_t last_of_all = visible(tile.first_query + tile.n_queries - 1);
+
+  for (int64_t q = 0; q < tile.n_queries; ++q) {
+    for (int64_t g = 0; g < group; ++g) {
+      const float* query =
+          args.queries +
+          ((tile.first_query + q) * args.n_heads + tile.kv_head * group + g) * head_dim;
+      const int64_t row = q * group + g;
+      for (int64_t i = 0; i < head_dim; ++i) queries[i * layout.rows + row] = query[i] * args.scale;
+      last_visible[row] = static_cast<float>(visible(tile.first_query + q) - last_of_first);
+    }
+  }
+  for (int64_t i = 0; i < head_dim; ++i) {
+    std::fill(queries + i * layout.rows + n_rows, queries + (i + 1) * layout.rows, 0.0f);
+  }
+  std::fill(last_visible + n_rows, last_visible + layout.rows,
+            static_cast<float>(last_of_all - last_of_first));
+  std::fill(maximum, maximum + layout.rows, kMinusInfinity);
+  std::fill(sum, sum + layout.rows, 0.0f);
+  std::fill(output, output + layout.rows * layout.head_dim, 0.0f);
+
+  for (int64_t first = tile.first_key; first <= last_of_all; first += kKeysPerBlock) {
+    const int64_t n_keys = std::min(kKeysPerBlock, last_of_all + 1 - first);
+    const float* block_keys = args.keys + first * kv_stride + tile.kv_head * head_dim;
+    const float* block_values = args.values + first * kv_stride + tile.kv_head * head_dim;
+    Product({.a = block_keys,
+             .a_row_stride = kv_stride,
+             .a_k_stride = 1,
+             .b = queries,
+             .b_stride = layout.rows,
+             .n_k = head_dim,
+             .row_scale = nullptr,
+             .c = scores,
+             .c_stride = scores_stride},
+            n_keys, layout.rows);
+    if (first + n_keys - 1 > last_of_first) {
+      for (int64_t key = std::max<int64_t>(0, last_of_first + 1 - first); key < n_keys; ++key) {
+        const V position = hn::Set(d, static_cast<float>(first + key - last_of_first));
+        float* row_scores = scores + key * scores_stride;
+        for (int64_t r = 0; r < layout.rows; r += kLanes) {
+          const V score = hn::Load(d, row_scores + r);
+          const auto is_visible = hn::Le(position, hn::Load(d, last_visible + r));
+          hn::Store(hn::IfThenElse(is_visible, score, hn::Set(d, kMinusInfinity)), d,
+                    row_scores + r);
+        }
+      }
+    }
+    for (int64_t r = 0; r < layout.rows; r += kLanes) {
+      const V old_maximum = hn::Load(d, maximum + r);
+      V new_maximum = old_maximum;
+      for (int64_t key = 0; key < n_keys; ++key) {
+        new_maximum = hn::Max(new_maximum, hn::Load(d, scores + key * scores_stride + r));
+      }
+      // A row that has seen no key yet: −inf − (−inf) would be NaN.
+      const V finite = hn::Max(new_maximum, hn::Set(d, std::numeric_limits<float>::lowest()));
+      const V factor = hn::Exp(d, hn::Sub(old_maximum, finite));
+      V total = hn::Mul(hn::Load(d, sum + r), factor);
+      for (int64_t key = 0; key < n_keys; ++key) {
+        float* cell = scores + key * scores_stride + r;
+        const V weight = hn::Exp(d, hn::Sub(hn::Load(d, cell), finite));
+        total = hn::Add(total, weight);
+        hn::Store(weight, d, cell);
+      }
+      hn::Store(new_maximum, d, maximum + r);
+      hn::Store(factor, d, correction + r);
+      hn::Store(total, d, sum + r);
+    }
+    for (int64_t key = 0; key < n_keys; ++key) {
+      float* row = values + key * layout.head_dim;
+      std::copy(block_values + key * kv_stride, block_values + key * kv_stride + head_dim, row);
+      std::fill(row + head_dim, row + layout.head_dim, 0.0f);
+    }
+    Product({.a = scores,
+             .a_row_stride = 1,
+             .a_k_stride = scores_stride,
+             .b = values,
+             .b_stride = layout.head_dim,
+             .n_k = n_keys,
+             .row_scale = correction,
+             .c = output,
+             .c_stride = layout.head_dim},
+            n_rows, layout.head_dim);
+  }
+
+  for (int64_t q = 0; q < tile.n_queries; ++q) {
+    for (int64_t g = 0; g < group; ++g) {
+      const int64_t row = q * group + g;
+      const int64_t out_row = (tile.first_query + q) * args.n_heads + tile.kv_head * group + g;
+      const float inverse = sum[row] > 0.0f ? 1.0f / sum[row] : 0.0f;
+      const float* from = output + row * layout.head_dim;
+      float* to = tile.output + out_row * head_dim;
+      for (int64_t i = 0; i < head_dim; ++i) to[i] = from[i] * inverse;
+      if (tile.lse != nullptr) {
+        tile.lse[out_row] = sum[row] > 0.0f ? maximum[row] + std::log(sum[row]) : kMinusInfinity;
+      }
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::compute::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fovea::compute::cpu {
+
+HWY_EXPORT(ComputeTileImpl);
+
+namespace {
+
+// Rows of a tile (queries × group): enough that transposing queries and copying values are small
+// beside the products, few enough that scores and output stay in the L2 cache.
+constexpr int64_t kRowsPerTile = 192;
+
+// With few queries (decoding) a tile a kv head would leave threads idle: the keys are split, too,
+// and the partials merged in order.
+constexpr int64_t kFewQueries = 16;
+constexpr int64_t kKeysPerSplit = 4 * kKeysPerBlock;
+
+}  // namespace
+
+absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
+  const int64_t group = args.n_heads / args.n_kv_heads;
+  const int64_t queries_per_tile =
+      std::min(args.n_queries, std::max<int64_t>(1, kRowsPerTile / group));
+  const int64_t n_tiles = (args.n_queries + queries_per_tile - 1) / queries_per_tile;
+  const int64_t n_splits =
+      args.n_queries <= kFewQueries
+          ? std::max<int64_t>(1, (args.n_keys + kKeysPerSplit - 1) / kKeysPerSplit)
+          : 1;
+  const int64_t keys_per_split = n_splits > 1 ? kKeysPerSplit : args.n_keys;
+  const int64_t n_out_rows = args.n_queries * args.n_heads;
+  const TileScratch layout(queries_per_tile, group, args.head_dim);
+  RETURN_IF_ERROR(device.ReserveThreadScratch(static_cast<size_t>(layout.total) * sizeof(float)));
+  // Partials of the splits after the first: output [n_out_rows, head_dim], lse [n_out_rows].
+  const int64_t partial_floats = n_out_rows * (args.head_dim + 1);
+  float* partials = nullptr;
+  float* lse = args.lse;
+  if (n_splits > 1) {
+    const int64_t n_floats = partial_floats * (n_splits - 1) + n_out_rows;
+    ASSIGN_OR_RETURN(std::byte* const scratch,
+                     device.SharedScratch(static_cast<size_t>(n_floats) * sizeof(float)));
+    partials = reinterpret_cast<float*>(scratch);
+    if (lse == nullptr) lse = partials + partial_floats * (n_splits - 1);
+  }
+  const int64_t n_items = n_splits * n_tiles * args.n_kv_heads;
+  device.threads().ParallelFor(n_items, 1, [&](int64_t item, int64_t, int thread) {
+    // The last queries of a causal window see the most keys: they go first.
+    const int64_t tile = n_tiles - 1 - item / args.n_kv_heads % n_tiles;
+    const int64_t split = item / args.n_kv_heads / n_tiles;
+    const int64_t first_query = tile * queries_per_tile;
+    float* const partial = split > 0 ? partials + (split - 1) * partial_floats : nullptr;
+    HWY_DYNAMIC_DISPATCH(ComputeTileImpl)
+    ({.args = &args,
+      .kv_head = item % args.n_kv_heads,
+      .first_query = first_query,
+      .n_queries = std::min(queries_per_tile, args.n_queries - first_query),
+      .first_key = split * keys_per_split,
+      .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
+      .output = partial != nullptr ? partial : args.output,
+      .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
+      .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))});
+  });
+  for (int64_t split = 1; split < n_splits; ++split) {
+    const float* partial = partials + (split - 1) * partial_floats;
+    RETURN_IF_ERROR(MergePartials(device, {.output = args.output,
+                                           .lse = lse,
+                                           .other_output = partial,
+                                           .other_lse = partial + n_out_rows * args.head_dim,
+                                           .n_rows = n_out_rows,
+                                           .head_dim = args.head_dim}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args) {
+  device.threads().ParallelFor(args.n_rows, ElementwiseGrain(args.head_dim),
+                               [&](int64_t begin, int64_t end, int) {
+                                 for (int64_t row = begin; row < end; ++row) {
+                                   float* output = args.output + row * args.head_dim;
+                                   const float* other = args.other_output + row * args.head_dim;
+                                   const float lse = args.lse[row];
+                                   const float other_lse = args.other_lse[row];
+                                   const float maximum = std::max(lse, other_lse);
+                                   if (maximum == kMinusInfinity) {
+                                     std::fill(output, output + args.head_dim, 0.0f);
+                                     continue;
+                                   }
+                                   const float weight = std::exp(lse - maximum);
+                                   const float other_weight = std::exp(other_lse - maximum);
+                                   const float total = weight + other_weight;
+                                   const float factor = weight / total;
+                                   const float other_factor = other_weight / total;
+                                   // An empty partial weighs nothing, whatever its output holds.
+                                   if (factor == 0.0f) {
+                                     std::copy(other, other + args.head_dim, output);
+                                   } else if (other_factor != 0.0f) {
+                                     for (int64_t i = 0; i < args.head_dim; ++i) {
+                                       output[i] = output[i] * factor + other[i] * other_factor;
+                                     }
+                                   }
+                                   args.lse[row] = maximum + std::log(total);
+                                 }
+                               });
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::compute::cpu
+#endif  // HWY_ONCE

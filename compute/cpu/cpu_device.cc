@@ -1,0 +1,47 @@
+#include "compute/cpu/cpu_device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+namespace fovea::compute::cpu {
+namespace {
+
+// A cache line, and the widest vector: no vector access of a row that starts a buffer is split.
+constexpr size_t kAlignment = 64;
+
+}  // namespace
+
+absl::StatusOr<void*> CpuDevice::AllocateRaw(size_t size_bytes) {
+  if (size_bytes <= std::numeric_limits<size_t>::max() - kAlignment) {
+    const size_t rounded = (size_bytes / kAlignment + 1) * kAlignment;
+    if (void* data = std::aligned_alloc(kAlignment, rounded); data != nullptr) return data;
+  }
+  return absl::ResourceExhaustedError(
+      StrCat("cpu: cannot allocate ", size_bytes,
+             " bytes; close other programs, or use a smaller model or window"));
+}
+
+void CpuDevice::FreeRaw(void* data) { std::free(data); }
+
+absl::Status CpuDevice::CopyFromHost(const void* host, size_t size_bytes, void* device) {
+  if (size_bytes > 0) std::memcpy(device, host, size_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::CopyToHost(const void* device, size_t size_bytes, void* host) {
+  if (size_bytes > 0) std::memcpy(host, device, size_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::ReserveThreadScratch(size_t size_bytes) {
+  for (Buffer& buffer : thread_scratch_) RETURN_IF_ERROR(Reserve(size_bytes, &buffer));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::byte*> CpuDevice::SharedScratch(size_t size_bytes) {
+  RETURN_IF_ERROR(Reserve(size_bytes, &shared_scratch_));
+  return shared_scratch_.data<std::byte>();
+}
+
+}  // namespace fovea::compute::cpu

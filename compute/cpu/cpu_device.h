@@ -1,0 +1,49 @@
+// The CPU as a device: a team of threads and the workspaces that its ops share.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "compute/cpu/gemm.h"
+#include "compute/cpu/rope_table.h"
+#include "compute/device.h"
+
+namespace fovea::compute::cpu {
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(int n_threads) : threads_(n_threads), thread_scratch_(n_threads) {}
+
+  DeviceKind kind() const override { return DeviceKind::kCpu; }
+  ThreadPool& threads() override { return threads_; }
+  absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) override;
+  absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) override;
+
+  // Workspaces: valid until the next op reserves one. Reserve outside of a parallel loop, use
+  // thread_scratch(thread) inside.
+  absl::Status ReserveThreadScratch(size_t size_bytes);
+  std::byte* thread_scratch(int thread) const {
+    return thread_scratch_[static_cast<size_t>(thread)].data<std::byte>();
+  }
+  absl::StatusOr<std::byte*> SharedScratch(size_t size_bytes);
+
+  GemmPlans& gemm_plans() { return gemm_plans_; }
+  RopeTable& rope_table() { return rope_table_; }
+
+ protected:
+  absl::StatusOr<void*> AllocateRaw(size_t size_bytes) override;
+  void FreeRaw(void* data) override;
+
+ private:
+  ThreadPool threads_;
+  std::vector<Buffer> thread_scratch_;  // [n_threads]
+  Buffer shared_scratch_;
+  GemmPlans gemm_plans_;
+  RopeTable rope_table_;
+};
+
+// The CPU implementations' view of a device whose kind() is kCpu.
+inline CpuDevice& AsCpu(Device& device) { return static_cast<CpuDevice&>(device); }
+
+}  // namespace fovea::compute::cpu

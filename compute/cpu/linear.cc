@@ -1,0 +1,286 @@
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <utility>
+
+#include "compute/cpu/aligned_array.h"
+#include "compute/cpu/matvec.h"
+#include "compute/cpu/ops.h"
+
+namespace fovea::compute::cpu {
+namespace {
+
+// Up to this many rows the stored weights are read directly: reading a packed float copy, up to
+// eight times as large, would take longer than unpacking 4-bit weights in registers.
+constexpr int64_t kMaxDirectTokens = 8;
+
+// Weights are packed and multiplied by panels of this many output features; the last is smaller.
+constexpr int64_t kPanelFeatures = 576;
+
+// Rows of x that one call of oneDNN multiplies. Fixed, so that the arithmetic of a row does not
+// depend on the number of threads.
+constexpr int64_t kChunkRows = 64;
+
+// Stored bytes of weights that a thread multiplies at a time in a single-token step: some
+// microseconds of work.
+constexpr int64_t kDirectBytesPerRange = 32 << 10;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The first error of a parallel loop.
+class LoopStatus {
+ public:
+  bool ok() const { return ok_.load(std::memory_order_relaxed); }
+  void Update(const absl::Status& status) {
+    if (status.ok()) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (status_.ok()) status_ = status;
+    ok_.store(false, std::memory_order_relaxed);
+  }
+  // After the loop.
+  const absl::Status& status() const { return status_; }
+
+ private:
+  std::atomic<bool> ok_{true};
+  std::mutex mutex_;
+  absl::Status status_;
+};
+
+class CpuLinear final : public Linear {
+ public:
+  CpuLinear(CpuDevice& device, const LinearWeights& weights, size_t row_bytes)
+      : Linear(weights.in_features, weights.out_features),
+        weights_(weights),
+        row_bytes_(row_bytes),
+        budget_(device.packed_weights()) {}
+
+  ~CpuLinear() override {
+    if (packed_ != nullptr) budget_->Release(reserved_bytes_);
+  }
+
+  absl::Status Forward(Device& device, const float* x, int64_t n_tokens, bool add_to_out,
+                       float* out) const override {
+    FOVEA_CHECK(n_tokens >= 0);
+    if (n_tokens == 0) return absl::OkStatus();
+    const absl::Status status = n_tokens <= kMaxDirectTokens
+                                    ? ForwardDirect(AsCpu(device), x, n_tokens, add_to_out, out)
+                                    : ForwardBatch(AsCpu(device), x, n_tokens, add_to_out, out);
+    return Annotate(status, weights_.name);
+  }
+
+ private:
+  absl::Status ForwardDirect(CpuDevice& device, const float* x, int64_t n_tokens, bool add_to_out,
+                             float* out) const {
+    MatVecArgs args{.dtype = weights_.dtype,
+                    .weight = weights_.weight,
+                    .row_bytes = row_bytes_,
+                    .in_features = in_features_,
+                    .x = x,
+                    .n_tokens = n_tokens,
+                    .bias = weights_.bias,
+                    .add_to_out = add_to_out,
+                    .out = out,
+                    .out_features = out_features_};
+    const bool has_lora = weights_.lora_a != nullptr;
+    const int64_t sums_stride =
+        NeedsBlockSums(weights_.dtype)
+            ? CeilDiv(in_features_ / 32, kBlockSumsPadding) * kBlockSumsPadding
+            : 0;
+    const int64_t rank = has_lora ? weights_.lora_rank : 0;
+    ASSIGN_OR_RETURN(
+        std::byte* const scratch,
+        device.SharedScratch(static_cast<size_t>(n_tokens * (sums_stride + rank)) * sizeof(float)));
+    auto* const sums = reinterpret_cast<float*>(scratch);
+    float* const lora_u = sums + n_tokens * sums_stride;
+    if (sums_stride > 0) {
+      BlockSums(x, n_tokens, in_features_, sums_stride, sums);
+      args.block_sums = sums;
+      args.block_sums_stride = sums_stride;
+    }
+    if (has_lora) {
+      const MatVecArgs down{.dtype = DType::kF32,
+                            .weight = reinterpret_cast<const std::byte*>(weights_.lora_a),
+                            .row_bytes = static_cast<size_t>(in_features_) * sizeof(float),
+                            .in_features = in_features_,
+                            .x = x,
+                            .n_tokens = n_tokens,
+                            .out = lora_u,
+                            .out_features = rank};
+      MatVecRows(down, 0, rank);
+      for (int64_t i = 0; i < n_tokens * rank; ++i) lora_u[i] *= weights_.lora_scale;
+      args.lora_b = weights_.lora_b;
+      args.lora_u = lora_u;
+      args.lora_rank = rank;
+    }
+    const int64_t grain =
+        std::max<int64_t>(1, kDirectBytesPerRange / static_cast<int64_t>(row_bytes_));
+    device.threads().ParallelFor(out_features_, grain, [&](int64_t begin, int64_t end, int) {
+      MatVecRows(args, begin, end);
+    });
+    return absl::OkStatus();
+  }
+
+  int64_t n_panels() const { return CeilDiv(out_features_, kPanelFeatures); }
+  int64_t PanelFeatures(int64_t panel) const {
+    return std::min(kPanelFeatures, out_features_ - panel * kPanelFeatures);
+  }
+
+  // Bytes of a packed panel of kPanelFeatures, and of the last one; both multiples of 64.
+  struct PackedSizes {
+    size_t panel = 0;
+    size_t last = 0;
+  };
+  absl::StatusOr<PackedSizes> FindPackedSizes(CpuDevice& device) const {
+    const auto size = [&](int64_t panel) -> absl::StatusOr<size_t> {
+      ASSIGN_OR_RETURN(const size_t bytes,
+                       device.gemm_plans().PackedBytes(PanelFeatures(panel), in_features_));
+      return (bytes + 63) / 64 * 64;
+    };
+    PackedSizes sizes;
+    ASSIGN_OR_RETURN(sizes.panel, size(0));
+    ASSIGN_OR_RETURN(sizes.last, size(n_panels() - 1));
+    return sizes;
+  }
+
+  size_t unpacked_panel_bytes() const {
+    const auto floats = static_cast<size_t>(std::min(kPanelFeatures, out_features_)) *
+                        static_cast<size_t>(in_features_);
+    return (floats * sizeof(float) + 63) / 64 * 64;
+  }
+
+  // W + scale·B·A of a panel → packed; `scratch` holds unpacked_panel_bytes().
+  absl::Status PackPanel(const GemmPlans& plans, int64_t panel, std::byte* scratch,
+                         std::byte* packed) const {
+    auto* const floats = reinterpret_cast<float*>(scratch);
+    const int64_t n = PanelFeatures(panel);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t feature = panel * kPanelFeatures + i;
+      float* row = floats + i * in_features_;
+      DequantizeRow(weights_.dtype, weights_.weight + static_cast<size_t>(feature) * row_bytes_,
+                    in_features_, row);
+      if (weights_.lora_a == nullptr) continue;
+      for (int64_t r = 0; r < weights_.lora_rank; ++r) {
+        const float factor =
+            weights_.lora_scale * weights_.lora_b[feature * weights_.lora_rank + r];
+        const float* a = weights_.lora_a + r * in_features_;
+        for (int64_t j = 0; j < in_features_; ++j) row[j] += factor * a[j];
+      }
+    }
+    return plans.Pack(n, in_features_, floats, packed);
+  }
+
+  // The packed copy, or null when the budget has no room for it. Made by the first caller, on
+  // its device; others wait.
+  absl::StatusOr<const std::byte*> FindOrMakePacked(CpuDevice& device,
+                                                    const PackedSizes& sizes) const {
+    if (is_decided_.load(std::memory_order_acquire)) return packed_.get();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (is_decided_.load(std::memory_order_relaxed)) return packed_.get();
+    const size_t size_bytes = sizes.panel * static_cast<size_t>(n_panels() - 1) + sizes.last;
+    if (budget_->TryReserve(size_bytes)) {
+      AlignedBytes packed = AllocateAligned(size_bytes);
+      absl::Status status = packed != nullptr
+                                ? device.ReserveThreadScratch(unpacked_panel_bytes())
+                                : absl::ResourceExhaustedError(StrCat(
+                                      "cannot allocate ", size_bytes, " bytes for packed weights"));
+      if (status.ok()) {
+        LoopStatus loop;
+        device.threads().ParallelFor(n_panels(), 1, [&](int64_t panel, int64_t, int thread) {
+          loop.Update(PackPanel(device.gemm_plans(), panel, device.thread_scratch(thread),
+                                packed.get() + static_cast<size_t>(panel) * sizes.panel));
+        });
+        status = loop.status();
+      }
+      if (!status.ok()) {
+        budget_->Release(size_bytes);
+        return status;
+      }
+      packed_ = std::move(packed);
+      reserved_bytes_ = size_bytes;
+    }
+    is_decided_.store(true, std::memory_order_release);
+    return packed_.get();
+  }
+
+  absl::Status ForwardBatch(CpuDevice& device, const float* x, int64_t n_tokens, bool add_to_out,
+                            float* out) const {
+    ASSIGN_OR_RETURN(const PackedSizes sizes, FindPackedSizes(device));
+    ASSIGN_OR_RETURN(const std::byte* const packed, FindOrMakePacked(device, sizes));
+
+    // Up to four shapes: whole or last chunk of rows × whole or last panel.
+    const int64_t n_chunks = CeilDiv(n_tokens, kChunkRows);
+    const auto chunk_rows = [&](int64_t chunk) {
+      return std::min(kChunkRows, n_tokens - chunk * kChunkRows);
+    };
+    std::shared_ptr<const GemmPlan> plans[2][2];
+    size_t plan_scratch_bytes = 0;
+    for (const bool last_chunk : {false, true}) {
+      for (const bool last_panel : {false, true}) {
+        auto& plan = plans[last_chunk][last_panel];
+        ASSIGN_OR_RETURN(
+            plan, device.gemm_plans().Find({.rows = chunk_rows(last_chunk ? n_chunks - 1 : 0),
+                                            .n = PanelFeatures(last_panel ? n_panels() - 1 : 0),
+                                            .k = in_features_,
+                                            .out_stride = out_features_,
+                                            .has_bias = weights_.bias != nullptr,
+                                            .add_to_out = add_to_out}));
+        plan_scratch_bytes = std::max(plan_scratch_bytes, plan->scratch_bytes());
+      }
+    }
+    const auto run = [&](int64_t chunk, int64_t panel, const std::byte* packed_panel,
+                         std::byte* scratch) {
+      const GemmPlan& plan = *plans[chunk == n_chunks - 1][panel == n_panels() - 1];
+      const int64_t row = chunk * kChunkRows;
+      const int64_t feature = panel * kPanelFeatures;
+      return plan.Run(x + row * in_features_, packed_panel,
+                      weights_.bias != nullptr ? weights_.bias + feature : nullptr, scratch,
+                      out + row * out_features_ + feature);
+    };
+
+    LoopStatus loop;
+    if (packed != nullptr) {
+      RETURN_IF_ERROR(device.ReserveThreadScratch(plan_scratch_bytes));
+      // Panels outside, chunks inside: a thread keeps a panel in its cache over several chunks.
+      device.threads().ParallelFor(
+          n_panels() * n_chunks, 1, [&](int64_t item, int64_t, int thread) {
+            const int64_t panel = item / n_chunks;
+            loop.Update(run(item % n_chunks, panel,
+                            packed + static_cast<size_t>(panel) * sizes.panel,
+                            device.thread_scratch(thread)));
+          });
+      return loop.status();
+    }
+    // Without a copy each thread packs a panel for itself and multiplies all rows by it.
+    const size_t packed_offset =
+        std::max(unpacked_panel_bytes(), plan_scratch_bytes + 63) / 64 * 64;
+    RETURN_IF_ERROR(device.ReserveThreadScratch(packed_offset + std::max(sizes.panel, sizes.last)));
+    device.threads().ParallelFor(n_panels(), 1, [&](int64_t panel, int64_t, int thread) {
+      std::byte* const scratch = device.thread_scratch(thread);
+      std::byte* const packed_panel = scratch + packed_offset;
+      loop.Update(PackPanel(device.gemm_plans(), panel, scratch, packed_panel));
+      for (int64_t chunk = 0; chunk < n_chunks && loop.ok(); ++chunk) {
+        loop.Update(run(chunk, panel, packed_panel, scratch));
+      }
+    });
+    return loop.status();
+  }
+
+  const LinearWeights weights_;
+  const size_t row_bytes_;
+  const std::shared_ptr<MemoryBudget> budget_;
+
+  mutable std::mutex mutex_;
+  mutable std::atomic<bool> is_decided_{false};  // packed_ does not change any more
+  mutable AlignedBytes packed_;
+  mutable size_t reserved_bytes_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
+                                                     const LinearWeights& weights) {
+  ASSIGN_OR_RETURN(const size_t row_bytes, RowBytes(weights.dtype, weights.in_features));
+  return std::make_unique<CpuLinear>(device, weights, row_bytes);
+}
+
+}  // namespace fovea::compute::cpu

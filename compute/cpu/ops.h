@@ -1,0 +1,23 @@
+// The CPU implementations of the ops that compute/*.h declare. Arguments were checked by the
+// caller; the device is a CpuDevice.
+#pragma once
+
+#include "compute/attention.h"
+#include "compute/cpu/cpu_device.h"
+#include "compute/embedding.h"
+#include "compute/linear.h"
+#include "compute/rms_norm.h"
+#include "compute/rope.h"
+
+namespace fovea::compute::cpu {
+
+absl::Status RmsNorm(CpuDevice& device, const RmsNormArgs& args);
+absl::Status SiluMul(CpuDevice& device, const float* gate, const float* up, float* out, int64_t n);
+absl::Status Rope(CpuDevice& device, const RopeArgs& args);
+absl::Status Embedding(CpuDevice& device, const EmbeddingArgs& args);
+absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
+absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
+absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
+                                                     const LinearWeights& weights);
+
+}  // namespace fovea::compute::cpu

@@ -1,0 +1,54 @@
+#include "compute/rope.h"
+
+#include <cmath>
+
+#include "compute/cpu/ops.h"
+#include "compute/unavailable.h"
+
+namespace fovea::compute {
+namespace {
+
+constexpr float kPi = 3.14159265358979323846f;
+
+// Llama 3.1's rule: wavelengths beyond what the model was first trained on are stretched by the
+// factor, short ones are kept, and those between are blended.
+float Llama3Frequency(float frequency, const RopeScaling& scaling) {
+  const float original = static_cast<float>(scaling.original_max_position_embeddings);
+  const float wavelength = 2.0f * kPi / frequency;
+  if (wavelength < original / scaling.high_freq_factor) return frequency;
+  if (wavelength > original / scaling.low_freq_factor) return frequency / scaling.llama3_factor;
+  const float smooth = (original / wavelength - scaling.low_freq_factor) /
+                       (scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1.0f - smooth) * (frequency / scaling.llama3_factor) + smooth * frequency;
+}
+
+}  // namespace
+
+std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta,
+                                          const RopeScaling& scaling) {
+  FOVEA_CHECK(head_dim > 0 && head_dim % 2 == 0);
+  std::vector<float> frequencies(static_cast<size_t>(head_dim / 2));
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    float frequency = 1.0f / std::pow(theta, exponent);
+    if (scaling.llama3_factor != 1.0f) frequency = Llama3Frequency(frequency, scaling);
+    if (scaling.linear_factor != 1.0f) frequency /= scaling.linear_factor;
+    frequencies[i] = frequency;
+  }
+  return frequencies;
+}
+
+absl::Status Rope(Device& device, const RopeArgs& args) {
+  FOVEA_CHECK(args.n_tokens >= 0 && args.n_heads > 0 && args.head_dim > 0 &&
+              args.head_dim % 2 == 0);
+  if (args.n_tokens == 0) return absl::OkStatus();
+  switch (device.kind()) {
+    case DeviceKind::kCpu:
+      return cpu::Rope(cpu::AsCpu(device), args);
+    case DeviceKind::kCuda:
+      return Unavailable("Rope");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::compute

@@ -1,0 +1,241 @@
+#include "compute/attention.h"
+
+#include <tuple>
+
+#include "tests/compute/op_test.h"
+
+namespace fovea::compute {
+namespace {
+
+struct Shape {
+  int64_t n_queries;
+  int64_t n_keys;
+  int64_t n_heads;
+  int64_t n_kv_heads;
+  int64_t head_dim;
+  bool causal;
+};
+
+std::string ShapeName(const Shape& s) {
+  return StrCat(s.n_queries, "x", s.n_keys, " heads ", s.n_heads, "/", s.n_kv_heads, " dim ",
+                s.head_dim, s.causal ? " causal" : "");
+}
+
+struct Data {
+  std::vector<float> queries, keys, values;
+};
+
+Data MakeData(const Shape& s, uint32_t seed = 1) {
+  return {RandomFloats(static_cast<size_t>(s.n_queries * s.n_heads * s.head_dim), seed),
+          RandomFloats(static_cast<size_t>(s.n_keys * s.n_kv_heads * s.head_dim), seed + 1),
+          RandomFloats(static_cast<size_t>(s.n_keys * s.n_kv_heads * s.head_dim), seed + 2)};
+}
+
+struct Partial {
+  std::vector<float> output, lse;
+};
+
+Partial Compute(Device& device, const Shape& s, const Data& data) {
+  const Buffer queries = ToDevice(device, data.queries);
+  const Buffer keys = ToDevice(device, data.keys);
+  const Buffer values = ToDevice(device, data.values);
+  const auto n_rows = static_cast<size_t>(s.n_queries * s.n_heads);
+  const size_t n_out = n_rows * static_cast<size_t>(s.head_dim);
+  // Outputs hold nonsense before.
+  const Buffer output = ToDevice(device, std::vector<float>(n_out, NAN));
+  const Buffer lse = ToDevice(device, std::vector<float>(n_rows, NAN));
+  const absl::Status status =
+      Attention(device, {.queries = queries.data<float>(),
+                         .keys = keys.data<float>(),
+                         .values = values.data<float>(),
+                         .n_queries = s.n_queries,
+                         .n_keys = s.n_keys,
+                         .n_heads = s.n_heads,
+                         .n_kv_heads = s.n_kv_heads,
+                         .head_dim = s.head_dim,
+                         .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
+                         .causal = s.causal,
+                         .output = output.data<float>(),
+                         .lse = lse.data<float>()});
+  EXPECT_TRUE(status.ok()) << status;
+  return {ToHost(device, output, n_out), ToHost(device, lse, n_rows)};
+}
+
+// Softmax over all visible keys in double. A score errs by epsilon·sqrt(head_dim)·|score terms|;
+// an error e of the scores changes a weight by the factor 1 ± e, the output by at most 2e times
+// the largest value, and the lse by e.
+void ExpectSoftmax(const Shape& s, const Data& data, const Partial& partial) {
+  const int64_t group = s.n_heads / s.n_kv_heads;
+  const double scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+  const auto n_rows = static_cast<size_t>(s.n_queries * s.n_heads);
+  const auto dim = static_cast<size_t>(s.head_dim);
+  std::vector<double> output(n_rows * dim), output_tolerance(n_rows * dim);
+  for (int64_t q = 0; q < s.n_queries; ++q) {
+    const int64_t n_visible = s.causal ? s.n_keys - s.n_queries + q + 1 : s.n_keys;
+    for (int64_t h = 0; h < s.n_heads; ++h) {
+      const auto row = static_cast<size_t>(q * s.n_heads + h);
+      if (n_visible <= 0) {
+        EXPECT_EQ(partial.lse[row], -std::numeric_limits<float>::infinity());
+        for (size_t i = 0; i < dim; ++i) {
+          EXPECT_EQ(partial.output[row * dim + i], 0.0f);
+          output_tolerance[row * dim + i] = kEpsilon;
+        }
+        continue;
+      }
+      std::vector<double> scores(static_cast<size_t>(n_visible));
+      double magnitude = 1.0;
+      double maximum = -std::numeric_limits<double>::infinity();
+      for (size_t k = 0; k < scores.size(); ++k) {
+        const size_t key = (k * static_cast<size_t>(s.n_kv_heads) +
+                            static_cast<size_t>(h / group)) * dim;
+        double score = 0.0;
+        double terms = 0.0;
+        for (size_t i = 0; i < dim; ++i) {
+          const double term = scale * data.queries[row * dim + i] * data.keys[key + i];
+          score += term;
+          terms += std::abs(term);
+        }
+        scores[k] = score;
+        magnitude = std::max(magnitude, terms);
+        maximum = std::max(maximum, score);
+      }
+      double sum = 0.0;
+      for (const double score : scores) sum += std::exp(score - maximum);
+      double largest_value = 0.0;
+      for (size_t k = 0; k < scores.size(); ++k) {
+        const size_t value = (k * static_cast<size_t>(s.n_kv_heads) +
+                              static_cast<size_t>(h / group)) * dim;
+        const double weight = std::exp(scores[k] - maximum) / sum;
+        for (size_t i = 0; i < dim; ++i) {
+          output[row * dim + i] += weight * data.values[value + i];
+          largest_value = std::max<double>(largest_value, std::abs(data.values[value + i]));
+        }
+      }
+      const double score_error = kEpsilon * std::sqrt(static_cast<double>(dim)) * magnitude;
+      const double sum_error = kEpsilon * std::sqrt(static_cast<double>(n_visible));
+      EXPECT_NEAR(partial.lse[row], maximum + std::log(sum),
+                  score_error + sum_error + 2.0 * kEpsilon * std::abs(maximum + std::log(sum)) +
+                      2.0 * kEpsilon);
+      for (size_t i = 0; i < dim; ++i) {
+        output_tolerance[row * dim + i] =
+            largest_value * (2.0 * score_error + 2.0 * sum_error + 4.0 * kEpsilon);
+      }
+    }
+  }
+  ExpectClose(partial.output, output, output_tolerance, ShapeName(s));
+}
+
+class AttentionTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(AttentionTest, IsTheSoftmaxOverVisibleKeys) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  const std::vector<Shape> shapes = {
+      {1, 1, 1, 1, 64, true},      {1, 300, 9, 3, 64, true},    {1, 1000, 3, 1, 128, false},
+      {3, 500, 3, 3, 20, true},    {5, 5, 9, 3, 100, true},     {17, 17, 3, 1, 20, true},
+      {70, 70, 9, 3, 64, true},    {200, 328, 9, 3, 64, true},  {65, 97, 1, 1, 128, true},
+      {100, 193, 4, 2, 100, false}, {193, 193, 1, 1, 64, true}, {40, 96, 8, 1, 20, true},
+      {16, 1000, 2, 1, 64, true},  {13, 2, 3, 1, 64, false},
+  };
+  for (const Shape& s : shapes) {
+    SCOPED_TRACE(ShapeName(s));
+    const Data data = MakeData(s);
+    ExpectSoftmax(s, data, Compute(*device, s, data));
+  }
+}
+
+TEST_P(AttentionTest, QueriesWithoutKeysGetZeroAndMinusInfinity) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  // No keys at all; fewer keys than queries, so that the first queries come before all keys.
+  for (const Shape& s : {Shape{3, 0, 3, 1, 64, true}, Shape{40, 0, 3, 1, 64, false},
+                         Shape{5, 2, 3, 3, 20, true}, Shape{90, 30, 9, 3, 64, true}}) {
+    SCOPED_TRACE(ShapeName(s));
+    const Data data = MakeData(s);
+    ExpectSoftmax(s, data, Compute(*device, s, data));
+  }
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  const Shape s{20, 150, 3, 1, 64, false};
+  Data data = MakeData(s);
+  for (float& q : data.queries) q *= 100.0f;  // scores of some hundreds
+  ExpectSoftmax(s, data, Compute(*device, s, data));
+}
+
+TEST_P(AttentionTest, ResultDoesNotDependOnTheNumberOfThreads) {
+  for (const Shape& s : {Shape{1, 2000, 9, 3, 64, true}, Shape{150, 300, 9, 3, 64, true}}) {
+    const Data data = MakeData(s);
+    Partial of_one_thread;
+    for (const int n_threads : {1, 2, 5}) {
+      MAKE_DEVICE_OR_SKIP(device, GetParam(), n_threads);
+      const Partial partial = Compute(*device, s, data);
+      if (n_threads == 1) of_one_thread = partial;
+      EXPECT_EQ(partial.output, of_one_thread.output) << ShapeName(s) << ", " << n_threads;
+      EXPECT_EQ(partial.lse, of_one_thread.lse) << ShapeName(s) << ", " << n_threads;
+    }
+  }
+}
+
+TEST_P(AttentionTest, MergedPartialsAreOneSoftmax) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  const Shape whole{30, 310, 6, 2, 64, false};
+  const Data data = MakeData(whole);
+  const auto n_rows = whole.n_queries * whole.n_heads;
+  // Cut unevenly, one part empty, merged in two orders.
+  const std::vector<int64_t> cuts = {0, 7, 7, 110, 310};
+  for (const bool reversed : {false, true}) {
+    std::vector<Partial> parts;
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      Shape s = whole;
+      s.n_keys = cuts[i + 1] - cuts[i];
+      Data part = data;
+      const int64_t row = whole.n_kv_heads * whole.head_dim;
+      part.keys.assign(data.keys.begin() + cuts[i] * row, data.keys.begin() + cuts[i + 1] * row);
+      part.values.assign(data.values.begin() + cuts[i] * row,
+                         data.values.begin() + cuts[i + 1] * row);
+      parts.push_back(Compute(*device, s, part));
+    }
+    if (reversed) std::reverse(parts.begin(), parts.end());
+    const Buffer output = ToDevice(*device, parts[0].output);
+    const Buffer lse = ToDevice(*device, parts[0].lse);
+    for (size_t i = 1; i < parts.size(); ++i) {
+      const Buffer other_output = ToDevice(*device, parts[i].output);
+      const Buffer other_lse = ToDevice(*device, parts[i].lse);
+      const absl::Status status =
+          MergePartials(*device, {.output = output.data<float>(),
+                                  .lse = lse.data<float>(),
+                                  .other_output = other_output.data<float>(),
+                                  .other_lse = other_lse.data<float>(),
+                                  .n_rows = n_rows,
+                                  .head_dim = whole.head_dim});
+      ASSERT_TRUE(status.ok()) << status;
+    }
+    ExpectSoftmax(whole, data,
+                  {ToHost(*device, output, static_cast<size_t>(n_rows * whole.head_dim)),
+                   ToHost(*device, lse, static_cast<size_t>(n_rows))});
+  }
+}
+
+TEST_P(AttentionTest, MergingTwoEmptyPartialsIsEmpty) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  const float minus_infinity = -std::numeric_limits<float>::infinity();
+  const Buffer output = ToDevice(*device, {NAN, NAN, 1.0f, 2.0f, 5.0f, 6.0f});
+  const Buffer lse = ToDevice(*device, {minus_infinity, 0.5f, minus_infinity});
+  const Buffer other_output = ToDevice(*device, {NAN, NAN, NAN, NAN, 3.0f, 4.0f});
+  const Buffer other_lse = ToDevice(*device, {minus_infinity, minus_infinity, 0.25f});
+  const absl::Status status = MergePartials(*device, {.output = output.data<float>(),
+                                                      .lse = lse.data<float>(),
+                                                      .other_output = other_output.data<float>(),
+                                                      .other_lse = other_lse.data<float>(),
+                                                      .n_rows = 3,
+                                                      .head_dim = 2});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(ToHost(*device, output, 6), testing::ElementsAre(0, 0, 1, 2, 3, 4));
+  EXPECT_THAT(ToHost(*device, lse, 3), testing::ElementsAre(minus_infinity, 0.5f, 0.25f));
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace fovea::compute

@@ -1,0 +1,244 @@
+#include "compute/linear.h"
+
+#include <cstring>
+#include <thread>
+#include <tuple>
+
+#include "base/float16.h"
+#include "tests/compute/op_test.h"
+#include "tests/compute/quantize.h"
+
+namespace fovea::compute {
+namespace {
+
+struct Problem {
+  DType dtype;
+  int64_t n_tokens;
+  int64_t in_features;
+  int64_t out_features;
+  int64_t lora_rank;  // 0: none
+  bool has_bias;
+  bool add_to_out;
+};
+
+struct Data {
+  std::vector<std::byte> weight;
+  std::vector<float> x, bias, lora_a, lora_b, out;
+  LinearWeights weights;
+};
+
+Data MakeData(const Problem& p) {
+  Data data;
+  const auto n_weights = static_cast<size_t>(p.in_features * p.out_features);
+  data.weight = Quantize(p.dtype, RandomFloats(n_weights, 1, 0.1f));
+  data.x = RandomFloats(static_cast<size_t>(p.n_tokens * p.in_features), 2);
+  data.bias = RandomFloats(static_cast<size_t>(p.out_features), 3);
+  data.lora_a = RandomFloats(static_cast<size_t>(p.lora_rank * p.in_features), 4, 0.1f);
+  data.lora_b = RandomFloats(static_cast<size_t>(p.out_features * p.lora_rank), 5, 0.1f);
+  data.out = RandomFloats(static_cast<size_t>(p.n_tokens * p.out_features), 6);
+  data.weights = {.name = "blk.0.test.weight",
+                  .dtype = p.dtype,
+                  .weight = data.weight.data(),
+                  .out_features = p.out_features,
+                  .in_features = p.in_features,
+                  .bias = p.has_bias ? data.bias.data() : nullptr,
+                  .lora_a = p.lora_rank > 0 ? data.lora_a.data() : nullptr,
+                  .lora_b = p.lora_rank > 0 ? data.lora_b.data() : nullptr,
+                  .lora_rank = p.lora_rank,
+                  .lora_scale = p.lora_rank > 0 ? 2.0f : 0.0f};
+  return data;
+}
+
+struct Expected {
+  std::vector<double> out;
+  std::vector<double> tolerance;
+};
+
+// The sum of n products in float errs by at most n·epsilon·Σ|products|, in practice by about
+// sqrt(n)·epsilon of it; 4 covers the LoRA's second sum and the offsets of Q4 blocks, whose
+// products (q up to 15 times the scale) are larger than those of the values they make up.
+Expected Reference(const Problem& p, const Data& data) {
+  const size_t row_bytes = *RowBytes(p.dtype, p.in_features);
+  const auto k = static_cast<size_t>(p.in_features);
+  const auto n = static_cast<size_t>(p.out_features);
+  const auto rank = static_cast<size_t>(p.lora_rank);
+  std::vector<float> row(k);
+  Expected expected;
+  expected.out.resize(data.out.size());
+  expected.tolerance.resize(data.out.size());
+  for (size_t o = 0; o < n; ++o) {
+    DequantizeRow(p.dtype, data.weight.data() + o * row_bytes, p.in_features, row.data());
+    float largest = 0.0f;
+    for (const float value : row) largest = std::max(largest, std::abs(value));
+    for (size_t t = 0; t < static_cast<size_t>(p.n_tokens); ++t) {
+      double sum = 0.0;
+      double magnitude = 0.0;
+      for (size_t i = 0; i < k; ++i) {
+        double w = row[i];
+        double w_magnitude = 2.0 * largest;
+        for (size_t r = 0; r < rank; ++r) {
+          const double update =
+              static_cast<double>(data.weights.lora_scale) * data.lora_b[o * rank + r] *
+              data.lora_a[r * k + i];
+          w += update;
+          w_magnitude += std::abs(update);
+        }
+        sum += w * data.x[t * k + i];
+        magnitude += w_magnitude * std::abs(data.x[t * k + i]);
+      }
+      if (p.has_bias) sum += data.bias[o];
+      if (p.add_to_out) sum += data.out[t * n + o];
+      expected.out[t * n + o] = sum;
+      expected.tolerance[t * n + o] =
+          kEpsilon * (4.0 * std::sqrt(static_cast<double>(k)) / static_cast<double>(k) * 4.0 *
+                          magnitude +
+                      4.0 * std::abs(sum) + 4.0);
+    }
+  }
+  return expected;
+}
+
+class LinearTest : public testing::TestWithParam<std::tuple<std::string, DType>> {};
+
+std::string ParamName(const testing::TestParamInfo<LinearTest::ParamType>& info) {
+  return StrCat(std::get<0>(info.param), "_", Traits(std::get<1>(info.param)).name);
+}
+
+std::vector<float> Compute(Device& device, const Linear& linear, const Problem& p, const Data& data) {
+  const Buffer x = ToDevice(device, data.x);
+  const Buffer out = ToDevice(device, data.out);
+  const absl::Status status =
+      linear.Forward(device, x.data<float>(), p.n_tokens, p.add_to_out, out.data<float>());
+  EXPECT_TRUE(status.ok()) << status;
+  return ToHost(device, out, data.out.size());
+}
+
+TEST_P(LinearTest, AgreesWithDoublePrecision) {
+  const auto& [spec, dtype] = GetParam();
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  // Plain types also with rows that are no whole number of vectors.
+  const bool plain = Traits(dtype).block_size == 1;
+  for (const int64_t in_features : {int64_t{32}, int64_t{576}, int64_t{2080}, int64_t{67}}) {
+    if (!plain && in_features % 32 != 0) continue;
+    for (const int64_t out_features : {1, 17, 600}) {
+      for (const int64_t n_tokens : {1, 2, 3, 4, 7, 8, 9, 64, 130}) {
+        // Every combination of the options appears; not each with each size.
+        const int64_t code = in_features + out_features + n_tokens;
+        const Problem p{.dtype = dtype,
+                        .n_tokens = n_tokens,
+                        .in_features = in_features,
+                        .out_features = out_features,
+                        .lora_rank = code % 3 == 0 ? 5 : 0,
+                        .has_bias = code % 2 == 0,
+                        .add_to_out = code % 5 < 2};
+        SCOPED_TRACE(StrCat("[", out_features, ",", in_features, "] x ", n_tokens, " rank ",
+                            p.lora_rank));
+        const Data data = MakeData(p);
+        const auto linear = Linear::Create(*device, data.weights);
+        ASSERT_TRUE(linear.ok()) << linear.status();
+        const Expected expected = Reference(p, data);
+        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, ResultDoesNotDependOnTheNumberOfThreads) {
+  const auto& [spec, dtype] = GetParam();
+  for (const int64_t n_tokens : {1, 5, 100}) {
+    const Problem p{.dtype = dtype,
+                    .n_tokens = n_tokens,
+                    .in_features = 576,
+                    .out_features = 700,
+                    .lora_rank = 4,
+                    .has_bias = true,
+                    .add_to_out = false};
+    const Data data = MakeData(p);
+    std::vector<float> of_one_thread;
+    for (const int n_threads : {1, 2, 5}) {
+      MAKE_DEVICE_OR_SKIP(device, spec, n_threads);
+      const auto linear = Linear::Create(*device, data.weights);
+      ASSERT_TRUE(linear.ok()) << linear.status();
+      const std::vector<float> out = Compute(*device, **linear, p, data);
+      if (n_threads == 1) of_one_thread = out;
+      EXPECT_EQ(out, of_one_thread) << n_threads << " threads, " << n_tokens << " tokens";
+    }
+  }
+}
+
+TEST_P(LinearTest, WithoutRoomForPackedWeightsTheResultIsTheSame) {
+  const auto& [spec, dtype] = GetParam();
+  const Problem p{.dtype = dtype,
+                  .n_tokens = 100,
+                  .in_features = 576,
+                  .out_features = 1300,
+                  .lora_rank = 4,
+                  .has_bias = true,
+                  .add_to_out = true};
+  const Data data = MakeData(p);
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  std::vector<float> packed;
+  {
+    const auto linear = Linear::Create(*device, data.weights);
+    ASSERT_TRUE(linear.ok()) << linear.status();
+    packed = Compute(*device, **linear, p, data);
+    EXPECT_GE(device->packed_weights()->used_bytes(), 576u * 1300u * sizeof(float));
+  }
+  EXPECT_EQ(device->packed_weights()->used_bytes(), 0u) << "not given back";
+  device->packed_weights()->set_limit_bytes(1000);
+  const auto linear = Linear::Create(*device, data.weights);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  EXPECT_EQ(Compute(*device, **linear, p, data), packed);
+  EXPECT_EQ(device->packed_weights()->used_bytes(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, LinearTest,
+                         testing::Combine(testing::Values("cpu", "cuda"),
+                                          testing::Values(DType::kF32, DType::kF16, DType::kBF16,
+                                                          DType::kQ4_0, DType::kQ4_1,
+                                                          DType::kQ8_0)),
+                         ParamName);
+
+TEST(LinearCreateTest, RefusesARowThatIsNoWholeNumberOfBlocks) {
+  MAKE_DEVICE_OR_SKIP(device, "cpu", 1);
+  const std::vector<std::byte> weight(1000);
+  const auto linear = Linear::Create(*device, {.name = "blk.3.attn_k.weight",
+                                               .dtype = DType::kQ4_0,
+                                               .weight = weight.data(),
+                                               .out_features = 2,
+                                               .in_features = 33});
+  EXPECT_TRUE(absl::IsInvalidArgument(linear.status()));
+  EXPECT_THAT(std::string(linear.status().message()),
+              testing::AllOf(testing::HasSubstr("blk.3.attn_k.weight"), testing::HasSubstr("33")));
+}
+
+TEST(LinearSharedTest, SeveralThreadsMakeThePackedCopyOnce) {
+  const Problem p{.dtype = DType::kQ4_1,
+                  .n_tokens = 40,
+                  .in_features = 320,
+                  .out_features = 640,
+                  .lora_rank = 0,
+                  .has_bias = false,
+                  .add_to_out = false};
+  const Data data = MakeData(p);
+  MAKE_DEVICE_OR_SKIP(maker, "cpu", 1);
+  const auto linear = Linear::Create(*maker, data.weights);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  std::vector<std::vector<float>> outs(4);
+  {
+    std::vector<std::jthread> threads;
+    for (auto& out : outs) {
+      threads.emplace_back([&] {
+        const auto device = Device::Create("cpu", 2);
+        ASSERT_TRUE(device.ok());
+        out = Compute(**device, **linear, p, data);
+      });
+    }
+  }
+  for (const auto& out : outs) EXPECT_EQ(out, outs[0]);
+  const Expected expected = Reference(p, data);
+  ExpectClose(outs[0], expected.out, expected.tolerance);
+}
+
+}  // namespace
+}  // namespace fovea::compute
