@@ -115,7 +115,7 @@ absl::StatusOr<LoraConfig> ParseLoraConfig(const Json& json) {
   return config;
 }
 
-std::vector<float> ToFloats(const SafetensorsTensor& tensor) {
+std::vector<float> ToFloats(const StoredTensor& tensor) {
   int64_t n_values = 1;
   for (const int64_t size : tensor.shape) n_values *= size;
   std::vector<float> values(n_values);
@@ -179,20 +179,18 @@ class PeftAdapter : public Adapter {
   absl::Status ReadTensors(const SafetensorsFile& file, const LoraConfig& lora_config,
                            const ModelConfig& config) {
     std::map<std::string, std::vector<int64_t>, std::less<>> weight_shapes;
-    ModelConfig untied = config;
-    untied.tie_word_embeddings = false;  // PEFT updates lm_head alone even when it is tied
-    for (TensorLayout& layout : ModelTensors(untied)) {
+    for (TensorLayout& layout : ModelTensors(config)) {
       // LoRA is for linear layers: matrices, but for the embedding table.
       if (layout.shape.size() != 2 || layout.name == "model.embed_tokens.weight") continue;
       weight_shapes.emplace(layout.name.substr(0, layout.name.rfind('.')), std::move(layout.shape));
     }
-    std::map<std::string_view, const SafetensorsTensor*> b_tensors;
-    for (const SafetensorsTensor& tensor : file.tensors()) {
+    std::map<std::string_view, const StoredTensor*> b_tensors;
+    for (const StoredTensor& tensor : file.tensors()) {
       if (const auto module = Between("base_model.model.", tensor.name, ".lora_B.weight")) {
         b_tensors.emplace(*module, &tensor);
       }
     }
-    for (const SafetensorsTensor& tensor : file.tensors()) {
+    for (const StoredTensor& tensor : file.tensors()) {
       if (Between("base_model.model.", tensor.name, ".lora_B.weight").has_value()) continue;
       if (const auto layer = Between("fot.layers.", tensor.name, ".memory_key_gain")) {
         RETURN_IF_ERROR(ReadGain(*layer, tensor, config.n_kv_heads));
@@ -228,9 +226,8 @@ class PeftAdapter : public Adapter {
     return absl::OkStatus();
   }
 
-  absl::Status ReadLora(std::string_view module, const SafetensorsTensor& a,
-                        const SafetensorsTensor& b, const std::vector<int64_t>& weight_shape,
-                        const LoraConfig& config) {
+  absl::Status ReadLora(std::string_view module, const StoredTensor& a, const StoredTensor& b,
+                        const std::vector<int64_t>& weight_shape, const LoraConfig& config) {
     LoraTensors lora;
     lora.out_features = weight_shape[0];
     lora.in_features = weight_shape[1];
@@ -256,7 +253,7 @@ class PeftAdapter : public Adapter {
     return absl::OkStatus();
   }
 
-  absl::Status ReadGain(std::string_view layer_text, const SafetensorsTensor& tensor,
+  absl::Status ReadGain(std::string_view layer_text, const StoredTensor& tensor,
                         int64_t n_kv_heads) {
     const auto& mem_layers = memory_config_.mem_layers;
     const auto layer = std::find_if(mem_layers.begin(), mem_layers.end(),

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <map>
 
-#include "absl/strings/match.h"
 #include "base/file.h"
 #include "model/weights/file_checks.h"
 #include "model/weights/gguf_file.h"
 #include "model/weights/model_layout.h"
+#include "model/weights/tokenizer_checks.h"
 
 namespace fovea::model {
 namespace {
@@ -64,7 +63,7 @@ absl::Status ReadRopeScaling(const GgufFile& gguf, const std::string& arch, Mode
 }
 
 // rope_freqs.weight, a divisor for each inverse frequency.
-absl::Status ReadRopeFactors(const GgufTensor& tensor, ModelConfig* config) {
+absl::Status ReadRopeFactors(const StoredTensor& tensor, ModelConfig* config) {
   const std::vector<int64_t> want = {config->head_dim / 2};
   RETURN_IF_ERROR(CheckShape("rope_freqs.weight", tensor.shape, want));
   if (tensor.dtype != compute::DType::kF32) {
@@ -79,8 +78,6 @@ absl::Status ReadRopeFactors(const GgufTensor& tensor, ModelConfig* config) {
   }
   return absl::OkStatus();
 }
-
-using TensorTable = std::map<std::string_view, const GgufTensor*>;
 
 absl::Status ReadConfig(const GgufFile& gguf, const TensorTable& table, ModelConfig* config) {
   ASSIGN_OR_RETURN(const std::string arch, gguf.String("general.architecture"));
@@ -203,7 +200,7 @@ absl::Status ReadTokenizer(const GgufFile& gguf, TokenizerSpec* spec) {
   ASSIGN_OR_RETURN(spec->eos_id, TokenId(gguf, "tokenizer.ggml.eos_token_id"));
   for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     ASSIGN_OR_RETURN(const int32_t id, TokenId(gguf, key));
-    if (id >= 0) spec->extra_end_ids.push_back(id);
+    AddEndToken(id, spec);
   }
   // Where the file is silent, llama.cpp's defaults.
   const bool default_bos = model == "llama" || spec->pre_tokenizer == "llama3";
@@ -248,7 +245,7 @@ class GgufCheckpoint : public Checkpoint {
   absl::Status Read() {
     ASSIGN_OR_RETURN(const GgufFile gguf, GgufFile::Parse(file_->bytes()));
     TensorTable table;
-    for (const GgufTensor& tensor : gguf.tensors()) table.emplace(tensor.name, &tensor);
+    for (const StoredTensor& tensor : gguf.tensors()) table.emplace(tensor.name, &tensor);
     absl::Status status = ReadConfig(gguf, table, &config_);
     // A key or tensor that must be there makes the file a damaged one, not an absent one.
     if (absl::IsNotFound(status)) status = absl::InvalidArgumentError(status.message());
@@ -257,52 +254,27 @@ class GgufCheckpoint : public Checkpoint {
     if (absl::IsNotFound(status)) status = absl::InvalidArgumentError(status.message());
     RETURN_IF_ERROR(status);
     RETURN_IF_ERROR(CheckTokenizerSpec(tokenizer_spec_, config_.vocab_size));
-    AddEndTokens(&tokenizer_spec_);
-    return ReadTensors(std::move(table));
+    AddKnownEndTokens(&tokenizer_spec_);
+    ASSIGN_OR_RETURN(tensors_, TakeTensors(config_, std::move(table), TensorNames::kGguf));
+    if (config_.architecture == "llama") UnpermuteQueriesAndKeys();
+    return absl::OkStatus();
   }
 
-  // Takes what it uses out of `table`.
-  absl::Status ReadTensors(TensorTable table) {
-    // Before a list is made for a number of layers that a damaged file may have made up.
-    if (config_.n_layers > static_cast<int64_t>(table.size()) / 9) {
-      return absl::InvalidArgumentError(
-          StrCat(config_.architecture, ".block_count: ", config_.n_layers,
-                 " layers of 9 tensors, the file has ", table.size(), " tensors"));
-    }
-    const bool permuted = config_.architecture == "llama";
-    for (TensorLayout& layout : ModelTensors(config_)) {
-      const auto it = table.find(layout.gguf_name);
-      if (it == table.end()) {
-        return absl::InvalidArgumentError(StrCat("tensor ", layout.gguf_name, " is missing"));
-      }
-      const GgufTensor& stored = *it->second;
-      RETURN_IF_ERROR(CheckShape(layout.gguf_name, stored.shape, layout.shape));
-      Tensor tensor;
-      tensor.name = std::move(layout.name);
-      tensor.dtype = stored.dtype;
-      tensor.shape = std::move(layout.shape);
-      tensor.data = stored.data;
-      tensor.size_bytes = stored.size_bytes;
-      if (permuted && layout.n_rope_heads > 0) {
-        owned_.push_back(UnpermuteRows(stored.data, layout.n_rope_heads, config_.head_dim,
-                                       stored.size_bytes / tensor.shape[0]));
-        tensor.data = owned_.back().get();
-      }
-      tensors_.push_back(std::move(tensor));
-      table.erase(it);
-    }
-    std::sort(tensors_.begin(), tensors_.end(),
-              [](const Tensor& a, const Tensor& b) { return a.name < b.name; });
-    // Any tensor left over changes what the model computes, but for these.
-    for (const auto& [name, tensor] : table) {
-      if (name == "rope_freqs.weight" || absl::EndsWith(ToAbsl(name), ".attn_rot_embd.weight")) {
+  // Architecture "llama" alone is stored in the order of interleaved rope.
+  void UnpermuteQueriesAndKeys() {
+    for (Tensor& tensor : tensors_) {
+      int64_t n_heads;
+      if (tensor.name.find(".self_attn.q_proj.") != std::string::npos) {
+        n_heads = config_.n_heads;
+      } else if (tensor.name.find(".self_attn.k_proj.") != std::string::npos) {
+        n_heads = config_.n_kv_heads;
+      } else {
         continue;
       }
-      return absl::UnimplementedError(StrCat("tensor ", Printable(name), " is none of a plain ",
-                                             config_.architecture,
-                                             " model; fovea would compute something else"));
+      owned_.push_back(UnpermuteRows(tensor.data, n_heads, config_.head_dim,
+                                     tensor.size_bytes / tensor.shape[0]));
+      tensor.data = owned_.back().get();
     }
-    return absl::OkStatus();
   }
 
   std::unique_ptr<MappedFile> file_;

@@ -251,16 +251,17 @@ absl::StatusOr<GgufFile> GgufFile::Parse(std::string_view bytes) {
   }
 
   std::vector<TensorExtent> extents;
-  std::set<std::string_view> names;
+  std::set<std::string_view> names;  // views of the file
   for (uint64_t i = 0; i < n_tensors; ++i) {
-    GgufTensor tensor;
-    ASSIGN_OR_RETURN(tensor.name, reader.String(StrCat("name of tensor ", i)));
-    if (tensor.name.empty() || !IsUtf8(tensor.name)) {
+    StoredTensor tensor;
+    ASSIGN_OR_RETURN(const std::string_view stored_name,
+                     reader.String(StrCat("name of tensor ", i)));
+    if (stored_name.empty() || !IsUtf8(stored_name)) {
       return absl::InvalidArgumentError(StrCat("damaged: the name of tensor ", i, " ('",
-                                               Printable(tensor.name), "') is empty or not UTF-8"));
+                                               Printable(stored_name), "') is empty or not UTF-8"));
     }
-    const std::string name = Printable(tensor.name);
-    if (!names.insert(tensor.name).second) {
+    const std::string name = Printable(stored_name);
+    if (!names.insert(stored_name).second) {
       return absl::InvalidArgumentError(StrCat("tensor ", name, " occurs twice"));
     }
     ASSIGN_OR_RETURN(const uint32_t n_dimensions, reader.Fixed<uint32_t>(name));
@@ -292,7 +293,8 @@ absl::StatusOr<GgufFile> GgufFile::Parse(std::string_view bytes) {
       return absl::InvalidArgumentError(
           StrCat(name, ": offset ", offset, " is no multiple of the alignment ", alignment));
     }
-    extents.push_back({tensor.name, offset, tensor.size_bytes});
+    extents.push_back({stored_name, offset, tensor.size_bytes});
+    tensor.name = stored_name;
     file.tensors_.push_back(std::move(tensor));
   }
 

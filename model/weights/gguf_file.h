@@ -12,17 +12,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "compute/dtype.h"
+#include "model/weights/stored_tensor.h"
 
 namespace fovea::model {
-
-struct GgufTensor {
-  std::string_view name;  // UTF-8
-  compute::DType dtype = compute::DType::kF32;
-  std::vector<int64_t> shape;  // row-major, outermost first (the file stores innermost first)
-  const std::byte* data = nullptr;
-  size_t size_bytes = 0;
-};
 
 // Immutable and thread-safe; a view of the bytes it was made from, which must outlive it.
 class GgufFile {
@@ -42,8 +34,9 @@ class GgufFile {
   absl::StatusOr<std::vector<float>> Numbers(std::string_view key) const;
   bool IsArray(std::string_view key) const;
 
-  // In file order; names are unique, bytes lie in the file and do not overlap.
-  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+  // In file order, shapes outermost first (the file stores them innermost first); names are unique,
+  // bytes lie in the file and do not overlap.
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }
 
  private:
   struct Value {
@@ -57,7 +50,7 @@ class GgufFile {
   absl::StatusOr<const Value*> GetArray(std::string_view key) const;
 
   std::map<std::string_view, Value> metadata_;
-  std::vector<GgufTensor> tensors_;
+  std::vector<StoredTensor> tensors_;
 };
 
 }  // namespace fovea::model

@@ -19,10 +19,10 @@ absl::Status CheckPositive(std::string_view name, float value) {
   return absl::InvalidArgumentError(StrCat(name, ": ", value, ", want a positive number"));
 }
 
-absl::Status CheckTokenId(std::string_view name, int64_t id, int64_t vocab_size) {
-  if (id >= -1 && id < vocab_size) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      StrCat(name, ": ", id, " is not in the vocabulary of ", vocab_size));
+bool SaysNothingNew(std::string_view name, const ModelConfig& config) {
+  return name == "rope_freqs.weight" ||  // read with the configuration
+         name.ends_with(".attn_rot_embd.weight") || name.ends_with(".rotary_emb.inv_freq") ||
+         (name == "lm_head.weight" && config.tie_word_embeddings);
 }
 
 }  // namespace
@@ -81,18 +81,18 @@ std::vector<TensorLayout> ModelTensors(const ModelConfig& config) {
   }
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const auto add = [&](std::string_view name, std::string_view gguf_name,
-                         std::vector<int64_t> shape, int64_t n_rope_heads = 0) {
+                         std::vector<int64_t> shape) {
       tensors.push_back({StrCat("model.layers.", layer, ".", name),
-                         StrCat("blk.", layer, ".", gguf_name), std::move(shape), n_rope_heads});
+                         StrCat("blk.", layer, ".", gguf_name), std::move(shape)});
     };
     add("input_layernorm.weight", "attn_norm.weight", {hidden});
-    add("self_attn.q_proj.weight", "attn_q.weight", {q_size, hidden}, config.n_heads);
-    add("self_attn.k_proj.weight", "attn_k.weight", {kv_size, hidden}, config.n_kv_heads);
+    add("self_attn.q_proj.weight", "attn_q.weight", {q_size, hidden});
+    add("self_attn.k_proj.weight", "attn_k.weight", {kv_size, hidden});
     add("self_attn.v_proj.weight", "attn_v.weight", {kv_size, hidden});
     add("self_attn.o_proj.weight", "attn_output.weight", {hidden, q_size});
     if (config.attention_bias) {
-      add("self_attn.q_proj.bias", "attn_q.bias", {q_size}, config.n_heads);
-      add("self_attn.k_proj.bias", "attn_k.bias", {kv_size}, config.n_kv_heads);
+      add("self_attn.q_proj.bias", "attn_q.bias", {q_size});
+      add("self_attn.k_proj.bias", "attn_k.bias", {kv_size});
       add("self_attn.v_proj.bias", "attn_v.bias", {kv_size});
     }
     add("post_attention_layernorm.weight", "ffn_norm.weight", {hidden});
@@ -115,48 +115,38 @@ int64_t ContextWithinWindow(int64_t max_position_embeddings, int64_t sliding_win
                             : max_position_embeddings;
 }
 
-void AddEndTokens(TokenizerSpec* spec) {
-  static constexpr std::string_view kEndTokens[] = {"<|im_end|>",     "<|eot_id|>", "<|eom_id|>",
-                                                    "<|end|>",        "</s>",       "<|endoftext|>",
-                                                    "<|end_of_text|>"};
-  for (size_t id = 0; id < spec->tokens.size(); ++id) {
-    if (spec->types[id] != TokenType::kControl) continue;
-    if (std::find(std::begin(kEndTokens), std::end(kEndTokens), spec->tokens[id]) ==
-        std::end(kEndTokens)) {
-      continue;
+absl::StatusOr<std::vector<Tensor>> TakeTensors(const ModelConfig& config, TensorTable table,
+                                                TensorNames names) {
+  // Before a list is made for a number of layers that a damaged file may have made up.
+  if (config.n_layers > static_cast<int64_t>(table.size()) / 9) {
+    return absl::InvalidArgumentError(StrCat(config.n_layers, " layers of at least 9 tensors, but ",
+                                             table.size(),
+                                             " tensors: parts of the model are "
+                                             "missing"));
+  }
+  std::vector<Tensor> tensors;
+  for (TensorLayout& layout : ModelTensors(config)) {
+    const std::string& stored_name = names == TensorNames::kGguf ? layout.gguf_name : layout.name;
+    const auto it = table.find(stored_name);
+    if (it == table.end()) {
+      return absl::InvalidArgumentError(
+          StrCat("tensor ", stored_name, " is missing, want shape ", ShapeString(layout.shape)));
     }
-    const auto token = static_cast<int32_t>(id);
-    std::vector<int32_t>& ends = spec->extra_end_ids;
-    if (token != spec->eos_id && std::find(ends.begin(), ends.end(), token) == ends.end()) {
-      ends.push_back(token);
-    }
+    const StoredTensor& stored = *it->second;
+    RETURN_IF_ERROR(CheckShape(stored_name, stored.shape, layout.shape));
+    table.erase(it);
+    tensors.push_back({std::move(layout.name), stored.dtype, std::move(layout.shape), stored.data,
+                       stored.size_bytes});
   }
-}
-
-absl::Status CheckTokenizerSpec(const TokenizerSpec& spec, int64_t vocab_size) {
-  if (spec.kind == TokenizerSpec::Kind::kNone) return absl::OkStatus();
-  const auto n_tokens = static_cast<int64_t>(spec.tokens.size());
-  if (n_tokens == 0 && spec.sentencepiece_model.empty()) {
-    return absl::InvalidArgumentError("the tokenizer has no tokens");
+  for (const auto& [name, tensor] : table) {
+    if (SaysNothingNew(name, config)) continue;
+    return absl::UnimplementedError(StrCat("tensor ", Printable(name), " is none of a ",
+                                           config.architecture,
+                                           " model; fovea would compute something else"));
   }
-  if (n_tokens > vocab_size) {
-    return absl::InvalidArgumentError(StrCat(
-        "the tokenizer has ", n_tokens, " tokens, the embedding table only ", vocab_size, " rows"));
-  }
-  if (spec.types.size() != spec.tokens.size()) {
-    return absl::InvalidArgumentError(
-        StrCat("the tokenizer has ", n_tokens, " tokens and ", spec.types.size(), " token types"));
-  }
-  if (!spec.scores.empty() && spec.scores.size() != spec.tokens.size()) {
-    return absl::InvalidArgumentError(
-        StrCat("the tokenizer has ", n_tokens, " tokens and ", spec.scores.size(), " scores"));
-  }
-  RETURN_IF_ERROR(CheckTokenId("bos token", spec.bos_id, vocab_size));
-  RETURN_IF_ERROR(CheckTokenId("eos token", spec.eos_id, vocab_size));
-  for (const int32_t id : spec.extra_end_ids) {
-    RETURN_IF_ERROR(CheckTokenId("end token", id, vocab_size));
-  }
-  return absl::OkStatus();
+  std::sort(tensors.begin(), tensors.end(),
+            [](const Tensor& a, const Tensor& b) { return a.name < b.name; });
+  return tensors;
 }
 
 }  // namespace fovea::model

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "model/config.h"
 #include "model/weights/checkpoint.h"
+#include "model/weights/stored_tensor.h"
 
 namespace fovea::model {
 
@@ -20,8 +21,6 @@ struct TensorLayout {
   std::string name;  // Hugging Face's
   std::string gguf_name;
   std::vector<int64_t> shape;
-  // Heads whose rows rope pairs up (q_proj, k_proj); 0 for all other tensors.
-  int64_t n_rope_heads = 0;
 };
 
 // Of a checked configuration; 9 or 12 tensors a layer and two or three more.
@@ -35,11 +34,13 @@ absl::Status CheckShape(std::string_view stored_name, std::span<const int64_t> s
 // does: fovea has no sliding windows, so contexts end there.
 int64_t ContextWithinWindow(int64_t max_position_embeddings, int64_t sliding_window);
 
-// Adds the tokens that end an answer in the known chat formats and exist as control tokens.
-void AddEndTokens(TokenizerSpec* spec);
+enum class TensorNames { kHuggingFace, kGguf };
 
-// InvalidArgument unless ids lie in the vocabulary, `types` (and SentencePiece's `scores`) are as
-// long as `tokens`, and the embedding table (of `vocab_size` rows) has a row for every token.
-absl::Status CheckTokenizerSpec(const TokenizerSpec& spec, int64_t vocab_size);
+// The tensors of a model of a checked configuration, sorted by name, out of all that its files
+// hold. InvalidArgument names a tensor that is missing or has another shape. Tensors left over are
+// Unimplemented, because a model that has them computes something else; but for those that say
+// nothing new (tables of rope, a tied lm_head).
+absl::StatusOr<std::vector<Tensor>> TakeTensors(const ModelConfig& config, TensorTable table,
+                                                TensorNames names);
 
 }  // namespace fovea::model

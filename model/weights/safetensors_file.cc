@@ -36,6 +36,15 @@ std::optional<std::vector<int64_t>> Integers(const Json* array) {
   return result;
 }
 
+struct ByName {
+  static std::string_view Name(const StoredTensor& tensor) { return tensor.name; }
+  static std::string_view Name(std::string_view name) { return name; }
+  template <typename A, typename B>
+  bool operator()(const A& a, const B& b) const {
+    return Name(a) < Name(b);
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
@@ -45,6 +54,10 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
   const absl::Status status = file->Parse();
   if (!status.ok()) return Annotate(status, path.native());
   return file;
+}
+
+bool SafetensorsFile::Contains(std::string_view name) const {
+  return std::binary_search(tensors_.begin(), tensors_.end(), name, ByName());
 }
 
 absl::Status SafetensorsFile::Parse() {
@@ -110,8 +123,7 @@ absl::Status SafetensorsFile::Parse() {
   for (size_t i = 0; i < tensors_.size(); ++i) {
     tensors_[i].data = data + data_offset + extents[i].offset;
   }
-  std::sort(tensors_.begin(), tensors_.end(),
-            [](const SafetensorsTensor& a, const SafetensorsTensor& b) { return a.name < b.name; });
+  std::sort(tensors_.begin(), tensors_.end(), ByName());
   return absl::OkStatus();
 }
 

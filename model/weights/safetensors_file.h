@@ -4,22 +4,14 @@
 
 #include <filesystem>
 #include <memory>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
 #include "base/status.h"
-#include "compute/dtype.h"
+#include "model/weights/stored_tensor.h"
 
 namespace fovea::model {
-
-struct SafetensorsTensor {
-  std::string name;
-  compute::DType dtype = compute::DType::kF32;
-  std::vector<int64_t> shape;       // row-major, outermost first
-  const std::byte* data = nullptr;  // unaligned
-  size_t size_bytes = 0;
-};
 
 // Immutable and thread-safe; owns the mapping that its tensors point into.
 class SafetensorsFile {
@@ -30,12 +22,13 @@ class SafetensorsFile {
 
   const std::filesystem::path& path() const { return file_->path(); }
   // Sorted by name, unique; bytes lie in the file and do not overlap.
-  const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }
+  bool Contains(std::string_view name) const;
 
  private:
   absl::Status Parse();
   std::unique_ptr<MappedFile> file_;
-  std::vector<SafetensorsTensor> tensors_;
+  std::vector<StoredTensor> tensors_;
 };
 
 }  // namespace fovea::model
