@@ -305,11 +305,9 @@ absl::Status CommitSegment(storage::DocumentStore* store, const std::filesystem:
   mutation.PutSegment(record);
   for (const storage::SegmentRecord& old : replaced) mutation.DeleteSegment(old.id);
   const absl::Status status = store->Commit(std::move(mutation));
-  if (status.ok()) {
-    RemoveSegmentFiles(replaced, index_folder);
-  } else {
-    RemoveSegmentFiles({&record, 1}, index_folder);
-  }
+  // After an I/O error a restart may find the commit or not: the files of both sides stay, and the
+  // next writer removes those that turned out to be orphans.
+  if (status.ok()) RemoveSegmentFiles(replaced, index_folder);
   return status;
 }
 

@@ -52,7 +52,7 @@ absl::StatusOr<storage::SegmentRecord> BuildSegment(compute::Device& device,
                                                     const Progress& progress);
 
 // Puts `record` in place of `replaced` in one commit, then removes the files of `replaced`. After
-// an error the old records are in place and the files of `record` are removed.
+// an error the old records are in place.
 absl::Status CommitSegment(storage::DocumentStore* store, const std::filesystem::path& index_folder,
                            const storage::SegmentRecord& record,
                            std::span<const storage::SegmentRecord> replaced);
