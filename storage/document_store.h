@@ -33,11 +33,20 @@ enum class OpenMode {
 
 struct StoreOptions {
   OpenMode mode = OpenMode::kRead;
-  // Tests put a fault-injecting file system here; null: the real one. Borrowed.
+  // Opens what can be read of a damaged store: a log that lost commits which were reported as
+  // stored, table files that do not open. Verify then reports what is missing. For
+  // `verify [--repair]`; a commit in this mode makes the loss final.
+  bool salvage = false;
+  // Memory for blocks of text records; keys and values of windows are not cached here.
+  size_t block_cache_bytes = size_t{16} << 20;
+  // Memory for what is not in table files yet. Twice this at most while a full buffer is written.
+  size_t write_buffer_bytes = size_t{64} << 20;
+  // Tests put a fault-injecting file system here; null: the real one.
   std::shared_ptr<rocksdb::FileSystem> file_system;
 };
 
-// Changes that become visible and durable together. Movable; not thread-safe.
+// Changes that become visible and durable together, in the order in which they were put. Movable;
+// not thread-safe. A record that breaks an invariant of records.h makes Commit fail.
 class Mutation {
  public:
   Mutation();
@@ -89,17 +98,22 @@ struct BytesByKind {
 
 // Something that verification found.
 struct Damage {
-  std::string kind;  // "settings", "document", "link", "window", "block", "sample", "segment", "file"
-  Slot slot_begin = 0;        // of the window concerned, where there is one
-  int memory_layer = -1;      // of the block concerned
+  std::string
+      kind;  // "settings", "document", "link", "window", "block", "sample", "segment", "file"
+  Slot slot_begin = 0;    // of the window concerned, where there is one
+  int memory_layer = -1;  // of the block concerned
   DocumentNumber document = 0;
-  std::string what;           // for people: expected, actual
+  std::string what;  // for people: expected, actual
 };
 
-// Thread-safe but for Refresh, which must not run beside reads of other threads. Errors: NotFound
-// for absent records, DataLoss for damaged ones (naming record, expected and actual checksum),
+// Thread-safe; a read beside Refresh sees the state before or after it. Errors: NotFound for absent
+// records, DataLoss for damaged ones (naming record, expected and actual checksum),
 // ResourceExhausted for a full disk, PermissionDenied for a read-only folder opened for writing,
 // FailedPrecondition for another format version, Unavailable when another process writes.
+//
+// A reader sees the store as it was at Open or at the last Refresh. One exception: where the
+// writer's Compact has removed a file that a read needs, the read catches up with the writer by
+// itself; a window that was deleted since is then NotFound.
 class DocumentStore {
  public:
   static absl::StatusOr<std::unique_ptr<DocumentStore>> Open(const std::filesystem::path& folder,
@@ -110,10 +124,13 @@ class DocumentStore {
 
   virtual const std::filesystem::path& folder() const = 0;
 
-  // Synced. All or nothing. After an error nothing of it is visible, also after a restart.
+  // Synced. All or nothing. After an error nothing of it is visible here. InvalidArgument: nothing
+  // was written. Other errors: after a restart all of it is there, or nothing (the write to disk
+  // may have succeeded before the error); reads go on, and the next Commit tries again to write.
   virtual absl::Status Commit(Mutation mutation) = 0;
 
-  // Catches up with the writer process. Returns whether anything changed. Writers: false.
+  // Catches up with the writer process: every commit that had returned OK before is visible after.
+  // Returns whether anything changed. Writers: false. After an error the old view stays.
   virtual absl::StatusOr<bool> Refresh() = 0;
 
   virtual absl::StatusOr<std::optional<StoreSettings>> Settings() const = 0;
@@ -122,8 +139,8 @@ class DocumentStore {
   // In ascending order of the key; `visit` may return an error to stop.
   virtual absl::Status ForEachDocument(
       const std::function<absl::Status(const DocumentRecord&)>& visit) const = 0;
-  virtual absl::Status ForEachLink(
-      const std::function<absl::Status(const WindowLink&)>& visit) const = 0;  // by document, ordinal
+  virtual absl::Status ForEachLink(const std::function<absl::Status(const WindowLink&)>& visit)
+      const = 0;  // by document, ordinal
   virtual absl::StatusOr<std::vector<WindowLink>> Links(DocumentNumber document) const = 0;
   virtual absl::StatusOr<std::vector<SegmentRecord>> Segments() const = 0;  // all generations
 
@@ -144,7 +161,9 @@ class DocumentStore {
   virtual absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const = 0;
 
-  // Frees the space of what was deleted. Long; safe to interrupt by ending the process.
+  // Frees the space of what was deleted, blocks included. Long; needs free space for a copy of the
+  // files that hold deleted blocks; safe to interrupt by ending the process. FailedPrecondition in
+  // a reader.
   virtual absl::Status Compact() = 0;
   virtual absl::StatusOr<BytesByKind> SizeByKind() const = 0;
 };

@@ -1,0 +1,670 @@
+#include "storage/record_codec.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_format.h"
+#include "storage/byte_io.h"
+
+namespace fovea::storage {
+namespace {
+
+constexpr size_t kTypeBytes = 1;
+constexpr size_t kChecksumBytes = 8;
+constexpr size_t kBlockHeaderBytes = 3 * sizeof(uint32_t);
+
+std::string_view TypeName(RecordType type) {
+  switch (type) {
+    case RecordType::kFormat:
+      return "format version";
+    case RecordType::kSettings:
+      return "settings";
+    case RecordType::kCounters:
+      return "counters";
+    case RecordType::kDocument:
+      return "document";
+    case RecordType::kLink:
+      return "link";
+    case RecordType::kWindow:
+      return "window";
+    case RecordType::kBlockKeys:
+      return "keys";
+    case RecordType::kBlockValues:
+      return "values";
+    case RecordType::kQuerySample:
+      return "query sample";
+    case RecordType::kSegment:
+      return "segment";
+  }
+  return "record of no known type";
+}
+
+absl::Status Damaged(RecordType type, std::string_view key, std::string_view what) {
+  return absl::DataLossError(ToAbsl(StrCat(DescribeRecord(type, key), ": damaged: ", what)));
+}
+
+absl::Status Invalid(RecordType type, std::string_view key, std::string_view what) {
+  return absl::InvalidArgumentError(ToAbsl(StrCat(DescribeRecord(type, key), ": ", what)));
+}
+
+// For payloads whose checksum is right and whose content is not: written by a faulty program.
+absl::Status Malformed(RecordType type, std::string_view key) {
+  return Damaged(type, key, "its checksum is right, but its fields do not end where it ends");
+}
+
+// What breaks the invariants of a window; empty: nothing.
+std::string WindowFault(const WindowRecord& window) {
+  const uint64_t n_tokens = window.ids.size();
+  if (n_tokens == 0) return "has no tokens, want at least one";
+  if (window.slot_begin > std::numeric_limits<Slot>::max() - n_tokens) {
+    return "its slots pass the largest number";
+  }
+  if (window.text.size() > std::numeric_limits<uint32_t>::max()) {
+    return StrCat("text of ", window.text.size(), " bytes, want less than 4 GiB");
+  }
+  if (window.ends.size() != n_tokens) {
+    return StrCat(window.ends.size(), " token ends for ", n_tokens, " tokens");
+  }
+  for (size_t i = 1; i < window.ends.size(); ++i) {
+    if (window.ends[i] < window.ends[i - 1]) {
+      return StrCat("token ends do not ascend: ", window.ends[i], " after ", window.ends[i - 1]);
+    }
+  }
+  if (window.ends.back() != window.text.size()) {
+    return StrCat("the last token ends at byte ", window.ends.back(), ", the text at ",
+                  window.text.size());
+  }
+  if (window.passage_begins.empty() || window.passage_begins[0] != 0) {
+    return "its first passage does not begin at token 0";
+  }
+  for (size_t i = 1; i < window.passage_begins.size(); ++i) {
+    if (window.passage_begins[i] <= window.passage_begins[i - 1]) {
+      return StrCat("passages do not ascend: ", window.passage_begins[i], " after ",
+                    window.passage_begins[i - 1]);
+    }
+  }
+  if (window.passage_begins.back() >= n_tokens) {
+    return StrCat("a passage begins at token ", window.passage_begins.back(), " of ", n_tokens);
+  }
+  for (const auto* ids : {&window.context_ids, &window.ids}) {
+    for (const int32_t id : *ids) {
+      if (id < 0) return StrCat("token id ", id, ", want at least 0");
+    }
+  }
+  return "";
+}
+
+std::string SettingsFault(const StoreSettings& settings) {
+  if (settings.window < 1) return StrCat("window ", settings.window, ", want at least 1");
+  if (settings.overlap < 0 || settings.overlap >= settings.window) {
+    return StrCat("overlap ", settings.overlap, ", want 0 to window - 1 = ", settings.window - 1);
+  }
+  if (settings.n_mem_layers < 0 || settings.n_mem_layers > kMaxMemoryLayers) {
+    return StrCat(settings.n_mem_layers, " memory layers, want 0 to ", kMaxMemoryLayers);
+  }
+  if (settings.n_kv_heads < 0 || settings.head_dim < 0) {
+    return StrCat("shape [", settings.n_kv_heads, " heads, ", settings.head_dim,
+                  "], want no negative sizes");
+  }
+  return "";
+}
+
+std::string SegmentFault(const SegmentRecord& segment) {
+  if (segment.slot_begin > segment.slot_end) {
+    return StrCat("slots [", segment.slot_begin, ", ", segment.slot_end, ") run backwards");
+  }
+  if (segment.n_tokens > segment.slot_end - segment.slot_begin) {
+    return StrCat(segment.n_tokens, " tokens in ", segment.slot_end - segment.slot_begin, " slots");
+  }
+  if (segment.n_probe < 0 || segment.n_candidates < 0) {
+    return StrCat("search effort ", segment.n_probe, ", ", segment.n_candidates,
+                  ", want no negative numbers");
+  }
+  for (const double recall : segment.needle_recall) {
+    if (!std::isfinite(recall)) return "a recall that is not a number";
+  }
+  return "";
+}
+
+// n_tokens · n_kv_heads · head_dim · 2 in 64 bits, or nothing. Sizes are below 2^32 each.
+bool BlockBytes(uint64_t n_tokens, uint64_t n_kv_heads, uint64_t head_dim, uint64_t* size_bytes) {
+  uint64_t n = 0;
+  return !__builtin_mul_overflow(n_tokens, n_kv_heads, &n) &&
+         !__builtin_mul_overflow(n, head_dim, &n) &&
+         !__builtin_mul_overflow(n, sizeof(BFloat16), size_bytes);
+}
+
+bool FitsU32(int64_t value) { return value >= 0 && value <= std::numeric_limits<uint32_t>::max(); }
+
+RecordType TypeOf(BlockHalf half) {
+  return half == BlockHalf::kKeys ? RecordType::kBlockKeys : RecordType::kBlockValues;
+}
+
+// Keys of the wrong form can only come from a faulty program or from damage that RocksDB's own
+// checksums let through.
+absl::Status BadKey(RecordType type, std::string_view key) {
+  return Damaged(type, key, "its key does not have the form of such a key");
+}
+
+}  // namespace
+
+std::string DescribeRecord(RecordType type, std::string_view key) {
+  switch (type) {
+    case RecordType::kDocument:
+      if (const auto number = ParseNumberKey(key)) return StrCat("document number ", *number);
+      break;
+    case RecordType::kLink:
+      if (const auto link = ParseLinkKey(key)) {
+        return StrCat("link to window ", link->ordinal, " of document number ", link->document);
+      }
+      break;
+    case RecordType::kWindow:
+      if (const auto slot = ParseNumberKey(key)) return StrCat("window at slot ", *slot);
+      break;
+    case RecordType::kQuerySample:
+      if (const auto slot = ParseNumberKey(key)) {
+        return StrCat("query sample of the window at slot ", *slot);
+      }
+      break;
+    case RecordType::kSegment:
+      if (const auto id = ParseNumberKey(key)) return StrCat("segment ", *id);
+      break;
+    case RecordType::kBlockKeys:
+    case RecordType::kBlockValues:
+      if (const auto block = ParseBlockKey(key)) {
+        return StrCat(TypeName(type), " of memory layer ", block->memory_layer,
+                      " of the window at slot ", block->slot_begin);
+      }
+      break;
+    case RecordType::kFormat:
+    case RecordType::kSettings:
+    case RecordType::kCounters:
+      return std::string(TypeName(type));
+  }
+  return StrCat(TypeName(type), " under the key 0x", ToStd(absl::BytesToHexString(ToAbsl(key))));
+}
+
+uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload) {
+  return Checksum64(type_and_payload) ^ Checksum64(key);
+}
+
+std::string SealRecord(RecordType type, std::string_view key, std::string_view payload) {
+  std::string value;
+  value.reserve(kTypeBytes + payload.size() + kChecksumBytes);
+  value.push_back(static_cast<char>(type));
+  value.append(payload);
+  ByteWriter(&value).U64(RecordChecksum(key, value));
+  return value;
+}
+
+absl::StatusOr<std::string_view> OpenRecord(RecordType type, std::string_view key,
+                                            std::string_view value) {
+  if (value.size() < kTypeBytes + kChecksumBytes) {
+    return Damaged(type, key,
+                   StrCat(value.size(), " bytes, want at least ", kTypeBytes + kChecksumBytes));
+  }
+  const std::string_view content = value.substr(0, value.size() - kChecksumBytes);
+  uint64_t stored = 0;
+  std::memcpy(&stored, value.data() + content.size(), sizeof(stored));
+  const uint64_t computed = RecordChecksum(key, content);
+  if (stored != computed) {
+    return Damaged(type, key,
+                   absl::StrFormat("its bytes have checksum %016x, want %016x", computed, stored));
+  }
+  if (static_cast<uint8_t>(content[0]) != static_cast<uint8_t>(type)) {
+    return Damaged(type, key,
+                   StrCat("record type ", static_cast<int>(static_cast<uint8_t>(content[0])),
+                          ", want ", static_cast<int>(type)));
+  }
+  return content.substr(kTypeBytes);
+}
+
+std::string EncodeFormatVersion(int format_version) {
+  std::string payload;
+  ByteWriter(&payload).U32(static_cast<uint32_t>(format_version));
+  return SealRecord(RecordType::kFormat, kFormatKey, payload);
+}
+
+absl::StatusOr<int> DecodeFormatVersion(std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload,
+                   OpenRecord(RecordType::kFormat, kFormatKey, value));
+  ByteReader in(payload);
+  const uint32_t version = in.U32();
+  if (!in.AtEnd() || version > std::numeric_limits<int>::max()) {
+    return Malformed(RecordType::kFormat, kFormatKey);
+  }
+  return static_cast<int>(version);
+}
+
+absl::StatusOr<std::string> EncodeSettings(const StoreSettings& settings) {
+  if (const std::string fault = SettingsFault(settings); !fault.empty()) {
+    return Invalid(RecordType::kSettings, kSettingsKey, fault);
+  }
+  std::string payload;
+  ByteWriter out(&payload);
+  out.Bytes(settings.fingerprint);
+  out.Bytes(settings.model);
+  out.Bytes(settings.adapter);
+  out.Varint(static_cast<uint64_t>(settings.window));
+  out.Varint(static_cast<uint64_t>(settings.overlap));
+  out.Bytes(settings.encoding);
+  out.Bytes(settings.index_spec);
+  out.Varint(static_cast<uint64_t>(settings.n_mem_layers));
+  out.Varint(static_cast<uint64_t>(settings.n_kv_heads));
+  out.Varint(static_cast<uint64_t>(settings.head_dim));
+  return SealRecord(RecordType::kSettings, kSettingsKey, payload);
+}
+
+absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload,
+                   OpenRecord(RecordType::kSettings, kSettingsKey, value));
+  ByteReader in(payload);
+  bool in_range = true;
+  const auto small = [&in, &in_range] {
+    const uint64_t number = in.Varint();
+    in_range = in_range && number <= std::numeric_limits<int>::max();
+    return in_range ? static_cast<int>(number) : 0;
+  };
+  StoreSettings settings;
+  settings.fingerprint = in.Bytes();
+  settings.model = in.Bytes();
+  settings.adapter = in.Bytes();
+  settings.window = small();
+  settings.overlap = small();
+  settings.encoding = in.Bytes();
+  settings.index_spec = in.Bytes();
+  settings.n_mem_layers = small();
+  settings.n_kv_heads = small();
+  settings.head_dim = small();
+  if (!in.AtEnd() || !in_range) return Malformed(RecordType::kSettings, kSettingsKey);
+  if (const std::string fault = SettingsFault(settings); !fault.empty()) {
+    return Damaged(RecordType::kSettings, kSettingsKey, fault);
+  }
+  return settings;
+}
+
+std::string EncodeCounters(const Counters& counters) {
+  std::string payload;
+  ByteWriter out(&payload);
+  out.U64(counters.next_slot);
+  out.U64(counters.next_document);
+  out.U64(counters.next_segment);
+  out.U64(counters.generation);
+  out.U64(counters.epoch);
+  return SealRecord(RecordType::kCounters, kCountersKey, payload);
+}
+
+absl::StatusOr<Counters> DecodeCounters(std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload,
+                   OpenRecord(RecordType::kCounters, kCountersKey, value));
+  ByteReader in(payload);
+  Counters counters;
+  counters.next_slot = in.U64();
+  counters.next_document = in.U64();
+  counters.next_segment = in.U64();
+  counters.generation = in.U64();
+  counters.epoch = in.U64();
+  if (!in.AtEnd()) return Malformed(RecordType::kCounters, kCountersKey);
+  return counters;
+}
+
+absl::StatusOr<std::string> EncodeDocument(const DocumentRecord& document) {
+  const std::string key = NumberKey(document.number);
+  if (document.collections.empty()) {
+    return Invalid(RecordType::kDocument, key, "in no collection, want at least one");
+  }
+  std::string payload;
+  ByteWriter out(&payload);
+  out.Bytes(document.id);
+  out.Bytes(document.title);
+  out.Bytes(document.source);
+  out.U8(static_cast<uint8_t>((document.replaceable ? 1 : 0) | (document.complete ? 2 : 0)));
+  out.Varint(document.collections.size());
+  for (const std::string& collection : document.collections) out.Bytes(collection);
+  out.Varint(document.size_bytes);
+  out.Varint(document.n_tokens);
+  out.Varint(document.n_windows);
+  out.U64(static_cast<uint64_t>(document.ingested_unix_s));
+  return SealRecord(RecordType::kDocument, key, payload);
+}
+
+absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_view value) {
+  constexpr RecordType kType = RecordType::kDocument;
+  const auto number = ParseNumberKey(key);
+  if (!number) return BadKey(kType, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  ByteReader in(payload);
+  DocumentRecord document;
+  document.number = *number;
+  document.id = in.Bytes();
+  document.title = in.Bytes();
+  document.source = in.Bytes();
+  const uint8_t flags = in.U8();
+  document.replaceable = (flags & 1) != 0;
+  document.complete = (flags & 2) != 0;
+  const uint64_t n_collections = in.Varint();
+  // Each takes a byte at least.
+  if (!in.ok() || flags > 3 || n_collections > in.n_left()) return Malformed(kType, key);
+  document.collections.reserve(n_collections);
+  for (uint64_t i = 0; i < n_collections; ++i) document.collections.emplace_back(in.Bytes());
+  document.size_bytes = in.Varint();
+  document.n_tokens = in.Varint();
+  document.n_windows = in.Varint();
+  document.ingested_unix_s = static_cast<int64_t>(in.U64());
+  if (!in.AtEnd()) return Malformed(kType, key);
+  if (document.collections.empty()) return Damaged(kType, key, "in no collection");
+  return document;
+}
+
+absl::StatusOr<std::string> EncodeLink(const WindowLink& link) {
+  std::string payload;
+  ByteWriter out(&payload);
+  out.Varint(link.slot_begin);
+  out.Varint(link.n_tokens);
+  out.Varint(link.byte_begin);
+  out.Varint(link.n_bytes);
+  return SealRecord(RecordType::kLink, LinkKey(link.document, link.ordinal), payload);
+}
+
+absl::StatusOr<WindowLink> DecodeLink(std::string_view key, std::string_view value) {
+  constexpr RecordType kType = RecordType::kLink;
+  const auto parts = ParseLinkKey(key);
+  if (!parts) return BadKey(kType, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  ByteReader in(payload);
+  WindowLink link;
+  link.document = parts->document;
+  link.ordinal = parts->ordinal;
+  link.slot_begin = in.Varint();
+  const uint64_t n_tokens = in.Varint();
+  link.byte_begin = in.Varint();
+  const uint64_t n_bytes = in.Varint();
+  if (!in.AtEnd() || n_tokens > std::numeric_limits<uint32_t>::max() ||
+      n_bytes > std::numeric_limits<uint32_t>::max()) {
+    return Malformed(kType, key);
+  }
+  link.n_tokens = static_cast<uint32_t>(n_tokens);
+  link.n_bytes = static_cast<uint32_t>(n_bytes);
+  return link;
+}
+
+absl::StatusOr<std::string> EncodeWindow(const WindowRecord& window) {
+  const std::string key = NumberKey(window.slot_begin);
+  if (const std::string fault = WindowFault(window); !fault.empty()) {
+    return Invalid(RecordType::kWindow, key, fault);
+  }
+  std::string payload;
+  ByteWriter out(&payload);
+  out.U64(window.content_hash.high);
+  out.U64(window.content_hash.low);
+  out.Varint(window.context_ids.size());
+  for (const int32_t id : window.context_ids) out.Varint(static_cast<uint32_t>(id));
+  out.Varint(window.ids.size());
+  for (const int32_t id : window.ids) out.Varint(static_cast<uint32_t>(id));
+  uint32_t previous = 0;
+  for (const uint32_t end : window.ends) {
+    out.Varint(end - previous);
+    previous = end;
+  }
+  out.Varint(window.passage_begins.size());
+  previous = 0;
+  for (const uint32_t begin : window.passage_begins) {
+    out.Varint(begin - previous);
+    previous = begin;
+  }
+  out.Bytes(window.text);
+  return SealRecord(RecordType::kWindow, key, payload);
+}
+
+absl::StatusOr<WindowRecord> DecodeWindow(std::string_view key, std::string_view value) {
+  constexpr RecordType kType = RecordType::kWindow;
+  const auto slot = ParseNumberKey(key);
+  if (!slot) return BadKey(kType, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  ByteReader in(payload);
+  WindowRecord window;
+  window.slot_begin = *slot;
+  window.content_hash.high = in.U64();
+  window.content_hash.low = in.U64();
+
+  // Every number takes a byte at least, so that a count above what is left is a lie.
+  const auto plausible = [&in](uint64_t count) { return in.ok() && count <= in.n_left(); };
+  const auto read_ids = [&in](uint64_t count, std::vector<int32_t>* ids) {
+    ids->resize(count);
+    for (int32_t& id : *ids) {
+      const uint64_t number = in.Varint();
+      if (number > std::numeric_limits<int32_t>::max()) return false;
+      id = static_cast<int32_t>(number);
+    }
+    return in.ok();
+  };
+  const auto read_deltas = [&in](uint64_t count, std::vector<uint32_t>* numbers) {
+    numbers->resize(count);
+    uint64_t sum = 0;
+    for (uint32_t& number : *numbers) {
+      const uint64_t delta = in.Varint();
+      if (delta > std::numeric_limits<uint32_t>::max()) return false;
+      sum += delta;
+      if (sum > std::numeric_limits<uint32_t>::max()) return false;
+      number = static_cast<uint32_t>(sum);
+    }
+    return in.ok();
+  };
+  const uint64_t n_context = in.Varint();
+  if (!plausible(n_context) || !read_ids(n_context, &window.context_ids)) {
+    return Malformed(kType, key);
+  }
+  const uint64_t n_tokens = in.Varint();
+  if (!plausible(n_tokens) || !read_ids(n_tokens, &window.ids) || !plausible(n_tokens) ||
+      !read_deltas(n_tokens, &window.ends)) {
+    return Malformed(kType, key);
+  }
+  const uint64_t n_passages = in.Varint();
+  if (!plausible(n_passages) || !read_deltas(n_passages, &window.passage_begins)) {
+    return Malformed(kType, key);
+  }
+  window.text = in.Bytes();
+  if (!in.AtEnd()) return Malformed(kType, key);
+  if (const std::string fault = WindowFault(window); !fault.empty()) {
+    return Damaged(kType, key, fault);
+  }
+  return window;
+}
+
+absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, const Block& block,
+                                            BlockHalf half) {
+  const RecordType type = TypeOf(half);
+  if (memory_layer < 0 || memory_layer >= kMaxMemoryLayers) {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("block of the window at slot ", slot_begin, ": memory layer ", memory_layer,
+                      ", want 0 to ", kMaxMemoryLayers - 1)));
+  }
+  const std::string key = BlockKey(slot_begin, memory_layer, half);
+  const std::vector<BFloat16>& numbers = half == BlockHalf::kKeys ? block.keys : block.values;
+  uint64_t size_bytes = 0;
+  if (!FitsU32(block.n_tokens) || !FitsU32(block.n_kv_heads) || !FitsU32(block.head_dim) ||
+      !BlockBytes(static_cast<uint64_t>(block.n_tokens), static_cast<uint64_t>(block.n_kv_heads),
+                  static_cast<uint64_t>(block.head_dim), &size_bytes) ||
+      size_bytes != numbers.size() * sizeof(BFloat16)) {
+    return Invalid(type, key,
+                   StrCat(numbers.size(), " numbers for shape [", block.n_kv_heads, ", ",
+                          block.n_tokens, ", ", block.head_dim, "]"));
+  }
+  std::string value;
+  value.reserve(kTypeBytes + kBlockHeaderBytes + size_bytes + kChecksumBytes);
+  ByteWriter out(&value);
+  out.U8(static_cast<uint8_t>(type));
+  out.U32(static_cast<uint32_t>(block.n_tokens));
+  out.U32(static_cast<uint32_t>(block.n_kv_heads));
+  out.U32(static_cast<uint32_t>(block.head_dim));
+  out.Raw(numbers.data(), size_bytes);
+  out.U64(RecordChecksum(key, value));
+  return value;
+}
+
+absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
+                             const StoreSettings* settings, Block* block) {
+  const auto parts = ParseBlockKey(key);
+  if (!parts) return BadKey(RecordType::kBlockKeys, key);
+  const RecordType type = TypeOf(parts->half);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, key, value));
+  ByteReader in(payload);
+  block->n_tokens = in.U32();
+  block->n_kv_heads = in.U32();
+  block->head_dim = in.U32();
+  uint64_t size_bytes = 0;
+  if (!in.ok() ||
+      !BlockBytes(static_cast<uint64_t>(block->n_tokens), static_cast<uint64_t>(block->n_kv_heads),
+                  static_cast<uint64_t>(block->head_dim), &size_bytes) ||
+      size_bytes != in.n_left()) {
+    return Damaged(type, key,
+                   StrCat(in.n_left(), " bytes of numbers for shape [", block->n_kv_heads, ", ",
+                          block->n_tokens, ", ", block->head_dim, "]"));
+  }
+  if (settings != nullptr &&
+      (block->n_kv_heads != settings->n_kv_heads || block->head_dim != settings->head_dim)) {
+    return Damaged(type, key,
+                   StrCat("shape [", block->n_kv_heads, ", ", block->n_tokens, ", ",
+                          block->head_dim, "], want [", settings->n_kv_heads, ", n_tokens, ",
+                          settings->head_dim, "] as the settings say"));
+  }
+  std::vector<BFloat16>& numbers = parts->half == BlockHalf::kKeys ? block->keys : block->values;
+  numbers.resize(size_bytes / sizeof(BFloat16));
+  const std::string_view bytes = in.Raw(size_bytes);
+  if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> EncodeQuerySample(Slot slot_begin, const QuerySample& sample) {
+  constexpr RecordType kType = RecordType::kQuerySample;
+  const std::string key = NumberKey(slot_begin);
+  if (!FitsU32(sample.n_queries)) {
+    return Invalid(kType, key, StrCat(sample.n_queries, " queries, want 0 to 2^32 - 1"));
+  }
+  std::string payload;
+  ByteWriter out(&payload);
+  out.U32(static_cast<uint32_t>(sample.n_queries));
+  out.U32(static_cast<uint32_t>(sample.queries.size()));
+  for (const std::vector<BFloat16>& layer : sample.queries) {
+    const uint64_t n_queries = static_cast<uint64_t>(sample.n_queries);
+    if (n_queries == 0 ? !layer.empty() : layer.size() % n_queries != 0) {
+      return Invalid(
+          kType, key,
+          StrCat(layer.size(), " numbers are not a multiple of ", n_queries, " queries"));
+    }
+    out.U64(layer.size());
+    out.Raw(layer.data(), layer.size() * sizeof(BFloat16));
+  }
+  return SealRecord(kType, key, payload);
+}
+
+absl::StatusOr<QuerySample> DecodeQuerySample(std::string_view key, std::string_view value,
+                                              const StoreSettings* settings) {
+  constexpr RecordType kType = RecordType::kQuerySample;
+  if (!ParseNumberKey(key)) return BadKey(kType, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  ByteReader in(payload);
+  QuerySample sample;
+  const uint64_t n_queries = in.U32();
+  const uint64_t n_layers = in.U32();
+  sample.n_queries = static_cast<int64_t>(n_queries);
+  if (!in.ok() || n_layers > in.n_left() / sizeof(uint64_t)) return Malformed(kType, key);
+  if (settings != nullptr && n_layers != static_cast<uint64_t>(settings->n_mem_layers)) {
+    return Damaged(
+        kType, key,
+        StrCat(n_layers, " memory layers, want ", settings->n_mem_layers, " as the settings say"));
+  }
+  sample.queries.resize(n_layers);
+  for (std::vector<BFloat16>& layer : sample.queries) {
+    const uint64_t count = in.U64();
+    if (!in.ok() || count > in.n_left() / sizeof(BFloat16)) return Malformed(kType, key);
+    const uint64_t query_size = settings != nullptr ? static_cast<uint64_t>(settings->head_dim) : 1;
+    // n_heads is the model's: here it only has to be a whole number.
+    if (n_queries == 0
+            ? count != 0
+            : count % n_queries != 0 || (query_size > 0 && count / n_queries % query_size != 0)) {
+      return Damaged(kType, key, StrCat(count, " numbers for ", n_queries, " queries"));
+    }
+    layer.resize(count);
+    const std::string_view bytes = in.Raw(count * sizeof(BFloat16));
+    if (!bytes.empty()) std::memcpy(layer.data(), bytes.data(), bytes.size());
+  }
+  if (!in.AtEnd()) return Malformed(kType, key);
+  return sample;
+}
+
+absl::StatusOr<std::string> EncodeSegment(const SegmentRecord& segment) {
+  const std::string key = NumberKey(segment.id);
+  if (const std::string fault = SegmentFault(segment); !fault.empty()) {
+    return Invalid(RecordType::kSegment, key, fault);
+  }
+  std::string payload;
+  ByteWriter out(&payload);
+  out.Varint(segment.generation);
+  out.Varint(segment.slot_begin);
+  out.Varint(segment.slot_end);
+  out.Varint(segment.n_tokens);
+  out.Bytes(segment.spec);
+  out.Bytes(segment.requested_spec);
+  out.Varint(static_cast<uint64_t>(segment.n_probe));
+  out.Varint(static_cast<uint64_t>(segment.n_candidates));
+  out.Varint(segment.needle_recall.size());
+  for (const double recall : segment.needle_recall) out.F64(recall);
+  out.Bytes(segment.faiss_version);
+  out.Bytes(segment.fingerprint);
+  out.Varint(segment.files.size());
+  for (const SegmentFile& file : segment.files) {
+    out.Bytes(file.name);
+    out.Varint(file.size_bytes);
+    out.U64(file.checksum);
+  }
+  return SealRecord(RecordType::kSegment, key, payload);
+}
+
+absl::StatusOr<SegmentRecord> DecodeSegment(std::string_view key, std::string_view value) {
+  constexpr RecordType kType = RecordType::kSegment;
+  const auto id = ParseNumberKey(key);
+  if (!id) return BadKey(kType, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  ByteReader in(payload);
+  SegmentRecord segment;
+  segment.id = *id;
+  segment.generation = in.Varint();
+  segment.slot_begin = in.Varint();
+  segment.slot_end = in.Varint();
+  segment.n_tokens = in.Varint();
+  segment.spec = in.Bytes();
+  segment.requested_spec = in.Bytes();
+  const uint64_t n_probe = in.Varint();
+  const uint64_t n_candidates = in.Varint();
+  const uint64_t n_recalls = in.Varint();
+  if (!in.ok() || n_probe > std::numeric_limits<int>::max() ||
+      n_candidates > std::numeric_limits<int>::max() || n_recalls > in.n_left() / sizeof(double)) {
+    return Malformed(kType, key);
+  }
+  segment.n_probe = static_cast<int>(n_probe);
+  segment.n_candidates = static_cast<int>(n_candidates);
+  segment.needle_recall.resize(n_recalls);
+  for (double& recall : segment.needle_recall) recall = in.F64();
+  segment.faiss_version = in.Bytes();
+  segment.fingerprint = in.Bytes();
+  const uint64_t n_files = in.Varint();
+  constexpr size_t kSmallestFile = 2 + sizeof(uint64_t);
+  if (!in.ok() || n_files > in.n_left() / kSmallestFile) return Malformed(kType, key);
+  segment.files.resize(n_files);
+  for (SegmentFile& file : segment.files) {
+    file.name = in.Bytes();
+    file.size_bytes = in.Varint();
+    file.checksum = in.U64();
+  }
+  if (!in.AtEnd()) return Malformed(kType, key);
+  if (const std::string fault = SegmentFault(segment); !fault.empty()) {
+    return Damaged(kType, key, fault);
+  }
+  return segment;
+}
+
+}  // namespace fovea::storage

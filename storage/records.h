@@ -20,11 +20,11 @@ constexpr int kFormatVersion = 1;
 // What the first ingest fixed. Changed only by a re-encoding rebuild.
 struct StoreSettings {
   int format_version = kFormatVersion;
-  std::string fingerprint;   // of the model that encoded everything
-  std::string model;         // path or name, as given
-  std::string adapter;       // path; empty: none
-  int window = 1024;         // most tokens in a window
-  int overlap = 128;         // tokens of the previous window seen as context
+  std::string fingerprint;  // of the model that encoded everything
+  std::string model;        // path or name, as given
+  std::string adapter;      // path; empty: none
+  int window = 1024;        // most tokens in a window
+  int overlap = 128;        // tokens of the previous window seen as context
   std::string encoding = "window-local";
   std::string index_spec = "auto";
   int n_mem_layers = 0;
@@ -35,12 +35,12 @@ struct StoreSettings {
 // A window: immutable, self-contained (its blocks are a function of context_ids and ids alone).
 struct WindowRecord {
   Slot slot_begin = 0;
-  Hash128 content_hash;               // of context_ids and ids
-  std::vector<int32_t> context_ids;   // the overlap; empty at the start of a document
-  std::vector<int32_t> ids;           // [n_tokens]
-  std::vector<uint32_t> ends;         // [n_tokens], byte in `text` where each token ends
+  Hash128 content_hash;                  // of context_ids and ids
+  std::vector<int32_t> context_ids;      // the overlap; empty at the start of a document
+  std::vector<int32_t> ids;              // [n_tokens]
+  std::vector<uint32_t> ends;            // [n_tokens], byte in `text` where each token ends
   std::vector<uint32_t> passage_begins;  // first token of each passage; [0] is 0
-  std::string text;                   // UTF-8, exactly the bytes that the tokens cover
+  std::string text;                      // UTF-8, exactly the bytes that the tokens cover
 };
 
 // Keys (before RoPE, times the gain) and values of a window at one memory layer.
@@ -61,7 +61,7 @@ struct QuerySample {
 
 struct DocumentRecord {
   DocumentNumber number = 0;
-  std::string id;                        // 32 hex digits of the SHA-256 of the text
+  std::string id;  // 32 hex digits of the SHA-256 of the text
   std::string title;
   std::string source;                    // path, "path#id" or "-"
   bool replaceable = false;              // new content from the same source replaces it
@@ -69,7 +69,7 @@ struct DocumentRecord {
   uint64_t size_bytes = 0;               // of the text
   uint64_t n_tokens = 0;
   uint64_t n_windows = 0;
-  bool complete = false;                 // false while its windows are still being committed
+  bool complete = false;  // false while its windows are still being committed
   int64_t ingested_unix_s = 0;
 };
 
@@ -97,11 +97,11 @@ struct SegmentRecord {
   uint64_t generation = 0;  // the rebuild that it belongs to
   Slot slot_begin = 0;
   Slot slot_end = 0;
-  uint64_t n_tokens = 0;    // live ones when it was built
-  std::string spec;         // what was built: "exact", "IVF1024,Flat", …
+  uint64_t n_tokens = 0;       // live ones when it was built
+  std::string spec;            // what was built: "exact", "IVF1024,Flat", …
   std::string requested_spec;  // what was asked for: "auto", …
-  int n_probe = 0;          // calibrated search effort (IVF: nprobe; HNSW: efSearch); 0: none
-  int n_candidates = 0;     // candidates to rescore per query head; 0: none
+  int n_probe = 0;             // calibrated search effort (IVF: nprobe; HNSW: efSearch); 0: none
+  int n_candidates = 0;        // candidates to rescore per query head; 0: none
   std::vector<double> needle_recall;  // per memory layer when built; empty for exact
   std::string faiss_version;
   std::string fingerprint;

@@ -1,0 +1,88 @@
+// The store on RocksDB. Only for this folder's sources.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "storage/commit_witness.h"
+#include "storage/document_store.h"
+#include "storage/record_codec.h"
+#include "storage/store_view.h"
+
+namespace fovea::storage {
+
+class DocumentStoreImpl : public DocumentStore {
+ public:
+  static absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> Open(
+      const std::filesystem::path& folder, const StoreOptions& options);
+  ~DocumentStoreImpl() override;
+
+  const std::filesystem::path& folder() const override { return context_->folder; }
+  absl::Status Commit(Mutation mutation) override;
+  absl::StatusOr<bool> Refresh() override;
+  absl::StatusOr<std::optional<StoreSettings>> Settings() const override;
+  absl::StatusOr<Counters> ReadCounters() const override;
+  absl::Status ForEachDocument(
+      const std::function<absl::Status(const DocumentRecord&)>& visit) const override;
+  absl::Status ForEachLink(
+      const std::function<absl::Status(const WindowLink&)>& visit) const override;
+  absl::StatusOr<std::vector<WindowLink>> Links(DocumentNumber document) const override;
+  absl::StatusOr<std::vector<SegmentRecord>> Segments() const override;
+  absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin) const override;
+  absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer, BlockPart part) const override;
+  absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const override;
+  absl::StatusOr<VerifyCounts> Verify(
+      const std::function<absl::Status(const Damage&)>& report) const override;
+  absl::Status Compact() override;
+  absl::StatusOr<BytesByKind> SizeByKind() const override;
+
+ private:
+  friend class Verifier;
+  using Use = std::function<absl::Status(std::string_view key, std::string_view value)>;
+
+  explicit DocumentStoreImpl(std::shared_ptr<const StoreContext> context)
+      : context_(std::move(context)) {}
+
+  std::shared_ptr<StoreView> view() const;
+  void SetView(std::shared_ptr<StoreView> view) const;
+  // A reader's new view instead of `stale`, unless another thread has already put one there.
+  absl::Status ReplaceView(const std::shared_ptr<StoreView>& stale) const;
+
+  // Finds the record and hands it to `use`, valid during the call.
+  absl::Status Get(ColumnFamily family, RecordType type, const std::string& key,
+                   const Use& use) const;
+  // Every record with begin <= key < end (empty: to the last one), in ascending order.
+  absl::Status ForEach(ColumnFamily family, RecordType type, const std::string& begin,
+                       const std::string& end, const Use& use) const;
+
+  absl::Status CheckFormat() const;
+  // Why a store with unknown or missing column families does not open: `failure` says what
+  // RocksDB found.
+  static absl::Status ExplainForeignStore(const StoreContext& context, const absl::Status& failure);
+  absl::Status CreateEmpty();
+  absl::Status LoadSettings() const;
+  std::shared_ptr<const StoreSettings> CachedSettings() const;
+  // The counters after `mutation`, or why it must not be committed. Requires commit_mutex_.
+  absl::StatusOr<Counters> CheckMutation(const Mutation& mutation) const;
+  absl::Status CompactBlocks(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* blocks);
+
+  const std::shared_ptr<const StoreContext> context_;
+
+  // Guards the pointers, not what they point at: a read holds on to the view that it began with.
+  mutable std::mutex view_mutex_;
+  mutable std::shared_ptr<StoreView> view_;
+  // The shape that blocks must have; null before the first ingest and where the settings are
+  // damaged (Settings() and Verify say so).
+  mutable std::shared_ptr<const StoreSettings> settings_;
+  mutable std::mutex replace_mutex_;  // one thread opens a new view, the others wait for it
+
+  std::mutex commit_mutex_;
+  Counters counters_;  // the writer's; as committed
+  std::optional<CommitWitness> witness_;
+};
+
+}  // namespace fovea::storage

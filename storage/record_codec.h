@@ -1,0 +1,81 @@
+// Records to and from bytes (docs/storage-format.md is their grammar). A stored value is
+//   type (1 byte) ‖ payload ‖ checksum (8 bytes)
+// and its checksum covers the key too: a record under another record's key is damage.
+//
+// Encoders answer InvalidArgument for records that break an invariant of records.h; what they
+// encode decodes to the same record. Decoders trust nothing: every length is checked before
+// memory is taken for it, and DataLoss names the record, what was expected and what is there.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "storage/document_store.h"
+#include "storage/keys.h"
+#include "storage/records.h"
+
+namespace fovea::storage {
+
+// A record whose layout changes gets a new number; a number is never given to another layout.
+enum class RecordType : uint8_t {
+  kFormat = 1,
+  kSettings = 2,
+  kCounters = 3,
+  kDocument = 4,
+  kLink = 5,
+  kWindow = 6,
+  kBlockKeys = 7,
+  kBlockValues = 8,
+  kQuerySample = 9,
+  kSegment = 10,
+};
+
+// XXH3-64 of type and payload, exclusive-or XXH3-64 of the key: the two are hashed where they lie.
+uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload);
+
+// The value of a record that has `payload`.
+std::string SealRecord(RecordType type, std::string_view key, std::string_view payload);
+// The payload of `value`, once type and checksum are found right.
+absl::StatusOr<std::string_view> OpenRecord(RecordType type, std::string_view key,
+                                            std::string_view value);
+
+std::string EncodeFormatVersion(int format_version);
+absl::StatusOr<int> DecodeFormatVersion(std::string_view value);
+
+absl::StatusOr<std::string> EncodeSettings(const StoreSettings& settings);
+absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value);
+
+std::string EncodeCounters(const Counters& counters);
+absl::StatusOr<Counters> DecodeCounters(std::string_view value);
+
+absl::StatusOr<std::string> EncodeDocument(const DocumentRecord& document);
+absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_view value);
+
+absl::StatusOr<std::string> EncodeLink(const WindowLink& link);
+absl::StatusOr<WindowLink> DecodeLink(std::string_view key, std::string_view value);
+
+absl::StatusOr<std::string> EncodeWindow(const WindowRecord& window);
+absl::StatusOr<WindowRecord> DecodeWindow(std::string_view key, std::string_view value);
+
+// One half of a block; the other half of `block` is not looked at.
+absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, const Block& block,
+                                            BlockHalf half);
+// Fills the shape of `block` and the half that `key` names. `settings` may be null: the shape is
+// then not compared with it. After an error `block` is unspecified.
+absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
+                             const StoreSettings* settings, Block* block);
+
+absl::StatusOr<std::string> EncodeQuerySample(Slot slot_begin, const QuerySample& sample);
+absl::StatusOr<QuerySample> DecodeQuerySample(std::string_view key, std::string_view value,
+                                              const StoreSettings* settings);
+
+absl::StatusOr<std::string> EncodeSegment(const SegmentRecord& segment);
+absl::StatusOr<SegmentRecord> DecodeSegment(std::string_view key, std::string_view value);
+
+// What people call the record under `key`: "window at slot 4096", "keys of memory layer 1 of the
+// window at slot 4096".
+std::string DescribeRecord(RecordType type, std::string_view key);
+
+}  // namespace fovea::storage

@@ -1,0 +1,113 @@
+#include "storage/rocksdb_options.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "rocksdb/convenience.h"
+#include "rocksdb/env.h"
+#include "rocksdb/table.h"
+#include "storage/column_families.h"
+
+namespace fovea::storage {
+namespace {
+
+// Values below this stay in the table files: a file of their own would cost a read more than it
+// saves. Blocks of real windows are hundreds of kilobytes.
+constexpr uint64_t kMinBlobBytes = 4096;
+
+rocksdb::CompressionType TextCompression() {
+  const std::vector<rocksdb::CompressionType> supported = rocksdb::GetSupportedCompressions();
+  for (const auto type : {rocksdb::kZSTD, rocksdb::kLZ4Compression, rocksdb::kSnappyCompression}) {
+    if (std::find(supported.begin(), supported.end(), type) != supported.end()) return type;
+  }
+  return rocksdb::kNoCompression;
+}
+
+// Half of the files that this process may open; the other half is the program's.
+int MaxOpenFiles() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 4096;
+  return static_cast<int>(std::clamp<uint64_t>(limit.rlim_cur / 2, 32, 4096));
+}
+
+}  // namespace
+
+rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* env) {
+  rocksdb::DBOptions db;
+  db.env = env;
+  db.create_if_missing = options.mode == OpenMode::kCreate;
+  db.create_missing_column_families = options.mode == OpenMode::kCreate;
+  // Salvage opens a store of which some table files do not open; their records are DataLoss.
+  db.paranoid_checks = !options.salvage;
+  // The tail of the log may be torn: the process ended in the middle of a commit that it had not
+  // reported. Damage before the tail is refused, not cut off together with all that follows
+  // (kPointInTimeRecovery, RocksDB's default, does that). See StoreView::Open for tails that are
+  // damaged in another way than by missing bytes.
+  db.wal_recovery_mode = options.salvage ? rocksdb::WALRecoveryMode::kPointInTimeRecovery
+                                         : rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  // All column families reach table files together: what the manifest says is a state that
+  // existed, so that a manifest which lost its last entry is behind and not contradictory.
+  db.atomic_flush = true;
+  db.max_open_files = MaxOpenFiles();
+  // Threads for two cores: one flush, one compaction.
+  db.max_background_jobs = 2;
+  db.bytes_per_sync = 1 << 20;
+  db.max_manifest_file_size = 4 << 20;
+  db.keep_log_file_num = 2;
+  db.max_log_file_size = 1 << 20;
+  db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  // No periodic work: a store that nobody uses writes nothing.
+  db.stats_dump_period_sec = 0;
+  db.stats_persist_period_sec = 0;
+  db.skip_stats_update_on_db_open = true;
+  // Preallocated space would be counted neither by us nor by people who look at a full disk.
+  db.allow_fallocate = false;
+  return db;
+}
+
+std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
+    const StoreOptions& options, const std::shared_ptr<rocksdb::Cache>& block_cache) {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = block_cache;
+  table.block_size = 16 << 10;  // zstd finds more in 16 KiB of text than in 4
+  table.checksum = rocksdb::kXXH3;
+  table.format_version = 5;
+
+  rocksdb::ColumnFamilyOptions text;
+  text.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  text.compression = TextCompression();
+  // With atomic flushes all buffers are written when one is full: that of blocks. These only have
+  // to be large enough not to be first.
+  text.write_buffer_size = options.write_buffer_bytes;
+  text.max_write_buffer_number = 2;
+  text.arena_block_size = 64 << 10;
+  text.ttl = 0;
+  text.periodic_compaction_seconds = 0;
+
+  rocksdb::ColumnFamilyOptions raw = text;  // bfloat16 does not compress
+  raw.compression = rocksdb::kNoCompression;
+
+  rocksdb::ColumnFamilyOptions blocks = raw;
+  blocks.arena_block_size = 1 << 20;
+  blocks.enable_blob_files = true;
+  blocks.min_blob_size = kMinBlobBytes;
+  blocks.blob_compression_type = rocksdb::kNoCompression;
+  blocks.blob_file_size = uint64_t{256} << 20;
+  // Blocks are moved by Compact alone: a compaction in the background that met a damaged block
+  // would stop all writing, repairs included.
+  blocks.enable_blob_garbage_collection = false;
+
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (size_t i = 0; i < kColumnFamilyNames.size(); ++i) {
+    const auto family = static_cast<ColumnFamily>(i);
+    const rocksdb::ColumnFamilyOptions& chosen = family == ColumnFamily::kBlocks    ? blocks
+                                                 : family == ColumnFamily::kSamples ? raw
+                                                                                    : text;
+    descriptors.emplace_back(kColumnFamilyNames[i], chosen);
+  }
+  descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName, text);
+  return descriptors;
+}
+
+}  // namespace fovea::storage

@@ -1,0 +1,21 @@
+// How RocksDB is set up: durability, memory, compression. Only for sources that speak to RocksDB.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "rocksdb/cache.h"
+#include "rocksdb/db.h"
+#include "storage/document_store.h"
+
+namespace fovea::storage {
+
+// Options of the database. `env` is borrowed.
+rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* env);
+
+// Options of each column family, in the order of ColumnFamily, and of RocksDB's default one, which
+// comes last and holds nothing.
+std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
+    const StoreOptions& options, const std::shared_ptr<rocksdb::Cache>& block_cache);
+
+}  // namespace fovea::storage

@@ -1,0 +1,272 @@
+#include "storage/store_view.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "storage/commit_witness.h"
+#include "storage/keys.h"
+#include "storage/record_codec.h"
+#include "storage/rocksdb_options.h"
+#include "storage/rocksdb_status.h"
+
+namespace fovea::storage {
+namespace {
+
+// Readers write nothing, not even a log of events: their folder may be read-only.
+class SilentLogger : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+};
+
+// How often a reader starts anew because the writer went on meanwhile, and how long it rests
+// between. An attempt takes milliseconds and writers flush every few seconds at most, so that
+// more than a few attempts mean that something is wrong.
+constexpr int kMaxOpenAttempts = 50;
+constexpr std::chrono::milliseconds kAttemptPause(10);
+
+// The process that holds the lock of a store, where the system tells. Must not be called while
+// this process holds the lock itself: closing any descriptor of the file would drop it.
+std::optional<pid_t> LockHolder(const std::filesystem::path& lock_file) {
+  const int fd = open(lock_file.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  const int result = fcntl(fd, F_GETLK, &lock);
+  close(fd);
+  if (result != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) return std::nullopt;
+  return lock.l_pid;
+}
+
+// All files open, so that tables which the writer removes stay readable; where there are more
+// than this process may open, RocksDB's usual cache of open files.
+int ReaderMaxOpenFiles(const StoreContext& context, int fallback) {
+  std::vector<std::string> names;
+  rlimit limit{};
+  if (!context.file_system->GetChildren(context.folder, {}, &names, nullptr).ok() ||
+      getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return fallback;
+  }
+  // Twice what is there now: the store may grow, and the program has files of its own.
+  return names.size() * 2 + 128 < limit.rlim_cur ? -1 : fallback;
+}
+
+}  // namespace
+
+StoreContext::StoreContext(std::filesystem::path folder_in, StoreOptions options_in)
+    : folder(std::move(folder_in)),
+      options(std::move(options_in)),
+      file_system(options.file_system ? options.file_system : rocksdb::FileSystem::Default()),
+      env(rocksdb::NewCompositeEnv(file_system)),
+      block_cache(rocksdb::NewLRUCache(options.block_cache_bytes)) {}
+
+StoreView::~StoreView() {
+  if (db_ == nullptr) return;
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  }
+  db_->Close().PermitUncheckedError();
+}
+
+rocksdb::Status StoreView::OpenDatabase(rocksdb::WALRecoveryMode mode, bool read_only) {
+  rocksdb::DBOptions options = DatabaseOptions(context_->options, context_->env.get());
+  options.wal_recovery_mode = mode;
+  std::vector<rocksdb::ColumnFamilyDescriptor> families =
+      FamilyDescriptors(context_->options, context_->block_cache);
+  rocksdb::DB* db = nullptr;
+  rocksdb::Status status;
+  if (read_only) {
+    options.info_log = std::make_shared<SilentLogger>();
+    options.create_if_missing = false;
+    options.create_missing_column_families = false;
+    options.max_open_files = ReaderMaxOpenFiles(*context_, options.max_open_files);
+    status = rocksdb::DB::OpenForReadOnly(options, context_->folder, families, &handles_, &db);
+  } else {
+    status = rocksdb::DB::Open(options, context_->folder, families, &handles_, &db);
+  }
+  if (!status.ok()) return status;
+  db_.reset(db);
+  std::copy_n(handles_.begin(), families_.size(), families_.begin());
+  return status;
+}
+
+absl::StatusOr<StoreView::ManifestState> StoreView::ReadManifestState(const StoreContext& context) {
+  const std::string current = context.folder / "CURRENT";
+  std::string name;
+  rocksdb::IOStatus status = rocksdb::ReadFileToString(context.file_system.get(), current, &name);
+  if (!status.ok()) return FromRocksDb(status, StrCat("reading ", current));
+  while (!name.empty() && name.back() == '\n') name.pop_back();
+  ManifestState state;
+  status = context.file_system->GetFileSize(context.folder / name, {}, &state.size_bytes, nullptr);
+  // A new manifest took the place of this one between the two calls; the next look finds it.
+  if (!status.ok() && !IsMissingFile(status)) {
+    return FromRocksDb(status, StrCat("reading ", context.folder / name));
+  }
+  state.name = std::move(name);
+  return state;
+}
+
+absl::StatusOr<Counters> StoreView::ReadCounters() const {
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status =
+      db_->Get({}, family(ColumnFamily::kMeta),
+               rocksdb::Slice(kCountersKey.data(), kCountersKey.size()), &value);
+  if (status.IsNotFound()) return Counters{};
+  if (!status.ok()) {
+    return FromRocksDb(status, StrCat(context_->folder, ": reading the counters"));
+  }
+  return DecodeCounters({value.data(), value.size()});
+}
+
+absl::Status StoreView::CheckWitness() const {
+  const std::optional<uint64_t> witness = ReadWitness(*context_->file_system, context_->folder);
+  if (!witness) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Counters counters, ReadCounters());
+  if (counters.epoch >= *witness) return absl::OkStatus();
+  return absl::DataLossError(StrCat(
+      context_->folder, ": commits ", counters.epoch + 1, " to ", *witness,
+      ", which were reported as stored, are missing: the log or the manifest is damaged. Run "
+      "`fovea verify --repair` to go on with the commits before them, or restore a copy (if you "
+      "put an older copy back on purpose, remove ",
+      context_->folder / kWitnessFileName, ")"));
+}
+
+absl::Status StoreView::OpenFailure(const rocksdb::Status& status) const {
+  const std::filesystem::path& folder = context_->folder;
+  const std::string reason = status.ToString();
+  if (reason.find("lock hold by current process") != std::string::npos) {
+    return absl::UnavailableError(
+        StrCat("another part of this process is writing to ", folder, "; close it first"));
+  }
+  if (reason.find("While lock file") != std::string::npos) {
+    const std::optional<pid_t> holder = LockHolder(folder / "LOCK");
+    return absl::UnavailableError(StrCat("another process",
+                                         holder ? StrCat(" (", *holder, ")") : std::string(),
+                                         " is writing to ", folder, "; wait for it or stop it"));
+  }
+  const absl::Status failure = FromRocksDb(status, StrCat("opening the store ", folder));
+  if (status.IsCorruption()) {
+    return absl::DataLossError(
+        StrCat(failure.message(),
+               "; run `fovea verify --repair` to save what can be read, or restore a copy"));
+  }
+  return failure;
+}
+
+absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenWriter(
+    std::shared_ptr<const StoreContext> context) {
+  using Mode = rocksdb::WALRecoveryMode;
+  std::shared_ptr<StoreView> view(new StoreView(context));
+  if (context->options.salvage) {
+    const rocksdb::Status status = view->OpenDatabase(Mode::kPointInTimeRecovery, false);
+    if (!status.ok()) return view->OpenFailure(status);
+    return view;
+  }
+  rocksdb::Status status = view->OpenDatabase(Mode::kTolerateCorruptedTailRecords, false);
+  if (status.IsCorruption()) {
+    // The log is damaged in another way than by missing bytes at its end. After a power cut a
+    // commit that was not reported may look like this (its later sectors on disk, its earlier ones
+    // not). If the log is whole up to the last commit that was reported, only such a commit is
+    // lost; opened read-only first, because opening for writing cuts the rest off.
+    std::shared_ptr<StoreView> peek(new StoreView(context));
+    if (ReadWitness(*context->file_system, context->folder) &&
+        peek->OpenDatabase(Mode::kPointInTimeRecovery, /*read_only=*/true).ok()) {
+      RETURN_IF_ERROR(peek->CheckWitness());
+      peek.reset();
+      view.reset(new StoreView(context));
+      status = view->OpenDatabase(Mode::kPointInTimeRecovery, false);
+    }
+  }
+  if (!status.ok()) return view->OpenFailure(status);
+  RETURN_IF_ERROR(view->CheckWitness());
+  return view;
+}
+
+absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenReader(
+    std::shared_ptr<const StoreContext> context) {
+  using Mode = rocksdb::WALRecoveryMode;
+  absl::Status failure;
+  for (int attempt = 0; attempt < kMaxOpenAttempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(kAttemptPause);
+    // RocksDB reads the manifest and then the logs. Did the writer write table files and remove
+    // their log between the two, it has read neither: a hole. The manifest tells, because it is
+    // written before the log is removed.
+    ASSIGN_OR_RETURN(const ManifestState before, ReadManifestState(*context));
+    std::shared_ptr<StoreView> view(new StoreView(context));
+    const Mode mode =
+        context->options.salvage ? Mode::kPointInTimeRecovery : Mode::kTolerateCorruptedTailRecords;
+    rocksdb::Status status = view->OpenDatabase(mode, /*read_only=*/true);
+    if (status.IsCorruption() && ReadWitness(*context->file_system, context->folder)) {
+      // As in OpenWriter: a commit that was not reported may have left more than a torn tail.
+      std::shared_ptr<StoreView> prefix(new StoreView(context));
+      if (prefix->OpenDatabase(Mode::kPointInTimeRecovery, /*read_only=*/true).ok()) {
+        view = std::move(prefix);
+        status = rocksdb::Status::OK();
+      }
+    }
+    ASSIGN_OR_RETURN(const ManifestState after, ReadManifestState(*context));
+    if (before != after) {
+      failure = absl::UnavailableError(
+          StrCat("the writer of ", context->folder, " works too fast to follow; try again"));
+      continue;
+    }
+    if (!status.ok()) {
+      failure = view->OpenFailure(status);
+      // The writer may have removed a log between the listing and the opening.
+      if (IsMissingFile(status)) continue;
+      return failure;
+    }
+    view->manifest_ = after;
+    failure = context->options.salvage ? absl::OkStatus() : view->CheckWitness();
+    if (failure.ok()) return view;
+    // Either the witness is of a commit that came after the log was read, or commits are lost:
+    // another look tells.
+    if (attempt >= 3 && absl::IsDataLoss(failure)) break;
+  }
+  return failure;
+}
+
+bool StoreView::IsCurrent() const {
+  const absl::StatusOr<ManifestState> manifest = ReadManifestState(*context_);
+  if (!manifest.ok() || *manifest != manifest_) return false;
+  const std::optional<uint64_t> witness = ReadWitness(*context_->file_system, context_->folder);
+  const absl::StatusOr<Counters> counters = ReadCounters();
+  return witness && counters.ok() && counters->epoch == *witness;
+}
+
+absl::StatusOr<std::string> StoreView::PeekFormatRecord(const StoreContext& context) {
+  rocksdb::DBOptions options = DatabaseOptions(context.options, context.env.get());
+  options.info_log = std::make_shared<SilentLogger>();
+  options.create_if_missing = false;
+  options.create_missing_column_families = false;
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  std::vector<rocksdb::ColumnFamilyDescriptor> families =
+      FamilyDescriptors(context.options, context.block_cache);
+  std::erase_if(families, [](const rocksdb::ColumnFamilyDescriptor& family) {
+    return family.name != rocksdb::kDefaultColumnFamilyName &&
+           family.name != kColumnFamilyNames[static_cast<size_t>(ColumnFamily::kMeta)];
+  });
+  StoreView view(nullptr);
+  rocksdb::DB* db = nullptr;
+  rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(options, context.folder, families, &view.handles_, &db);
+  std::string value;
+  if (status.ok()) {
+    view.db_.reset(db);
+    status =
+        db->Get({}, view.handles_[0], rocksdb::Slice(kFormatKey.data(), kFormatKey.size()), &value);
+  }
+  if (!status.ok()) return FromRocksDb(status, StrCat("opening the store ", context.folder));
+  return value;
+}
+
+}  // namespace fovea::storage
