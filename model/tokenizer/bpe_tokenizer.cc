@@ -58,8 +58,10 @@ class BpeTokenizer final : public Tokenizer {
       : vocabulary_(std::move(vocabulary)),
         merges_(std::move(merges)),
         pre_tokenizer_(std::move(pre_tokenizer)),
-        user_tokens_(*vocabulary_, /*parse_special=*/false),
-        all_tokens_(*vocabulary_, /*parse_special=*/true) {
+        user_tokens_(*vocabulary_, [this](int32_t id) { return vocabulary_->IsUserDefined(id); }),
+        all_tokens_(*vocabulary_, [this](int32_t id) {
+          return vocabulary_->IsSpecial(id) || vocabulary_->IsUserDefined(id);
+        }) {
     bytes_.resize(vocabulary_->size());
     for (int32_t id = 0; id < vocabulary_->size(); ++id) bytes_[id] = BytesOf(id);
   }
@@ -98,7 +100,7 @@ class BpeTokenizer final : public Tokenizer {
     std::string text;
     for (const int32_t id : ids) {
       if (!vocabulary_->Contains(id)) continue;
-      if (show_special && IsHidden(id)) {
+      if (show_special && vocabulary_->IsSpecial(id)) {
         text += vocabulary_->spec().tokens[id];
       } else {
         text += bytes_[id];
@@ -117,10 +119,8 @@ class BpeTokenizer final : public Tokenizer {
   const TokenizerSpec& spec() const override { return vocabulary_->spec(); }
 
  private:
-  bool IsHidden(int32_t id) const { return vocabulary_->IsSpecial(id); }
-
   std::string BytesOf(int32_t id) const {
-    if (IsHidden(id)) return "";
+    if (vocabulary_->IsSpecial(id)) return "";
     const std::string& token = vocabulary_->spec().tokens[id];
     if (vocabulary_->spec().types[id] == TokenType::kUserDefined) return token;
     // Added tokens are stored as they are written; some files do not mark them.

@@ -33,7 +33,7 @@ std::string StreamDecoder::Push(int32_t id) {
   const TokenizerSpec& spec = tokenizer_.spec();
   // What Decode does to a whole sequence: the dummy prefix is not part of the text.
   if (first_ && spec.kind == TokenizerSpec::Kind::kSentencePiece && spec.add_space_prefix &&
-      bytes[0] == ' ') {
+      spec.tokens[id].starts_with("\xE2\x96\x81")) {
     bytes.erase(0, 1);
   }
   first_ = false;

@@ -73,10 +73,10 @@ bool Vocabulary::IsEnd(int32_t id) const {
                                          id) != spec_.extra_end_ids.end();
 }
 
-AddedTokens::AddedTokens(const Vocabulary& vocabulary, bool parse_special, int32_t first_id) {
-  for (int32_t id = first_id; id < vocabulary.size(); ++id) {
+AddedTokens::AddedTokens(const Vocabulary& vocabulary, absl::FunctionRef<bool(int32_t)> is_added) {
+  for (int32_t id = 0; id < vocabulary.size(); ++id) {
     const std::string& token = vocabulary.spec().tokens[id];
-    if (token.empty() || !vocabulary.IsAdded(id, parse_special)) continue;
+    if (token.empty() || !is_added(id)) continue;
     ids_.emplace(token, id);
     sizes_.push_back(token.size());
     first_byte_[static_cast<unsigned char>(token[0])] = true;

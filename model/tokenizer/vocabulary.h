@@ -31,9 +31,9 @@ class Vocabulary {
   // user-defined ones that are written like markers ("<|im_start|>"), which some files store as
   // user-defined though a conversation's structure hangs on them.
   bool IsSpecial(int32_t id) const { return special_[id]; }
-  // Tokens that are recognised in a text before it is tokenized. User-defined ones always are.
-  bool IsAdded(int32_t id, bool parse_special) const {
-    return special_[id] ? parse_special : spec_.types[id] == TokenType::kUserDefined;
+  // Recognised in every text, before it is tokenized.
+  bool IsUserDefined(int32_t id) const {
+    return !special_[id] && spec_.types[id] == TokenType::kUserDefined;
   }
   int32_t unknown_id() const { return unknown_id_; }  // −1: none
 
@@ -48,8 +48,8 @@ class Vocabulary {
 // Finds added tokens in a text. Immutable and thread-safe; the vocabulary must outlive it.
 class AddedTokens {
  public:
-  // Of the tokens from `first_id` on.
-  AddedTokens(const Vocabulary& vocabulary, bool parse_special, int32_t first_id = 0);
+  // The tokens that `is_added` is true for.
+  AddedTokens(const Vocabulary& vocabulary, absl::FunctionRef<bool(int32_t id)> is_added);
 
   // Calls `piece` with consecutive pieces that cover `text`: an added token and its id, or what
   // stands between two of them and −1. The leftmost token wins, then the longest.
