@@ -39,17 +39,8 @@ dnnl::matmul::primitive_desc MakeMatmul(const dnnl::engine& engine, const GemmSh
                                         const Md& weights) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (shape.add_to_out) {
-    dnnl::post_ops post_ops;
-    post_ops.append_sum();
-    attributes.set_post_ops(post_ops);
-  }
   const Md x = PlainMd(shape.rows, shape.k, shape.k, 1);
-  const Md out = PlainMd(shape.rows, shape.n, shape.out_stride, 1);
-  if (shape.has_bias) {
-    const Md bias = PlainMd(1, shape.n, shape.n, 1);
-    return {dnnl::matmul::desc(x, weights, bias, out), attributes, engine};
-  }
+  const Md out = PlainMd(shape.rows, shape.n, shape.n, 1);
   return {dnnl::matmul::desc(x, weights, out), attributes, engine};
 }
 
@@ -68,13 +59,12 @@ class DnnlPlan final : public GemmPlan {
         matmul_(desc),
         x_(desc.src_desc()),
         weights_(desc.weights_desc()),
-        bias_(desc.bias_desc()),
         out_(desc.dst_desc()),
         scratchpad_(desc.scratchpad_desc()) {}
 
   size_t scratch_bytes() const override { return scratchpad_.get_size(); }
 
-  absl::Status Run(const float* x, const std::byte* packed, const float* bias, std::byte* scratch,
+  absl::Status Run(const float* x, const std::byte* packed, std::byte* scratch,
                    float* out) const override {
     SingleThreaded single_threaded;
     try {
@@ -83,9 +73,6 @@ class DnnlPlan final : public GemmPlan {
           {DNNL_ARG_SRC, {x_, engine_, const_cast<float*>(x)}},
           {DNNL_ARG_WEIGHTS, {weights_, engine_, const_cast<std::byte*>(packed)}},
           {DNNL_ARG_DST, {out_, engine_, out}}};
-      if (bias != nullptr) {
-        arguments[DNNL_ARG_BIAS] = dnnl::memory(bias_, engine_, const_cast<float*>(bias));
-      }
       if (scratchpad_.get_size() > 0) {
         arguments[DNNL_ARG_SCRATCHPAD] = dnnl::memory(scratchpad_, engine_, scratch);
       }
@@ -101,7 +88,7 @@ class DnnlPlan final : public GemmPlan {
   dnnl::engine engine_;
   dnnl::stream stream_;
   dnnl::matmul matmul_;
-  Md x_, weights_, bias_, out_, scratchpad_;
+  Md x_, weights_, out_, scratchpad_;
 };
 
 }  // namespace
@@ -119,7 +106,7 @@ struct GemmPlans::Impl {
   const Packing& FindPacking(int64_t n, int64_t k) {
     if (const auto it = packings.find({n, k}); it != packings.end()) return it->second;
     const Md any({k, n}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::any);
-    const GemmShape typical{.rows = kTypicalRows, .n = n, .k = k, .out_stride = n};
+    const GemmShape typical{.rows = kTypicalRows, .n = n, .k = k};
     const Md packed = MakeMatmul(engine, typical, any).weights_desc();
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);

@@ -27,6 +27,22 @@ constexpr int64_t kDirectBytesPerRange = 32 << 10;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// product [n_rows, n] (+ bias) (+ out) → out, whose rows lie out_stride floats apart.
+void StoreProduct(const float* product, int64_t n_rows, int64_t n, const float* bias,
+                  bool add_to_out, int64_t out_stride, float* out) {
+  for (int64_t row = 0; row < n_rows; ++row, product += n, out += out_stride) {
+    if (bias != nullptr && add_to_out) {
+      for (int64_t i = 0; i < n; ++i) out[i] += product[i] + bias[i];
+    } else if (bias != nullptr) {
+      for (int64_t i = 0; i < n; ++i) out[i] = product[i] + bias[i];
+    } else if (add_to_out) {
+      for (int64_t i = 0; i < n; ++i) out[i] += product[i];
+    } else {
+      std::copy(product, product + n, out);
+    }
+  }
+}
+
 // The first error of a parallel loop.
 class LoopStatus {
  public:
@@ -220,26 +236,37 @@ class CpuLinear final : public Linear {
         ASSIGN_OR_RETURN(
             plan, device.gemm_plans().Find({.rows = chunk_rows(last_chunk ? n_chunks - 1 : 0),
                                             .n = PanelFeatures(last_panel ? n_panels() - 1 : 0),
-                                            .k = in_features_,
-                                            .out_stride = out_features_,
-                                            .has_bias = weights_.bias != nullptr,
-                                            .add_to_out = add_to_out}));
+                                            .k = in_features_}));
         plan_scratch_bytes = std::max(plan_scratch_bytes, plan->scratch_bytes());
       }
     }
+    // A thread's scratch: [product of a chunk and a panel | the plan's | without a packed copy:
+    // a panel as floats, and packed].
+    const size_t product_bytes = static_cast<size_t>(kChunkRows * kPanelFeatures) * sizeof(float);
+    const size_t unpacked_offset = product_bytes + (plan_scratch_bytes + 63) / 64 * 64;
+    const size_t packed_offset = unpacked_offset + unpacked_panel_bytes();
+    RETURN_IF_ERROR(device.ReserveThreadScratch(
+        packed != nullptr ? unpacked_offset : packed_offset + std::max(sizes.panel, sizes.last)));
+
+    const bool is_direct = n_panels() == 1 && weights_.bias == nullptr && !add_to_out;
     const auto run = [&](int64_t chunk, int64_t panel, const std::byte* packed_panel,
-                         std::byte* scratch) {
+                         std::byte* scratch) -> absl::Status {
       const GemmPlan& plan = *plans[chunk == n_chunks - 1][panel == n_panels() - 1];
       const int64_t row = chunk * kChunkRows;
+      const float* const x_rows = x + row * in_features_;
       const int64_t feature = panel * kPanelFeatures;
-      return plan.Run(x + row * in_features_, packed_panel,
-                      weights_.bias != nullptr ? weights_.bias + feature : nullptr, scratch,
-                      out + row * out_features_ + feature);
+      float* const out_rows = out + row * out_features_ + feature;
+      if (is_direct) return plan.Run(x_rows, packed_panel, scratch + product_bytes, out_rows);
+      auto* const product = reinterpret_cast<float*>(scratch);
+      RETURN_IF_ERROR(plan.Run(x_rows, packed_panel, scratch + product_bytes, product));
+      StoreProduct(product, chunk_rows(chunk), PanelFeatures(panel),
+                   weights_.bias != nullptr ? weights_.bias + feature : nullptr, add_to_out,
+                   out_features_, out_rows);
+      return absl::OkStatus();
     };
 
     LoopStatus loop;
     if (packed != nullptr) {
-      RETURN_IF_ERROR(device.ReserveThreadScratch(plan_scratch_bytes));
       // Panels outside, chunks inside: a thread keeps a panel in its cache over several chunks.
       device.threads().ParallelFor(
           n_panels() * n_chunks, 1, [&](int64_t item, int64_t, int thread) {
@@ -251,15 +278,12 @@ class CpuLinear final : public Linear {
       return loop.status();
     }
     // Without a copy each thread packs a panel for itself and multiplies all rows by it.
-    const size_t packed_offset =
-        std::max(unpacked_panel_bytes(), plan_scratch_bytes + 63) / 64 * 64;
-    RETURN_IF_ERROR(device.ReserveThreadScratch(packed_offset + std::max(sizes.panel, sizes.last)));
     device.threads().ParallelFor(n_panels(), 1, [&](int64_t panel, int64_t, int thread) {
       std::byte* const scratch = device.thread_scratch(thread);
-      std::byte* const packed_panel = scratch + packed_offset;
-      loop.Update(PackPanel(device.gemm_plans(), panel, scratch, packed_panel));
+      loop.Update(PackPanel(device.gemm_plans(), panel, scratch + unpacked_offset,
+                            scratch + packed_offset));
       for (int64_t chunk = 0; chunk < n_chunks && loop.ok(); ++chunk) {
-        loop.Update(run(chunk, panel, packed_panel, scratch));
+        loop.Update(run(chunk, panel, scratch + packed_offset, scratch));
       }
     });
     return loop.status();

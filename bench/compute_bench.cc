@@ -1,0 +1,197 @@
+// Ops at the shapes of SmolLM2-135M (hidden 576, 9 heads of 64, 3 KV heads, FFN 1536, vocabulary
+// 49152). FLOP/s and bytes/s are counters; bytes are those of the stored weights.
+//   compute_bench --threads=2 --benchmark_filter=Linear
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "compute/attention.h"
+#include "compute/linear.h"
+#include "compute/rms_norm.h"
+#include "compute/rope.h"
+#include "compute/silu_mul.h"
+
+namespace fovea::compute {
+namespace {
+
+int n_threads = 0;
+
+std::unique_ptr<Device> MakeDevice() {
+  auto device = Device::Create("cpu", n_threads);
+  FOVEA_CHECK(device.ok());
+  return *std::move(device);
+}
+
+std::vector<float> RandomFloats(int64_t n) {
+  std::mt19937 generator(1);
+  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& value : values) value = uniform(generator);
+  return values;
+}
+
+using benchmark::Counter;
+
+void Rate(benchmark::State& state, const char* name, double per_iteration) {
+  state.counters[name] = Counter(per_iteration, Counter::kIsIterationInvariantRate);
+}
+
+// Arguments: rows, in_features, out_features.
+void BM_Linear(benchmark::State& state, DType dtype) {
+  const auto device = MakeDevice();
+  const int64_t n_tokens = state.range(0);
+  const int64_t in_features = state.range(1);
+  const int64_t out_features = state.range(2);
+  const size_t row_bytes = *RowBytes(dtype, in_features);
+  // As many copies of the weights as exceed the caches, as the layers of a model do.
+  const size_t copy_bytes = row_bytes * static_cast<size_t>(out_features);
+  const size_t n_copies = n_tokens <= 16 ? (size_t{64} << 20) / copy_bytes + 1 : 4;
+  const std::vector<std::byte> weight(copy_bytes * n_copies, std::byte{0x21});
+  std::vector<std::unique_ptr<Linear>> linears;
+  for (size_t i = 0; i < n_copies; ++i) {
+    auto linear = Linear::Create(*device, {.name = "bench",
+                                           .dtype = dtype,
+                                           .weight = weight.data() + i * copy_bytes,
+                                           .out_features = out_features,
+                                           .in_features = in_features});
+    FOVEA_CHECK(linear.ok());
+    linears.push_back(*std::move(linear));
+  }
+  const std::vector<float> x = RandomFloats(n_tokens * in_features);
+  std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
+  for (const auto& linear : linears) {  // packs
+    FOVEA_CHECK(linear->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+  }
+  size_t next = 0;
+  for (auto _ : state) {
+    FOVEA_CHECK(linears[next]->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+    next = (next + 1) % n_copies;
+  }
+  Rate(state, "FLOP/s", 2.0 * static_cast<double>(n_tokens * in_features * out_features));
+  Rate(state, "weight_bytes/s", static_cast<double>(copy_bytes));
+}
+
+void LinearShapes(benchmark::internal::Benchmark* b) {
+  for (const int64_t n_tokens : {1, 4, 8, 16, 32, 64, 1024, 2048}) {
+    b->Args({n_tokens, 576, 576})->Args({n_tokens, 576, 1536})->Args({n_tokens, 1536, 576});
+  }
+  b->Args({1, 576, 49152})->Args({128, 576, 49152})->UseRealTime();
+}
+BENCHMARK_CAPTURE(BM_Linear, Q4_1, DType::kQ4_1)->Apply(LinearShapes);
+void DecodeShapes(benchmark::internal::Benchmark* b) {
+  for (const int64_t n_tokens : {1, 4, 8}) b->Args({n_tokens, 576, 1536});
+  b->UseRealTime();
+}
+BENCHMARK_CAPTURE(BM_Linear, Q4_0, DType::kQ4_0)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(BM_Linear, Q8_0, DType::kQ8_0)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(BM_Linear, F16, DType::kF16)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(BM_Linear, BF16, DType::kBF16)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(BM_Linear, F32, DType::kF32)->Apply(DecodeShapes);
+
+// Arguments: queries, keys.
+void BM_Attention(benchmark::State& state) {
+  const auto device = MakeDevice();
+  const int64_t n_queries = state.range(0);
+  const int64_t n_keys = state.range(1);
+  const int64_t n_heads = 9;
+  const int64_t n_kv_heads = 3;
+  const int64_t head_dim = 64;
+  const std::vector<float> queries = RandomFloats(n_queries * n_heads * head_dim);
+  const std::vector<float> keys = RandomFloats(n_keys * n_kv_heads * head_dim);
+  const std::vector<float> values = RandomFloats(n_keys * n_kv_heads * head_dim);
+  std::vector<float> output(queries.size());
+  std::vector<float> lse(static_cast<size_t>(n_queries * n_heads));
+  for (auto _ : state) {
+    FOVEA_CHECK(Attention(*device, {.queries = queries.data(),
+                                    .keys = keys.data(),
+                                    .values = values.data(),
+                                    .n_queries = n_queries,
+                                    .n_keys = n_keys,
+                                    .n_heads = n_heads,
+                                    .n_kv_heads = n_kv_heads,
+                                    .head_dim = head_dim,
+                                    .scale = 0.125f,
+                                    .output = output.data(),
+                                    .lse = lse.data()})
+                    .ok());
+  }
+  const auto q = static_cast<double>(n_queries);
+  const double pairs = q * static_cast<double>(n_keys) - q * (q - 1) / 2;
+  Rate(state, "FLOP/s", 4.0 * pairs * static_cast<double>(n_heads * head_dim));
+}
+BENCHMARK(BM_Attention)
+    ->Args({1024, 1024})
+    ->Args({1024, 1152})
+    ->Args({128, 1152})
+    ->Args({16, 1024})
+    ->Args({1, 256})
+    ->Args({1, 1024})
+    ->Args({1, 8192})
+    ->UseRealTime();
+
+// Argument: tokens.
+void BM_RmsNorm(benchmark::State& state) {
+  const auto device = MakeDevice();
+  const std::vector<float> x = RandomFloats(state.range(0) * 576);
+  const std::vector<float> weight = RandomFloats(576);
+  std::vector<float> out(x.size());
+  for (auto _ : state) {
+    FOVEA_CHECK(RmsNorm(*device, {.x = x.data(),
+                                  .weight = weight.data(),
+                                  .out = out.data(),
+                                  .n_tokens = state.range(0),
+                                  .hidden_size = 576})
+                    .ok());
+  }
+}
+BENCHMARK(BM_RmsNorm)->Arg(1)->Arg(1024)->UseRealTime();
+
+void BM_SiluMul(benchmark::State& state) {
+  const auto device = MakeDevice();
+  const std::vector<float> gate = RandomFloats(state.range(0) * 1536);
+  std::vector<float> out(gate.size());
+  for (auto _ : state) {
+    FOVEA_CHECK(SiluMul(*device, gate.data(), gate.data(), out.data(), state.range(0) * 1536).ok());
+  }
+}
+BENCHMARK(BM_SiluMul)->Arg(1)->Arg(1024)->UseRealTime();
+
+void BM_Rope(benchmark::State& state) {
+  const auto device = MakeDevice();
+  const std::vector<float> frequencies = RopeInverseFrequencies(64, 10000.0f, {});
+  std::vector<float> x = RandomFloats(state.range(0) * 9 * 64);
+  for (auto _ : state) {
+    FOVEA_CHECK(Rope(*device, {.x = x.data(),
+                               .n_tokens = state.range(0),
+                               .n_heads = 9,
+                               .head_dim = 64,
+                               .inverse_frequencies = frequencies.data(),
+                               .first_position = 100})
+                    .ok());
+  }
+}
+BENCHMARK(BM_Rope)->Arg(1)->Arg(1024)->UseRealTime();
+
+}  // namespace
+}  // namespace fovea::compute
+
+int main(int argc, char** argv) {
+  // Ours first: Google Benchmark refuses arguments that it does not know.
+  for (int i = 1; i < argc; ++i) {
+    constexpr char kFlag[] = "--threads=";
+    if (std::strncmp(argv[i], kFlag, sizeof(kFlag) - 1) != 0) continue;
+    fovea::compute::n_threads = std::atoi(argv[i] + sizeof(kFlag) - 1);
+    for (int j = i; j + 1 < argc; ++j) argv[j] = argv[j + 1];
+    --argc;
+    break;
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
