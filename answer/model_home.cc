@@ -231,6 +231,7 @@ model::LoadOptions ToLoadOptions(const ModelChoice& choice) {
   model::LoadOptions options;
   options.model = choice.model;
   options.adapter = choice.adapter;
+  options.mem_layers = choice.mem_layers;
   return options;
 }
 

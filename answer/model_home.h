@@ -64,6 +64,7 @@ struct ModelChoice {
   std::optional<std::filesystem::path> adapter;
   std::string model_name;    // a name, or an absolute path
   std::string adapter_name;  // a name, an absolute path, or "none"
+  std::vector<int> mem_layers;  // of a model without an adapter; empty: none
 };
 
 // `model`: path or name. `adapter`: path, name or "none"; unset: the first of ListAdapters that was

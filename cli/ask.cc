@@ -1,0 +1,127 @@
+// fovea ask: one question, or one a line from standard input.
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "cli/streams.h"
+#include "cli/text_format.h"
+
+namespace fovea::cli {
+namespace {
+
+struct AskArguments {
+  std::string memory;
+  std::vector<std::string> question;  // words
+  QuestionOptions question_options;
+  ModelOptions model;
+  ComputeOptions compute;
+  OutputOptions output;
+};
+
+constexpr std::string_view kInterrupted = "interrupted; the answer is not complete";
+
+absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOptions& options,
+                                const AskArguments& arguments, const Session& session) {
+  const Progress progress(nullptr, InterruptFlag());
+  absl::Status written;
+  answer::StreamCallback stream;
+  if (!arguments.output.json) {
+    stream = [&written](std::string_view piece) {
+      written = WriteOutput(Printable(piece));
+      return written.ok();
+    };
+  }
+  ASSIGN_OR_RETURN(const answer::Answer answer,
+                   session.answerer->Ask(question, options, stream, progress));
+  RETURN_IF_ERROR(written);
+  RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(answer, session.open_ms))
+                                                    : StrCat("\n", FormatSources(answer))));
+  if (answer.finish_reason == "cancelled") {
+    std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
+    return kFailed;
+  }
+  return kDone;
+}
+
+// A question that fails is reported, and the others go on.
+absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskArguments& arguments,
+                                  const Session& session) {
+  const Progress progress(nullptr, InterruptFlag());
+  LineReader lines(STDIN_FILENO);
+  std::string question;
+  ExitCode code = kDone;
+  for (int64_t number = 1;; ++number) {
+    absl::StatusOr<bool> more = lines.Next(&question);
+    if (absl::IsCancelled(more.status())) {
+      std::fputs("fovea: interrupted; the questions so far are answered\n", stderr);
+      return kFailed;
+    }
+    RETURN_IF_ERROR(more.status());
+    if (!*more) return code;
+    if (!question.empty() && question.back() == '\r') question.pop_back();
+    if (question.empty()) continue;
+    const absl::StatusOr<answer::Answer> answer =
+        session.answerer->Ask(question, options, nullptr, progress);
+    if (!answer.ok()) {
+      std::fprintf(stderr, "fovea: line %lld: %s\n", static_cast<long long>(number),
+                   Printable(ToStd(answer.status().message())).c_str());
+      // An empty result keeps results and questions in step.
+      RETURN_IF_ERROR(WriteOutput(arguments.output.json
+                                      ? JsonLine(FailedQuestionJson(question, answer.status()))
+                                      : std::string("\n")));
+      code = kFailed;
+      continue;
+    }
+    RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(*answer, session.open_ms))
+                                                      : FormatAnswerLine(*answer)));
+    if (answer->finish_reason == "cancelled") {
+      std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
+      return kFailed;
+    }
+  }
+}
+
+absl::StatusOr<ExitCode> RunAsk(const AskArguments& arguments) {
+  ASSIGN_OR_RETURN(const answer::AskOptions options, ToAskOptions(arguments.question_options));
+  ASSIGN_OR_RETURN(const Session session,
+                   OpenSession(arguments.memory, arguments.model, arguments.compute));
+  if (options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
+  std::string question;
+  for (const std::string& word : arguments.question) {
+    question += StrCat(question.empty() ? "" : " ", word);
+  }
+  if (question == "-") return AskLines(options, arguments, session);
+  return AskOne(question, options, arguments, session);
+}
+
+}  // namespace
+
+void AddAsk(CLI::App& app, Run* run) {
+  CLI::App* command = app.add_subcommand("ask", "Answer a question from a memory, with sources");
+  const auto arguments = std::make_shared<AskArguments>();
+  AddMemoryOption(command, &arguments->memory);
+  AddQuestionOptions(command, &arguments->question_options);
+  AddMovedModelOptions(command, &arguments->model);
+  AddComputeOptions(command, &arguments->compute);
+  AddOutputOptions(command, &arguments->output);
+  command
+      ->add_option("QUESTION", arguments->question,
+                   "The question; -: one a line from standard input")
+      ->required();
+  SetExample(command, "fovea ask --memory notes \"Who left the key in the attic?\"");
+  command->callback([arguments, run] {
+    if (arguments->memory.empty() && !arguments->question_options.no_memory) {
+      throw CLI::RequiredError("--memory");
+    }
+    *run = [arguments] { return RunAsk(*arguments); };
+  });
+}
+
+}  // namespace fovea::cli

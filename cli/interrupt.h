@@ -1,0 +1,18 @@
+// Ctrl-C: the first one asks the work to stop at a safe point, the second one ends the process.
+#pragma once
+
+#include <atomic>
+
+namespace fovea::cli {
+
+// Handles SIGINT and SIGTERM from now on, and ignores SIGPIPE (a closed pipe is a failed write).
+// Reads of standard input return EINTR on a signal. Call once.
+void InstallSignalHandlers();
+
+// Set by the first signal; what `Progress` asks.
+const std::atomic<bool>* InterruptFlag();
+bool Interrupted();
+// Ready for the next one (a conversation goes on after an interrupted answer).
+void ClearInterrupt();
+
+}  // namespace fovea::cli

@@ -1,0 +1,65 @@
+// fovea: dispatches to the subcommands, and turns their errors into messages and exit codes.
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/text_format.h"
+
+namespace {
+
+using fovea::cli::ExitCode;
+
+int PrintError(std::string_view message) {
+  std::fprintf(stderr, "fovea: %s\n", fovea::cli::Printable(message).c_str());
+  return ExitCode::kFailed;
+}
+
+int Main(int argc, char** argv) {
+  fovea::cli::InstallSignalHandlers();
+  CLI::App app("A language model with a database in place of a long context.", "fovea");
+  app.set_version_flag("--version", "fovea " FOVEA_VERSION);
+  app.require_subcommand(1);
+  fovea::cli::Run run;
+  fovea::cli::AddIngest(app, &run);
+  fovea::cli::AddAsk(app, &run);
+  fovea::cli::AddChat(app, &run);
+  fovea::cli::AddDocs(app, &run);
+  fovea::cli::AddRebuild(app, &run);
+  fovea::cli::AddVerify(app, &run);
+  fovea::cli::AddStats(app, &run);
+  fovea::cli::AddModel(app, &run);
+  fovea::cli::AddTokenize(app, &run);
+  app.footer(
+      "Example:\n"
+      "  fovea ingest --memory notes book.txt\n"
+      "  fovea ask --memory notes \"Who left the key in the attic?\"");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // --help and --version arrive here, too.
+    return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kWrongUsage;
+  }
+  const absl::StatusOr<ExitCode> code = run();
+  if (code.ok()) return *code;
+  if (absl::IsAborted(code.status()) || absl::IsCancelled(code.status())) {
+    // A reader that closed the pipe has seen enough; an interrupt was said to be one already.
+    return ExitCode::kFailed;
+  }
+  return PrintError(fovea::ToStd(code.status().message()));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // What libraries throw where no adapter expects it: out of memory above all.
+  try {
+    return Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    return PrintError("out of memory");
+  } catch (const std::exception& error) {
+    return PrintError(error.what());
+  }
+}

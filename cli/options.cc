@@ -1,0 +1,143 @@
+#include "cli/options.h"
+
+#include <cstdlib>
+#include <limits>
+
+#include "CLI/Config.hpp"
+#include "CLI/Formatter.hpp"
+#include "memory/searcher.h"
+
+namespace fovea::cli {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxTopK = 1 << 20;
+constexpr int kMaxCount = std::numeric_limits<int>::max();
+
+}  // namespace
+
+void AddOutputOptions(CLI::App* command, OutputOptions* options) {
+  command->add_flag("--json", options->json, "One JSON object a result on standard output");
+  command->add_flag("--quiet", options->quiet, "No progress and no hints on standard error");
+}
+
+CLI::Option* AddMemoryOption(CLI::App* command, std::string* memory) {
+  return command->add_option("--memory", *memory, "The memory: a folder")
+      ->envname("FOVEA_MEMORY")
+      ->type_name("DIR");
+}
+
+void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
+  command->add_option("--threads", options->threads, "Threads (default: the machine's cores)")
+      ->check(CLI::Range(1, kMaxThreads))
+      ->type_name("N");
+  command->add_option("--device", options->device, "cpu (default), or cuda[:N]")
+      ->type_name("DEVICE");
+}
+
+void AddModelOptions(CLI::App* command, ModelOptions* options) {
+  command
+      ->add_option("--model", options->model,
+                   "A GGUF file, a safetensors folder, or a name (default: FOVEA_MODEL, else "
+                   "smollm2)")
+      ->type_name("PATH|NAME");
+  command
+      ->add_option("--adapter", options->adapter,
+                   "An adapter's folder or name, or none (default: the one made for the model)")
+      ->type_name("DIR|none");
+  command
+      ->add_option("--mem-layers", options->mem_layers,
+                   "Memory layers, counted from 0, for a model without an adapter: 9,15,21")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(0, 1 << 16))
+      ->type_name("LIST");
+}
+
+void AddMovedModelOptions(CLI::App* command, ModelOptions* options) {
+  command
+      ->add_option("--model", options->model, "Where the memory's model lies, if not where it was")
+      ->type_name("PATH|NAME");
+  command
+      ->add_option("--adapter", options->adapter,
+                   "Where the memory's adapter lies, if not where it was")
+      ->type_name("DIR|none");
+}
+
+std::optional<std::string> ModelFromEnvironment() {
+  const char* model = std::getenv("FOVEA_MODEL");
+  if (model == nullptr || *model == '\0') return std::nullopt;
+  return model;
+}
+
+void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
+  answer::AskOptions& ask = options->ask;
+  AddRepeatedOption(command, "--collection", &ask.scope.collections,
+                    "Only documents of this collection (repeatable)")
+      ->type_name("NAME");
+  AddRepeatedOption(command, "--document", &ask.scope.documents,
+                    "Only this document: its id or the beginning of it (repeatable)")
+      ->type_name("ID");
+  command
+      ->add_option("--mode", options->mode,
+                   "Search of the memory: approximate (default), exact, or dense (every key)")
+      ->check(CLI::IsMember({"dense", "exact", "approximate"}))
+      ->type_name("MODE");
+  command->add_option("--top-k", ask.top_k, "Keys kept per query head (default: the model's)")
+      ->check(CLI::Range(1, kMaxTopK))
+      ->type_name("N");
+  command->add_option("--max-tokens", ask.max_tokens, "Longest answer")
+      ->check(CLI::Range(0, kMaxCount))
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_option("--temperature", ask.temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->type_name("T");
+  command->add_option("--seed", ask.seed, "Of the draws at a temperature above 0")
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_option("--sources", ask.n_sources, "Sources named with an answer")
+      ->check(CLI::Range(0, kMaxCount))
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_flag("--raw", ask.raw, "Continue the text as it is, without the chat template");
+  command->add_flag("--no-memory", options->no_memory, "The model alone");
+  command
+      ->add_option("--reread", options->reread,
+                   "Passages whose text joins the prompt; 0: none (default: what measured best for "
+                   "the model)")
+      ->check(CLI::Range(0, kMaxCount))
+      ->type_name("N");
+  command
+      ->add_option("--reread-by", options->reread_by,
+                   "Find them by attention, bm25 (words), or both")
+      ->check(CLI::IsMember({"attention", "bm25", "both"}))
+      ->type_name("HOW");
+  command->add_flag("--audit", ask.audit,
+                    "Report what the search of the memory captured, by memory layer");
+}
+
+absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options) {
+  answer::AskOptions ask = options.ask;
+  ask.mode = options.mode == "dense"   ? memory::SearchMode::kDense
+             : options.mode == "exact" ? memory::SearchMode::kExact
+                                       : memory::SearchMode::kApproximate;
+  ask.use_memory = !options.no_memory;
+  if (options.reread >= 0) ask.reread = options.reread;
+  if (!options.reread_by.empty()) {
+    ASSIGN_OR_RETURN(ask.reread_by, answer::ParseRereadBy(options.reread_by));
+  }
+  return ask;
+}
+
+CLI::Option* AddRepeatedOption(CLI::App* command, const std::string& name,
+                               std::vector<std::string>* values, const std::string& description) {
+  return command->add_option(name, *values, description)->allow_extra_args(false);
+}
+
+void SetExample(CLI::App* command, const std::string& example) {
+  command->footer(StrCat("Example:\n  ", example));
+}
+
+}  // namespace fovea::cli

@@ -1,0 +1,59 @@
+// Options that several subcommands have, added to the parser in one place so that they are called
+// and explained alike everywhere.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "CLI/App.hpp"
+#include "answer/answerer.h"
+
+namespace fovea::cli {
+
+struct OutputOptions {
+  bool json = false;
+  bool quiet = false;
+};
+void AddOutputOptions(CLI::App* command, OutputOptions* options);
+
+// --memory, from FOVEA_MEMORY where it is not given.
+CLI::Option* AddMemoryOption(CLI::App* command, std::string* memory);
+
+struct ComputeOptions {
+  std::string device = "cpu";
+  int threads = 0;  // 0: all processors
+};
+void AddComputeOptions(CLI::App* command, ComputeOptions* options);
+
+struct ModelOptions {
+  std::optional<std::string> model;
+  std::optional<std::string> adapter;
+  std::vector<int> mem_layers;
+};
+void AddModelOptions(CLI::App* command, ModelOptions* options);
+// For commands on a memory that remembers its model.
+void AddMovedModelOptions(CLI::App* command, ModelOptions* options);
+
+// FOVEA_MODEL, where it is set.
+std::optional<std::string> ModelFromEnvironment();
+
+// Everything that `ask` and `chat` share.
+struct QuestionOptions {
+  std::string mode = "approximate";
+  std::string reread_by;
+  int reread = -1;
+  bool no_memory = false;
+  answer::AskOptions ask;
+};
+void AddQuestionOptions(CLI::App* command, QuestionOptions* options);
+absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options);
+
+// A repeated option takes one value each time, so that what follows is not swallowed.
+CLI::Option* AddRepeatedOption(CLI::App* command, const std::string& name,
+                               std::vector<std::string>* values, const std::string& description);
+
+// The example that `--help` ends with.
+void SetExample(CLI::App* command, const std::string& example);
+
+}  // namespace fovea::cli

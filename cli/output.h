@@ -1,0 +1,59 @@
+// Results as JSON: one object a result, on one line, with exactly the fields that scripts rely on.
+// Bytes that are no UTF-8 become U+FFFD.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "answer/answerer.h"
+#include "answer/model_home.h"
+#include "memory/ingester.h"
+#include "memory/memory.h"
+#include "memory/rebuild.h"
+#include "memory/reencode.h"
+#include "memory/verify.h"
+#include "model/weights/adapter.h"
+#include "model/weights/checkpoint.h"
+#include "nlohmann/json.hpp"
+#include "storage/records.h"
+
+namespace fovea::cli {
+
+// Keeps the order in which fields are written.
+using Json = nlohmann::ordered_json;
+
+// With its newline.
+std::string JsonLine(const Json& json);
+
+struct IngestSummary {
+  std::vector<memory::IngestedDocument> documents;
+  uint64_t tokens = 0;
+  uint64_t encoded_tokens = 0;
+  double seconds = 0.0;
+  double tokens_per_second() const;  // encoded ones
+};
+Json ToJson(const IngestSummary& summary);
+
+// `open_ms`: from the start of the program until it could take questions.
+Json ToJson(const answer::Answer& answer, double open_ms);
+// A question that could not be answered, where others follow.
+Json FailedQuestionJson(const std::string& question, const absl::Status& status);
+
+Json ToJson(const storage::DocumentRecord& document);
+Json ToJson(const memory::VerifyReport& report);
+Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings);
+Json ToJson(const memory::RebuildResult& result, double seconds);
+Json ToJson(const memory::ReencodeResult& result, const std::string& fingerprint, double seconds);
+
+// An adapter with the folder that it was read from.
+struct LoadedAdapter {
+  std::string path;
+  const model::Adapter* adapter = nullptr;
+};
+// `adapter.adapter` may be null.
+Json ToJson(const model::Checkpoint& checkpoint, const LoadedAdapter& adapter);
+Json ToJson(const answer::NamedModel& model);
+Json ToJson(const answer::NamedAdapter& adapter);
+
+}  // namespace fovea::cli

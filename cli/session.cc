@@ -1,0 +1,84 @@
+#include "cli/session.h"
+
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+namespace fovea::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+const Clock::time_point kStartedAt = Clock::now();
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options) {
+  absl::StatusOr<std::unique_ptr<compute::Device>> device =
+      compute::Device::Create(options.device, options.threads);
+  if (!device.ok()) return Annotate(device.status(), StrCat("--device ", options.device));
+  return device;
+}
+
+absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
+                                                           storage::OpenMode mode) {
+  if (!memory::Memory::Exists(folder)) {
+    return absl::NotFoundError(StrCat(folder, ": there is no memory here; make one with `fovea ",
+                                      "ingest --memory ", folder, " PATH`"));
+  }
+  memory::MemoryOptions options;
+  options.mode = mode;
+  ASSIGN_OR_RETURN(std::unique_ptr<memory::Memory> memory, memory::Memory::Open(folder, options));
+  if (!memory->settings().has_value()) {
+    return absl::FailedPreconditionError(StrCat(
+        folder, ": this memory is empty; `fovea ingest --memory ", folder, " PATH` fills it"));
+  }
+  return memory;
+}
+
+absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options) {
+  const std::string model =
+      options.model.has_value()
+          ? *options.model
+          : ModelFromEnvironment().value_or(std::string(answer::kDefaultModel));
+  ASSIGN_OR_RETURN(
+      answer::ModelChoice choice,
+      answer::ChooseModel(answer::ModelHome::FromEnvironment(), model, options.adapter));
+  choice.mem_layers = options.mem_layers;
+  return choice;
+}
+
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
+                                                              const answer::ModelChoice& choice) {
+  return model::Transformer::Load(device, answer::ToLoadOptions(choice));
+}
+
+absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOptions& model,
+                                    const ComputeOptions& compute) {
+  Session session;
+  ASSIGN_OR_RETURN(session.device, CreateDevice(compute));
+  answer::ModelChoice choice;
+  if (memory.empty()) {
+    ASSIGN_OR_RETURN(choice, ChooseNewModel(model));
+  } else {
+    ASSIGN_OR_RETURN(session.memory, OpenMemory(memory, storage::OpenMode::kRead));
+    ASSIGN_OR_RETURN(
+        choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(),
+                                        *session.memory->settings(), model.model, model.adapter));
+  }
+  ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
+  ASSIGN_OR_RETURN(
+      session.answerer,
+      answer::Answerer::Create(session.device.get(), session.model.get(), session.memory.get()));
+  session.open_ms = UptimeMs();
+  return session;
+}
+
+double UptimeMs() {
+  return std::chrono::duration<double, std::milli>(Clock::now() - kStartedAt).count();
+}
+
+void PrintHint(const OutputOptions& options, const std::string& hint) {
+  if (!options.quiet && !hint.empty()) std::fprintf(stderr, "fovea: %s\n", hint.c_str());
+}
+
+}  // namespace fovea::cli

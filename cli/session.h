@@ -1,0 +1,51 @@
+// Opens what a command works with: the device, the memory, and the model that the memory remembers.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "answer/answerer.h"
+#include "answer/model_home.h"
+#include "base/status.h"
+#include "cli/options.h"
+#include "compute/device.h"
+#include "memory/memory.h"
+#include "model/transformer.h"
+
+namespace fovea::cli {
+
+// "cpu", or an error that says what this build lacks.
+absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options);
+
+// A memory that something was ingested into; the errors say how to make one.
+absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
+                                                           storage::OpenMode mode);
+
+// What `options` name, else FOVEA_MODEL, else the default model.
+absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options);
+
+// Loads with a message that says which files are concerned.
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
+                                                              const answer::ModelChoice& choice);
+
+// Everything that questions need. Members are destroyed in the right order.
+struct Session {
+  std::unique_ptr<compute::Device> device;
+  std::unique_ptr<memory::Memory> memory;  // null: no memory was named
+  std::unique_ptr<model::Transformer> model;
+  std::unique_ptr<answer::Answerer> answerer;
+  double open_ms = 0.0;  // since the program started
+};
+
+// `memory` may be empty: the model alone.
+absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOptions& model,
+                                    const ComputeOptions& compute);
+
+// Milliseconds since the program started.
+double UptimeMs();
+
+// A hint for people on standard error, unless they want quiet.
+void PrintHint(const OutputOptions& options, const std::string& hint);
+
+}  // namespace fovea::cli

@@ -1,0 +1,39 @@
+// fovea stats: what a memory holds and how large it is.
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "cli/streams.h"
+#include "cli/text_format.h"
+
+namespace fovea::cli {
+namespace {
+
+struct StatsArguments {
+  std::string memory;
+  OutputOptions output;
+};
+
+absl::StatusOr<ExitCode> RunStats(const StatsArguments& arguments) {
+  ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kRead));
+  ASSIGN_OR_RETURN(const memory::Stats stats, memory::ComputeStats(*memory));
+  RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(stats, *memory->settings()))
+                                                    : FormatStats(stats, *memory->settings())));
+  return kDone;
+}
+
+}  // namespace
+
+void AddStats(CLI::App& app, Run* run) {
+  CLI::App* command =
+      app.add_subcommand("stats", "Documents, tokens, bytes and indexes of a memory");
+  const auto arguments = std::make_shared<StatsArguments>();
+  AddMemoryOption(command, &arguments->memory)->required();
+  AddOutputOptions(command, &arguments->output);
+  SetExample(command, "fovea stats --memory notes");
+  command->callback([arguments, run] { *run = [arguments] { return RunStats(*arguments); }; });
+}
+
+}  // namespace fovea::cli

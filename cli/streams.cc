@@ -1,0 +1,68 @@
+#include "cli/streams.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "cli/interrupt.h"
+
+namespace fovea::cli {
+namespace {
+
+constexpr size_t kMaxLineBytes = size_t{64} << 20;
+constexpr size_t kReadBytes = size_t{64} << 10;
+
+}  // namespace
+
+absl::StatusOr<bool> LineReader::Next(std::string* line) {
+  size_t searched = begin_;
+  while (true) {
+    const size_t end = buffer_.find('\n', searched);
+    if (end != std::string::npos) {
+      line->assign(buffer_, begin_, end - begin_);
+      begin_ = end + 1;
+      return true;
+    }
+    buffer_.erase(0, begin_);
+    begin_ = 0;
+    searched = buffer_.size();
+    if (at_end_) {
+      line->swap(buffer_);
+      buffer_.clear();
+      return !line->empty();
+    }
+    if (buffer_.size() > kMaxLineBytes) {
+      return absl::ResourceExhaustedError(
+          StrCat("standard input: a line of more than ", kMaxLineBytes, " bytes"));
+    }
+    std::array<char, kReadBytes> piece;
+    const ssize_t n = read(file_descriptor_, piece.data(), piece.size());
+    if (n < 0) {
+      if (errno != EINTR) {
+        return absl::InternalError(StrCat("standard input: ", std::strerror(errno)));
+      }
+      if (Interrupted()) return absl::CancelledError("interrupted");
+      continue;
+    }
+    if (n == 0) at_end_ = true;
+    buffer_.append(piece.data(), static_cast<size_t>(n));
+  }
+}
+
+absl::Status WriteOutput(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = write(STDOUT_FILENO, text.data(), text.size());
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EPIPE) return absl::AbortedError("standard output was closed");
+      return absl::InternalError(
+          StrCat("standard output: results cannot be written: ", std::strerror(errno)));
+    }
+    text.remove_prefix(static_cast<size_t>(n));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::cli

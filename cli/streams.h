@@ -1,0 +1,31 @@
+// Standard input by lines and standard output by results, with the errors that streams of the
+// library hide: an interrupted read, a closed pipe, a full disk.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace fovea::cli {
+
+// Lines of a file descriptor, without their ends ("\n"; a "\r" stays). Not thread-safe.
+class LineReader {
+ public:
+  explicit LineReader(int file_descriptor) : file_descriptor_(file_descriptor) {}
+  // False at the end. Cancelled when a signal interrupts; ResourceExhausted for a line above 64
+  // MiB.
+  absl::StatusOr<bool> Next(std::string* line);
+
+ private:
+  int file_descriptor_;
+  std::string buffer_;
+  size_t begin_ = 0;
+  bool at_end_ = false;
+};
+
+// Writes all of `text` to standard output. Aborted when the reader closed the pipe.
+absl::Status WriteOutput(std::string_view text);
+
+}  // namespace fovea::cli

@@ -1,0 +1,94 @@
+// fovea verify: checks a memory, and repairs what can be made again from the stored text.
+#include "memory/verify.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/session.h"
+#include "cli/streams.h"
+#include "cli/text_format.h"
+
+namespace fovea::cli {
+namespace {
+
+struct VerifyArguments {
+  std::string memory;
+  bool repair = false;
+  ModelOptions model;
+  ComputeOptions compute;
+  OutputOptions output;
+};
+
+// Keys, values and query samples come from the model; everything else does not.
+bool NeedsModel(const memory::VerifyReport& report) {
+  return std::any_of(report.damaged.begin(), report.damaged.end(), [](const auto& finding) {
+    return finding.kind == "block" || finding.kind == "sample" || finding.kind == "window";
+  });
+}
+
+absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& arguments,
+                                                 ProgressBar* bar) {
+  ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
+  ASSIGN_OR_RETURN(const auto memory,
+                   OpenMemory(arguments.memory, arguments.repair ? storage::OpenMode::kWrite
+                                                                 : storage::OpenMode::kRead));
+  memory::VerifyOptions options;
+  options.progress = bar->progress();
+  ASSIGN_OR_RETURN(memory::VerifyReport report, memory::Verify(*device, memory.get(), options));
+  if (report.ok || !arguments.repair) return report;
+
+  std::unique_ptr<model::Transformer> model;
+  if (NeedsModel(report)) {
+    ASSIGN_OR_RETURN(
+        const answer::ModelChoice choice,
+        answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
+                                arguments.model.model, arguments.model.adapter));
+    ASSIGN_OR_RETURN(model, LoadModel(device.get(), choice));
+    RETURN_IF_ERROR(memory->CheckFingerprint(model->fingerprint()));
+  }
+  options.repair = true;
+  options.model = model.get();
+  return memory::Verify(*device, memory.get(), options);
+}
+
+absl::StatusOr<ExitCode> RunVerify(const VerifyArguments& arguments) {
+  ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
+  absl::StatusOr<memory::VerifyReport> report = CheckMemory(arguments, &bar);
+  bar.Clear();
+  if (absl::IsCancelled(report.status())) {
+    std::fprintf(stderr, "fovea: interrupted; nothing is lost, run the same command again\n");
+    return kFailed;
+  }
+  if (absl::IsDataLoss(report.status())) {
+    // So damaged that it does not open: that is a finding, too.
+    report = memory::VerifyReport{};
+    report->ok = false;
+    report->damaged.push_back({"memory", "", std::string(report.status().message())});
+  }
+  RETURN_IF_ERROR(report.status());
+  RETURN_IF_ERROR(
+      WriteOutput(arguments.output.json ? JsonLine(ToJson(*report)) : FormatReport(*report)));
+  return report->ok ? kDone : kDamageFound;
+}
+
+}  // namespace
+
+void AddVerify(CLI::App& app, Run* run) {
+  CLI::App* command =
+      app.add_subcommand("verify", "Check every record and file of a memory (exit 3: damage)");
+  const auto arguments = std::make_shared<VerifyArguments>();
+  AddMemoryOption(command, &arguments->memory)->required();
+  command->add_flag("--repair", arguments->repair, "Make again what is damaged");
+  AddMovedModelOptions(command, &arguments->model);
+  AddComputeOptions(command, &arguments->compute);
+  AddOutputOptions(command, &arguments->output);
+  SetExample(command, "fovea verify --memory notes --repair");
+  command->callback([arguments, run] { *run = [arguments] { return RunVerify(*arguments); }; });
+}
+
+}  // namespace fovea::cli
