@@ -86,8 +86,8 @@ void ExpectSoftmax(const Shape& s, const Data& data, const Partial& partial) {
       double magnitude = 1.0;
       double maximum = -std::numeric_limits<double>::infinity();
       for (size_t k = 0; k < scores.size(); ++k) {
-        const size_t key = (k * static_cast<size_t>(s.n_kv_heads) +
-                            static_cast<size_t>(h / group)) * dim;
+        const size_t key =
+            (k * static_cast<size_t>(s.n_kv_heads) + static_cast<size_t>(h / group)) * dim;
         double score = 0.0;
         double terms = 0.0;
         for (size_t i = 0; i < dim; ++i) {
@@ -103,8 +103,8 @@ void ExpectSoftmax(const Shape& s, const Data& data, const Partial& partial) {
       for (const double score : scores) sum += std::exp(score - maximum);
       double largest_value = 0.0;
       for (size_t k = 0; k < scores.size(); ++k) {
-        const size_t value = (k * static_cast<size_t>(s.n_kv_heads) +
-                              static_cast<size_t>(h / group)) * dim;
+        const size_t value =
+            (k * static_cast<size_t>(s.n_kv_heads) + static_cast<size_t>(h / group)) * dim;
         const double weight = std::exp(scores[k] - maximum) / sum;
         for (size_t i = 0; i < dim; ++i) {
           output[row * dim + i] += weight * data.values[value + i];
@@ -130,11 +130,11 @@ class AttentionTest : public testing::TestWithParam<std::string> {};
 TEST_P(AttentionTest, IsTheSoftmaxOverVisibleKeys) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
   const std::vector<Shape> shapes = {
-      {1, 1, 1, 1, 64, true},      {1, 300, 9, 3, 64, true},    {1, 1000, 3, 1, 128, false},
-      {3, 500, 3, 3, 20, true},    {5, 5, 9, 3, 100, true},     {17, 17, 3, 1, 20, true},
-      {70, 70, 9, 3, 64, true},    {200, 328, 9, 3, 64, true},  {65, 97, 1, 1, 128, true},
+      {1, 1, 1, 1, 64, true},       {1, 300, 9, 3, 64, true},   {1, 1000, 3, 1, 128, false},
+      {3, 500, 3, 3, 20, true},     {5, 5, 9, 3, 100, true},    {17, 17, 3, 1, 20, true},
+      {70, 70, 9, 3, 64, true},     {200, 328, 9, 3, 64, true}, {65, 97, 1, 1, 128, true},
       {100, 193, 4, 2, 100, false}, {193, 193, 1, 1, 64, true}, {40, 96, 8, 1, 20, true},
-      {16, 1000, 2, 1, 64, true},  {13, 2, 3, 1, 64, false},
+      {16, 1000, 2, 1, 64, true},   {13, 2, 3, 1, 64, false},
   };
   for (const Shape& s : shapes) {
     SCOPED_TRACE(ShapeName(s));

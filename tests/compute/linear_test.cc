@@ -77,9 +77,8 @@ Expected Reference(const Problem& p, const Data& data) {
         double w = row[i];
         double w_magnitude = 2.0 * largest;
         for (size_t r = 0; r < rank; ++r) {
-          const double update =
-              static_cast<double>(data.weights.lora_scale) * data.lora_b[o * rank + r] *
-              data.lora_a[r * k + i];
+          const double update = static_cast<double>(data.weights.lora_scale) *
+                                data.lora_b[o * rank + r] * data.lora_a[r * k + i];
           w += update;
           w_magnitude += std::abs(update);
         }
@@ -89,10 +88,9 @@ Expected Reference(const Problem& p, const Data& data) {
       if (p.has_bias) sum += data.bias[o];
       if (p.add_to_out) sum += data.out[t * n + o];
       expected.out[t * n + o] = sum;
-      expected.tolerance[t * n + o] =
-          kEpsilon * (4.0 * std::sqrt(static_cast<double>(k)) / static_cast<double>(k) * 4.0 *
-                          magnitude +
-                      4.0 * std::abs(sum) + 4.0);
+      expected.tolerance[t * n + o] = kEpsilon * (4.0 * std::sqrt(static_cast<double>(k)) /
+                                                      static_cast<double>(k) * 4.0 * magnitude +
+                                                  4.0 * std::abs(sum) + 4.0);
     }
   }
   return expected;
@@ -104,7 +102,8 @@ std::string ParamName(const testing::TestParamInfo<LinearTest::ParamType>& info)
   return StrCat(std::get<0>(info.param), "_", Traits(std::get<1>(info.param)).name);
 }
 
-std::vector<float> Compute(Device& device, const Linear& linear, const Problem& p, const Data& data) {
+std::vector<float> Compute(Device& device, const Linear& linear, const Problem& p,
+                           const Data& data) {
   const Buffer x = ToDevice(device, data.x);
   const Buffer out = ToDevice(device, data.out);
   const absl::Status status =
@@ -116,29 +115,30 @@ std::vector<float> Compute(Device& device, const Linear& linear, const Problem& 
 TEST_P(LinearTest, AgreesWithDoublePrecision) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 2);
-  // Plain types also with rows that are no whole number of vectors.
   const bool plain = Traits(dtype).block_size == 1;
-  for (const int64_t in_features : {int64_t{32}, int64_t{576}, int64_t{2080}, int64_t{67}}) {
+  // [in, out]: one block; more than a panel; more blocks than are converted at once; rows that
+  // are no whole number of vectors or blocks.
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{32, 17},   {576, 600}, {2080, 1},
+                                                           {2112, 20}, {67, 33},   {5, 2}};
+  for (const auto& [in_features, out_features] : shapes) {
     if (!plain && in_features % 32 != 0) continue;
-    for (const int64_t out_features : {1, 17, 600}) {
-      for (const int64_t n_tokens : {1, 2, 3, 4, 7, 8, 9, 64, 130}) {
-        // Every combination of the options appears; not each with each size.
-        const int64_t code = in_features + out_features + n_tokens;
-        const Problem p{.dtype = dtype,
-                        .n_tokens = n_tokens,
-                        .in_features = in_features,
-                        .out_features = out_features,
-                        .lora_rank = code % 3 == 0 ? 5 : 0,
-                        .has_bias = code % 2 == 0,
-                        .add_to_out = code % 5 < 2};
-        SCOPED_TRACE(StrCat("[", out_features, ",", in_features, "] x ", n_tokens, " rank ",
-                            p.lora_rank));
-        const Data data = MakeData(p);
-        const auto linear = Linear::Create(*device, data.weights);
-        ASSERT_TRUE(linear.ok()) << linear.status();
-        const Expected expected = Reference(p, data);
-        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
-      }
+    for (const int64_t n_tokens : {1, 2, 3, 4, 7, 8, 9, 64, 130}) {
+      // Every combination of the options appears; not each with each size.
+      const int64_t code = in_features + out_features + n_tokens;
+      const Problem p{.dtype = dtype,
+                      .n_tokens = n_tokens,
+                      .in_features = in_features,
+                      .out_features = out_features,
+                      .lora_rank = code % 3 == 0 ? 5 : 0,
+                      .has_bias = code % 2 == 0,
+                      .add_to_out = code % 5 < 2};
+      SCOPED_TRACE(
+          StrCat("[", out_features, ",", in_features, "] x ", n_tokens, " rank ", p.lora_rank));
+      const Data data = MakeData(p);
+      const auto linear = Linear::Create(*device, data.weights);
+      ASSERT_TRUE(linear.ok()) << linear.status();
+      const Expected expected = Reference(p, data);
+      ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
     }
   }
 }

@@ -27,15 +27,15 @@ inline std::vector<float> RandomFloats(size_t n, uint32_t seed, float deviation 
 }
 
 // Fills `device`, or skips the test with the reason where this machine or build has none.
-#define MAKE_DEVICE_OR_SKIP(device, spec, n_threads)                        \
-  std::unique_ptr<Device> device;                                           \
-  {                                                                         \
-    absl::StatusOr<std::unique_ptr<Device>> made = Device::Create(spec, n_threads); \
+#define MAKE_DEVICE_OR_SKIP(device, spec, n_threads)                                  \
+  std::unique_ptr<Device> device;                                                     \
+  {                                                                                   \
+    absl::StatusOr<std::unique_ptr<Device>> made = Device::Create(spec, n_threads);   \
     if (absl::IsUnimplemented(made.status()) || absl::IsUnavailable(made.status())) { \
-      GTEST_SKIP() << std::string(made.status().message());                 \
-    }                                                                       \
-    ASSERT_TRUE(made.ok()) << made.status();                                \
-    device = *std::move(made);                                              \
+      GTEST_SKIP() << std::string(made.status().message());                           \
+    }                                                                                 \
+    ASSERT_TRUE(made.ok()) << made.status();                                          \
+    device = *std::move(made);                                                        \
   }
 
 // A buffer of `device` that holds `values`.

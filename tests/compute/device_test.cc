@@ -1,0 +1,102 @@
+#include "compute/device.h"
+
+#include <limits>
+#include <thread>
+
+#include "tests/compute/op_test.h"
+
+namespace fovea::compute {
+namespace {
+
+TEST(DeviceTest, UnknownDevicesAreRefusedByName) {
+  const auto device = Device::Create("tpu");
+  EXPECT_TRUE(absl::IsInvalidArgument(device.status()));
+  EXPECT_THAT(std::string(device.status().message()), testing::HasSubstr("'tpu'"));
+  EXPECT_TRUE(absl::IsInvalidArgument(Device::Create("cpu", -1).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(Device::Create("").status()));
+}
+
+TEST(DeviceTest, HasTheThreadsAskedFor) {
+  EXPECT_EQ((*Device::Create("cpu", 3))->threads().n_threads(), 3);
+  EXPECT_EQ((*Device::Create("cpu"))->threads().n_threads(), NumProcessors());
+}
+
+class BufferTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(BufferTest, IsAlignedAndHoldsWhatIsCopied) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  for (const size_t n : {size_t{1}, size_t{3}, size_t{1000}}) {
+    const std::vector<float> values = RandomFloats(n, 1);
+    const Buffer buffer = ToDevice(*device, values);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data<void>()) % 64, 0u);
+    EXPECT_EQ(buffer.size_bytes(), n * sizeof(float));
+    EXPECT_EQ(ToHost(*device, buffer, n), values);
+  }
+}
+
+TEST_P(BufferTest, MovesWithItsMemory) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  Buffer first = ToDevice(*device, {1.0f, 2.0f});
+  void* const data = first.data<void>();
+  Buffer second = std::move(first);
+  EXPECT_EQ(second.data<void>(), data);
+  EXPECT_EQ(first.data<void>(), nullptr);  // NOLINT(bugprone-use-after-move): what is tested
+  first = ToDevice(*device, {3.0f});
+  first = std::move(second);
+  EXPECT_EQ(ToHost(*device, first, 2), (std::vector<float>{1.0f, 2.0f}));
+}
+
+TEST_P(BufferTest, ReserveKeepsWhatIsLargeEnough) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  Buffer buffer;
+  ASSERT_TRUE(device->Reserve(100, &buffer).ok());
+  EXPECT_GE(buffer.size_bytes(), 100u);
+  void* const data = buffer.data<void>();
+  ASSERT_TRUE(device->Reserve(50, &buffer).ok());
+  EXPECT_EQ(buffer.data<void>(), data);
+  ASSERT_TRUE(device->Reserve(100000, &buffer).ok());
+  EXPECT_GE(buffer.size_bytes(), 100000u);
+}
+
+TEST_P(BufferTest, AnImpossibleSizeIsResourceExhausted) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  for (const size_t size : {std::numeric_limits<size_t>::max(), size_t{1} << 60}) {
+    const auto buffer = device->Allocate(size);
+    EXPECT_TRUE(absl::IsResourceExhausted(buffer.status())) << buffer.status();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, BufferTest, testing::Values("cpu", "cuda"),
+                         [](const auto& info) { return info.param; });
+
+TEST(MemoryBudgetTest, NeverGivesMoreThanItsLimit) {
+  MemoryBudget budget(1000);
+  EXPECT_TRUE(budget.TryReserve(600));
+  EXPECT_FALSE(budget.TryReserve(401));
+  EXPECT_FALSE(budget.TryReserve(std::numeric_limits<size_t>::max()));
+  EXPECT_TRUE(budget.TryReserve(400));
+  EXPECT_FALSE(budget.TryReserve(1));
+  budget.Release(600);
+  EXPECT_TRUE(budget.TryReserve(600));
+  budget.set_limit_bytes(10);
+  EXPECT_FALSE(budget.TryReserve(1));
+  EXPECT_EQ(budget.used_bytes(), 1000u);
+}
+
+TEST(MemoryBudgetTest, ConcurrentReservationsDoNotOvershoot) {
+  MemoryBudget budget(1000);
+  std::atomic<int> n_reserved{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] {
+        for (int j = 0; j < 500; ++j) n_reserved += budget.TryReserve(3);
+      });
+    }
+  }
+  EXPECT_EQ(n_reserved, 333);
+  EXPECT_EQ(budget.used_bytes(), 999u);
+}
+
+}  // namespace
+}  // namespace fovea::compute
