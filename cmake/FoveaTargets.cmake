@@ -31,6 +31,7 @@ function(fovea_options target)
   if(FOVEA_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
+  target_compile_features(${target} PUBLIC cxx_std_20)
   # The repository root is the include path; system libraries stay -isystem.
   target_include_directories(${target} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
