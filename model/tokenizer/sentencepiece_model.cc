@@ -197,6 +197,8 @@ bool HasAllBytes(const std::vector<SentencePieceModel::Piece>& pieces) {
 
 absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(std::string_view serialized) {
   SentencePieceModel model;
+  bool has_trainer = false;
+  bool has_normalizer = false;
   MessageReader reader(serialized);
   Field field;
   const auto bad = [](std::string_view what) {
@@ -220,10 +222,16 @@ absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(std::string_view se
     if (field.number == kNormalizer && !ParseNormalizer(field.bytes, &model)) {
       return bad("the normalizer's specification is malformed");
     }
+    has_trainer = has_trainer || field.number == kTrainer;
+    has_normalizer = has_normalizer || field.number == kNormalizer;
     model.other_fields.append(field.raw);
   }
   if (!reader.ok()) return bad(StrCat("malformed after ", model.pieces.size(), " pieces"));
   if (model.pieces.empty()) return bad("it has no pieces");
+  // Pieces come first: a file that is cut between two of them would pass for a smaller model.
+  if (!has_trainer || !has_normalizer) {
+    return bad(StrCat("it ends after ", model.pieces.size(), " pieces"));
+  }
   return model;
 }
 
