@@ -11,7 +11,8 @@ packages=(
   # The build.
   g++ make cmake ninja-build ccache pkg-config
   # Numerics: matrix products, SIMD, the vector indexes and the BLAS below them.
-  libdnnl-dev libhwy-dev libfaiss-dev libopenblas-dev
+  # (oneDNN's CMake package asks for OpenCL.)
+  libdnnl-dev ocl-icd-opencl-dev libhwy-dev libfaiss-dev libopenblas-dev
   # Storage and text index.
   librocksdb-dev libsqlite3-dev libxxhash-dev
   # Tokenizers and documents.
