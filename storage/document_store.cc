@@ -96,11 +96,32 @@ DocumentStoreImpl::~DocumentStoreImpl() {
   if (context_->is_reader() || view_ == nullptr) return;
   // Everything is in the log already; table files spare the next process its replay and readers
   // the memory for it.
+  Flush(/*wait=*/true).PermitUncheckedError();
+}
+
+rocksdb::Status DocumentStoreImpl::Flush(bool wait) const {
   std::vector<rocksdb::ColumnFamilyHandle*> families;
   for (size_t i = 0; i < kColumnFamilyNames.size(); ++i) {
     families.push_back(view_->family(static_cast<ColumnFamily>(i)));
   }
-  view_->db().Flush({}, families).PermitUncheckedError();
+  rocksdb::FlushOptions options;
+  options.wait = wait;
+  return view_->db().Flush(options, families);
+}
+
+rocksdb::Status DocumentStoreImpl::Write(rocksdb::WriteBatch* batch) const {
+  uint64_t used_bytes = 0;
+  view_->db().GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeActiveMemTable,
+                                       &used_bytes);
+  const size_t limit = context_->options.write_buffer_bytes;
+  // Not for an empty buffer: a batch above the limit has to go into one.
+  if (used_bytes > limit / 8 && used_bytes + batch->GetDataSize() > limit) {
+    const rocksdb::Status status = Flush(/*wait=*/false);
+    if (!status.ok()) return status;
+  }
+  rocksdb::WriteOptions write;
+  write.sync = true;
+  return view_->db().Write(write, batch);
 }
 
 std::shared_ptr<StoreView> DocumentStoreImpl::view() const {
@@ -182,9 +203,7 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
     status = batch.Put(view_->family(ColumnFamily::kMeta), ToSlice(kCountersKey),
                        EncodeCounters(Counters{}));
   }
-  rocksdb::WriteOptions write;
-  write.sync = true;
-  if (status.ok()) status = view_->db().Write(write, &batch);
+  if (status.ok()) status = Write(&batch);
   return FromRocksDb(status, StrCat("creating the store ", folder()));
 }
 
@@ -267,14 +286,12 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   }
   status =
       batch.Put(view_->family(ColumnFamily::kMeta), ToSlice(kCountersKey), EncodeCounters(next));
-  rocksdb::WriteOptions write;
-  write.sync = true;
-  if (status.ok()) status = view_->db().Write(write, &batch);
+  if (status.ok()) status = Write(&batch);
   if (!status.ok()) {
     // RocksDB refuses writes after an I/O error, be it this commit's or an earlier one of its
     // background work. Resume writes all that is in memory to table files and gives up the log, in
     // which this commit may lie in whole or in part: with it gone the commit can be tried again.
-    if (view_->db().Resume().ok()) status = view_->db().Write(write, &batch);
+    if (view_->db().Resume().ok()) status = Write(&batch);
   }
   if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
 

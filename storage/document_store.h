@@ -42,7 +42,7 @@ struct StoreOptions {
   // Memory for what is not in table files yet. Twice this at most while a full buffer is written.
   size_t write_buffer_bytes = size_t{64} << 20;
   // Tests put a fault-injecting file system here; null: the real one.
-  std::shared_ptr<rocksdb::FileSystem> file_system;
+  std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;
 };
 
 // Changes that become visible and durable together, in the order in which they were put. Movable;

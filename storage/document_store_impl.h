@@ -66,6 +66,10 @@ class DocumentStoreImpl : public DocumentStore {
   absl::Status CreateEmpty();
   absl::Status LoadSettings() const;
   std::shared_ptr<const StoreSettings> CachedSettings() const;
+  // Writes what is in memory to table files; with `wait`, before it returns.
+  rocksdb::Status Flush(bool wait) const;
+  // Synced. Makes room in memory first.
+  rocksdb::Status Write(rocksdb::WriteBatch* batch) const;
   // The counters after `mutation`, or why it must not be committed. Requires commit_mutex_.
   absl::StatusOr<Counters> CheckMutation(const Mutation& mutation) const;
   absl::Status CompactBlocks(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* blocks);

@@ -16,6 +16,8 @@ namespace {
 // saves. Blocks of real windows are hundreds of kilobytes.
 constexpr uint64_t kMinBlobBytes = 4096;
 
+constexpr size_t kNoBufferLimit = size_t{1} << 32;
+
 rocksdb::CompressionType TextCompression() {
   const std::vector<rocksdb::CompressionType> supported = rocksdb::GetSupportedCompressions();
   for (const auto type : {rocksdb::kZSTD, rocksdb::kLZ4Compression, rocksdb::kSnappyCompression}) {
@@ -67,7 +69,7 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
 }
 
 std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
-    const StoreOptions& options, const std::shared_ptr<rocksdb::Cache>& block_cache) {
+    const std::shared_ptr<rocksdb::Cache>& block_cache) {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = block_cache;
   table.block_size = 16 << 10;  // zstd finds more in 16 KiB of text than in 4
@@ -77,11 +79,12 @@ std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
   rocksdb::ColumnFamilyOptions text;
   text.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   text.compression = TextCompression();
-  // With atomic flushes all buffers are written when one is full: that of blocks. These only have
-  // to be large enough not to be first.
-  text.write_buffer_size = options.write_buffer_bytes;
+  // The store flushes by itself, when StoreOptions::write_buffer_bytes are full: where RocksDB does
+  // it in the middle of a write and cannot make a new log (full disk), it loses count of references
+  // (ScheduleFlushes in 7.8) and ends the process when the database is closed.
+  text.write_buffer_size = kNoBufferLimit;
   text.max_write_buffer_number = 2;
-  text.arena_block_size = 64 << 10;
+  text.arena_block_size = 64 << 10;  // seven families would hold a megabyte each by default
   text.ttl = 0;
   text.periodic_compaction_seconds = 0;
 

@@ -16,6 +16,6 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
 // Options of each column family, in the order of ColumnFamily, and of RocksDB's default one, which
 // comes last and holds nothing.
 std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
-    const StoreOptions& options, const std::shared_ptr<rocksdb::Cache>& block_cache);
+    const std::shared_ptr<rocksdb::Cache>& block_cache);
 
 }  // namespace fovea::storage

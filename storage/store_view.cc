@@ -80,8 +80,7 @@ StoreView::~StoreView() {
 rocksdb::Status StoreView::OpenDatabase(rocksdb::WALRecoveryMode mode, bool read_only) {
   rocksdb::DBOptions options = DatabaseOptions(context_->options, context_->env.get());
   options.wal_recovery_mode = mode;
-  std::vector<rocksdb::ColumnFamilyDescriptor> families =
-      FamilyDescriptors(context_->options, context_->block_cache);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = FamilyDescriptors(context_->block_cache);
   rocksdb::DB* db = nullptr;
   rocksdb::Status status;
   if (read_only) {
@@ -249,8 +248,7 @@ absl::StatusOr<std::string> StoreView::PeekFormatRecord(const StoreContext& cont
   options.create_if_missing = false;
   options.create_missing_column_families = false;
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  std::vector<rocksdb::ColumnFamilyDescriptor> families =
-      FamilyDescriptors(context.options, context.block_cache);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = FamilyDescriptors(context.block_cache);
   std::erase_if(families, [](const rocksdb::ColumnFamilyDescriptor& family) {
     return family.name != rocksdb::kDefaultColumnFamilyName &&
            family.name != kColumnFamilyNames[static_cast<size_t>(ColumnFamily::kMeta)];
