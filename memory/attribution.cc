@@ -66,6 +66,10 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const Memory
   for (const SlotMass& slot : mass) {
     const LiveWindow* window = generation.FindWindow(slot.slot);
     if (window == nullptr) continue;
+    // The first token of a document was encoded at position 0 with nothing before it: an attention
+    // sink (Xiao et al. 2023), to which heads turn that look for nothing. It says nothing about
+    // where the answer stands.
+    if (window->ordinal == 0 && slot.slot == window->slot_begin) continue;
     double sum = 0.0;
     for (float layer : slot.mass) sum += layer;
     WindowMass& entry = by_window[window];
