@@ -153,7 +153,8 @@ BackgroundSealer::~BackgroundSealer() {
 void BackgroundSealer::Notify() {
   {
     const std::lock_guard lock(mutex_);
-    pending_ = true;
+    // What failed would fail again with each commit: it rests until somebody waits for it.
+    if (status_.ok()) pending_ = true;
   }
   changed_.notify_all();
 }
@@ -170,7 +171,7 @@ void BackgroundSealer::Run() {
     lock.lock();
     working_ = false;
     last_update_.reset();
-    if (status_.ok() && !stop_) status_ = status;
+    if (!stop_) status_ = status;
     changed_.notify_all();
   }
 }

@@ -74,9 +74,10 @@ class BackgroundSealer {
   // Something was committed. Returns at once.
   void Notify();
 
-  // Waits until everything that is committed now is sealed as far as it should be. Returns the
-  // first error of the thread since the last call (it tries again at the next Notify), or Cancelled
-  // when `progress` is. The segments are visible to queries after Memory::Publish.
+  // Waits until everything that is committed now is sealed as far as it should be. Returns what
+  // kept it from that, or Cancelled when `progress` is. After an error the thread rests, whatever
+  // is committed, until the next call tries again. The segments are visible to queries after
+  // Memory::Publish.
   absl::Status WaitUntilIdle(const Progress& progress);
 
  private:
