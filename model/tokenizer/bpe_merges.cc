@@ -69,7 +69,6 @@ const BpeMerges::Merge* BpeMerges::Find(int32_t left, int32_t right) const {
 
 void BpeMerges::Apply(std::string_view word, std::vector<Symbol>* symbols) const {
   const size_t first = symbols->size();
-  symbols->reserve(first + word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const int32_t id = byte_ids_[static_cast<unsigned char>(word[i])];
     if (id >= 0) symbols->push_back({id, static_cast<uint32_t>(i + 1)});
