@@ -38,8 +38,8 @@ class Adapter {
                                                        const ModelConfig& config);
   virtual ~Adapter() = default;
 
-  // By the name of the weight it updates, "model.layers.0.self_attn.q_proj" or "lm_head"; null when
-  // it has none.
+  // By the name of the weight it updates, "model.layers.0.self_attn.q_proj" or (untied) "lm_head";
+  // null when it has none.
   virtual const LoraTensors* Find(std::string_view module) const = 0;
   // Gain of the memory keys of transformer layer `layer` [n_kv_heads]; empty = 1.
   virtual std::vector<float> MemoryKeyGain(int layer) const = 0;

@@ -19,8 +19,8 @@ absl::StatusOr<int> PositiveInt(const Json& json, std::string_view key, int fall
 
 absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
   static constexpr std::string_view kKeys[] = {
-      "mem_layers", "mem_positionals", "window",        "top_k",
-      "encoding",   "memory_key_gain", "chat_template", "system_prompt"};
+      "mem_layers",      "mem_positionals", "window",        "top_k",           "encoding",
+      "memory_key_gain", "chat_template",   "system_prompt", "base_fingerprint"};
   for (const auto& [key, value] : json.items()) {
     if (std::find(std::begin(kKeys), std::end(kKeys), key) == std::end(kKeys)) {
       return absl::UnimplementedError(
@@ -49,6 +49,8 @@ absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
   ASSIGN_OR_RETURN(memory.chat_template, JsonString(json, "chat_template", ""));
   memory.has_system_prompt = JsonFind(json, "system_prompt") != nullptr;
   ASSIGN_OR_RETURN(memory.system_prompt, JsonString(json, "system_prompt", ""));
+  // For choosing an adapter by its model; checked here, used where adapters are listed.
+  RETURN_IF_ERROR(JsonString(json, "base_fingerprint", "").status());
   ASSIGN_OR_RETURN(fot.memory_key_gain, JsonBool(json, "memory_key_gain", false));
   memory.trained = true;
   return fot;

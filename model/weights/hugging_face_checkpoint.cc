@@ -104,8 +104,9 @@ class HuggingFaceCheckpoint : public Checkpoint {
         tokenizer_spec_,
         ReadHuggingFaceTokenizer(folder, {config_, memory_config_, config.bos_id, config.eos_ids}));
     if (config_.name.empty()) {
-      config_.name =
-          std::filesystem::absolute(folder, error).lexically_normal().filename().string();
+      std::filesystem::path named = std::filesystem::absolute(folder, error).lexically_normal();
+      if (!named.has_filename()) named = named.parent_path();  // it ended in a slash
+      config_.name = named.filename().string();
     }
     return absl::OkStatus();
   }

@@ -25,8 +25,8 @@ int32_t ArgMax(const std::vector<float>& logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-std::unique_ptr<compute::Device> MakeDevice() {
-  auto device = compute::Device::Create("cpu", 2);
+std::unique_ptr<compute::Device> MakeDevice(int n_threads) {
+  auto device = compute::Device::Create("cpu", n_threads);
   EXPECT_TRUE(device.ok()) << device.status();
   return *std::move(device);
 }
@@ -52,7 +52,7 @@ class TinyModelTest : public testing::TestWithParam<std::string> {
     const std::filesystem::path folder = kData / GetParam();
     LoadOptions options;
     options.model = std::filesystem::exists(folder) ? folder : kData / (GetParam() + ".gguf");
-    device_ = MakeDevice();
+    device_ = MakeDevice(2);
     auto model = Transformer::Load(device_.get(), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
@@ -136,7 +136,7 @@ class DefaultModelGoldenTest : public testing::Test {
     LoadOptions options;
     options.model = DefaultModelPath();
     if (with_adapter) options.adapter = kAdapter;
-    device_ = MakeDevice();
+    device_ = MakeDevice(1);  // its many small steps suffer when others use the cores
     auto model = Transformer::Load(device_.get(), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);

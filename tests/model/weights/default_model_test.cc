@@ -80,6 +80,11 @@ TEST_F(DefaultModelTest, AllTensorsAreThere) {
   EXPECT_EQ(checkpoint_->FindOrNull("lm_head.weight"), nullptr);
 }
 
+TEST_F(DefaultModelTest, FingerprintStaysWhatMemoriesAndAdaptersSay) {
+  // Stored in every memory and in fot_config.json of adapters: another value orphans them all.
+  EXPECT_EQ(checkpoint_->Fingerprint().ToHex(), "66b3c373b9c81a6b1b1987b2d172f672");
+}
+
 TEST_F(DefaultModelTest, FingerprintIsStableAcrossOpenings) {
   auto again = Checkpoint::Open(DefaultModel());
   ASSERT_TRUE(again.ok()) << again.status();

@@ -232,6 +232,25 @@ TEST_F(GgufCheckpointTest, AbsurdConfigurationsAreRefused) {
   ExpectRefused(With("context_length", 0), kInvalid, "context length: 0");
 }
 
+TEST_F(GgufCheckpointTest, SurvivesAnyFlippedByte) {
+  GgufWriter writer;
+  AddTinyMetadata("llama", &writer);
+  AddTinyTensors(&writer);
+  const std::string bytes = writer.Finish();
+  size_t n_weight_bytes = 0;
+  for (const NamedTensor& tensor : TinyTensors()) n_weight_bytes += tensor.values.size() * 4;
+  for (size_t i = 0; i < bytes.size() - n_weight_bytes; ++i) {
+    std::string damaged = bytes;
+    damaged[i] = static_cast<char>(damaged[i] ^ (i % 2 == 0 ? 0x01 : 0x80));
+    const auto checkpoint = Checkpoint::Open(folder_.Write("tiny.gguf", damaged));
+    if (!checkpoint.ok()) continue;
+    // What it accepts is a whole model.
+    EXPECT_EQ((*checkpoint)->config().n_layers, 1);
+    EXPECT_GE((*checkpoint)->tensors().size(), 11u);
+    (*checkpoint)->Fingerprint();
+  }
+}
+
 TEST_F(GgufCheckpointTest, OtherArchitecturesAreNamed) {
   GgufWriter writer;
   AddTinyMetadata("gemma", &writer);

@@ -437,6 +437,17 @@ TEST_F(HuggingFaceCheckpointTest, TakesTheDefaultOfSeveralChatTemplates) {
   EXPECT_EQ((*checkpoint)->tokenizer_spec().chat_template, "D");
 }
 
+TEST_F(HuggingFaceCheckpointTest, OneEndOfGenerationIsAsGoodAsAList) {
+  folder_.Write("tokenizer.json", TokenizerJson(kBytePreTokenizer));
+  folder_.Write("generation_config.json", R"({"eos_token_id": 1})");
+  const auto checkpoint = Open(ConfigWith(R"("eos_token_id": [2, 0])"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->tokenizer_spec().eos_id, 2);
+  EXPECT_THAT((*checkpoint)->tokenizer_spec().extra_end_ids, ElementsAre(0, 1));
+  folder_.Write("generation_config.json", R"({"eos_token_id": 6})");
+  EXPECT_THAT(Open().status().ToString(), HasSubstr("generation_config.json: key eos_token_id"));
+}
+
 TEST_F(HuggingFaceCheckpointTest, DamagedTokenizersAreNamed) {
   const std::string good = TokenizerJson(kBytePreTokenizer);
   const std::pair<std::string, std::string> kCases[] = {
