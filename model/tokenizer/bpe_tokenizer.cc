@@ -127,7 +127,7 @@ class BpeTokenizer final : public Tokenizer {
     return FromByteAlphabet(token).value_or(token);
   }
 
-  // The symbols' ends are moved back to where characters begin: an end is never within one.
+  // Ends within a character are moved to where it ends.
   void EncodeWord(std::string_view word, std::vector<BpeMerges::Symbol>* symbols) const {
     const size_t first = symbols->size();
     if (vocabulary_->spec().ignore_merges) {
@@ -140,7 +140,7 @@ class BpeTokenizer final : public Tokenizer {
     merges_->Apply(word, symbols);
     for (size_t i = first; i < symbols->size(); ++i) {
       uint32_t& end = (*symbols)[i].end;
-      while (end > 0 && end < word.size() && IsUtf8Continuation(word[end])) --end;
+      while (end < word.size() && IsUtf8Continuation(word[end])) ++end;
     }
   }
 

@@ -184,6 +184,15 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
     encoding->ids.resize(kept);
     encoding->ends.resize(kept);
+    // Of the byte pieces of a character the library gives all but the last an empty text.
+    for (size_t i = kept; i-- > first + 1;) {
+      const size_t previous = i - 1;
+      const uint32_t begin = previous == first ? offset : encoding->ends[previous - 1];
+      if (encoding->ends[previous] == begin &&
+          vocabulary_->spec().types[encoding->ids[previous]] == TokenType::kByte) {
+        encoding->ends[previous] = encoding->ends[i];
+      }
+    }
   }
 
   std::unique_ptr<Vocabulary> vocabulary_;

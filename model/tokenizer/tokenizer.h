@@ -19,8 +19,9 @@ namespace fovea::model {
 struct Encoding {
   std::vector<int32_t> ids;
   // Where each token's text ends in the input, in bytes; ascending, the last one is the input's
-  // size. A token begins where the one before it ends. An end is never within a UTF-8 character: of
-  // the tokens that share one, the last has it, the others end where it begins.
+  // size. A token begins where the one before it ends. An end is never within a UTF-8 character:
+  // tokens that share one all end where it ends. So a text may be cut after token i unless the
+  // next one has the same end.
   std::vector<uint32_t> ends;
 };
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "goldens.h"
+#include "model/tokenizer/utf8.h"
 
 namespace fovea::model {
 namespace {
@@ -165,9 +166,10 @@ TEST_P(SentencePieceGoldenTest, EndsFollowTheTokensText) {
       const std::string decoded =
           tokenizer_->Decode(std::span<const int32_t>(encoding.ids).first(i + 1));
       const std::string_view until = std::string_view(text).substr(0, encoding.ends[i]);
-      ASSERT_TRUE(decoded.starts_with(until)) << text;
-      // What is beyond is the beginning of a character.
-      ASSERT_LT(decoded.size(), until.size() + 4) << text;
+      ASSERT_TRUE(until.starts_with(decoded)) << text;
+      // What is beyond is the rest of a character.
+      ASSERT_LT(until.size(), decoded.size() + 4) << text;
+      ASSERT_EQ(ValidUtf8Prefix(decoded) == decoded.size(), until.size() == decoded.size()) << text;
     }
   }
 }

@@ -142,7 +142,7 @@ void ExpectEndsFollowBytes(const Tokenizer& tokenizer, std::string_view text,
     bytes += tokenizer.TokenBytes(encoding.ids[i]).size();
     ASSERT_LE(bytes, text.size());
     size_t end = bytes;
-    while (within[end]) --end;
+    while (within[end]) ++end;
     ASSERT_EQ(encoding.ends[i], end) << "token " << i << " of: " << text;
   }
   EXPECT_EQ(bytes, text.size());

@@ -34,8 +34,8 @@ std::string RandomBytes(uint64_t seed);
 
 // Expects that `ends` are ascending, end with the text, and lie between characters.
 void ExpectEndsFit(std::string_view text, const Encoding& encoding);
-// Expects that each end is where the bytes of the tokens up to there end, moved back to the
-// character's beginning. For vocabularies with all bytes and no dummy prefix.
+// Expects that each end is where the bytes of the tokens up to there end, moved on to the
+// character's end. For vocabularies with all bytes and no dummy prefix.
 void ExpectEndsFollowBytes(const Tokenizer& tokenizer, std::string_view text,
                            const Encoding& encoding);
 

@@ -69,6 +69,15 @@ TEST(SentencePieceTokenizerTest, EndsLeaveTheDummyPrefixOut) {
   EXPECT_THAT(alone.ends, ElementsAre(0, 1, 2));
 }
 
+TEST(SentencePieceTokenizerTest, BytePiecesOfACharacterHaveItsEnd) {
+  TokenizerSpec spec = PieceSpec();
+  spec.add_space_prefix = false;
+  const auto tokenizer = Make(spec);
+  ASSERT_EQ(tokenizer->TokenId("\U00020BB7"), -1);
+  EXPECT_THAT(tokenizer->Encode("\U00020BB7\nb\U00020BB7").ends,
+              ElementsAre(4, 4, 4, 4, 5, 6, 10, 10, 10, 10));
+}
+
 TEST(SentencePieceTokenizerTest, UnknownCharactersBecomeTheUnknownToken) {
   const auto tokenizer = Make(LetterSpec());
   const Encoding encoding = tokenizer->Encode("aé\xFF");
