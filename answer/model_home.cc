@@ -6,6 +6,8 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "model/weights/checkpoint.h"
 #include "nlohmann/json.hpp"
@@ -68,8 +70,9 @@ uint64_t SizeBytes(const fs::path& path) {
   return total;
 }
 
-// "base_fingerprint" of fot_config.json; empty when there is none, or the file is no JSON: loading
-// the adapter is what reports that.
+// The fingerprint of the checkpoint that an adapter was made for: "base_fingerprint" of its
+// fot_config.json, or the file of that name beside it. Empty when there is none, or the file is no
+// JSON: loading the adapter is what reports that.
 std::string BaseFingerprint(const fs::path& adapter) {
   const absl::StatusOr<std::string> text =
       ReadFile(adapter / kAdapterConfig, kMaxAdapterConfigBytes);
@@ -77,7 +80,10 @@ std::string BaseFingerprint(const fs::path& adapter) {
   const nlohmann::json config = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return "";
   const auto it = config.find("base_fingerprint");
-  return it != config.end() && it->is_string() ? it->get<std::string>() : "";
+  if (it != config.end() && it->is_string()) return it->get<std::string>();
+  const absl::StatusOr<std::string> beside =
+      ReadFile(adapter / "base_fingerprint", kMaxAdapterConfigBytes);
+  return beside.ok() ? beside->substr(0, beside->find_first_of(" \r\n")) : "";
 }
 
 absl::StatusOr<NamedAdapter> FindAdapter(const ModelHome& home, const std::string& adapter) {
@@ -94,6 +100,21 @@ absl::StatusOr<NamedAdapter> FindAdapter(const ModelHome& home, const std::strin
   return absl::NotFoundError(StrCat("adapter ", adapter, ": no such folder and no adapter of ",
                                     "this name (there are:", known.empty() ? " none" : known,
                                     "); pass --adapter DIR, or --adapter none"));
+}
+
+// "9,15,21": ascending numbers of layers. Whether the model has them is for loading to say.
+absl::StatusOr<std::vector<int>> ParseLayers(std::string_view list) {
+  std::vector<int> layers;
+  for (const absl::string_view part : absl::StrSplit(ToAbsl(list), ',')) {
+    int layer = 0;
+    if (!absl::SimpleAtoi(part, &layer) || layer < 0 ||
+        (!layers.empty() && layer <= layers.back())) {
+      return absl::InvalidArgumentError(
+          StrCat("memory layers \"", list, "\": want ascending numbers from 0, as 9,15,21"));
+    }
+    layers.push_back(layer);
+  }
+  return layers;
 }
 
 // The adapter that was made for exactly this checkpoint.
@@ -202,6 +223,9 @@ absl::StatusOr<ModelChoice> ChooseModel(const ModelHome& home, const std::string
   std::optional<NamedAdapter> found;
   if (!adapter.has_value()) {
     ASSIGN_OR_RETURN(found, AdapterFor(home, choice.model));
+  } else if (adapter->starts_with(kLayersPrefix)) {
+    ASSIGN_OR_RETURN(choice.mem_layers, ParseLayers(adapter->substr(kLayersPrefix.size())));
+    choice.adapter_name = *adapter;
   } else if (*adapter != kNoAdapter && !adapter->empty()) {
     ASSIGN_OR_RETURN(found, FindAdapter(home, *adapter));
   }

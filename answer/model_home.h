@@ -23,6 +23,9 @@ namespace fovea::answer {
 constexpr std::string_view kDefaultModel = "smollm2";
 // Given as an adapter: the model as it is.
 constexpr std::string_view kNoAdapter = "none";
+// Given as an adapter, followed by numbers ("layers:9,15,21"): the model as it is, with memory in
+// these layers, counted from 0.
+constexpr std::string_view kLayersPrefix = "layers:";
 
 struct ModelHome {
   std::filesystem::path folder;  // models/ and adapters/ are in it
@@ -62,13 +65,13 @@ absl::StatusOr<std::filesystem::path> FindModel(const ModelHome& home, const std
 struct ModelChoice {
   std::filesystem::path model;
   std::optional<std::filesystem::path> adapter;
-  std::string model_name;    // a name, or an absolute path
-  std::string adapter_name;  // a name, an absolute path, or "none"
-  std::vector<int> mem_layers;  // of a model without an adapter; empty: none
+  std::string model_name;       // a name, or an absolute path
+  std::string adapter_name;     // a name, an absolute path, "none" or "layers:…"
+  std::vector<int> mem_layers;  // of "layers:…"
 };
 
-// `model`: path or name. `adapter`: path, name or "none"; unset: the first of ListAdapters that was
-// made for this model, if there is one.
+// `model`: path or name. `adapter`: path, name, "none" or "layers:…"; unset: the first of
+// ListAdapters that was made for this model, if there is one.
 absl::StatusOr<ModelChoice> ChooseModel(const ModelHome& home, const std::string& model,
                                         const std::optional<std::string>& adapter);
 

@@ -97,10 +97,9 @@ class Ingest {
       ASSIGN_OR_RETURN(memory, memory::Memory::Open(arguments_.memory, memory_options));
     }
     if (memory != nullptr && memory->settings().has_value()) {
-      ASSIGN_OR_RETURN(
-          choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
-                                          arguments_.model.model, arguments_.model.adapter));
-      if (!arguments_.model.mem_layers.empty()) choice.mem_layers = arguments_.model.mem_layers;
+      ASSIGN_OR_RETURN(choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(),
+                                                       *memory->settings(), arguments_.model.model,
+                                                       arguments_.model.adapter_or_layers()));
     } else {
       ASSIGN_OR_RETURN(choice, ChooseNewModel(arguments_.model));
     }

@@ -5,6 +5,7 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
+#include "answer/model_home.h"
 #include "memory/searcher.h"
 
 namespace fovea::cli {
@@ -41,16 +42,15 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "A GGUF file, a safetensors folder, or a name (default: FOVEA_MODEL, else "
                    "smollm2)")
       ->type_name("PATH|NAME");
-  command
-      ->add_option("--adapter", options->adapter,
-                   "An adapter's folder or name, or none (default: the one made for the model)")
-      ->type_name("DIR|none");
+  CLI::Option* adapter =
+      command
+          ->add_option("--adapter", options->adapter,
+                       "An adapter's folder or name, or none (default: the one made for the model)")
+          ->type_name("DIR|none");
   command
       ->add_option("--mem-layers", options->mem_layers,
                    "Memory layers, counted from 0, for a model without an adapter: 9,15,21")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(0, 1 << 16))
+      ->excludes(adapter)
       ->type_name("LIST");
 }
 
@@ -62,6 +62,11 @@ void AddMovedModelOptions(CLI::App* command, ModelOptions* options) {
       ->add_option("--adapter", options->adapter,
                    "Where the memory's adapter lies, if not where it was")
       ->type_name("DIR|none");
+}
+
+std::optional<std::string> ModelOptions::adapter_or_layers() const {
+  if (mem_layers.empty()) return adapter;
+  return StrCat(answer::kLayersPrefix, mem_layers);
 }
 
 std::optional<std::string> ModelFromEnvironment() {

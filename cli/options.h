@@ -29,7 +29,9 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options);
 struct ModelOptions {
   std::optional<std::string> model;
   std::optional<std::string> adapter;
-  std::vector<int> mem_layers;
+  std::string mem_layers;  // "9,15,21"
+  // --adapter, or what --mem-layers means as one.
+  std::optional<std::string> adapter_or_layers() const;
 };
 void AddModelOptions(CLI::App* command, ModelOptions* options);
 // For commands on a memory that remembers its model.

@@ -51,11 +51,8 @@ absl::StatusOr<answer::ModelChoice> ChooseReencoder(const RebuildArguments& argu
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kRead));
   const ModelOptions& options = arguments.model;
   if (options.model.has_value()) return ChooseNewModel(options);
-  ASSIGN_OR_RETURN(answer::ModelChoice choice,
-                   answer::RememberedModel(answer::ModelHome::FromEnvironment(),
-                                           *memory->settings(), std::nullopt, options.adapter));
-  if (!options.mem_layers.empty()) choice.mem_layers = options.mem_layers;
-  return choice;
+  return answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
+                                 std::nullopt, options.adapter_or_layers());
 }
 
 absl::Status ReencodeMemory(const RebuildArguments& arguments, ProgressBar* bar) {

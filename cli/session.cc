@@ -40,11 +40,8 @@ absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options) 
       options.model.has_value()
           ? *options.model
           : ModelFromEnvironment().value_or(std::string(answer::kDefaultModel));
-  ASSIGN_OR_RETURN(
-      answer::ModelChoice choice,
-      answer::ChooseModel(answer::ModelHome::FromEnvironment(), model, options.adapter));
-  choice.mem_layers = options.mem_layers;
-  return choice;
+  return answer::ChooseModel(answer::ModelHome::FromEnvironment(), model,
+                             options.adapter_or_layers());
 }
 
 absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,

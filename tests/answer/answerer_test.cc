@@ -1,0 +1,283 @@
+#include "answer/answerer.h"
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/answer/tiny_memory.h"
+
+namespace fovea::answer {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class AnswererTest : public TinyMemoryTest {
+ protected:
+  // A memory of two documents in two collections.
+  void MakeMemory(bool with_memory_layers = true) {
+    LoadModel(with_memory_layers);
+    OpenMemory();
+    IngestText("animals", "The otter lives by the river.\n\nThe badger digs at night.\n", "nature");
+    IngestText("tools", "A hammer drives nails.\n\nA chisel cuts wood.\n", "workshop");
+  }
+  std::unique_ptr<Answerer> MakeAnswerer() {
+    auto answerer = Answerer::Create(device_.get(), model_.get(), memory_.get());
+    EXPECT_TRUE(answerer.ok()) << answerer.status();
+    return answerer.ok() ? *std::move(answerer) : nullptr;
+  }
+  static AskOptions Brief() {
+    AskOptions options;
+    options.max_tokens = 6;
+    return options;
+  }
+};
+
+TEST_F(AnswererTest, NamesSourcesWhoseMassesSumToAtMostOne) {
+  MakeMemory();
+  const auto answer = MakeAnswerer()->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->question, "Where does the otter live?");
+  ASSERT_THAT(answer->sources, ::testing::Not(IsEmpty()));
+  double total = 0.0;
+  for (const memory::Passage& source : answer->sources) {
+    EXPECT_GE(source.mass, 0.0);
+    total += source.mass;
+    EXPECT_LT(source.start, source.end);
+    EXPECT_EQ(source.text.size(), source.end - source.start);
+  }
+  EXPECT_LE(total, 1.0 + 1e-6);
+  EXPECT_GT(answer->usage.memory_tokens, 80u);
+  EXPECT_GT(answer->usage.prompt_tokens, 0);
+  EXPECT_LE(answer->usage.completion_tokens, 6);
+  EXPECT_GT(answer->timing.prefill_ms, 0.0);
+}
+
+TEST_F(AnswererTest, AnUntrainedModelIsGivenTheWordsPassageAndSaysSo) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  const auto answer = answerer->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->reread, SizeIs(1));
+  EXPECT_THAT(answer->reread[0].text, HasSubstr("otter"));
+  EXPECT_EQ(answer->reread[0].title, "animals");
+  EXPECT_THAT(answerer->Hint(), HasSubstr("adapter"));
+}
+
+TEST_F(AnswererTest, ReReadingMakesThePromptLongerByThePassage) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  AskOptions off = Brief();
+  off.reread = 0;
+  const auto bare = answerer->Ask("Where does the otter live?", off, nullptr, {});
+  const auto reread = answerer->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  ASSERT_TRUE(reread.ok()) << reread.status();
+  EXPECT_THAT(bare->reread, IsEmpty());
+  // One token a byte, and the empty line.
+  EXPECT_EQ(reread->usage.prompt_tokens,
+            bare->usage.prompt_tokens + static_cast<int64_t>(reread->reread[0].text.size()) + 2);
+}
+
+TEST_F(AnswererTest, FusedRanksContainWhatWordsFind) {
+  MakeMemory();
+  AskOptions options = Brief();
+  options.reread = 2;
+  options.reread_by = RereadBy::kBoth;
+  const auto answer = MakeAnswerer()->Ask("chisel wood", options, nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->reread, ::testing::Not(IsEmpty()));
+  bool found = false;
+  for (const memory::Passage& passage : answer->reread) {
+    found |= passage.text.find("chisel") != std::string::npos;
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST_F(AnswererTest, AttentionFindsPassagesToo) {
+  MakeMemory();
+  AskOptions options = Brief();
+  options.reread = 1;
+  options.reread_by = RereadBy::kAttention;
+  const auto answer = MakeAnswerer()->Ask("chisel wood", options, nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->reread, SizeIs(1));
+  EXPECT_GT(answer->reread[0].mass, 0.0);
+}
+
+TEST_F(AnswererTest, AModelWithoutMemoryLayersNamesWhatItReRead) {
+  MakeMemory(/*with_memory_layers=*/false);
+  const auto answer = MakeAnswerer()->Ask("What cuts wood?", Brief(), nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->sources, SizeIs(1));
+  EXPECT_EQ(answer->sources[0].title, "tools");
+}
+
+TEST_F(AnswererTest, TheScopeHidesOtherCollections) {
+  MakeMemory();
+  AskOptions options = Brief();
+  options.scope.collections = {"workshop"};
+  options.n_sources = 10;
+  const auto answer = MakeAnswerer()->Ask("Where does the otter live?", options, nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  for (const memory::Passage& source : answer->sources) EXPECT_EQ(source.title, "tools");
+  for (const memory::Passage& passage : answer->reread) EXPECT_EQ(passage.title, "tools");
+  options.scope.collections = {"nowhere"};
+  EXPECT_EQ(MakeAnswerer()->Ask("x", options, nullptr, {}).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST_F(AnswererTest, EachQuestionSeesTheMemoryAsItIsThen) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  const auto before = answerer->Ask("zebra stripes", Brief(), nullptr, {});
+  ASSERT_TRUE(before.ok()) << before.status();
+  IngestText("more", "The zebra has stripes.\n");
+  const auto after = answerer->Ask("zebra stripes", Brief(), nullptr, {});
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_GT(after->usage.memory_tokens, before->usage.memory_tokens);
+  ASSERT_THAT(after->reread, SizeIs(1));
+  EXPECT_EQ(after->reread[0].title, "more");
+}
+
+TEST_F(AnswererTest, TheSameQuestionHasTheSameAnswer) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  AskOptions options = Brief();
+  options.max_tokens = 24;
+  const auto first = answerer->Ask("Where does the otter live?", options, nullptr, {});
+  const auto other = answerer->Ask("What cuts wood?", options, nullptr, {});
+  const auto again = answerer->Ask("Where does the otter live?", options, nullptr, {});
+  ASSERT_TRUE(first.ok() && other.ok() && again.ok());
+  EXPECT_EQ(first->text, again->text);
+}
+
+TEST_F(AnswererTest, WhatIsStreamedIsTheAnswer) {
+  MakeMemory();
+  std::string streamed;
+  AskOptions options = Brief();
+  options.raw = true;
+  options.max_tokens = 20;
+  const auto answer = MakeAnswerer()->Ask("Once upon a time", options,
+                                          [&streamed](std::string_view piece) {
+                                            streamed += piece;
+                                            return true;
+                                          },
+                                          {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(streamed, answer->text);
+}
+
+TEST_F(AnswererTest, AReceiverCanStopTheAnswer) {
+  MakeMemory();
+  AskOptions options = Brief();
+  options.raw = true;
+  options.max_tokens = 200;
+  const auto answer =
+      MakeAnswerer()->Ask("Once upon a time", options, [](std::string_view) { return false; }, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(answer->finish_reason == "cancelled" || answer->text.empty());
+  EXPECT_LT(answer->usage.completion_tokens, 200);
+}
+
+TEST_F(AnswererTest, ACancelledQuestionIsAnAnswerThatSaysSo) {
+  MakeMemory();
+  const std::atomic<bool> cancelled{true};
+  const auto answer =
+      MakeAnswerer()->Ask("Where?", Brief(), nullptr, Progress(nullptr, &cancelled));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->finish_reason, "cancelled");
+  EXPECT_EQ(answer->text, "");
+}
+
+TEST_F(AnswererTest, WithoutMemoryNothingOfItIsSeen) {
+  MakeMemory();
+  const auto with_memory = MakeAnswerer();
+  const auto alone = Answerer::Create(device_.get(), model_.get(), nullptr);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  AskOptions options = Brief();
+  options.use_memory = false;
+  options.max_tokens = 16;
+  const auto off = with_memory->Ask("Where does the otter live?", options, nullptr, {});
+  const auto none = (*alone)->Ask("Where does the otter live?", options, nullptr, {});
+  ASSERT_TRUE(off.ok()) << off.status();
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(off->text, none->text);
+  EXPECT_THAT(off->sources, IsEmpty());
+  EXPECT_EQ(off->usage.memory_tokens, 0u);
+}
+
+TEST_F(AnswererTest, WordsCanBeReReadWithTheMemoryOff) {
+  MakeMemory();
+  AskOptions options = Brief();
+  options.use_memory = false;
+  options.reread = 1;
+  const auto answer = MakeAnswerer()->Ask("Where does the otter live?", options, nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->reread, SizeIs(1));
+  EXPECT_EQ(answer->sources.size(), 1u);
+}
+
+TEST_F(AnswererTest, AuditComesOnlyWhenAskedFor) {
+  MakeMemory();
+  AskOptions options = Brief();
+  const auto answerer = MakeAnswerer();
+  const auto plain = answerer->Ask("Where?", options, nullptr, {});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_FALSE(plain->audit.has_value());
+  options.audit = true;
+  const auto audited = answerer->Ask("Where?", options, nullptr, {});
+  ASSERT_TRUE(audited.ok()) << audited.status();
+  ASSERT_TRUE(audited->audit.has_value());
+  EXPECT_THAT(audited->audit->captured_mass, SizeIs(2));
+  EXPECT_THAT(audited->audit->needle_recall, SizeIs(2));
+}
+
+TEST_F(AnswererTest, ALongQuestionShortensTheAnswerAndATooLongOneIsRefused) {
+  MakeMemory();
+  AskOptions options;
+  options.max_tokens = 256;
+  const auto answerer = MakeAnswerer();
+  const auto answer = answerer->Ask(std::string(500, 'q'), options, nullptr, {});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_LE(answer->usage.prompt_tokens + answer->usage.completion_tokens, kMaxPositions);
+  const auto refused = answerer->Ask(std::string(600, 'q'), options, nullptr, {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kOutOfRange);
+  // The answerer is as good as before.
+  EXPECT_TRUE(answerer->Ask("Where?", Brief(), nullptr, {}).ok());
+}
+
+TEST_F(AnswererTest, AMemoryOfAnotherModelIsRefused) {
+  MakeMemory();
+  ASSERT_TRUE(memory::WriteTinyModel(folder_ / "model", /*seed=*/8, kMaxPositions).ok());
+  LoadModel();
+  const auto answerer = Answerer::Create(device_.get(), model_.get(), memory_.get());
+  EXPECT_EQ(answerer.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(answerer.status().message()), HasSubstr(model_->fingerprint()));
+}
+
+TEST_F(AnswererTest, OptionsThatMakeNoSenseAreRefused) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  const auto code = [&](auto change) {
+    AskOptions options = Brief();
+    change(options);
+    return answerer->Ask("Where?", options, nullptr, {}).status().code();
+  };
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(code([](AskOptions& options) { options.top_k = -1; }), kInvalid);
+  EXPECT_EQ(code([](AskOptions& options) { options.max_tokens = -1; }), kInvalid);
+  EXPECT_EQ(code([](AskOptions& options) { options.temperature = -1.0f; }), kInvalid);
+  EXPECT_EQ(code([](AskOptions& options) {
+              options.temperature = std::numeric_limits<float>::quiet_NaN();
+            }),
+            kInvalid);
+  EXPECT_EQ(code([](AskOptions& options) { options.n_sources = -1; }), kInvalid);
+  EXPECT_EQ(answerer->Ask(" \n", Brief(), nullptr, {}).status().code(), kInvalid);
+}
+
+}  // namespace
+}  // namespace fovea::answer
