@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
 }
 
 DocumentStoreImpl::~DocumentStoreImpl() {
-  if (context_->is_reader() || view_ == nullptr) return;
+  if (context_->is_reader() || view_ == nullptr || !write_failure_.ok()) return;
   // Everything is in the log already; table files spare the next process its replay and readers
   // the memory for it.
   Flush(/*wait=*/true).PermitUncheckedError();
@@ -262,6 +262,12 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
         StrCat(folder(), " is open for reading: open it for writing to commit"));
   }
   const std::lock_guard<std::mutex> lock(commit_mutex_);
+  // RocksDB could be asked to resume after an I/O error. But where nothing is in memory it keeps
+  // the log that the failed write may have torn, and the next write would be lost with it (or ends
+  // the process, where RocksDB is built with assertions). Opening anew always begins a new log.
+  if (!write_failure_.ok()) {
+    return Annotate(write_failure_, "open the store again to write: an earlier commit failed");
+  }
   ASSIGN_OR_RETURN(const Counters next, CheckMutation(mutation));
 
   Mutation::Impl& impl = *mutation.impl_;
@@ -288,12 +294,9 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
       batch.Put(view_->family(ColumnFamily::kMeta), ToSlice(kCountersKey), EncodeCounters(next));
   if (status.ok()) status = Write(&batch);
   if (!status.ok()) {
-    // RocksDB refuses writes after an I/O error, be it this commit's or an earlier one of its
-    // background work. Resume writes all that is in memory to table files and gives up the log, in
-    // which this commit may lie in whole or in part: with it gone the commit can be tried again.
-    if (view_->db().Resume().ok()) status = Write(&batch);
+    write_failure_ = FromRocksDb(status, StrCat(folder(), ": committing"));
+    return write_failure_;
   }
-  if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
 
   counters_ = next;
   witness_->Write(next.epoch);

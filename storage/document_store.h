@@ -124,9 +124,10 @@ class DocumentStore {
 
   virtual const std::filesystem::path& folder() const = 0;
 
-  // Synced. All or nothing. After an error nothing of it is visible here. InvalidArgument: nothing
-  // was written. Other errors: after a restart all of it is there, or nothing (the write to disk
-  // may have succeeded before the error); reads go on, and the next Commit tries again to write.
+  // Synced. All or nothing. InvalidArgument: nothing was written, other mutations still can be.
+  // After any other error nothing of it is visible here and reads go on, but every further commit
+  // fails: open the store again to write. All of the failed commit is there then, or nothing (it
+  // may have reached the disk before the error).
   virtual absl::Status Commit(Mutation mutation) = 0;
 
   // Catches up with the writer process: every commit that had returned OK before is visible after.

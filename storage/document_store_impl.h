@@ -85,7 +85,8 @@ class DocumentStoreImpl : public DocumentStore {
   mutable std::mutex replace_mutex_;  // one thread opens a new view, the others wait for it
 
   std::mutex commit_mutex_;
-  Counters counters_;  // the writer's; as committed
+  Counters counters_;           // the writer's; as committed
+  absl::Status write_failure_;  // of the commit that ended writing
   std::optional<CommitWitness> witness_;
 };
 

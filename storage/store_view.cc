@@ -31,6 +31,7 @@ class SilentLogger : public rocksdb::Logger {
 // between. An attempt takes milliseconds and writers flush every few seconds at most, so that
 // more than a few attempts mean that something is wrong.
 constexpr int kMaxOpenAttempts = 50;
+constexpr int kMaxQuietAttempts = 4;
 constexpr std::chrono::milliseconds kAttemptPause(10);
 
 // The process that holds the lock of a store, where the system tells. Must not be called while
@@ -194,6 +195,7 @@ absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenReader(
     std::shared_ptr<const StoreContext> context) {
   using Mode = rocksdb::WALRecoveryMode;
   absl::Status failure;
+  int n_quiet_attempts = 0;  // that failed though the writer moved nothing meanwhile
   for (int attempt = 0; attempt < kMaxOpenAttempts; ++attempt) {
     if (attempt > 0) std::this_thread::sleep_for(kAttemptPause);
     // RocksDB reads the manifest and then the logs. Did the writer write table files and remove
@@ -218,18 +220,17 @@ absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenReader(
           StrCat("the writer of ", context->folder, " works too fast to follow; try again"));
       continue;
     }
-    if (!status.ok()) {
+    if (status.ok()) {
+      view->manifest_ = after;
+      failure = context->options.salvage ? absl::OkStatus() : view->CheckWitness();
+      if (failure.ok()) return view;
+    } else {
       failure = view->OpenFailure(status);
-      // The writer may have removed a log between the listing and the opening.
-      if (IsMissingFile(status)) continue;
-      return failure;
     }
-    view->manifest_ = after;
-    failure = context->options.salvage ? absl::OkStatus() : view->CheckWitness();
-    if (failure.ok()) return view;
-    // Either the witness is of a commit that came after the log was read, or commits are lost:
-    // another look tells.
-    if (attempt >= 3 && absl::IsDataLoss(failure)) break;
+    // The writer may have removed a log between its listing and its opening, or have committed
+    // between the reading of the log and that of the witness. Either is gone at the next look.
+    const bool may_pass = status.ok() ? absl::IsDataLoss(failure) : IsMissingFile(status);
+    if (!may_pass || ++n_quiet_attempts == kMaxQuietAttempts) return failure;
   }
   return failure;
 }

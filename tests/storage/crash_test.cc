@@ -100,13 +100,6 @@ void ExpectNothingLost(const std::filesystem::path& folder, size_t n_done) {
   }
 }
 
-// Memory-backed where there is such a folder: these tests sync thousands of times.
-std::filesystem::path FastTemporaryRoot() {
-  std::error_code ignored;
-  const std::filesystem::path memory = "/dev/shm";
-  return access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path(ignored);
-}
-
 class CrashTest : public ::testing::Test {
  protected:
   CrashTest() : folder_(FastTemporaryRoot()) {}
