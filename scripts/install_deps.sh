@@ -15,8 +15,8 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev libhwy-dev libfaiss-dev libopenblas-dev
   # Storage and text index.
   librocksdb-dev libsqlite3-dev libxxhash-dev
-  # Tokenizers and documents.
-  libpcre2-dev libsentencepiece-dev libgumbo-dev libpoppler-cpp-dev
+  # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
+  libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libpoppler-cpp-dev
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev
   # Tests.
