@@ -19,8 +19,8 @@ using storage::WindowLink;
 
 constexpr size_t kIdDigits = 32;
 
-// Damage to records ends a walk over them. The store's own check has reported it; the checks here
-// go as far as they can.
+// Damage to records ends a walk over them. The store's own check reports it; the checks here go as
+// far as they can.
 absl::Status UnlessDataLoss(const absl::Status& status) {
   return absl::IsDataLoss(status) ? absl::OkStatus() : status;
 }
@@ -33,11 +33,16 @@ class Checker {
   absl::StatusOr<std::vector<Damage>> Run() {
     RETURN_IF_ERROR(ReadDocuments());
     RETURN_IF_ERROR(CheckRecords());
-    RETURN_IF_ERROR(CheckTexts());
-    RETURN_IF_ERROR(CheckLiveWindows());
-    RETURN_IF_ERROR(CheckUnlinkedWindows());
-    RETURN_IF_ERROR(CheckSegments());
-    RETURN_IF_ERROR(CheckTextIndex());
+    absl::Status unread;
+    for (const auto check :
+         {&Checker::CheckTexts, &Checker::CheckLiveWindows, &Checker::CheckUnlinkedWindows,
+          &Checker::CheckSegments, &Checker::CheckTextIndex}) {
+      const absl::Status status = (this->*check)();
+      RETURN_IF_ERROR(UnlessDataLoss(status));
+      unread.Update(status);
+    }
+    // Damage that ended a check is among the findings; where it is not, it must not be lost.
+    if (damage_.empty()) RETURN_IF_ERROR(unread);
     return std::move(damage_);
   }
 

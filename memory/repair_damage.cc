@@ -173,10 +173,18 @@ class Repairer {
       });
       return absl::OkStatus();
     }
-    ASSIGN_OR_RETURN(const std::optional<storage::StoreSettings> settings, store_.Settings());
-    if (!settings.has_value()) {
-      return absl::DataLossError(StrCat(store_.folder(), ": blocks without settings"));
+    absl::StatusOr<std::optional<storage::StoreSettings>> settings_or = store_.Settings();
+    if (settings_or.ok() && !settings_or->has_value()) {
+      settings_or = absl::DataLossError(StrCat(store_.folder(), ": blocks without settings"));
     }
+    if (!settings_or.ok()) {
+      for (Damage& damage : damage_) {
+        if (damage.repair != Repair::kEncodeWindow) continue;
+        RETURN_IF_ERROR(Settle(settings_or.status(), &damage));
+      }
+      return absl::OkStatus();
+    }
+    const storage::StoreSettings& settings = **settings_or;
     RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
 
     std::map<Slot, std::vector<Damage*>> by_window;
@@ -195,14 +203,14 @@ class Repairer {
       batch.push_back({*std::move(window), found});
       if (n_tokens < kEncodeBatchTokens) continue;
       n_done += static_cast<int64_t>(batch.size());
-      RETURN_IF_ERROR(Encode(*settings, std::exchange(batch, {})));
+      RETURN_IF_ERROR(Encode(settings, std::exchange(batch, {})));
       n_tokens = 0;
       RETURN_IF_ERROR(progress_.Report({.stage = "repair",
                                         .done = n_done,
                                         .total = static_cast<int64_t>(by_window.size()),
                                         .unit = "windows"}));
     }
-    return Encode(*settings, batch);
+    return Encode(settings, batch);
   }
 
   struct Job {
