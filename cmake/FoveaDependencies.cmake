@@ -1,5 +1,5 @@
-# Everything fovea takes from the distribution, found once. docs/dependencies
-# of each library are linked by the folder that uses it, nowhere else.
+# Everything fovea takes from the distribution, found once. Each folder links what it uses, so a
+# library appears in the CMakeLists.txt of one folder, and of no other.
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(absl CONFIG REQUIRED)
@@ -20,4 +20,6 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(GUMBO REQUIRED IMPORTED_TARGET gumbo)
-pkg_check_modules(POPPLER_CPP REQUIRED IMPORTED_TARGET poppler-cpp)
+if(FOVEA_PDF)
+  pkg_check_modules(POPPLER_CPP REQUIRED IMPORTED_TARGET poppler-cpp)
+endif()
