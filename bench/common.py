@@ -23,6 +23,7 @@ def arguments(description, **defaults):
     parser.add_argument("--data", default=os.path.join(ROOT, "bench/data"))
     parser.add_argument("--work", default="bench-work", help="folder for memories and texts")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--adapter", default="", help="folder; empty: the model's own")
     parser.add_argument("--threads", type=int, default=0)
     for name, value in defaults.items():
         parser.add_argument("--" + name.replace("_", "-"), default=value, type=type(value))
@@ -172,6 +173,8 @@ def median(values):
 
 def ingest(options, memory, path, *args):
     """Ingests a file into a new or existing memory, returns ingest's JSON and the wall seconds."""
+    if options.adapter:
+        args += ("--adapter", options.adapter)
     start = time.time()
     result = fovea(options, "ingest", "--memory", memory, "--model", options.model, *args, path)
     return result[-1], time.time() - start

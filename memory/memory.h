@@ -31,8 +31,8 @@ struct MemoryOptions {
   size_t cache_bytes = size_t{2} << 30;
   // The version folder to open; empty: the one that CURRENT names. A re-encoding rebuild fills the
   // next one before CURRENT does.
-  std::string version;
-  std::shared_ptr<rocksdb::FileSystem> file_system;  // tests inject faults; null: the real one
+  std::string version = {};
+  std::shared_ptr<rocksdb::FileSystem> file_system = {};  // tests inject faults; null: the real one
 };
 
 // Errors are those of DocumentStore. Thread-safe but for Refresh and Publish.

@@ -24,7 +24,7 @@ enum class SearchMode {
 struct SearchOptions {
   SearchMode mode = SearchMode::kApproximate;
   int top_k = 16;
-  QueryScope scope;
+  QueryScope scope = {};
   bool audit = false;
 };
 
