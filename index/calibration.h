@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,11 +27,13 @@ struct NeedleRecall {
   int64_t n_confident = 0;  // (query, head) pairs
 };
 
-// Exact best keys of the sample by a KeyScan, then what `index` finds with this effort.
+// What a search is given: LayerSearchArgs.
 struct Effort {
   int n_probe = 0;
   int n_candidates = 0;
 };
+
+// Exact best keys of the sample by a KeyScan, then what `index` finds with this effort.
 absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const LayerIndex& index,
                                                  const std::vector<HeadKeys>& keys,
                                                  const CalibrationQueries& queries, Effort effort);
@@ -40,18 +43,36 @@ struct CalibratedIndex {
   std::string spec;                   // what was built, "exact" for none
   Effort effort;
   NeedleRecall needle_recall;
-  double relative_cost = 1.0;  // time of a search / time of the exact scan, as measured
+  // Time of a search with rescoring / time of the exact scan, as measured here with one position
+  // at a time, which is how answers are generated; 1 for the exact scan.
+  double relative_cost = 1.0;
 };
 
+// Fewer confident pairs in a sample than this say nothing about an index.
+inline constexpr int64_t kMinConfident = 32;
+
 // Builds `spec` and finds the smallest effort whose needle recall on the sample is at least
-// `target`; the largest effort when none reaches it. "exact" builds nothing. "auto": the cheapest
-// of the exact scan and a few FAISS specifications that reaches the target, by measured time; the
-// exact scan at once below `kAutoExactTokens` keys, and where the sample holds too few confident
-// queries to judge (fewer than 32).
+// `target`; the largest effort when none reaches it. Where the sample holds no confident query,
+// that is the smallest there is: look at needle_recall.n_confident. "exact" builds nothing. "auto":
+// BuildCheapest of AutoSpecs; the exact scan at once below `kAutoExactTokens` keys. InvalidArgument
+// for a specification that cannot hold these keys and for queries of another shape.
 inline constexpr int64_t kAutoExactTokens = 1 << 20;
 absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const std::string& spec,
                                                 const std::vector<HeadKeys>& keys, int64_t head_dim,
                                                 const CalibrationQueries& queries, double target,
                                                 const Progress& progress);
+
+// The cheapest, by measured time, of the exact scan and those of `specs` that reach the target. The
+// exact scan where the sample holds fewer than kMinConfident confident pairs to judge by.
+absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
+                                              const std::vector<std::string>& specs,
+                                              const std::vector<HeadKeys>& keys, int64_t head_dim,
+                                              const CalibrationQueries& queries, double target,
+                                              const Progress& progress);
+
+// What "auto" tries for so many keys. Coded scans of all keys are not among them: Debian's FAISS
+// makes them at a tenth of the speed of our exact scan. Nor is HNSW, which takes as long to search
+// and far longer to build.
+std::vector<std::string> AutoSpecs(int64_t n_keys);
 
 }  // namespace fovea::index

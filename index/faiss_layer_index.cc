@@ -50,6 +50,7 @@ constexpr int64_t kMaxSpecNumber = 1 << 20;
 // HNSW: beyond this a scan is faster.
 constexpr int kMaxEfSearch = 4096;
 constexpr int kDefaultEfSearch = 256;
+constexpr int kEfConstruction = 40;
 
 // Where FAISS cannot filter, so many results are fetched at most before the filter.
 constexpr int64_t kMaxOverFetch = 1 << 16;
@@ -76,13 +77,13 @@ absl::Status CatchAll(std::string_view action, absl::FunctionRef<absl::Status()>
   }
 }
 
-// FAISS and its BLAS work on the calling thread alone, or on n_threads of its own.
-void UseThreads(int n_threads) {
+// FAISS and its BLAS work on the calling thread alone.
+void UseOneThread() {
   static std::once_flag once;
   std::call_once(once, [] {
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
   });
-  omp_set_num_threads(n_threads);
+  omp_set_num_threads(1);
 }
 
 // The structure behind transformations such as OPQ.
@@ -154,8 +155,9 @@ struct EmptyIndex {
 absl::StatusOr<EmptyIndex> Factory(const std::string& spec, int64_t from,
                                    faiss::MetricType metric) {
   absl::Status first_error;
-  // Product quantisers of up to 128 parts find a multiple within this.
-  for (int64_t dim = from; dim <= from + 128; dim = dim / 4 * 4 + 4) {
+  // Only product quantisers divide it; those of up to 128 parts find a multiple within this.
+  const int64_t end = spec.find("PQ") == std::string::npos ? from : from + 128;
+  for (int64_t dim = from; dim <= end; dim = dim / 4 * 4 + 4) {
     EmptyIndex empty;
     const absl::Status status =
         CatchAll(StrCat("index specification \"", spec, "\""), [&]() -> absl::Status {
@@ -174,7 +176,7 @@ absl::StatusOr<EmptyIndex> Factory(const std::string& spec, int64_t from,
 
 absl::StatusOr<EmptyIndex> MakeEmpty(const std::string& spec, int64_t head_dim) {
   RETURN_IF_ERROR(CheckSpecText(spec));
-  UseThreads(1);
+  UseOneThread();
   absl::StatusOr<EmptyIndex> empty = Factory(spec, head_dim, faiss::METRIC_INNER_PRODUCT);
   if (!empty.ok() || WorksInL2(KindOf(empty->index.get()))) {
     // A multiple of 4 suits FAISS's loops.
@@ -193,7 +195,8 @@ absl::StatusOr<EmptyIndex> MakeEmpty(const std::string& spec, int64_t head_dim) 
   return empty;
 }
 
-// Silences FAISS's advice on sample sizes and keeps its training short.
+// Silences FAISS's advice on sample sizes and keeps its training short: no minutes of annealing for
+// polysemous codes, a way of searching that is not used here.
 void SetTraining(faiss::Index* core) {
   const auto set = [](faiss::ClusteringParameters& parameters) {
     parameters.min_points_per_centroid = 1;
@@ -202,15 +205,19 @@ void SetTraining(faiss::Index* core) {
   if (auto* ivf = dynamic_cast<faiss::IndexIVF*>(core)) set(ivf->cp);
   if (auto* ivf_pq = dynamic_cast<faiss::IndexIVFPQ*>(core)) {
     ivf_pq->pq.cp.min_points_per_centroid = 1;
+    ivf_pq->do_polysemous_training = false;
   }
-  if (auto* pq = dynamic_cast<faiss::IndexPQ*>(core)) pq->pq.cp.min_points_per_centroid = 1;
+  auto* pq = dynamic_cast<faiss::IndexPQ*>(core);
+  if (auto* hnsw = dynamic_cast<faiss::IndexHNSW*>(core)) {
+    pq = dynamic_cast<faiss::IndexPQ*>(hnsw->storage);
+    hnsw->hnsw.efConstruction = kEfConstruction;
+  }
+  if (pq != nullptr) {
+    pq->pq.cp.min_points_per_centroid = 1;
+    pq->do_polysemous_training = false;
+  }
   if (auto* fast = dynamic_cast<faiss::IndexPQFastScan*>(core)) {
     fast->pq.cp.min_points_per_centroid = 1;
-  }
-  if (auto* hnsw = dynamic_cast<faiss::IndexHNSW*>(core)) {
-    if (auto* pq = dynamic_cast<faiss::IndexPQ*>(hnsw->storage)) {
-      pq->pq.cp.min_points_per_centroid = 1;
-    }
   }
 }
 
@@ -368,7 +375,17 @@ void FaissLayerIndex::SearchOnce(const faiss::Index* core, const float* queries,
       faiss::SearchParametersHNSW parameters;
       parameters.sel = selector;
       parameters.efSearch = effort;
-      core->search(n, queries, n_results, distances.data(), labels, &parameters);
+      if (effort <= n_results) {
+        core->search(n, queries, n_results, distances.data(), labels, &parameters);
+        break;
+      }
+      // FAISS 1.7 sizes its queue by the number of results alone, whatever efSearch says.
+      distances.resize(static_cast<size_t>(n) * static_cast<size_t>(effort));
+      std::vector<int64_t> all(distances.size());
+      core->search(n, queries, effort, distances.data(), all.data(), &parameters);
+      for (int64_t row = 0; row < n; ++row) {
+        std::copy_n(all.data() + row * effort, n_results, labels + row * n_results);
+      }
       break;
     }
     case Kind::kScan: {
@@ -406,8 +423,19 @@ void FaissLayerIndex::SearchRows(const Head& head, const Rows& rows, int64_t* la
   }
   // What a filter allows may lie where a query would not look: rows that found too little look
   // further. Structures that cannot filter fetch more and drop what is not allowed.
-  const int64_t max_effort =
+  int64_t max_effort =
       kind_ == Kind::kBlindScan ? std::min(ids_.size(), kMaxOverFetch) : ProbeRange().second;
+  // A graph leads to what is near the query, allowed or not. The vectors behind it are scanned
+  // instead, which costs little where few are allowed.
+  const faiss::Index* storage = nullptr;
+  if (kind_ == Kind::kHnsw) {
+    storage = static_cast<const faiss::IndexHNSW*>(index)->storage;
+    if (KindOf(storage) == Kind::kScan) {
+      max_effort = rows.effort;
+    } else {
+      storage = nullptr;
+    }
+  }
   int64_t effort = kind_ == Kind::kBlindScan ? std::min(4 * k, max_effort) : rows.effort;
   std::vector<int64_t> pending(static_cast<size_t>(rows.n));
   for (size_t i = 0; i < pending.size(); ++i) pending[i] = static_cast<int64_t>(i);
@@ -443,11 +471,7 @@ void FaissLayerIndex::SearchRows(const Head& head, const Rows& rows, int64_t* la
     pending = std::move(unfilled);
     effort = std::min(4 * effort, max_effort);
   }
-  if (pending.empty() || kind_ != Kind::kHnsw) return;
-  // A graph may not lead there at all; the vectors behind it can be scanned where FAISS filters
-  // scans.
-  const faiss::Index* storage = static_cast<const faiss::IndexHNSW*>(index)->storage;
-  if (KindOf(storage) != Kind::kScan) return;
+  if (pending.empty() || storage == nullptr) return;
   faiss::SearchParameters parameters;
   parameters.sel = &selector;
   std::vector<float> distances(static_cast<size_t>(k));
@@ -498,7 +522,7 @@ absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchA
           const int64_t first_row = call % calls_per_head * rows_per_call;
           const int64_t n = std::min(rows_per_call, n_rows - first_row);
           const absl::Status call_status = CatchAll("index search", [&]() -> absl::Status {
-            UseThreads(1);
+            UseOneThread();
             const Head& head = heads_[static_cast<size_t>(kv_head)];
             std::vector<float> mapped(static_cast<size_t>(n * index_dim_));
             const auto place = [&](int64_t row) {  // of [n_queries, n_heads]
@@ -642,9 +666,8 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
 
   const int64_t n_keys = ids.size();
   const int n_heads = static_cast<int>(keys.size());
-  // Heads side by side; where there are more threads than heads, FAISS gets several for each. (A
-  // graph built by several threads differs from run to run, all else does not.)
-  const int threads_per_head = std::max(1, device.threads().n_threads() / n_heads);
+  // Heads side by side, each on one thread: FAISS's own loops are many and short, and its threads
+  // wait for each other spinning, which is far slower than one thread where other work runs.
   std::vector<Head> heads(keys.size());
   std::mutex mutex;
   absl::Status status;
@@ -660,7 +683,6 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
             KeySpace(statistics.mean, statistics.radius, shape.index_dim, shape.is_augmented);
         if (n_keys == 0) return absl::OkStatus();
         ASSIGN_OR_RETURN(EmptyIndex empty, MakeEmpty(spec, head_dim));
-        UseThreads(threads_per_head);
         RETURN_IF_ERROR(Fill(runs, head_dim, head.space, statistics, n_keys, empty.index.get(),
                              [&](int64_t n_added) {
                                if (failed.load()) return absl::CancelledError("");
@@ -671,7 +693,6 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
         head.index = std::move(empty.index);
         return absl::OkStatus();
       });
-      UseThreads(1);
       if (!head_status.ok() && !failed.exchange(true)) {
         std::lock_guard lock(mutex);
         status = Annotate(head_status, StrCat("index \"", spec, "\" over ", n_keys, " keys"));

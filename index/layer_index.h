@@ -37,9 +37,13 @@ struct IdFilter {
 struct LayerSearchArgs {
   const float* queries = nullptr;  // [n_queries, n_heads, head_dim]
   int64_t n_queries = 0;
-  int64_t n_heads = 0;   // a multiple of the index's n_kv_heads
+  int64_t n_heads = 0;   // a multiple of the index's n_kv_heads; query head h has KV head
+                         // h / (n_heads / n_kv_heads)
   int n_candidates = 0;  // wanted per query and head
-  int n_probe = 0;       // IVF: lists probed; HNSW: efSearch; ignored by others
+  int n_probe = 0;       // IVF: lists probed; HNSW: efSearch; ignored by others. 0: a default
+  // Applied inside the search. Where FAISS cannot (PQ scans), more is fetched and what is not
+  // allowed dropped; queries that find too few allowed keys look further by themselves (more lists,
+  // more results; HNSW: a scan of what is allowed).
   IdFilter filter;
 };
 
@@ -47,20 +51,23 @@ struct LayerSearchArgs {
 class LayerIndex {
  public:
   // keys: one HeadKeys per KV head, all with the same ids. `spec` as above.
-  // InvalidArgument for a specification that FAISS does not know or that cannot hold these keys.
+  // InvalidArgument for a specification that FAISS does not know or that cannot hold these keys
+  // (an IVF with more lists than keys). No keys at all are fine: nothing is found. One thread a
+  // head.
   static absl::StatusOr<std::unique_ptr<LayerIndex>> Build(compute::Device& device,
                                                            const std::string& spec,
                                                            const std::vector<HeadKeys>& keys,
                                                            int64_t head_dim,
                                                            const Progress& progress);
-  // The bytes that Save wrote. DataLoss for anything else.
+  // The bytes that Save wrote. DataLoss for anything else, NotFound for no file.
   static absl::StatusOr<std::unique_ptr<LayerIndex>> Load(const std::filesystem::path& path);
   virtual ~LayerIndex() = default;
 
   // Durable and atomic (temporary name, fsync, rename).
   virtual absl::Status Save(const std::filesystem::path& path) const = 0;
 
-  // candidates = [n_queries, n_heads, n_candidates], ids; −1 where fewer were found.
+  // candidates = [n_queries, n_heads, n_candidates], ids, each once; −1 at the end of a row that
+  // found fewer. The same whatever the number of threads.
   virtual absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
                               std::vector<int64_t>* candidates) const = 0;
 
@@ -71,6 +78,7 @@ class LayerIndex {
   virtual std::pair<int, int> ProbeRange() const = 0;
 };
 
+// Version of the FAISS in this build, "1.7.3".
 std::string FaissVersion();
 
 // InvalidArgument unless `spec` is "auto", "exact" or something FAISS can build for `head_dim`.
