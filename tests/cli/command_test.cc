@@ -1,0 +1,610 @@
+// The program with a tiny model of random weights: every command, its results and its exit codes.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/cli/run_fovea.h"
+#include "tests/memory/tiny_model.h"
+
+namespace fovea::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+constexpr char kOtter[] = "The otter lives by the river.\n\nThe badger digs at night.\n";
+constexpr char kTools[] = "A hammer drives nails.\n\nA chisel cuts wood.\n";
+
+class CommandTest : public ProgramTest {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(memory::WriteTinyModel(folder_ / "home/models/tiny", /*seed=*/7).ok());
+    otter_ = Write("otter.txt", kOtter);
+    tools_ = Write("tools.md", kTools);
+    memory_ = Path("memory");
+  }
+
+  ProgramResult Ingest(const Arguments& more) const {
+    Arguments arguments = {"ingest", "--memory", memory_, "--json"};
+    if (!fs::exists(memory_)) {
+      for (const char* word : {"--model", "tiny", "--mem-layers", "1,2", "--window", "128"}) {
+        arguments.emplace_back(word);
+      }
+    }
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Fovea(arguments);
+  }
+  void IngestBoth() const {
+    const ProgramResult result = Ingest({otter_, tools_});
+    ASSERT_EQ(result.code, 0) << result.err;
+  }
+  ProgramResult Command(Arguments arguments, const std::string& input = "") const {
+    arguments.insert(arguments.end(), {"--memory", memory_});
+    return Fovea(arguments, input);
+  }
+  static Arguments Ask(const std::string& question, const Arguments& more = {}) {
+    Arguments arguments = {"ask", question, "--max-tokens", "5"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  std::string otter_;
+  std::string tools_;
+  std::string memory_;
+};
+
+TEST_F(CommandTest, EverySubcommandExplainsItselfWithAnExample) {
+  const std::vector<Arguments> commands = {{},
+                                           {"ingest"},
+                                           {"ask"},
+                                           {"chat"},
+                                           {"docs"},
+                                           {"docs", "list"},
+                                           {"docs", "show"},
+                                           {"docs", "delete"},
+                                           {"rebuild"},
+                                           {"verify"},
+                                           {"stats"},
+                                           {"model"},
+                                           {"model", "info"},
+                                           {"model", "list"},
+                                           {"model", "pull"},
+                                           {"tokenize"}};
+  for (Arguments arguments : commands) {
+    arguments.emplace_back("--help");
+    const ProgramResult result = Fovea(arguments);
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.out, HasSubstr("Example:\n  fovea ")) << arguments[0];
+    EXPECT_THAT(result.err, IsEmpty());
+  }
+  const ProgramResult version = Fovea({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.out, StartsWith("fovea 0."));
+}
+
+TEST_F(CommandTest, WrongUsageEndsWithTwo) {
+  const std::vector<Arguments> wrong = {
+      {},
+      {"dance"},
+      {"stats", "--memory", memory_, "--frobnicate"},
+      {"ingest", "--memory", memory_},
+      {"ingest", otter_},
+      {"ingest", "--memory", memory_, "--title", "T", otter_, tools_},
+      {"ingest", "--memory", memory_, "--encoding", "klingon", otter_},
+      {"ingest", "--memory", memory_, "--adapter", "none", "--mem-layers", "1", otter_},
+      {"ingest", "--memory", memory_, "--threads", "0", otter_},
+      {"ask", "Q"},
+      {"ask", "--memory", memory_},
+      {"ask", "--memory", memory_, "--mode", "psychic", "Q"},
+      {"ask", "--memory", memory_, "--top-k", "0", "Q"},
+      {"ask", "--memory", memory_, "--temperature", "-1", "Q"},
+      {"ask", "--memory", memory_, "--reread-by", "luck", "Q"},
+      {"docs"},
+      {"docs", "delete", "--memory", memory_},
+      {"rebuild", "--memory", memory_, "--model", "tiny"},
+      {"model", "info"},
+      {"tokenize"}};
+  for (const Arguments& arguments : wrong) {
+    const ProgramResult result = Fovea(arguments);
+    EXPECT_EQ(result.code, 2) << ::testing::PrintToString(arguments);
+    EXPECT_THAT(result.out, IsEmpty());
+    EXPECT_THAT(result.err, Not(IsEmpty()));
+  }
+  EXPECT_FALSE(fs::exists(memory_));
+}
+
+TEST_F(CommandTest, AMissingMemoryIsAnErrorThatSaysHowToMakeOne) {
+  for (const Arguments& arguments :
+       {Ask("Q"), {"chat"}, {"docs", "list"}, {"stats"}, {"verify"}, {"rebuild"}}) {
+    const ProgramResult result = Command(arguments);
+    EXPECT_EQ(result.code, 1) << arguments[0];
+    EXPECT_THAT(result.err, AllOf(HasSubstr(memory_), HasSubstr("fovea ingest")));
+    EXPECT_THAT(result.out, IsEmpty());
+  }
+  EXPECT_FALSE(fs::exists(memory_));
+}
+
+TEST_F(CommandTest, WhatThisVersionLacksIsSaid) {
+  const ProgramResult cuda =
+      Fovea({"ingest", "--memory", memory_, "--model", "tiny", "--device", "cuda", otter_});
+  EXPECT_EQ(cuda.code, 1);
+  EXPECT_THAT(cuda.err, HasSubstr("CUDA"));
+  const ProgramResult reference =
+      Fovea({"ingest", "--memory", memory_, "--encoding", "reference", otter_});
+  EXPECT_EQ(reference.code, 1);
+  EXPECT_THAT(reference.err, HasSubstr("not in this version"));
+  EXPECT_FALSE(fs::exists(memory_));
+}
+
+TEST_F(CommandTest, AnUnknownModelNamesTheKnownOnesAndMakesNoMemory) {
+  const ProgramResult result = Fovea({"ingest", "--memory", memory_, "--model", "huge", otter_});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("huge"), HasSubstr("tiny"), HasSubstr("fovea model pull smollm2")));
+  EXPECT_FALSE(fs::exists(memory_));
+}
+
+TEST_F(CommandTest, IngestReportsEveryDocument) {
+  const ProgramResult result = Ingest({otter_, tools_});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(Lines(result.out), SizeIs(1));
+  const Json json = result.json();
+  EXPECT_THAT(Keys(json),
+              ElementsAre("documents", "tokens", "encoded_tokens", "seconds", "tokens_per_second"));
+  ASSERT_THAT(json["documents"], SizeIs(2));
+  for (const Json& document : json["documents"]) {
+    EXPECT_THAT(Keys(document), ElementsAre("id", "title", "source", "tokens", "windows",
+                                            "encoded_windows", "status", "error"));
+    EXPECT_EQ(document["status"], "added");
+    EXPECT_THAT(document["id"].get<std::string>(), SizeIs(32));
+  }
+  const std::string otter = kOtter;
+  EXPECT_EQ(json["tokens"], otter.size() + std::string(kTools).size());  // a token a byte
+  EXPECT_EQ(json["encoded_tokens"], json["tokens"]);
+  EXPECT_EQ(json["documents"][0]["source"], otter_);
+}
+
+TEST_F(CommandTest, TheSameContentIsUnchangedAndNewContentReplaces) {
+  IngestBoth();
+  const ProgramResult same = Ingest({otter_});
+  ASSERT_EQ(same.code, 0) << same.err;
+  EXPECT_EQ(same.json()["documents"][0]["status"], "unchanged");
+  EXPECT_EQ(same.json()["encoded_tokens"], 0);
+  Write("otter.txt", std::string(kOtter) + "And the heron fishes.\n");
+  const ProgramResult replaced = Ingest({otter_});
+  ASSERT_EQ(replaced.code, 0) << replaced.err;
+  EXPECT_EQ(replaced.json()["documents"][0]["status"], "replaced");
+  const ProgramResult stats = Command({"stats", "--json"});
+  EXPECT_EQ(stats.json()["documents"], 2);
+}
+
+TEST_F(CommandTest, AFileThatCannotBeReadIsReportedAndTheOthersGoOn) {
+  const std::string binary = Write("binary.txt", std::string("a\0b", 3));
+  const std::string empty = Write("empty.txt", "");
+  const ProgramResult result = Ingest({Path("missing.txt"), binary, empty, otter_});
+  EXPECT_EQ(result.code, 1);
+  const Json json = result.json();
+  ASSERT_THAT(json["documents"], SizeIs(4));
+  int n_failed = 0;
+  int n_added = 0;
+  for (const Json& document : json["documents"]) {
+    if (document["status"] == "failed") {
+      ++n_failed;
+      EXPECT_THAT(document["error"].get<std::string>(), Not(IsEmpty()));
+    }
+    if (document["status"] == "added") ++n_added;
+  }
+  EXPECT_EQ(n_failed, 3);
+  EXPECT_EQ(n_added, 1);
+  EXPECT_THAT(result.err, HasSubstr("missing.txt"));
+}
+
+TEST_F(CommandTest, FoldersNeedRecursive) {
+  fs::create_directories(folder_ / "books/old");
+  Write("books/a.txt", kOtter);
+  Write("books/old/b.txt", kTools);
+  const ProgramResult refused = Ingest({Path("books")});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("--recursive"));
+  EXPECT_FALSE(fs::exists(memory_));
+  const ProgramResult result = Ingest({"--recursive", Path("books")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], SizeIs(2));
+}
+
+TEST_F(CommandTest, StandardInputIsADocument) {
+  const Arguments arguments = {"ingest",       "--memory", memory_,   "--json", "--model", "tiny",
+                               "--mem-layers", "1,2",      "--title", "Notes",  "-"};
+  const ProgramResult result = Fovea(arguments, kOtter);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.json()["documents"][0]["source"], "-");
+  EXPECT_EQ(result.json()["documents"][0]["title"], "Notes");
+  const ProgramResult empty = Fovea({"ingest", "--memory", memory_, "--json", "-"}, "");
+  EXPECT_EQ(empty.code, 1);
+  EXPECT_EQ(empty.json()["documents"][0]["status"], "failed");
+}
+
+TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
+  IngestBoth();
+  const ProgramResult result = Command(Ask("Where does the otter live?", {"--json", "--audit"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(Lines(result.out), SizeIs(1));
+  const Json json = result.json();
+  EXPECT_THAT(Keys(json), ElementsAre("question", "answer", "finish_reason", "sources", "usage",
+                                      "timing", "audit"));
+  EXPECT_EQ(json["question"], "Where does the otter live?");
+  EXPECT_THAT(json["finish_reason"].get<std::string>(), ::testing::AnyOf("stop", "length"));
+  EXPECT_THAT(Keys(json["usage"]),
+              ElementsAre("prompt_tokens", "completion_tokens", "memory_tokens"));
+  EXPECT_THAT(Keys(json["timing"]), ElementsAre("open_ms", "prefill_ms", "decode_ms_per_token"));
+  EXPECT_THAT(Keys(json["audit"]), ElementsAre("captured_mass", "needle_recall"));
+  EXPECT_THAT(json["audit"]["captured_mass"], SizeIs(2));
+  EXPECT_THAT(json["audit"]["needle_recall"], SizeIs(2));
+  EXPECT_GT(json["timing"]["open_ms"].get<double>(), 0.0);
+  ASSERT_THAT(json["sources"], Not(IsEmpty()));
+  double total = 0.0;
+  for (const Json& source : json["sources"]) {
+    EXPECT_THAT(Keys(source),
+                ElementsAre("document", "title", "collection", "start", "end", "mass", "text"));
+    total += source["mass"].get<double>();
+    // start and end are bytes of the document's text.
+    const ProgramResult text = Command({"docs", "show", source["document"].get<std::string>()});
+    const auto start = source["start"].get<size_t>();
+    EXPECT_EQ(text.out.substr(start, source["end"].get<size_t>() - start), source["text"]);
+  }
+  EXPECT_LE(total, 1.0 + 1e-6);
+}
+
+TEST_F(CommandTest, AskPrintsTheAnswerAndItsSources) {
+  IngestBoth();
+  const ProgramResult result = Command(Ask("Where does the otter live?", {"--quiet"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("Sources:\n[1] "), HasSubstr("bytes ")));
+  EXPECT_THAT(result.err, IsEmpty());
+}
+
+TEST_F(CommandTest, AModelWithoutAdapterIsHintedAtOnceAndOnStandardErrorOnly) {
+  IngestBoth();
+  const ProgramResult result = Command(Ask("Where does the otter live?", {"--json"}));
+  ASSERT_EQ(result.code, 0);
+  EXPECT_THAT(Lines(result.err), SizeIs(1));
+  EXPECT_THAT(result.err, HasSubstr("adapter"));
+  EXPECT_TRUE(result.json().is_object());
+}
+
+TEST_F(CommandTest, QuestionsFromStandardInputHaveAResultEach) {
+  IngestBoth();
+  const std::string questions = "Where does the otter live?\n\nWhat cuts wood?\r\nlast";
+  const ProgramResult json = Command(Ask("-", {"--json"}), questions);
+  ASSERT_EQ(json.code, 0) << json.err;
+  const auto lines = Lines(json.out);
+  ASSERT_THAT(lines, SizeIs(3));
+  EXPECT_EQ(Json::parse(lines[1])["question"], "What cuts wood?");
+  EXPECT_EQ(Json::parse(lines[2])["question"], "last");
+  const ProgramResult text = Command(Ask("-"), questions);
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(Lines(text.out), SizeIs(3));
+}
+
+TEST_F(CommandTest, AQuestionThatFailsLeavesTheOthersAnswered) {
+  IngestBoth();
+  const ProgramResult result =
+      Command(Ask("-", {"--json"}), "first\n" + std::string(2000, 'q') + "\nthird\n");
+  EXPECT_EQ(result.code, 1);
+  const auto lines = Lines(result.out);
+  ASSERT_THAT(lines, SizeIs(3));
+  EXPECT_TRUE(Json::parse(lines[0]).contains("answer"));
+  EXPECT_TRUE(Json::parse(lines[1]).contains("error"));
+  EXPECT_TRUE(Json::parse(lines[2]).contains("answer"));
+  EXPECT_THAT(result.err, HasSubstr("line 2"));
+}
+
+TEST_F(CommandTest, NoQuestionsNoResults) {
+  IngestBoth();
+  const ProgramResult result = Command(Ask("-", {"--json"}), "");
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.out, IsEmpty());
+}
+
+TEST_F(CommandTest, AnEmptyQuestionIsRefused) {
+  IngestBoth();
+  const ProgramResult result = Command(Ask(" "));
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("question is empty"));
+}
+
+TEST_F(CommandTest, UnknownCollectionsAndDocumentsAreNamed) {
+  IngestBoth();
+  const ProgramResult collection = Command(Ask("Q", {"--collection", "attic"}));
+  EXPECT_EQ(collection.code, 1);
+  EXPECT_THAT(collection.err, HasSubstr("attic"));
+  const ProgramResult document = Command(Ask("Q", {"--document", "ffffffffffff"}));
+  EXPECT_EQ(document.code, 1);
+  EXPECT_THAT(document.err, HasSubstr("ffffffffffff"));
+  EXPECT_EQ(Command({"docs", "list", "--collection", "attic"}).code, 1);
+  EXPECT_EQ(Command({"docs", "show", "ffffffffffff"}).code, 1);
+  EXPECT_EQ(Command({"docs", "delete", "ffffffffffff"}).code, 1);
+}
+
+TEST_F(CommandTest, RepeatedCollectionsDoNotSwallowTheQuestion) {
+  IngestBoth();
+  const ProgramResult result =
+      Fovea({"ask", "--memory", memory_, "--max-tokens", "2", "--json", "--collection", "default",
+             "--collection", "default", "What", "cuts", "wood?"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.json()["question"], "What cuts wood?");
+}
+
+TEST_F(CommandTest, TheMemoryCanComeFromTheEnvironment) {
+  IngestBoth();
+  environment_["FOVEA_MEMORY"] = memory_;
+  const ProgramResult result = Fovea({"stats", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.json()["documents"], 2);
+}
+
+TEST_F(CommandTest, TheModelCanComeFromTheEnvironmentButTheMemoryRemembersItsOwn) {
+  environment_["FOVEA_MODEL"] = "tiny";
+  ASSERT_EQ(Fovea({"ingest", "--memory", memory_, otter_}).code, 0);
+  environment_["FOVEA_MODEL"] = "huge";
+  EXPECT_EQ(Fovea({"ingest", "--memory", memory_, tools_}).code, 0);
+  EXPECT_EQ(Command(Ask("Q")).code, 0);
+}
+
+TEST_F(CommandTest, AnotherModelIsRefusedWithBothFingerprints) {
+  IngestBoth();
+  ASSERT_TRUE(memory::WriteTinyModel(folder_ / "home/models/other", /*seed=*/8).ok());
+  const std::string own = Command({"stats", "--json"}).json()["fingerprint"];
+  const ProgramResult result = Ingest({"--model", "other", otter_});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr(own), HasSubstr("rebuild --reencode")));
+}
+
+TEST_F(CommandTest, DocumentsAreListedShownAndDeleted) {
+  IngestBoth();
+  const ProgramResult list = Command({"docs", "list", "--json"});
+  ASSERT_EQ(list.code, 0) << list.err;
+  const auto lines = Lines(list.out);
+  ASSERT_THAT(lines, SizeIs(2));
+  const std::string id = Json::parse(lines[0])["id"];
+  EXPECT_EQ(Json::parse(lines[0])["source"], otter_);
+  EXPECT_EQ(Command({"docs", "show", id}).out, kOtter);
+  EXPECT_EQ(Command({"docs", "show", id.substr(0, 8), "--json"}).json()["text"], kOtter);
+  const ProgramResult deleted = Command({"docs", "delete", id, "--json"});
+  ASSERT_EQ(deleted.code, 0) << deleted.err;
+  EXPECT_EQ(deleted.json()["deleted"][0]["id"], id);
+  EXPECT_THAT(Lines(Command({"docs", "list"}).out), SizeIs(1));
+  EXPECT_EQ(Command({"docs", "show", id}).code, 1);
+  EXPECT_EQ(Command({"verify"}).code, 0);
+}
+
+TEST_F(CommandTest, DeletingACollectionKeepsWhatIsInAnother) {
+  ASSERT_EQ(Ingest({"--collection", "a", otter_, tools_}).code, 0);
+  ASSERT_EQ(Ingest({"--collection", "b", tools_}).code, 0);
+  EXPECT_THAT(Lines(Command({"docs", "list", "--collection", "a"}).out), SizeIs(2));
+  EXPECT_THAT(Lines(Command({"docs", "list", "--collection", "b"}).out), SizeIs(1));
+  const ProgramResult deleted = Command({"docs", "delete", "--collection", "a", "--json"});
+  ASSERT_EQ(deleted.code, 0) << deleted.err;
+  EXPECT_THAT(deleted.json()["deleted"], SizeIs(1));
+  const ProgramResult stats = Command({"stats", "--json"});
+  EXPECT_EQ(stats.json()["collections"].dump(), R"({"b":1})");
+}
+
+TEST_F(CommandTest, StatsHasExactlyTheFieldsOfTheContract) {
+  IngestBoth();
+  const ProgramResult result = Command({"stats", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Json json = result.json();
+  EXPECT_THAT(Keys(json),
+              ElementsAre("documents", "collections", "tokens", "slots", "deleted_slots", "bytes",
+                          "segments", "model", "fingerprint", "format_version"));
+  EXPECT_THAT(Keys(json["bytes"]), ElementsAre("text", "blocks", "index"));
+  for (const Json& segment : json["segments"]) {
+    EXPECT_THAT(Keys(segment), ElementsAre("tokens", "index", "state"));
+  }
+  EXPECT_EQ(json["model"], "tiny");
+  EXPECT_EQ(Command({"stats"}).code, 0);
+}
+
+TEST_F(CommandTest, VerifyFindsDamageAndRepairsIt) {
+  IngestBoth();
+  const ProgramResult sound = Command({"verify", "--json"});
+  ASSERT_EQ(sound.code, 0) << sound.err;
+  EXPECT_THAT(Keys(sound.json()), ElementsAre("ok", "checked", "damaged", "repaired"));
+  EXPECT_THAT(Keys(sound.json()["checked"]), ElementsAre("documents", "blocks", "index_files"));
+  EXPECT_EQ(sound.json()["checked"]["documents"], 2);
+  EXPECT_EQ(sound.json()["ok"], true);
+
+  fs::path text_index;
+  for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
+    if (entry.path().filename() == "text.sqlite") text_index = entry.path();
+  }
+  ASSERT_FALSE(text_index.empty());
+  std::ofstream(text_index, std::ios::binary | std::ios::trunc) << "not a database at all";
+  const ProgramResult damaged = Command({"verify", "--json"});
+  EXPECT_EQ(damaged.code, 3) << damaged.err;
+  ASSERT_EQ(damaged.json()["ok"], false) << damaged.out;
+  ASSERT_THAT(damaged.json()["damaged"], Not(IsEmpty()));
+  EXPECT_THAT(Keys(damaged.json()["damaged"][0]), ElementsAre("kind", "document", "what"));
+  // The model is not needed for this: a model that is gone does not matter.
+  fs::rename(folder_ / "home/models/tiny", folder_ / "away");
+  const ProgramResult repaired = Command({"verify", "--repair", "--json"});
+  EXPECT_EQ(repaired.code, 0) << repaired.err << repaired.out;
+  EXPECT_EQ(Command({"verify"}).code, 0);
+}
+
+TEST_F(CommandTest, RebuildKeepsTheMemoryAsItWas) {
+  IngestBoth();
+  const ProgramResult result = Command({"rebuild", "--index", "exact", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(Keys(result.json()), ElementsAre("generation", "segments_built", "segments_resumed",
+                                               "segments", "seconds"));
+  EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 2);
+  EXPECT_EQ(Command({"verify"}).code, 0);
+  const ProgramResult wrong = Command({"rebuild", "--index", "PIZZA42"});
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("PIZZA42"));
+}
+
+TEST_F(CommandTest, ReencodingMovesTheMemoryToAnotherModel) {
+  IngestBoth();
+  ASSERT_TRUE(memory::WriteTinyModel(folder_ / "home/models/other", /*seed=*/8).ok());
+  const std::string before = Command({"stats", "--json"}).json()["fingerprint"];
+  const ProgramResult result =
+      Command({"rebuild", "--reencode", "--model", "other", "--mem-layers", "1,2", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.json()["documents"], 2);
+  const Json stats = Command({"stats", "--json"}).json();
+  EXPECT_EQ(stats["model"], "other");
+  EXPECT_NE(stats["fingerprint"], before);
+  EXPECT_EQ(Command(Ask("Q")).code, 0);
+}
+
+TEST_F(CommandTest, ChatAnswersALineAtATime) {
+  IngestBoth();
+  const ProgramResult result =
+      Command({"chat", "--json", "--max-tokens", "4"}, "Hello\n\n/reset\nHello\n/quit\nnever\n");
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto lines = Lines(result.out);
+  ASSERT_THAT(lines, SizeIs(2));
+  EXPECT_EQ(Json::parse(lines[0])["answer"], Json::parse(lines[1])["answer"]);
+  const ProgramResult text = Command({"chat", "--quiet", "--max-tokens", "4"}, "Hello\n");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("Sources:"));
+}
+
+TEST_F(CommandTest, TheModelAloneNeedsNoMemory) {
+  const ProgramResult result =
+      Fovea({"ask", "--no-memory", "--model", "tiny", "--max-tokens", "3", "--json", "Hello"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["sources"], IsEmpty());
+  EXPECT_EQ(result.json()["usage"]["memory_tokens"], 0);
+}
+
+TEST_F(CommandTest, TokenizeGoesThereAndBack) {
+  const std::string text = "Hello, world\n  two  spaces\n\ngr\xC3\xBC\xC3\x9F <|end|>\n";
+  const ProgramResult ids = Fovea({"tokenize", "--model", "tiny"}, text);
+  ASSERT_EQ(ids.code, 0) << ids.err;
+  const auto lines = Lines(ids.out);
+  ASSERT_THAT(lines, SizeIs(4));
+  EXPECT_EQ(lines[2], "[]");
+  EXPECT_EQ(Json::parse(lines[0]).size(), std::string("Hello, world").size());
+  const ProgramResult back = Fovea({"tokenize", "--model", "tiny", "--decode"}, ids.out);
+  ASSERT_EQ(back.code, 0) << back.err;
+  EXPECT_EQ(back.out, text);
+
+  const ProgramResult special = Fovea({"tokenize", "--model", "tiny", "--special"}, "a<|end|>\n");
+  EXPECT_EQ(Json::parse(special.out, nullptr, false), Json::parse("[97, 256]"));
+  EXPECT_EQ(Fovea({"tokenize", "--model", "tiny", "--decode"}, special.out).out, "a\n");
+  EXPECT_EQ(Fovea({"tokenize", "--model", "tiny", "--decode", "--special"}, special.out).out,
+            "a<|end|>\n");
+  const ProgramResult wrong = Fovea({"tokenize", "--model", "tiny", "--decode"}, "[1]\nhello\n");
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("line 2"));
+  EXPECT_THAT(Fovea({"tokenize", "--model", "tiny"}, "").out, IsEmpty());
+}
+
+TEST_F(CommandTest, ModelsAreListedAndDescribed) {
+  const ProgramResult list = Fovea({"model", "list", "--json"});
+  ASSERT_EQ(list.code, 0) << list.err;
+  const Json json = list.json();
+  ASSERT_THAT(json["models"], SizeIs(2));
+  EXPECT_EQ(json["models"][0]["name"], "smollm2");
+  EXPECT_EQ(json["models"][0]["installed"], false);
+  EXPECT_EQ(json["models"][1]["name"], "tiny");
+  const ProgramResult info = Fovea({"model", "info", "tiny", "--json"});
+  ASSERT_EQ(info.code, 0) << info.err;
+  EXPECT_EQ(info.json()["architecture"], "llama");
+  EXPECT_EQ(info.json()["n_layers"], memory::kTinyLayers);
+  EXPECT_THAT(info.json()["fingerprint"].get<std::string>(), SizeIs(32));
+  EXPECT_TRUE(info.json()["adapter"].is_null());
+  EXPECT_THAT(Fovea({"model", "info", "tiny", "--tensors"}).out,
+              HasSubstr("model.embed_tokens.weight"));
+  const ProgramResult unknown = Fovea({"model", "pull", "nonesuch"});
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("smollm2"));
+}
+
+TEST_F(CommandTest, DocumentsDoNotCommandTheTerminal) {
+  const std::string hostile = Write("evil\x1B[31m.txt", "The \x1B]0;owned\x07 otter.\n");
+  const ProgramResult ingest =
+      Fovea({"ingest", "--memory", memory_, "--model", "tiny", "--mem-layers", "1,2", hostile});
+  EXPECT_THAT(ingest.out + ingest.err, Not(HasSubstr("\x1B")));
+  ASSERT_EQ(ingest.code, 0) << ingest.err;
+  const ProgramResult ask = Command(Ask("otter"));
+  ASSERT_EQ(ask.code, 0) << ask.err;
+  EXPECT_THAT(ask.out + ask.err, Not(HasSubstr("\x1B")));
+  EXPECT_THAT(Command({"docs", "list"}).out, Not(HasSubstr("\x1B")));
+}
+
+TEST_F(CommandTest, AClosedPipeEndsTheAnswerQuietly) {
+  IngestBoth();
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  close(ends[0]);  // nobody reads
+  const int stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  Program program({"ask", "--memory", memory_, "--quiet", "--max-tokens", "50", "Q"}, environment_,
+                  stdin_fd, "/dev/null", folder_ / "stderr", ends[1]);
+  close(stdin_fd);
+  close(ends[1]);
+  const ProgramResult result = program.Wait();
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, IsEmpty());
+}
+
+TEST_F(CommandTest, AnInterruptedIngestGoesOn) {
+  // Standard input stays open, so that the program waits for it when the signal comes.
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Program program(
+      {"ingest", "--memory", memory_, "--model", "tiny", "--mem-layers", "1,2", otter_, "-"},
+      environment_, ends[0], folder_ / "stdout", folder_ / "stderr");
+  close(ends[0]);
+  // The program handles signals long before it makes the memory.
+  while (!fs::exists(memory_)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  program.Signal(SIGINT);
+  const ProgramResult interrupted = program.Wait();
+  close(ends[1]);
+  EXPECT_EQ(interrupted.code, 1);
+  EXPECT_THAT(interrupted.err, HasSubstr("interrupted"));
+  const ProgramResult again = Fovea(
+      {"ingest", "--memory", memory_, "--model", "tiny", "--mem-layers", "1,2", "--json", otter_});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(Command({"verify"}).code, 0);
+  EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 1);
+}
+
+TEST_F(CommandTest, AReadOnlyMemoryAnswersButTakesNothing) {
+  if (geteuid() == 0) GTEST_SKIP() << "root writes everywhere";
+  IngestBoth();
+  const auto set_writable = [this](bool writable) {
+    for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
+      fs::permissions(entry.path(), fs::perms::owner_write,
+                      writable ? fs::perm_options::add : fs::perm_options::remove);
+    }
+    fs::permissions(memory_, fs::perms::owner_write,
+                    writable ? fs::perm_options::add : fs::perm_options::remove);
+  };
+  set_writable(false);
+  const ProgramResult ask = Command(Ask("otter", {"--json"}));
+  const ProgramResult ingest = Ingest({tools_});
+  set_writable(true);
+  EXPECT_EQ(ask.code, 0) << ask.err;
+  EXPECT_EQ(ingest.code, 1);
+  EXPECT_THAT(ingest.err, HasSubstr(memory_));
+}
+
+}  // namespace
+}  // namespace fovea::cli

@@ -1,0 +1,67 @@
+#include "cli/output.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace fovea::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(JsonLineTest, IsOneLineWhateverTheText) {
+  const std::string line = JsonLine({{"text", "a\nb\t\"c\"\\\x01"}});
+  EXPECT_EQ(line, "{\"text\":\"a\\nb\\t\\\"c\\\"\\\\\\u0001\"}\n");
+}
+
+TEST(JsonLineTest, InvalidUtf8IsReplaced) {
+  const std::string line = JsonLine({{"text", "a\xFF z\xC3"}});
+  const Json parsed = Json::parse(line, nullptr, false);
+  ASSERT_TRUE(parsed.is_object());
+  EXPECT_EQ(parsed["text"], "a\xEF\xBF\xBD z\xEF\xBF\xBD");
+}
+
+TEST(JsonLineTest, KeepsTheOrderOfFields) {
+  EXPECT_EQ(JsonLine({{"z", 1}, {"a", 2}}), "{\"z\":1,\"a\":2}\n");
+}
+
+TEST(IngestJsonTest, RateCountsWhatWasEncoded) {
+  IngestSummary summary;
+  summary.tokens = 1000;
+  summary.encoded_tokens = 500;
+  summary.seconds = 2.0;
+  EXPECT_DOUBLE_EQ(ToJson(summary)["tokens_per_second"].get<double>(), 250.0);
+  EXPECT_DOUBLE_EQ(ToJson(IngestSummary())["tokens_per_second"].get<double>(), 0.0);
+}
+
+TEST(AnswerJsonTest, AuditIsNullUnlessAskedFor) {
+  answer::Answer answer;
+  EXPECT_TRUE(ToJson(answer, 1.0)["audit"].is_null());
+  answer.audit.emplace();
+  answer.audit->captured_mass = {0.5, 1.0};
+  answer.audit->needle_recall = {1.0, 1.0};
+  answer.audit->n_confident = {3, 4};
+  EXPECT_EQ(ToJson(answer, 1.0)["audit"].dump(),
+            R"({"captured_mass":[0.5,1.0],"needle_recall":[1.0,1.0]})");
+}
+
+TEST(VerifyJsonTest, NamesWhatIsDamaged) {
+  memory::VerifyReport report;
+  report.ok = false;
+  report.documents = 2;
+  report.damaged.push_back({"block", "abc", "checksum"});
+  EXPECT_EQ(JsonLine(ToJson(report)),
+            "{\"ok\":false,\"checked\":{\"documents\":2,\"blocks\":0,\"index_files\":0},"
+            "\"damaged\":[{\"kind\":\"block\",\"document\":\"abc\",\"what\":\"checksum\"}],"
+            "\"repaired\":[]}\n");
+}
+
+TEST(StatsJsonTest, CollectionsAreNamesWithNumbersOfDocuments) {
+  memory::Stats stats;
+  stats.collections = {{"default", 2}, {"letters", 1}};
+  const Json json = ToJson(stats, storage::StoreSettings());
+  EXPECT_EQ(json["collections"].dump(), R"({"default":2,"letters":1})");
+}
+
+}  // namespace
+}  // namespace fovea::cli

@@ -1,0 +1,78 @@
+#include "cli/text_format.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace fovea::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(FormatCountTest, GroupsThousands) {
+  EXPECT_EQ(FormatCount(0), "0");
+  EXPECT_EQ(FormatCount(999), "999");
+  EXPECT_EQ(FormatCount(1000), "1,000");
+  EXPECT_EQ(FormatCount(1234567), "1,234,567");
+  EXPECT_EQ(FormatCount(-123456), "-123,456");
+}
+
+TEST(FormatBytesTest, ChoosesTheUnit) {
+  EXPECT_EQ(FormatBytes(999), "999 bytes");
+  EXPECT_EQ(FormatBytes(1500), "1.5 kB");
+  EXPECT_EQ(FormatBytes(98'400'000), "98.4 MB");
+}
+
+TEST(PrintableTest, TextStaysAsItIs) {
+  const std::string text = "Grüße, 日本語, 🦊\n\tnext";
+  EXPECT_EQ(Printable(text), text);
+}
+
+TEST(PrintableTest, NothingCommandsTheTerminal) {
+  EXPECT_EQ(Printable("\x1B[31mred\a\b\x7F"), "\uFFFD[31mred\uFFFD\uFFFD\uFFFD");
+  EXPECT_EQ(Printable("\xC2\x9B"
+                      "31m"),
+            "\uFFFD31m");  // the one-character form of ESC [
+  EXPECT_EQ(Printable("a\r\nb"), "a\nb");
+}
+
+TEST(PrintableTest, InvalidUtf8BecomesTheReplacementCharacter) {
+  EXPECT_EQ(Printable("a\xFF"), "a\uFFFD");
+  EXPECT_EQ(Printable("\xE2\x82"), "\uFFFD\uFFFD");            // cut off
+  EXPECT_EQ(Printable("\xC0\xAF"), "\uFFFD\uFFFD");            // longer than needed
+  EXPECT_EQ(Printable("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");  // a surrogate
+}
+
+TEST(ExcerptTest, IsOneLine) { EXPECT_EQ(Excerpt("  a\n\n b\tc  ", 80), "a b c"); }
+
+TEST(ExcerptTest, CutsBetweenCharacters) {
+  EXPECT_EQ(Excerpt("äöü", 3), "äöü");
+  EXPECT_EQ(Excerpt("äöüß", 3), "äöü…");
+  EXPECT_EQ(Excerpt(std::string(10000, 'x'), 5), "xxxxx…");
+}
+
+TEST(FormatIngestedTest, AFailureNamesItsReason) {
+  memory::IngestedDocument document;
+  document.source = "/a/b.pdf";
+  document.status = memory::IngestStatus::kFailed;
+  document.error = "damaged\x1B[2J";
+  const std::string line = FormatIngested(document);
+  EXPECT_THAT(line, HasSubstr("/a/b.pdf: damaged"));
+  EXPECT_THAT(line, Not(HasSubstr("\x1B")));
+}
+
+TEST(FormatSourcesTest, NoSourcesNoHeading) { EXPECT_EQ(FormatSources(answer::Answer()), ""); }
+
+TEST(FormatAnswerLineTest, IsOneLine) {
+  answer::Answer answer;
+  answer.text = "First.\nSecond.";
+  memory::Passage source;
+  source.title = "A\tbook";
+  source.start = 3;
+  source.end = 9;
+  answer.sources = {source, source};
+  EXPECT_EQ(FormatAnswerLine(answer), "First. Second.\tA book:3-9; A book:3-9\n");
+}
+
+}  // namespace
+}  // namespace fovea::cli
