@@ -35,8 +35,9 @@ struct StoredRange {
   Slot slot_begin;
   uint32_t n_tokens;
 };
-// Windows of earlier versions of a document by content: what need not be encoded again.
-using WindowPool = absl::flat_hash_map<Hash128, StoredRange, HashOfHash128>;
+// Windows of earlier versions of a document by content: what need not be encoded again. A text that
+// repeats itself has several windows with the same content, each with slots of its own.
+using WindowPool = absl::flat_hash_map<Hash128, std::vector<StoredRange>, HashOfHash128>;
 
 Hash128 WindowHash(const WindowRecord& window) {
   // The length in front keeps (context, ids) pairs with the same concatenation apart.
@@ -229,7 +230,12 @@ absl::Status IngesterImpl::CollectPool(DocumentNumber number, WindowPool* pool) 
     // A damaged window is simply encoded again.
     if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
     RETURN_IF_ERROR(window.status());
-    pool->try_emplace(window->content_hash, StoredRange{link.slot_begin, link.n_tokens});
+    std::vector<StoredRange>& ranges = (*pool)[window->content_hash];
+    // Two versions of a document may link the same window.
+    const bool known = std::any_of(ranges.begin(), ranges.end(), [&](const StoredRange& range) {
+      return range.slot_begin == link.slot_begin;
+    });
+    if (!known) ranges.push_back({link.slot_begin, link.n_tokens});
   }
   return absl::OkStatus();
 }
@@ -384,10 +390,10 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
     queued.link.byte_begin = byte_begin;
     queued.link.n_bytes = n_bytes;
     bool is_new = false;
-    // Each stored window is used once: a text may repeat itself, its slots may not.
-    if (const auto stored = pool.find(window.content_hash); stored != pool.end()) {
-      queued.link.slot_begin = stored->second.slot_begin;
-      pool.erase(stored);
+    if (const auto stored = pool.find(window.content_hash);
+        stored != pool.end() && !stored->second.empty()) {
+      queued.link.slot_begin = stored->second.back().slot_begin;
+      stored->second.pop_back();
     } else {
       queued.link.slot_begin = counters_.next_slot;
       window.slot_begin = counters_.next_slot;

@@ -1,0 +1,81 @@
+"""How ingest and first token scale: tokens/s of the last tenth of an ingest against the first tenth,
+and the time to open a memory and give the first token against the time to ingest it.
+
+  python3 bench/scale.py --data DATA [--tokens 500000] [--open-tokens 262144]
+
+Tenths: one process ingests documents of a hundredth of the tokens each; its lines are timed as they
+come. Opening: five processes, each asks one question of the memory; the first token's time is from
+the start of the process (open, prefill), the median is taken.
+"""
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import common
+
+options = common.arguments(__doc__, tokens=500000, open_tokens=262144, repeats=5)
+BYTES_PER_TOKEN = 4.35
+
+
+def split_text(n_tokens, n_parts, name):
+    folder = os.path.join(options.work, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    text = common.book_text(options, int(n_tokens * BYTES_PER_TOKEN))
+    size = len(text) // n_parts
+    for i in range(n_parts):
+        with open(os.path.join(folder, f"{i:03}.txt"), "w", encoding="utf-8") as f:
+            f.write(text[i * size:(i + 1) * size])
+    return folder
+
+
+def ingest_timed(folder, memory):
+    """(time, cumulative documents) as the process reports documents; its total seconds."""
+    shutil.rmtree(memory, ignore_errors=True)
+    command = [options.fovea, "ingest", "--memory", memory, "--model", options.model, "--recursive",
+               "--quiet", folder]
+    if options.adapter:
+        command += ["--adapter", options.adapter]
+    start = time.time()
+    times = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("added"):
+                times.append(time.time() - start)
+    return times, time.time() - start
+
+
+figures = {"bench": "scale"}
+if options.tokens:
+    times, seconds = ingest_timed(split_text(options.tokens, 100, "scale-texts"),
+                                  os.path.join(options.work, "scale"))
+    tenth = len(times) // 10
+    # The first document also waits for the model; rates start with its report.
+    first = times[tenth] - times[0]
+    last = times[-1] - times[-1 - tenth]
+    figures["ingest"] = {"tokens": options.tokens, "seconds": round(seconds, 1),
+                         "tokens_per_second": round(options.tokens / seconds, 1),
+                         "first_tenth_seconds": round(first, 2),
+                         "last_tenth_seconds": round(last, 2),
+                         "rate_of_last_to_first_tenth": round(first / last, 3)}
+if options.open_tokens:
+    memory = os.path.join(options.work, "open")
+    _, seconds = ingest_timed(split_text(options.open_tokens, 4, "open-texts"), memory)
+    first_token = []
+    for _ in range(options.repeats):
+        start = time.time()
+        result = common.fovea(options, "ask", "--memory", memory, "--reread", "0", "--max-tokens", "1",
+                              "Who is the narrator?")[-1]
+        first_token.append(time.time() - start)
+    with_reread = []
+    for _ in range(options.repeats):
+        start = time.time()
+        common.fovea(options, "ask", "--memory", memory, "--max-tokens", "1", "Who is the narrator?")
+        with_reread.append(time.time() - start)
+    figures["open"] = {"tokens": result["usage"]["memory_tokens"], "ingest_seconds": round(seconds, 1),
+                       "first_token_seconds": round(common.median(first_token), 3),
+                       "first_token_seconds_with_rereading": round(common.median(with_reread), 3),
+                       "share_of_ingest": round(common.median(first_token) / seconds, 5)}
+print(json.dumps(figures, indent=1))
