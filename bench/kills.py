@@ -150,7 +150,7 @@ def new_texts():
 
 
 # The first ingest is not killed: it makes the memory.
-lines, _ = run_killed(["ingest", *base, "--model", model, "--adapter", "none", "--mem-layers", "0,1",
+lines, _ = run_killed(["ingest", *base, "--model", model, "--mem-layers", "0,1",
                        "--window", "256", "--index", options.index, *new_texts()], 600)
 durations = {"ingest": 2.0, "rebuild": 1.0, "delete": 0.3}
 pending = []

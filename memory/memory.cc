@@ -38,6 +38,14 @@ absl::Status CheckUsableForCreation(const fs::path& folder) {
   return absl::OkStatus();
 }
 
+// A database with what SQLite keeps beside it.
+void RemoveTextIndex(const fs::path& path) {
+  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    std::error_code error;
+    fs::remove(fs::path(path) += suffix, error);
+  }
+}
+
 uint64_t FileBytes(const fs::path& path) {
   std::error_code error;
   const auto size = fs::file_size(path, error);
@@ -120,15 +128,22 @@ absl::Status Memory::OpenVersion(const std::string& version) {
   return absl::OkStatus();
 }
 
+fs::path Memory::TextIndexPath(uint64_t generation) const {
+  return version_folder_ / StrCat("text-", generation, ".sqlite");
+}
+
 absl::Status Memory::OpenTextIndex() {
   using Mode = index::TextIndex::Mode;
   const bool writes = options_.mode != OpenMode::kRead;
+  text_index_.reset();
+  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
+  text_generation_ = counters.generation;
+  if (writes) {
+    for (uint64_t old = 0; old < text_generation_; ++old) RemoveTextIndex(TextIndexPath(old));
+  }
   auto opened = index::TextIndex::Open(text_index_path(), writes ? Mode::kWrite : Mode::kRead);
   if (absl::IsDataLoss(opened.status()) && writes) {
-    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
-      std::error_code error;
-      fs::remove(fs::path(text_index_path()) += suffix, error);
-    }
+    RemoveTextIndex(text_index_path());
     opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
   }
   if (opened.ok()) {
@@ -173,6 +188,7 @@ absl::StatusOr<bool> Memory::Refresh() {
 
 absl::Status Memory::Publish() {
   ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, BuildGeneration());
+  if (generation->generation != text_generation_) RETURN_IF_ERROR(OpenTextIndex());
   std::lock_guard<std::mutex> lock(mutex_);
   current_ = std::move(generation);
   return absl::OkStatus();
@@ -242,8 +258,14 @@ absl::Status Memory::InitializeSettings(const storage::StoreSettings& settings) 
 absl::Status Memory::UpdateTextIndex(const Progress& progress) {
   if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
   ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
-  ASSIGN_OR_RETURN(uint64_t next_slot, text_index_->NextSlot());
+  ASSIGN_OR_RETURN(const uint64_t next_slot, text_index_->NextSlot());
   if (next_slot > counters.next_slot) return RebuildTextIndex(progress);  // of another store
+  return FillTextIndex(text_index_.get(), progress);
+}
+
+absl::Status Memory::FillTextIndex(index::TextIndex* text_index, const Progress& progress) {
+  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
+  ASSIGN_OR_RETURN(const uint64_t next_slot, text_index->NextSlot());
   if (next_slot == counters.next_slot) return absl::OkStatus();
   // Windows of documents that are not complete yet are indexed too: they keep their slots when they
   // become visible.
@@ -278,22 +300,31 @@ absl::Status Memory::UpdateTextIndex(const Progress& progress) {
       }
     }
     const uint64_t covered = end < missing.size() ? missing[end] : counters.next_slot;
-    RETURN_IF_ERROR(text_index_->Add(passages, covered));
+    RETURN_IF_ERROR(text_index->Add(passages, covered));
     RETURN_IF_ERROR(progress.Report({"index words", static_cast<int64_t>(end),
                                      static_cast<int64_t>(missing.size()), "windows"}));
   }
-  if (missing.empty()) RETURN_IF_ERROR(text_index_->Add({}, counters.next_slot));
+  if (missing.empty()) RETURN_IF_ERROR(text_index->Add({}, counters.next_slot));
   return absl::OkStatus();
 }
 
 absl::Status Memory::RebuildTextIndex(const Progress& progress) {
   text_index_.reset();
-  for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
-    std::error_code error;
-    fs::remove(fs::path(text_index_path()) += suffix, error);
-  }
+  RemoveTextIndex(text_index_path());
   RETURN_IF_ERROR(OpenTextIndex());
   return UpdateTextIndex(progress);
+}
+
+absl::Status Memory::PrepareTextIndex(uint64_t generation, const Progress& progress) {
+  const fs::path path = TextIndexPath(generation);
+  constexpr auto kWrite = index::TextIndex::Mode::kWrite;
+  auto opened = index::TextIndex::Open(path, kWrite);
+  if (absl::IsDataLoss(opened.status())) {
+    RemoveTextIndex(path);
+    opened = index::TextIndex::Open(path, kWrite);
+  }
+  RETURN_IF_ERROR(opened.status());
+  return FillTextIndex(opened->get(), progress);
 }
 
 absl::Status Memory::ReadText(const storage::DocumentRecord& document,

@@ -1,8 +1,9 @@
 // A memory: one directory with the store (RocksDB), the derived index files and the text index.
 // Opening needs no model; encoding and asking do (ingester.h, searcher.h).
 //
-// Layout: DIR/CURRENT names the active version folder ("0001"); DIR/0001/{store,index,text.sqlite}.
-// A re-encoding rebuild fills the next version folder and swaps by replacing CURRENT.
+// Layout: DIR/CURRENT names the active version folder ("0001");
+// DIR/0001/{store,index,text-N.sqlite}, N being the generation. A re-encoding rebuild fills the
+// next version folder and swaps by replacing CURRENT.
 //
 //   ASSIGN_OR_RETURN(auto memory, Memory::Open(dir, {.mode = storage::OpenMode::kRead}));
 //   std::shared_ptr<const Generation> view = memory->Current();
@@ -47,7 +48,9 @@ class Memory {
 
   const std::filesystem::path& folder() const { return folder_; }
   std::filesystem::path index_folder() const { return version_folder_ / "index"; }
-  std::filesystem::path text_index_path() const { return version_folder_ / "text.sqlite"; }
+  // Each generation has a text index of its own, so that a rebuild can make the next one while this
+  // one serves.
+  std::filesystem::path text_index_path() const { return TextIndexPath(text_generation_); }
   const std::filesystem::path& version_folder() const { return version_folder_; }
 
   // Unset before the first ingest fixed them.
@@ -70,6 +73,8 @@ class Memory {
   // damaged index file is removed and built again.
   absl::Status UpdateTextIndex(const Progress& progress);
   absl::Status RebuildTextIndex(const Progress& progress);
+  // Makes the text index of a generation that is not published yet, or goes on with it.
+  absl::Status PrepareTextIndex(uint64_t generation, const Progress& progress);
 
   // Stores the first settings (`Ingester` does). Writers only.
   absl::Status InitializeSettings(const storage::StoreSettings& settings);
@@ -86,7 +91,10 @@ class Memory {
   Memory() = default;
   // Opens the version folder's store, caches and text index.
   absl::Status OpenVersion(const std::string& version);
+  std::filesystem::path TextIndexPath(uint64_t generation) const;
+  // The text index of the store's generation; the files of earlier ones are removed by writers.
   absl::Status OpenTextIndex();
+  absl::Status FillTextIndex(index::TextIndex* text_index, const Progress& progress);
   absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration() const;
 
   std::filesystem::path folder_;
@@ -95,6 +103,7 @@ class Memory {
   std::unique_ptr<storage::DocumentStore> store_;
   std::unique_ptr<BlockCache> cache_;
   std::unique_ptr<index::TextIndex> text_index_;
+  uint64_t text_generation_ = 0;
   std::optional<storage::StoreSettings> settings_;
   mutable std::mutex mutex_;  // guards current_
   std::shared_ptr<const Generation> current_;

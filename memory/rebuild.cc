@@ -101,7 +101,7 @@ absl::StatusOr<RebuildResult> Rebuild(compute::Device& device, Memory* memory,
 
   // Before the swap: interrupted here, the next call finds all segments finished and does only this
   // again.
-  RETURN_IF_ERROR(memory->RebuildTextIndex(progress));
+  RETURN_IF_ERROR(memory->PrepareTextIndex(target, progress));
   RETURN_IF_ERROR(progress.CheckCancelled());
   RETURN_IF_ERROR(store.Compact());
   RETURN_IF_ERROR(progress.CheckCancelled());
