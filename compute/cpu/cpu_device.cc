@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 namespace fovea::compute::cpu {
 namespace {
@@ -10,10 +9,13 @@ namespace {
 // A cache line, and the widest vector: no vector access of a row that starts a buffer is split.
 constexpr size_t kAlignment = 64;
 
+// More than the address space of a process; nothing has to be asked for it.
+constexpr size_t kMaxAllocationBytes = size_t{1} << 47;
+
 }  // namespace
 
 absl::StatusOr<void*> CpuDevice::AllocateRaw(size_t size_bytes) {
-  if (size_bytes <= std::numeric_limits<size_t>::max() - kAlignment) {
+  if (size_bytes <= kMaxAllocationBytes) {
     const size_t rounded = (size_bytes / kAlignment + 1) * kAlignment;
     if (void* data = std::aligned_alloc(kAlignment, rounded); data != nullptr) return data;
   }

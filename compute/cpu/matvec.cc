@@ -24,101 +24,103 @@ using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 constexpr int64_t kLanes = hn::MaxLanes(D());
 
-// Scales are converted for this many blocks at once, into arrays on the stack.
-constexpr int64_t kBlocksPerRun = 64;
-
-// d (and m) of `n_blocks` ≤ kBlocksPerRun blocks, as floats; zeros up to a whole vector.
-template <DType kType>
-HWY_INLINE void LoadScales(const std::byte* blocks, int64_t n_blocks, float* HWY_RESTRICT scales,
-                           float* HWY_RESTRICT offsets) {
-  constexpr size_t kBlockBytes = kType == DType::kQ4_0 ? 18 : kType == DType::kQ4_1 ? 20 : 34;
+// The half at `bytes` as a float in every lane.
+HWY_INLINE V BroadcastHalf(const std::byte* bytes) {
   const D d;
+  const hn::Rebind<uint16_t, D> du16;
   const hn::Rebind<hwy::float16_t, D> d16;
-  HWY_ALIGN uint16_t half_scales[kBlocksPerRun];
-  HWY_ALIGN uint16_t half_offsets[kBlocksPerRun];
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    std::memcpy(&half_scales[b], blocks + b * kBlockBytes, 2);
-    if constexpr (kType == DType::kQ4_1) {
-      std::memcpy(&half_offsets[b], blocks + b * kBlockBytes + 2, 2);
-    }
-  }
-  for (int64_t b = n_blocks; b % kLanes != 0; ++b) half_scales[b] = half_offsets[b] = 0;
-  for (int64_t b = 0; b < n_blocks; b += kLanes) {
-    const V scale =
-        hn::PromoteTo(d, hn::Load(d16, reinterpret_cast<const hwy::float16_t*>(half_scales + b)));
-    hn::Store(scale, d, scales + b);
-    if constexpr (kType == DType::kQ4_1) {
-      hn::Store(hn::PromoteTo(
-                    d, hn::Load(d16, reinterpret_cast<const hwy::float16_t*>(half_offsets + b))),
-                d, offsets + b);
-    } else if constexpr (kType == DType::kQ4_0) {
-      // d·(q − 8) = d·q − 8d: the same form as Q4_1.
-      hn::Store(hn::Mul(scale, hn::Set(d, -8.0f)), d, offsets + b);
-    }
-  }
+  uint16_t bits;
+  std::memcpy(&bits, bytes, sizeof(bits));
+  return hn::PromoteTo(d, hn::BitCast(d16, hn::Set(du16, bits)));
 }
+
+// Q4_0 and Q4_1: nibbles → weights of one block.
+template <DType kType>
+class NibbleWeights {
+ public:
+  static constexpr size_t kHeaderBytes = kType == DType::kQ4_1 ? 4 : 2;
+  static constexpr size_t kBlockBytes = kHeaderBytes + 16;
+
+  explicit HWY_INLINE NibbleWeights(const std::byte* block) {
+    const D d;
+    scale_ = BroadcastHalf(block);
+    // d·(q − 8) = d·q − 8d, exactly: halves have 11 bits.
+    offset_ = kType == DType::kQ4_1 ? BroadcastHalf(block + 2) : hn::Mul(scale_, hn::Set(d, -8.0f));
+    if constexpr (kHasTable) table_ = hn::MulAdd(hn::Iota(d, 0.0f), scale_, offset_);
+  }
+
+  template <class VI>
+  HWY_INLINE V operator()(VI q) const {
+    const D d;
+    if constexpr (kHasTable) {
+      return hn::TableLookupLanes(table_, hn::IndicesFromVec(d, q));
+    } else {
+      return hn::MulAdd(hn::ConvertTo(d, q), scale_, offset_);
+    }
+  }
+
+ private:
+  // Sixteen lanes hold all weights that a nibble may stand for: one permutation instead of a
+  // conversion and a product.
+  static constexpr bool kHasTable = kLanes == 16;
+
+  V scale_;
+  V offset_;
+  V table_;
+};
 
 // <row, x[t]> for kTokens vectors.
 template <DType kType, int kTokens>
-HWY_INLINE void DotBlocks(const std::byte* row, const MatVecArgs& args, int64_t token,
-                          float* HWY_RESTRICT result) {
-  constexpr bool kNibbles = kType != DType::kQ8_0;
-  constexpr size_t kHeaderBytes = kType == DType::kQ4_1 ? 4 : 2;
-  constexpr size_t kBlockBytes = kHeaderBytes + (kNibbles ? 16 : 32);
+HWY_INLINE void DotNibbles(const std::byte* row, const float* x, int64_t n, int64_t x_stride,
+                           float* HWY_RESTRICT result) {
+  using Weights = NibbleWeights<kType>;
   const D d;
   const hn::Rebind<int32_t, D> di;
-  HWY_ALIGN float scales[kBlocksPerRun];
-  HWY_ALIGN float offsets[kBlocksPerRun];
-  V sum[kTokens];
-  for (int t = 0; t < kTokens; ++t) sum[t] = hn::Zero(d);
+  const hn::Rebind<uint8_t, D> d8;
+  const auto low_bits = hn::Set(di, 15);
+  V low_sum[kTokens];
+  V high_sum[kTokens];
+  for (int t = 0; t < kTokens; ++t) low_sum[t] = high_sum[t] = hn::Zero(d);
+  for (const float* const end = x + n; x < end; x += 32, row += Weights::kBlockBytes) {
+    const Weights weights(row);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(row + Weights::kHeaderBytes);
+    for (int64_t i = 0; i < 16; i += kLanes) {
+      const auto q = hn::PromoteTo(di, hn::LoadU(d8, bytes + i));
+      const V low = weights(hn::And(q, low_bits));
+      const V high = weights(hn::ShiftRight<4>(q));
+      for (int t = 0; t < kTokens; ++t) {
+        const float* xt = x + t * x_stride + i;
+        low_sum[t] = hn::MulAdd(low, hn::LoadU(d, xt), low_sum[t]);
+        high_sum[t] = hn::MulAdd(high, hn::LoadU(d, xt + 16), high_sum[t]);
+      }
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    result[t] = hn::GetLane(hn::SumOfLanes(d, hn::Add(low_sum[t], high_sum[t])));
+  }
+}
 
-  const int64_t n_blocks = args.in_features / 32;
-  const float* x = args.x + token * args.in_features;
-  for (int64_t first = 0; first < n_blocks; first += kBlocksPerRun) {
-    const int64_t n = std::min(kBlocksPerRun, n_blocks - first);
-    const std::byte* block = row + first * kBlockBytes;
-    LoadScales<kType>(block, n, scales, offsets);
-    if constexpr (kNibbles) {
-      for (int64_t b = 0; b < n; b += kLanes) {
-        const V offset = hn::Load(d, offsets + b);
-        for (int t = 0; t < kTokens; ++t) {
-          const float* sums = args.block_sums + (token + t) * args.block_sums_stride + first;
-          sum[t] = hn::MulAdd(offset, hn::LoadU(d, sums + b), sum[t]);
-        }
+template <int kTokens>
+HWY_INLINE void DotQ8_0(const std::byte* row, const float* x, int64_t n, int64_t x_stride,
+                        float* HWY_RESTRICT result) {
+  constexpr size_t kBlockBytes = 34;
+  const D d;
+  const hn::Rebind<int32_t, D> di;
+  const hn::Rebind<int8_t, D> d8;
+  V sum[kTokens];
+  for (V& s : sum) s = hn::Zero(d);
+  for (const float* const end = x + n; x < end; x += 32, row += kBlockBytes) {
+    const V scale = BroadcastHalf(row);
+    const auto* q = reinterpret_cast<const int8_t*>(row + 2);
+    V block_sum[kTokens];
+    for (int64_t i = 0; i < 32; i += kLanes) {
+      const V value = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, q + i)));
+      for (int t = 0; t < kTokens; ++t) {
+        const V xt = hn::LoadU(d, x + t * x_stride + i);
+        block_sum[t] = i == 0 ? hn::Mul(value, xt) : hn::MulAdd(value, xt, block_sum[t]);
       }
     }
-    for (int64_t b = 0; b < n; ++b, block += kBlockBytes) {
-      const float* xb = x + (first + b) * 32;
-      const V scale = hn::Set(d, scales[b]);
-      V part[kTokens];
-      if constexpr (kNibbles) {
-        const hn::Rebind<uint8_t, D> d8;
-        const auto* q = reinterpret_cast<const uint8_t*>(block + kHeaderBytes);
-        for (int64_t i = 0; i < 16; i += kLanes) {
-          const auto bytes = hn::LoadU(d8, q + i);
-          const V low =
-              hn::ConvertTo(d, hn::PromoteTo(di, hn::And(bytes, hn::Set(d8, uint8_t{15}))));
-          const V high = hn::ConvertTo(d, hn::PromoteTo(di, hn::ShiftRight<4>(bytes)));
-          for (int t = 0; t < kTokens; ++t) {
-            const float* xt = xb + t * args.in_features + i;
-            const V product = hn::Mul(low, hn::LoadU(d, xt));
-            part[t] = i == 0 ? product : hn::Add(part[t], product);
-            part[t] = hn::MulAdd(high, hn::LoadU(d, xt + 16), part[t]);
-          }
-        }
-      } else {
-        const hn::Rebind<int8_t, D> d8;
-        const auto* q = reinterpret_cast<const int8_t*>(block + kHeaderBytes);
-        for (int64_t i = 0; i < 32; i += kLanes) {
-          const V value = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, q + i)));
-          for (int t = 0; t < kTokens; ++t) {
-            const V xt = hn::LoadU(d, xb + t * args.in_features + i);
-            part[t] = i == 0 ? hn::Mul(value, xt) : hn::MulAdd(value, xt, part[t]);
-          }
-        }
-      }
-      for (int t = 0; t < kTokens; ++t) sum[t] = hn::MulAdd(scale, part[t], sum[t]);
-    }
+    for (int t = 0; t < kTokens; ++t) sum[t] = hn::MulAdd(scale, block_sum[t], sum[t]);
   }
   for (int t = 0; t < kTokens; ++t) result[t] = hn::GetLane(hn::SumOfLanes(d, sum[t]));
 }
@@ -176,11 +178,14 @@ HWY_NOINLINE void Rows(const MatVecArgs& args, int64_t token, int64_t begin, int
   for (int64_t row = begin; row < end; ++row) {
     const std::byte* weight = args.weight + static_cast<size_t>(row) * args.row_bytes;
     float result[kTokens];
-    if constexpr (kType == DType::kF32 || kType == DType::kF16 || kType == DType::kBF16) {
-      DotPlain<kType, kTokens>(weight, args.x + token * args.in_features, args.in_features,
-                               args.in_features, result);
+    const float* x = args.x + token * args.in_features;
+    const int64_t n = args.in_features;
+    if constexpr (kType == DType::kQ4_0 || kType == DType::kQ4_1) {
+      DotNibbles<kType, kTokens>(weight, x, n, n, result);
+    } else if constexpr (kType == DType::kQ8_0) {
+      DotQ8_0<kTokens>(weight, x, n, n, result);
     } else {
-      DotBlocks<kType, kTokens>(weight, args, token, result);
+      DotPlain<kType, kTokens>(weight, x, n, n, result);
     }
     if (args.lora_b != nullptr) {
       float update[kTokens];
@@ -231,21 +236,6 @@ void MatVecRowsImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-void BlockSumsImpl(const float* x, int64_t n_tokens, int64_t in_features, int64_t stride,
-                   float* sums) {
-  const D d;
-  const int64_t n_blocks = in_features / 32;
-  for (int64_t t = 0; t < n_tokens; ++t) {
-    for (int64_t b = 0; b < n_blocks; ++b) {
-      const float* block = x + t * in_features + b * 32;
-      V sum = hn::LoadU(d, block);
-      for (int64_t i = kLanes; i < 32; i += kLanes) sum = hn::Add(sum, hn::LoadU(d, block + i));
-      sums[t * stride + b] = hn::GetLane(hn::SumOfLanes(d, sum));
-    }
-    std::fill(sums + t * stride + n_blocks, sums + (t + 1) * stride, 0.0f);
-  }
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace fovea::compute::cpu
 HWY_AFTER_NAMESPACE();
@@ -254,16 +244,9 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::compute::cpu {
 
 HWY_EXPORT(MatVecRowsImpl);
-HWY_EXPORT(BlockSumsImpl);
 
 void MatVecRows(const MatVecArgs& args, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(MatVecRowsImpl)(args, begin, end);
-}
-
-bool NeedsBlockSums(DType dtype) { return dtype == DType::kQ4_0 || dtype == DType::kQ4_1; }
-
-void BlockSums(const float* x, int64_t n_tokens, int64_t in_features, int64_t stride, float* sums) {
-  HWY_DYNAMIC_DISPATCH(BlockSumsImpl)(x, n_tokens, in_features, stride, sums);
 }
 
 }  // namespace fovea::compute::cpu

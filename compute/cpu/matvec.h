@@ -12,9 +12,6 @@ namespace fovea::compute::cpu {
 // Vectors that one pass over the weights serves; more are served by further passes.
 inline constexpr int64_t kMatVecTokensPerPass = 4;
 
-// Sums of blocks are padded with zeros to a multiple of this.
-inline constexpr int64_t kBlockSumsPadding = 16;
-
 struct MatVecArgs {
   DType dtype = DType::kF32;
   const std::byte* weight = nullptr;  // [out_features, in_features], stored rows
@@ -22,12 +19,9 @@ struct MatVecArgs {
   int64_t in_features = 0;
   const float* x = nullptr;  // [n_tokens, in_features]
   int64_t n_tokens = 0;
-  // Sums of x over each block of 32; needed for the types with an offset (NeedsBlockSums).
-  const float* block_sums = nullptr;  // [n_tokens, block_sums_stride]
-  int64_t block_sums_stride = 0;      // in_features/32 rounded up to kBlockSumsPadding
-  const float* bias = nullptr;        // [out_features] or null
-  const float* lora_b = nullptr;      // [out_features, lora_rank] or null
-  const float* lora_u = nullptr;      // [n_tokens, lora_rank]: lora_scale · A·x
+  const float* bias = nullptr;    // [out_features] or null
+  const float* lora_b = nullptr;  // [out_features, lora_rank] or null
+  const float* lora_u = nullptr;  // [n_tokens, lora_rank]: lora_scale · A·x
   int64_t lora_rank = 0;
   bool add_to_out = false;
   float* out = nullptr;  // [n_tokens, out_features]
@@ -37,9 +31,5 @@ struct MatVecArgs {
 // Rows [begin, end) of the product; different rows may be computed by different threads. The
 // result of a row does not depend on the range.
 void MatVecRows(const MatVecArgs& args, int64_t begin, int64_t end);
-
-bool NeedsBlockSums(DType dtype);
-// x [n_tokens, in_features] → sums [n_tokens, stride], zeros after the last block.
-void BlockSums(const float* x, int64_t n_tokens, int64_t in_features, int64_t stride, float* sums);
 
 }  // namespace fovea::compute::cpu

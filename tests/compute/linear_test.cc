@@ -122,7 +122,7 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
                                                            {2112, 20}, {67, 33},   {5, 2}};
   for (const auto& [in_features, out_features] : shapes) {
     if (!plain && in_features % 32 != 0) continue;
-    for (const int64_t n_tokens : {1, 2, 3, 4, 7, 8, 9, 64, 130}) {
+    for (const int64_t n_tokens : {1, 2, 3, 4, 7, 12, 13, 64, 130}) {
       // Every combination of the options appears; not each with each size.
       const int64_t code = in_features + out_features + n_tokens;
       const Problem p{.dtype = dtype,
@@ -145,7 +145,7 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
 
 TEST_P(LinearTest, ResultDoesNotDependOnTheNumberOfThreads) {
   const auto& [spec, dtype] = GetParam();
-  for (const int64_t n_tokens : {1, 5, 100}) {
+  for (const int64_t n_tokens : {1, 5, 13, 100}) {
     const Problem p{.dtype = dtype,
                     .n_tokens = n_tokens,
                     .in_features = 576,
