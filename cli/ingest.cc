@@ -60,8 +60,8 @@ class Ingest {
         WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_)) : FormatSummary(summary_)));
     if (absl::IsCancelled(status)) {
       std::fprintf(stderr,
-                   "fovea: interrupted; the %s reported above are stored. The same command goes "
-                   "on from here: nothing that is stored is encoded again.\n",
+                   "fovea: interrupted; %s of the documents are stored. The same command goes on "
+                   "from here: what is stored is not encoded again.\n",
                    FormatCount(n_stored_).c_str());
     }
     RETURN_IF_ERROR(status);

@@ -26,6 +26,9 @@ namespace fovea::cli {
 using Arguments = std::vector<std::string>;
 using Environment = std::map<std::string, std::string>;
 
+// The user without rights, where tests run as root.
+constexpr unsigned kNobody = 65534;
+
 struct ProgramResult {
   int code = -1;  // 128 + the signal when one ended it
   std::string out;
@@ -47,7 +50,8 @@ inline std::string Slurp(const std::filesystem::path& path) {
 class Program {
  public:
   Program(const Arguments& arguments, const Environment& environment, int stdin_fd,
-          const std::filesystem::path& out, const std::filesystem::path& err, int stdout_fd = -1)
+          const std::filesystem::path& out, const std::filesystem::path& err, int stdout_fd = -1,
+          bool as_nobody = false)
       : out_(out), err_(err) {
     std::vector<std::string> words = {FOVEA_PROGRAM};
     words.insert(words.end(), arguments.begin(), arguments.end());
@@ -61,6 +65,7 @@ class Program {
       dup2(stdin_fd, STDIN_FILENO);
       dup2(stdout_fd >= 0 ? stdout_fd : out_fd, STDOUT_FILENO);
       dup2(err_fd, STDERR_FILENO);
+      if (as_nobody && (setgid(kNobody) != 0 || setuid(kNobody) != 0)) _exit(126);
       for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
       execv(FOVEA_PROGRAM, argv.data());
       _exit(127);
@@ -107,13 +112,15 @@ class ProgramTest : public ::testing::Test {
   ProgramResult Fovea(const Arguments& arguments, const std::string& input = "") const {
     const std::string path = Write("stdin", input);
     const int stdin_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    Program program(arguments, environment_, stdin_fd, folder_ / "stdout", folder_ / "stderr");
+    Program program(arguments, environment_, stdin_fd, folder_ / "stdout", folder_ / "stderr", -1,
+                    as_nobody_);
     close(stdin_fd);
     return program.Wait();
   }
 
   std::filesystem::path folder_;
   Environment environment_;
+  bool as_nobody_ = false;
 };
 
 inline std::vector<std::string> Keys(const nlohmann::ordered_json& object) {
