@@ -4,6 +4,7 @@
 
 #include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
+#include "compute/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/attention.cc"
@@ -20,8 +21,9 @@
 //   scoresᵀ [keys, rows] = K·Qᵀ       keys are broadcast as they lie, Q is transposed once a tile
 //   weightsᵀ = e^(scores − maximum)   down the columns: no sums across a vector
 //   output [rows, head_dim] = output · e^(old maximum − maximum) + weights·V
-// Both products are one kernel. Tiles depend on the shapes alone, so results do not depend on
-// the number of threads.
+// Both products are one kernel. With a few rows only (decoding), most lanes of scoresᵀ would be
+// padding: there scores are dot products, [rows, keys], all keys of the tile at once. Tiles depend
+// on the shapes alone, so results do not depend on the number of threads.
 
 #ifndef FOVEA_COMPUTE_CPU_ATTENTION_TILE
 #define FOVEA_COMPUTE_CPU_ATTENTION_TILE
@@ -77,6 +79,29 @@ struct TileScratch {
   }
 };
 
+// With few queries (decoding) a tile a kv head would leave threads idle: the keys are split, too,
+// and the partials merged in order.
+constexpr int64_t kFewQueries = 16;
+constexpr int64_t kKeysPerSplit = 4 * kKeysPerBlock;
+
+// Up to here dot products beat the padding of scoresᵀ to a vector of 16 rows.
+constexpr int64_t kFewRows = 8;
+
+struct FewRowsScratch {
+  int64_t head_dim;  // padded
+  // Offsets in floats.
+  int64_t scores, values, output, total;
+
+  FewRowsScratch(int64_t n_rows, int64_t unpadded_head_dim) {
+    head_dim = RoundUp(unpadded_head_dim, kMaxLanes);
+    scores = 0;
+    values = scores + n_rows * kKeysPerSplit;
+    // A copy is only needed where rows of values end within a vector.
+    output = values + (head_dim != unpadded_head_dim ? kKeysPerSplit * head_dim : 0);
+    total = output + n_rows * head_dim;
+  }
+};
+
 }  // namespace fovea::compute::cpu
 #endif  // FOVEA_COMPUTE_CPU_ATTENTION_TILE
 
@@ -111,7 +136,7 @@ HWY_INLINE void Kernel(const float* HWY_RESTRICT a, int64_t a_row_stride, int64_
   }
   for (int64_t k = 0; k < n_k; ++k) {
     V bk[kVectors];
-    for (int v = 0; v < kVectors; ++v) bk[v] = hn::Load(d, b + k * b_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) bk[v] = hn::LoadU(d, b + k * b_stride + v * kLanes);
     for (int i = 0; i < kRows; ++i) {
       const V aik = hn::Set(d, a[i * a_row_stride + k * a_k_stride]);
       for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(aik, bk[v], sum[i][v]);
@@ -133,7 +158,7 @@ struct ProductArgs {
   const float* a;
   int64_t a_row_stride;
   int64_t a_k_stride;
-  const float* b;  // [n_k, n_columns], aligned rows
+  const float* b;  // [n_k, n_columns]
   int64_t b_stride;
   int64_t n_k;
   const float* row_scale;  // [n_rows] or null
@@ -299,6 +324,107 @@ void ComputeTileImpl(const AttentionTile& tile) {
   }
 }
 
+float Dot(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n) {
+  const D d;
+  V sum0 = hn::Zero(d);
+  V sum1 = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
+    sum1 = hn::MulAdd(hn::LoadU(d, a + i + kLanes), hn::LoadU(d, b + i + kLanes), sum1);
+  }
+  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// scores[n] → e^(scores − maximum), in place; the padding up to a whole vector is overwritten.
+struct RowSoftmax {
+  float maximum;
+  float sum;
+};
+HWY_INLINE RowSoftmax ExponentialsOfRow(float* scores, int64_t n) {
+  const D d;
+  std::fill(scores + n, scores + RoundUp(n, kLanes), kMinusInfinity);
+  V maxima = hn::Set(d, kMinusInfinity);
+  for (int64_t i = 0; i < n; i += kLanes) maxima = hn::Max(maxima, hn::Load(d, scores + i));
+  const float maximum = hn::GetLane(hn::MaxOfLanes(d, maxima));
+  V sum = hn::Zero(d);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const V weight = hn::Exp(d, hn::Sub(hn::Load(d, scores + i), hn::Set(d, maximum)));
+    sum = hn::Add(sum, weight);
+    hn::Store(weight, d, scores + i);
+  }
+  return {maximum, hn::GetLane(hn::SumOfLanes(d, sum))};
+}
+
+// At most kFewRows rows and kKeysPerSplit keys.
+void ComputeFewRowsTileImpl(const AttentionTile& tile) {
+  const AttentionArgs& args = *tile.args;
+  const int64_t group = args.n_heads / args.n_kv_heads;
+  const int64_t head_dim = args.head_dim;
+  const int64_t kv_stride = args.n_kv_heads * head_dim;
+  const int64_t n_keys = tile.last_key - tile.first_key;
+  const int64_t n_rows = tile.n_queries * group;
+  const FewRowsScratch layout(n_rows, head_dim);
+  float* const scores = tile.scratch + layout.scores;  // [n_rows, kKeysPerSplit], then e^…
+  float* const output = tile.scratch + layout.output;  // [n_rows, padded head_dim]
+  const float* const keys = args.keys + tile.first_key * kv_stride + tile.kv_head * head_dim;
+  const float* values = args.values + tile.first_key * kv_stride + tile.kv_head * head_dim;
+  const auto out_row = [&](int64_t row) {
+    return (tile.first_query + row / group) * args.n_heads + tile.kv_head * group + row % group;
+  };
+
+  for (int64_t key = 0; key < n_keys; ++key) {
+    for (int64_t row = 0; row < n_rows; ++row) {
+      scores[row * kKeysPerSplit + key] = args.scale * Dot(args.queries + out_row(row) * head_dim,
+                                                           keys + key * kv_stride, head_dim);
+    }
+  }
+  RowSoftmax softmax[kFewRows];
+  for (int64_t row = 0; row < n_rows; ++row) {
+    float* const row_scores = scores + row * kKeysPerSplit;
+    const int64_t query = tile.first_query + row / group;
+    const int64_t last_visible =
+        args.causal ? args.n_keys - args.n_queries + query : args.n_keys - 1;
+    const int64_t n_visible = std::clamp<int64_t>(last_visible + 1 - tile.first_key, 0, n_keys);
+    softmax[row] =
+        n_visible > 0 ? ExponentialsOfRow(row_scores, n_visible) : RowSoftmax{kMinusInfinity, 0.0f};
+    std::fill(row_scores + n_visible, row_scores + n_keys, 0.0f);
+  }
+  int64_t values_stride = kv_stride;
+  if (layout.head_dim != head_dim) {
+    float* const padded = tile.scratch + layout.values;
+    for (int64_t key = 0; key < n_keys; ++key) {
+      float* const row = padded + key * layout.head_dim;
+      std::copy(values + key * kv_stride, values + key * kv_stride + head_dim, row);
+      std::fill(row + head_dim, row + layout.head_dim, 0.0f);
+    }
+    values = padded;
+    values_stride = layout.head_dim;
+  }
+  Product({.a = scores,
+           .a_row_stride = kKeysPerSplit,
+           .a_k_stride = 1,
+           .b = values,
+           .b_stride = values_stride,
+           .n_k = n_keys,
+           .row_scale = nullptr,
+           .c = output,
+           .c_stride = layout.head_dim},
+          n_rows, layout.head_dim);
+  for (int64_t row = 0; row < n_rows; ++row) {
+    const auto& [maximum, sum] = softmax[row];
+    const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
+    const float* from = output + row * layout.head_dim;
+    float* to = tile.output + out_row(row) * head_dim;
+    for (int64_t i = 0; i < head_dim; ++i) to[i] = from[i] * inverse;
+    if (tile.lse != nullptr) {
+      tile.lse[out_row(row)] = sum > 0.0f ? maximum + std::log(sum) : kMinusInfinity;
+    }
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace fovea::compute::cpu
 HWY_AFTER_NAMESPACE();
@@ -307,17 +433,13 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::compute::cpu {
 
 HWY_EXPORT(ComputeTileImpl);
+HWY_EXPORT(ComputeFewRowsTileImpl);
 
 namespace {
 
 // Rows of a tile (queries × group): enough that transposing queries and copying values are small
 // beside the products, few enough that scores and output stay in the L2 cache.
 constexpr int64_t kRowsPerTile = 192;
-
-// With few queries (decoding) a tile a kv head would leave threads idle: the keys are split, too,
-// and the partials merged in order.
-constexpr int64_t kFewQueries = 16;
-constexpr int64_t kKeysPerSplit = 4 * kKeysPerBlock;
 
 }  // namespace
 
@@ -332,8 +454,11 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
           : 1;
   const int64_t keys_per_split = n_splits > 1 ? kKeysPerSplit : args.n_keys;
   const int64_t n_out_rows = args.n_queries * args.n_heads;
-  const TileScratch layout(queries_per_tile, group, args.head_dim);
-  RETURN_IF_ERROR(device.ReserveThreadScratch(static_cast<size_t>(layout.total) * sizeof(float)));
+  const bool has_few_rows = args.n_queries * group <= kFewRows;
+  const int64_t scratch_floats = has_few_rows
+                                     ? FewRowsScratch(args.n_queries * group, args.head_dim).total
+                                     : TileScratch(queries_per_tile, group, args.head_dim).total;
+  RETURN_IF_ERROR(device.ReserveThreadScratch(static_cast<size_t>(scratch_floats) * sizeof(float)));
   // Partials of the splits after the first: output [n_out_rows, head_dim], lse [n_out_rows].
   const int64_t partial_floats = n_out_rows * (args.head_dim + 1);
   float* partials = nullptr;
@@ -352,16 +477,20 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
     const int64_t split = item / args.n_kv_heads / n_tiles;
     const int64_t first_query = tile * queries_per_tile;
     float* const partial = split > 0 ? partials + (split - 1) * partial_floats : nullptr;
-    HWY_DYNAMIC_DISPATCH(ComputeTileImpl)
-    ({.args = &args,
-      .kv_head = item % args.n_kv_heads,
-      .first_query = first_query,
-      .n_queries = std::min(queries_per_tile, args.n_queries - first_query),
-      .first_key = split * keys_per_split,
-      .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
-      .output = partial != nullptr ? partial : args.output,
-      .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
-      .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))});
+    const AttentionTile work{.args = &args,
+                             .kv_head = item % args.n_kv_heads,
+                             .first_query = first_query,
+                             .n_queries = std::min(queries_per_tile, args.n_queries - first_query),
+                             .first_key = split * keys_per_split,
+                             .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
+                             .output = partial != nullptr ? partial : args.output,
+                             .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
+                             .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))};
+    if (has_few_rows) {
+      HWY_DYNAMIC_DISPATCH(ComputeFewRowsTileImpl)(work);
+    } else {
+      HWY_DYNAMIC_DISPATCH(ComputeTileImpl)(work);
+    }
   });
   for (int64_t split = 1; split < n_splits; ++split) {
     const float* partial = partials + (split - 1) * partial_floats;

@@ -5,6 +5,7 @@
 
 #include "base/float16.h"
 #include "base/status.h"
+#include "compute/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/matvec.cc"

@@ -1,5 +1,6 @@
 #include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
+#include "compute/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/rope.cc"

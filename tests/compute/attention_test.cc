@@ -134,7 +134,8 @@ TEST_P(AttentionTest, IsTheSoftmaxOverVisibleKeys) {
       {3, 500, 3, 3, 20, true},     {5, 5, 9, 3, 100, true},    {17, 17, 3, 1, 20, true},
       {70, 70, 9, 3, 64, true},     {200, 328, 9, 3, 64, true}, {65, 97, 1, 1, 128, true},
       {100, 193, 4, 2, 100, false}, {193, 193, 1, 1, 64, true}, {40, 96, 8, 1, 20, true},
-      {16, 1000, 2, 1, 64, true},   {13, 2, 3, 1, 64, false},
+      {16, 1000, 2, 1, 64, true},   {2, 900, 9, 3, 64, true},   {8, 400, 2, 2, 100, true},
+      {4, 390, 2, 1, 20, false},    {13, 2, 3, 1, 64, false},
   };
   for (const Shape& s : shapes) {
     SCOPED_TRACE(ShapeName(s));
@@ -146,8 +147,9 @@ TEST_P(AttentionTest, IsTheSoftmaxOverVisibleKeys) {
 TEST_P(AttentionTest, QueriesWithoutKeysGetZeroAndMinusInfinity) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
   // No keys at all; fewer keys than queries, so that the first queries come before all keys.
-  for (const Shape& s : {Shape{3, 0, 3, 1, 64, true}, Shape{40, 0, 3, 1, 64, false},
-                         Shape{5, 2, 3, 3, 20, true}, Shape{90, 30, 9, 3, 64, true}}) {
+  for (const Shape& s :
+       {Shape{3, 0, 3, 1, 64, true}, Shape{40, 0, 3, 1, 64, false}, Shape{5, 2, 3, 3, 20, true},
+        Shape{12, 10, 4, 2, 20, true}, Shape{90, 30, 9, 3, 64, true}}) {
     SCOPED_TRACE(ShapeName(s));
     const Data data = MakeData(s);
     ExpectSoftmax(s, data, Compute(*device, s, data));
@@ -163,7 +165,8 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
 }
 
 TEST_P(AttentionTest, ResultDoesNotDependOnTheNumberOfThreads) {
-  for (const Shape& s : {Shape{1, 2000, 9, 3, 64, true}, Shape{150, 300, 9, 3, 64, true}}) {
+  for (const Shape& s : {Shape{1, 2000, 9, 3, 64, true}, Shape{12, 800, 9, 3, 64, true},
+                         Shape{150, 300, 9, 3, 64, true}}) {
     const Data data = MakeData(s);
     Partial of_one_thread;
     for (const int n_threads : {1, 2, 5}) {

@@ -1,0 +1,162 @@
+// Every instruction set that the kernels are compiled for and this machine has, not only the best
+// one, which is what the other tests run on.
+#include "compute/cpu/simd_targets.h"
+// After simd_targets.h.
+#include "compute/attention.h"
+#include "compute/linear.h"
+#include "compute/rms_norm.h"
+#include "compute/rope.h"
+#include "compute/silu_mul.h"
+#include "hwy/highway.h"
+#include "tests/compute/op_test.h"
+#include "tests/compute/quantize.h"
+
+namespace fovea::compute {
+namespace {
+
+// Makes dispatch choose `target` while it lives.
+class OnlyTarget {
+ public:
+  explicit OnlyTarget(int64_t target) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+  ~OnlyTarget() {
+    hwy::SetSupportedTargetsForTest(0);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+};
+
+// `op` returns its result; all targets' results must agree within `relative` of the largest value.
+// The tests of the ops prove the best target's result against double precision.
+template <typename Op>
+void ExpectAgreement(Op op, double relative) {
+  const std::vector<float> best = op();
+  double largest = 0.0;
+  for (const float value : best) largest = std::max<double>(largest, std::abs(value));
+  const std::vector<double> expected(best.begin(), best.end());
+  const std::vector<double> tolerance(best.size(), relative * largest);
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    const OnlyTarget only(target);
+    ExpectClose(op(), expected, tolerance, hwy::TargetName(target));
+  }
+}
+
+std::unique_ptr<Device> MakeDevice() { return *Device::Create("cpu", 1); }
+
+TEST(InstructionSetsTest, SeveralAreTestedOnX86) {
+#if defined(__x86_64__)
+  EXPECT_GE(hwy::SupportedAndGeneratedTargets().size(), 2u);
+#else
+  GTEST_SKIP() << "only x86-64 is known to have several";
+#endif
+}
+
+TEST(InstructionSetsTest, LinearAgrees) {
+  const auto device = MakeDevice();
+  for (const DType dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
+    const int64_t in_features = 96;
+    const int64_t out_features = 40;
+    const std::vector<std::byte> weight =
+        Quantize(dtype, RandomFloats(static_cast<size_t>(in_features * out_features), 1));
+    const auto linear = Linear::Create(*device, {.name = "test",
+                                                 .dtype = dtype,
+                                                 .weight = weight.data(),
+                                                 .out_features = out_features,
+                                                 .in_features = in_features});
+    ASSERT_TRUE(linear.ok()) << linear.status();
+    for (const int64_t n_tokens : {1, 2, 3, 4}) {
+      SCOPED_TRACE(StrCat(Traits(dtype).name, " tokens ", n_tokens));
+      const std::vector<float> x = RandomFloats(static_cast<size_t>(n_tokens * in_features), 2);
+      ExpectAgreement(
+          [&] {
+            std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
+            EXPECT_TRUE((*linear)->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+            return out;
+          },
+          // Orders of summation differ.
+          kEpsilon * static_cast<double>(in_features));
+    }
+  }
+}
+
+TEST(InstructionSetsTest, AttentionAgrees) {
+  const auto device = MakeDevice();
+  for (const int64_t head_dim : {20, 64, 100}) {
+    for (const int64_t n_queries : {1, 2, 40}) {
+      SCOPED_TRACE(StrCat("dim ", head_dim, " queries ", n_queries));
+      const int64_t n_keys = 130;
+      const int64_t n_heads = 6;
+      const int64_t n_kv_heads = 2;
+      const std::vector<float> queries =
+          RandomFloats(static_cast<size_t>(n_queries * n_heads * head_dim), 1);
+      const std::vector<float> keys =
+          RandomFloats(static_cast<size_t>(n_keys * n_kv_heads * head_dim), 2);
+      const std::vector<float> values =
+          RandomFloats(static_cast<size_t>(n_keys * n_kv_heads * head_dim), 3);
+      ExpectAgreement(
+          [&] {
+            // Output and lse in one.
+            std::vector<float> out(queries.size() + static_cast<size_t>(n_queries * n_heads));
+            EXPECT_TRUE(Attention(*device, {.queries = queries.data(),
+                                            .keys = keys.data(),
+                                            .values = values.data(),
+                                            .n_queries = n_queries,
+                                            .n_keys = n_keys,
+                                            .n_heads = n_heads,
+                                            .n_kv_heads = n_kv_heads,
+                                            .head_dim = head_dim,
+                                            .scale = 0.125f,
+                                            .output = out.data(),
+                                            .lse = out.data() + queries.size()})
+                            .ok());
+            return out;
+          },
+          kEpsilon * static_cast<double>(head_dim));
+    }
+  }
+}
+
+TEST(InstructionSetsTest, ElementwiseOpsAgree) {
+  const auto device = MakeDevice();
+  const int64_t n = 107;
+  const std::vector<float> x = RandomFloats(static_cast<size_t>(n), 1, 4.0f);
+  const std::vector<float> weight = RandomFloats(static_cast<size_t>(n), 2);
+  ExpectAgreement(
+      [&] {
+        std::vector<float> out(x.size());
+        EXPECT_TRUE(RmsNorm(*device, {.x = x.data(),
+                                      .weight = weight.data(),
+                                      .out = out.data(),
+                                      .n_tokens = 1,
+                                      .hidden_size = n})
+                        .ok());
+        return out;
+      },
+      kEpsilon * 16);
+  ExpectAgreement(
+      [&] {
+        std::vector<float> out(x.size());
+        EXPECT_TRUE(SiluMul(*device, x.data(), weight.data(), out.data(), n).ok());
+        return out;
+      },
+      kEpsilon * 8);
+  const std::vector<float> frequencies = RopeInverseFrequencies(100, 10000.0f, {});
+  ExpectAgreement(
+      [&] {
+        std::vector<float> rotated(x.begin(), x.begin() + 100);
+        EXPECT_TRUE(Rope(*device, {.x = rotated.data(),
+                                   .n_tokens = 1,
+                                   .n_heads = 1,
+                                   .head_dim = 100,
+                                   .inverse_frequencies = frequencies.data(),
+                                   .first_position = 77})
+                        .ok());
+        return rotated;
+      },
+      kEpsilon * 4);
+}
+
+}  // namespace
+}  // namespace fovea::compute
