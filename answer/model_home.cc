@@ -70,9 +70,8 @@ uint64_t SizeBytes(const fs::path& path) {
   return total;
 }
 
-// The fingerprint of the checkpoint that an adapter was made for: "base_fingerprint" of its
-// fot_config.json, or the file of that name beside it. Empty when there is none, or the file is no
-// JSON: loading the adapter is what reports that.
+// "base_fingerprint" of fot_config.json; empty when there is none, or the file is no JSON: loading
+// the adapter is what reports that.
 std::string BaseFingerprint(const fs::path& adapter) {
   const absl::StatusOr<std::string> text =
       ReadFile(adapter / kAdapterConfig, kMaxAdapterConfigBytes);
@@ -80,10 +79,7 @@ std::string BaseFingerprint(const fs::path& adapter) {
   const nlohmann::json config = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return "";
   const auto it = config.find("base_fingerprint");
-  if (it != config.end() && it->is_string()) return it->get<std::string>();
-  const absl::StatusOr<std::string> beside =
-      ReadFile(adapter / "base_fingerprint", kMaxAdapterConfigBytes);
-  return beside.ok() ? beside->substr(0, beside->find_first_of(" \r\n")) : "";
+  return it != config.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
 absl::StatusOr<NamedAdapter> FindAdapter(const ModelHome& home, const std::string& adapter) {

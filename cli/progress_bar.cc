@@ -92,12 +92,8 @@ void ProgressBar::Clear() {
 void ProgressBar::ShowLocked(const ProgressUpdate& update) {
   if (style_ == Style::kNone) return;
   const Clock::time_point now = Clock::now();
-  if (update.stage != stage_) {
-    stage_ = update.stage;
-    stage_began_at_ = now;
-    stage_began_with_ = update.done;
-    if (style_ == Style::kLines) shown_at_ = now;  // short stages leave no line
-  }
+  const Clock::time_point began_at = stages_.try_emplace(update.stage, reported_at_).first->second;
+  reported_at_ = now;
   const bool bar = style_ == Style::kBar;
   if (now - shown_at_ < (bar ? Clock::duration(kBarInterval) : Clock::duration(kLineInterval))) {
     return;
@@ -105,10 +101,8 @@ void ProgressBar::ShowLocked(const ProgressUpdate& update) {
   shown_at_ = now;
   ProgressUpdate shown = update;
   if (shown.total == 0 && shown.stage == total_stage_) shown.total = total_;
-  const double seconds = std::chrono::duration<double>(now - stage_began_at_).count();
-  const double rate = seconds < kMinRateSeconds
-                          ? 0.0
-                          : static_cast<double>(update.done - stage_began_with_) / seconds;
+  const double seconds = std::chrono::duration<double>(now - began_at).count();
+  const double rate = seconds < kMinRateSeconds ? 0.0 : static_cast<double>(update.done) / seconds;
   if (bar) {
     // One column stays free: a full line would wrap.
     std::fprintf(stderr, "\r%s\033[K", FormatProgress(shown, rate, TerminalWidth() - 1).c_str());

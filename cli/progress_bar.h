@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <string>
 
@@ -41,10 +42,10 @@ class ProgressBar {
 
   const Style style_;
   std::mutex mutex_;
-  std::string stage_;
-  Clock::time_point stage_began_at_;
-  int64_t stage_began_with_ = 0;  // done at the first report of the stage
-  Clock::time_point shown_at_;
+  Clock::time_point reported_at_ = Clock::now();
+  Clock::time_point shown_at_ = Clock::now();
+  // When each stage began: when another one reported last. Stages may take turns.
+  std::map<std::string, Clock::time_point> stages_;
   std::string total_stage_;
   int64_t total_ = 0;
   bool on_screen_ = false;

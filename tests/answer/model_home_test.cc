@@ -92,17 +92,6 @@ TEST_F(ModelHomeTest, PicksTheAdapterThatWasMadeForTheModel) {
   EXPECT_EQ(choice->model_name, model.string());
 }
 
-TEST_F(ModelHomeTest, TheFingerprintMayLieBesideTheConfiguration) {
-  const fs::path model = AddModel(folder_ / "tiny");
-  const fs::path adapter = folder_ / "share" / "right";
-  fs::create_directories(adapter);
-  std::ofstream(adapter / "fot_config.json") << R"({"mem_layers": [1]})";
-  std::ofstream(adapter / "base_fingerprint") << FingerprintOf(model) << "\n";
-  const auto choice = ChooseModel(home_, model.string(), std::nullopt);
-  ASSERT_TRUE(choice.ok()) << choice.status();
-  EXPECT_EQ(choice->adapter, adapter);
-}
-
 TEST_F(ModelHomeTest, TheDefaultAdapterIsFoundForTheDefaultModel) {
   const char* fovea_home = std::getenv("FOVEA_HOME");
   const fs::path model_home = fovea_home != nullptr
