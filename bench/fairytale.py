@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import sys
 
 import common
 
@@ -79,4 +80,5 @@ with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
     figures = {"bench": "fairytale", "questions": len(sample), "sections": len(sections)}
     for name, future in futures.items():
         figures[name] = future.result()
+        print(name, figures[name], file=sys.stderr, flush=True)
 print(json.dumps(figures, indent=1))
