@@ -18,12 +18,12 @@ options = common.arguments(__doc__, tokens=262144, keys=20, seed=3, mode="approx
 HEAD = ("There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
         "them. I will quiz you about the important information there.\n")
 FILLER = ("The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. ")
-TOKENS_PER_FILLER = 25
+TOKENS_PER_FILLER = 23.9
 rng = random.Random(options.seed)
 memory = os.path.join(options.work, "passkey")
 shutil.rmtree(memory, ignore_errors=True)
 path = os.path.join(options.work, "passkey.txt")
-repeats = options.tokens // TOKENS_PER_FILLER
+repeats = int(options.tokens / TOKENS_PER_FILLER)
 
 right, encoded, tokens, answers = 0, [], 0, []
 for _ in range(options.keys):
