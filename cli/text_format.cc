@@ -128,8 +128,11 @@ std::string Excerpt(std::string_view text, size_t max_characters) {
 std::string FormatIngested(const memory::IngestedDocument& document) {
   const std::string name = Name(document.title, document.source);
   if (document.status == memory::IngestStatus::kFailed) {
-    return StrCat("failed     ", Name(document.source, document.title), ": ",
-                  Printable(document.error), "\n");
+    // Most errors begin with the file that they are about.
+    const std::string source = document.error.starts_with(document.source)
+                                   ? ""
+                                   : StrCat(Name(document.source, document.title), ": ");
+    return StrCat("failed     ", source, Printable(document.error), "\n");
   }
   std::string line = absl::StrFormat(
       "%-10s %s  %s (%s", std::string(memory::IngestStatusName(document.status)),

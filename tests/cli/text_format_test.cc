@@ -61,6 +61,14 @@ TEST(FormatIngestedTest, AFailureNamesItsReason) {
   EXPECT_THAT(line, Not(HasSubstr("\x1B")));
 }
 
+TEST(FormatIngestedTest, AnErrorThatNamesItsFileIsNotPrefixedAgain) {
+  memory::IngestedDocument document;
+  document.source = "/a/b.pdf";
+  document.status = memory::IngestStatus::kFailed;
+  document.error = "/a/b.pdf: not a PDF";
+  EXPECT_EQ(FormatIngested(document), "failed     /a/b.pdf: not a PDF\n");
+}
+
 TEST(FormatSourcesTest, NoSourcesNoHeading) { EXPECT_EQ(FormatSources(answer::Answer()), ""); }
 
 TEST(FormatAnswerLineTest, IsOneLine) {
