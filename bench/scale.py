@@ -9,6 +9,7 @@ the start of the process (open, prefill), the median is taken.
 """
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -32,18 +33,19 @@ def split_text(n_tokens, n_parts, name):
 
 
 def ingest_timed(folder, memory):
-    """(time, cumulative documents) as the process reports documents; its total seconds."""
+    """(time, tokens) of each document as the process reports it; its total seconds."""
     shutil.rmtree(memory, ignore_errors=True)
     command = [options.fovea, "ingest", "--memory", memory, "--model", options.model, "--recursive",
                "--quiet", folder]
     if options.adapter:
         command += ["--adapter", options.adapter]
     start = time.time()
-    times = []
+    times = []  # (seconds since the start, tokens) of each document
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("added"):
-                times.append(time.time() - start)
+                tokens = int(re.search(r"\(([\d,]+) tokens\)", line)[1].replace(",", ""))
+                times.append((time.time() - start, tokens))
     return times, time.time() - start
 
 
@@ -51,15 +53,18 @@ figures = {"bench": "scale"}
 if options.tokens:
     times, seconds = ingest_timed(split_text(options.tokens, 100, "scale-texts"),
                                   os.path.join(options.work, "scale"))
-    tenth = len(times) // 10
-    # The first document also waits for the model; rates start with its report.
-    first = times[tenth] - times[0]
-    last = times[-1] - times[-1 - tenth]
-    figures["ingest"] = {"tokens": options.tokens, "seconds": round(seconds, 1),
-                         "tokens_per_second": round(options.tokens / seconds, 1),
-                         "first_tenth_seconds": round(first, 2),
-                         "last_tenth_seconds": round(last, 2),
-                         "rate_of_last_to_first_tenth": round(first / last, 3)}
+    # Rates of runs of documents; the first document also waits for the model and is left out.
+    def rate(begin, end):
+        tokens = sum(t for _, t in times[begin + 1:end + 1])
+        return tokens / (times[end][0] - times[begin][0])
+
+    n = len(times) - 1
+    rates = [rate(n * i // 10, n * (i + 1) // 10) for i in range(10)]
+    total = sum(t for _, t in times)
+    figures["ingest"] = {"tokens": total, "seconds": round(seconds, 1),
+                         "tokens_per_second": round(total / seconds, 1),
+                         "tokens_per_second_by_tenth": [round(r) for r in rates],
+                         "last_to_first_tenth": round(rates[-1] / rates[0], 3)}
 if options.open_tokens:
     memory = os.path.join(options.work, "open")
     _, seconds = ingest_timed(split_text(options.open_tokens, 4, "open-texts"), memory)
