@@ -314,6 +314,10 @@ void Scores(const float* packed_query, int64_t head_dim, std::span<const BFloat1
     const int64_t n = std::min<int64_t>(kTileKeys, static_cast<int64_t>(keys.size() - begin));
     std::copy_n(keys.data() + begin, n, rows);
     std::fill(rows + n, rows + kTileKeys, rows[0]);
+    // Keys that lie anywhere are all waited for at once.
+    for (int64_t j = 0; j < n; ++j) {
+      for (int64_t d = 0; d < head_dim; d += 32) hwy::Prefetch(rows[j] + d);
+    }
     if (n <= kLanes) {
       PackTile(rows, 1, head_dim, nullptr, tile);
       Floats sums[1][1];
