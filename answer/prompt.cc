@@ -48,7 +48,11 @@ absl::StatusOr<PromptStyle> ChoosePromptStyle(const model::MemoryConfig& memory_
 std::string UserMessage(std::span<const std::string> passages, const std::string& question) {
   std::string message;
   for (const std::string& passage : passages) {
-    message += passage;
+    // Passages are cut from their document with the empty lines between them.
+    constexpr std::string_view kSpace = " \t\r\n";
+    const size_t begin = passage.find_first_not_of(kSpace);
+    if (begin == std::string::npos) continue;
+    message += passage.substr(begin, passage.find_last_not_of(kSpace) + 1 - begin);
     message += "\n\n";
   }
   message += question;

@@ -38,7 +38,8 @@ struct Prompt {
   bool truncated = false;  // the last of them was cut
 };
 
-// "<passages separated by blank lines>\n\n<question>": what adapters are trained to read.
+// "<passages separated by blank lines>\n\n<question>": what adapters are trained to read. White
+// space around passages is left out.
 std::string UserMessage(std::span<const std::string> passages, const std::string& question);
 
 // The whole prompt, however long.

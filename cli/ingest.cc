@@ -56,8 +56,12 @@ class Ingest {
     if (!files_.empty()) status = IngestFiles();
     bar_.Clear();
     summary_.seconds = std::chrono::duration<double>(Clock::now() - started_at_).count();
-    RETURN_IF_ERROR(
-        WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_)) : FormatSummary(summary_)));
+    // Where nothing was begun there is nothing to sum up: only the error.
+    absl::Status written;
+    if (status.ok() || absl::IsCancelled(status) || !summary_.documents.empty()) {
+      written = WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_))
+                                                   : FormatSummary(summary_));
+    }
     if (absl::IsCancelled(status)) {
       std::fprintf(stderr,
                    "fovea: interrupted; %s of the documents are stored. The same command goes on "
@@ -65,6 +69,7 @@ class Ingest {
                    FormatCount(n_stored_).c_str());
     }
     RETURN_IF_ERROR(status);
+    RETURN_IF_ERROR(written);
     return n_failed_ == 0 ? kDone : kFailed;
   }
 

@@ -78,8 +78,10 @@ TEST_F(AnswererTest, ReReadingMakesThePromptLongerByThePassage) {
   ASSERT_TRUE(reread.ok()) << reread.status();
   EXPECT_THAT(bare->reread, IsEmpty());
   // One token a byte, and the empty line.
+  const std::string passage = "The otter lives by the river.\n\nThe badger digs at night.";
+  EXPECT_EQ(reread->reread[0].text, passage + "\n");
   EXPECT_EQ(reread->usage.prompt_tokens,
-            bare->usage.prompt_tokens + static_cast<int64_t>(reread->reread[0].text.size()) + 2);
+            bare->usage.prompt_tokens + static_cast<int64_t>(passage.size()) + 2);
 }
 
 TEST_F(AnswererTest, FusedRanksContainWhatWordsFind) {

@@ -35,6 +35,11 @@ TEST_F(PromptTest, PutsPassagesBeforeTheQuestionInOneUserTurn) {
             "<|im_start|>user\nFirst.\n\nSecond.\n\nQ?<|im_end|>\n<|im_start|>assistant\n");
 }
 
+TEST(UserMessageTest, LeavesWhiteSpaceAroundPassagesOut) {
+  const std::vector<std::string> passages = {"\n First.\n\n", " \n", "Sec ond.\r\n"};
+  EXPECT_EQ(UserMessage(passages, "Q?"), "First.\n\nSec ond.\n\nQ?");
+}
+
 TEST_F(PromptTest, PutsTheSystemPromptAndEarlierTurnsFirst) {
   style_.system_prompt = "Be brief.";
   const std::vector<ChatMessage> history = {{ChatMessage::Role::kUser, "Hi"},
