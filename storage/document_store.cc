@@ -72,6 +72,9 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
     if (!view.ok()) return ExplainForeignStore(*context, view.status());
     store->view_ = *std::move(view);
     RETURN_IF_ERROR(store->CheckFormat());
+    // Damaged counters are for Verify to tell; a reader can do without.
+    const absl::StatusOr<Counters> counters = store->view_->ReadCounters();
+    if (counters.ok()) store->reported_epoch_ = counters->epoch;
   } else {
     RETURN_IF_ERROR(CheckWritable(folder));
     absl::StatusOr<std::shared_ptr<StoreView>> view = StoreView::OpenWriter(context);
@@ -311,11 +314,10 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
 absl::StatusOr<bool> DocumentStoreImpl::Refresh() {
   if (!context_->is_reader()) return false;
   const std::shared_ptr<StoreView> old = view();
-  if (old->IsCurrent()) return false;
-  RETURN_IF_ERROR(ReplaceView(old));
-  ASSIGN_OR_RETURN(const Counters before, old->ReadCounters());
-  ASSIGN_OR_RETURN(const Counters after, view()->ReadCounters());
-  return after.epoch != before.epoch;
+  if (!old->IsCurrent()) RETURN_IF_ERROR(ReplaceView(old));
+  ASSIGN_OR_RETURN(const Counters counters, view()->ReadCounters());
+  // Compared with the last refresh and not with `old`: a read may have moved the view on by itself.
+  return reported_epoch_.exchange(counters.epoch) != counters.epoch;
 }
 
 absl::Status DocumentStoreImpl::Get(ColumnFamily family, RecordType type, const std::string& key,

@@ -131,7 +131,8 @@ class DocumentStore {
   virtual absl::Status Commit(Mutation mutation) = 0;
 
   // Catches up with the writer process: every commit that had returned OK before is visible after.
-  // Returns whether anything changed. Writers: false. After an error the old view stays.
+  // Returns whether anything changed since Open or the last call. Writers: false. After an error
+  // the old view stays.
   virtual absl::StatusOr<bool> Refresh() = 0;
 
   virtual absl::StatusOr<std::optional<StoreSettings>> Settings() const = 0;

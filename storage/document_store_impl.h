@@ -1,6 +1,7 @@
 // The store on RocksDB. Only for this folder's sources.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -82,7 +83,8 @@ class DocumentStoreImpl : public DocumentStore {
   // The shape that blocks must have; null before the first ingest and where the settings are
   // damaged (Settings() and Verify say so).
   mutable std::shared_ptr<const StoreSettings> settings_;
-  mutable std::mutex replace_mutex_;  // one thread opens a new view, the others wait for it
+  std::atomic<uint64_t> reported_epoch_{0};  // a reader's: as of Open or the last Refresh
+  mutable std::mutex replace_mutex_;         // one thread opens a new view, the others wait for it
 
   std::mutex commit_mutex_;
   Counters counters_;           // the writer's; as committed

@@ -54,6 +54,8 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
   db.max_open_files = MaxOpenFiles();
   // Threads for two cores: one flush, one compaction.
   db.max_background_jobs = 2;
+  // Sixteen by default, begun for each opening; there are few table files and they are small.
+  db.max_file_opening_threads = 1;
   db.bytes_per_sync = 1 << 20;
   db.max_manifest_file_size = 4 << 20;
   db.keep_log_file_num = 2;

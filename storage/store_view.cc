@@ -4,9 +4,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,12 +29,14 @@ class SilentLogger : public rocksdb::Logger {
   void Logv(const char* /*format*/, va_list /*arguments*/) override {}
 };
 
-// How often a reader starts anew because the writer went on meanwhile, and how long it rests
-// between. An attempt takes milliseconds and writers flush every few seconds at most, so that
-// more than a few attempts mean that something is wrong.
-constexpr int kMaxOpenAttempts = 50;
+// How often a reader starts anew because the writer wrote table files meanwhile. Writers do so in
+// bursts with seconds between; an attempt takes milliseconds, and the pauses grow to a total of
+// several seconds.
+constexpr int kMaxOpenAttempts = 60;
+constexpr std::chrono::milliseconds kShortestPause(2);
+constexpr std::chrono::milliseconds kLongestPause(150);
+// How often after a failure though the writer moved nothing meanwhile.
 constexpr int kMaxQuietAttempts = 4;
-constexpr std::chrono::milliseconds kAttemptPause(10);
 
 // The process that holds the lock of a store, where the system tells. Must not be called while
 // this process holds the lock itself: closing any descriptor of the file would drop it.
@@ -115,6 +119,15 @@ absl::StatusOr<StoreView::ManifestState> StoreView::ReadManifestState(const Stor
   return state;
 }
 
+absl::StatusOr<std::set<std::string>> StoreView::ListLogs(const StoreContext& context) {
+  std::vector<std::string> names;
+  const rocksdb::IOStatus status =
+      context.file_system->GetChildren(context.folder, {}, &names, nullptr);
+  if (!status.ok()) return FromRocksDb(status, StrCat("listing ", context.folder));
+  std::erase_if(names, [](const std::string& name) { return !name.ends_with(".log"); });
+  return std::set<std::string>(names.begin(), names.end());
+}
+
 absl::StatusOr<Counters> StoreView::ReadCounters() const {
   rocksdb::PinnableSlice value;
   const rocksdb::Status status =
@@ -169,6 +182,7 @@ absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenWriter(
   if (context->options.salvage) {
     const rocksdb::Status status = view->OpenDatabase(Mode::kPointInTimeRecovery, false);
     if (!status.ok()) return view->OpenFailure(status);
+    view->missing_commits_ = view->CheckWitness();
     return view;
   }
   rocksdb::Status status = view->OpenDatabase(Mode::kTolerateCorruptedTailRecords, false);
@@ -195,13 +209,14 @@ absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenReader(
     std::shared_ptr<const StoreContext> context) {
   using Mode = rocksdb::WALRecoveryMode;
   absl::Status failure;
-  int n_quiet_attempts = 0;  // that failed though the writer moved nothing meanwhile
+  int n_quiet_attempts = 0;
   for (int attempt = 0; attempt < kMaxOpenAttempts; ++attempt) {
-    if (attempt > 0) std::this_thread::sleep_for(kAttemptPause);
+    if (attempt > 0) std::this_thread::sleep_for(std::min(kShortestPause * attempt, kLongestPause));
     // RocksDB reads the manifest and then the logs. Did the writer write table files and remove
-    // their log between the two, it has read neither: a hole. The manifest tells, because it is
-    // written before the log is removed.
-    ASSIGN_OR_RETURN(const ManifestState before, ReadManifestState(*context));
+    // their log between the two, it has read neither: a hole. Table files are written when a new
+    // log is begun: where the logs are the same ones after as before, there is none.
+    ASSIGN_OR_RETURN(const ManifestState manifest, ReadManifestState(*context));
+    ASSIGN_OR_RETURN(const std::set<std::string> logs, ListLogs(*context));
     std::shared_ptr<StoreView> view(new StoreView(context));
     const Mode mode =
         context->options.salvage ? Mode::kPointInTimeRecovery : Mode::kTolerateCorruptedTailRecords;
@@ -214,23 +229,28 @@ absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenReader(
         status = rocksdb::Status::OK();
       }
     }
-    ASSIGN_OR_RETURN(const ManifestState after, ReadManifestState(*context));
-    if (before != after) {
+    ASSIGN_OR_RETURN(const std::set<std::string> logs_after, ListLogs(*context));
+    ASSIGN_OR_RETURN(const ManifestState manifest_after, ReadManifestState(*context));
+    if (logs != logs_after) {
       failure = absl::UnavailableError(
           StrCat("the writer of ", context->folder, " works too fast to follow; try again"));
       continue;
     }
     if (status.ok()) {
-      view->manifest_ = after;
-      failure = context->options.salvage ? absl::OkStatus() : view->CheckWitness();
+      view->manifest_ = manifest;
+      failure = view->CheckWitness();
       if (failure.ok()) return view;
     } else {
       failure = view->OpenFailure(status);
     }
-    // The writer may have removed a log between its listing and its opening, or have committed
+    // The writer may have removed a file between its listing and its opening, or have committed
     // between the reading of the log and that of the witness. Either is gone at the next look.
     const bool may_pass = status.ok() ? absl::IsDataLoss(failure) : IsMissingFile(status);
-    if (!may_pass || ++n_quiet_attempts == kMaxQuietAttempts) return failure;
+    if (!may_pass) return failure;
+    if (manifest != manifest_after || ++n_quiet_attempts < kMaxQuietAttempts) continue;
+    if (!status.ok() || !context->options.salvage) return failure;
+    view->missing_commits_ = failure;
+    return view;
   }
   return failure;
 }

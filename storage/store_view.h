@@ -5,7 +5,9 @@
 #include <array>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "rocksdb/cache.h"
@@ -61,6 +63,9 @@ class StoreView {
   // A reader's: whether the writer has neither committed nor moved records since it was opened.
   bool IsCurrent() const;
 
+  // In salvage: which reported commits are not in this view. OK: none.
+  const absl::Status& missing_commits() const { return missing_commits_; }
+
   // The counters in this view; zeros before the first commit. DataLoss when damaged.
   absl::StatusOr<Counters> ReadCounters() const;
 
@@ -75,6 +80,8 @@ class StoreView {
 
   explicit StoreView(std::shared_ptr<const StoreContext> context) : context_(std::move(context)) {}
   static absl::StatusOr<ManifestState> ReadManifestState(const StoreContext& context);
+  // The names of the logs that exist.
+  static absl::StatusOr<std::set<std::string>> ListLogs(const StoreContext& context);
   rocksdb::Status OpenDatabase(rocksdb::WALRecoveryMode mode, bool read_only);
   // DataLoss where commits that were reported are not in this view.
   absl::Status CheckWitness() const;
@@ -85,6 +92,7 @@ class StoreView {
   std::array<rocksdb::ColumnFamilyHandle*, kColumnFamilyNames.size()> families_{};
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // all, families_ among them
   ManifestState manifest_;
+  absl::Status missing_commits_;
 };
 
 }  // namespace fovea::storage

@@ -11,7 +11,6 @@
 
 #include "rocksdb/metadata.h"
 #include "rocksdb/sst_file_reader.h"
-#include "storage/commit_witness.h"
 #include "storage/document_store_impl.h"
 #include "storage/keys.h"
 #include "storage/rocksdb_options.h"
@@ -42,7 +41,7 @@ class Verifier {
   Verifier(const DocumentStoreImpl& store, const Report& report) : store_(store), report_(report) {}
 
   absl::StatusOr<DocumentStore::VerifyCounts> Run() {
-    RETURN_IF_ERROR(CheckWitness());
+    RETURN_IF_ERROR(CheckCommits());
     RETURN_IF_ERROR(CheckMeta());
     RETURN_IF_ERROR(CheckDocuments());
     RETURN_IF_ERROR(CheckLinks());
@@ -83,7 +82,7 @@ class Verifier {
   absl::Status Walk(ColumnFamily family, RecordType type, const char* kind, const NextKey& next,
                     const DocumentStoreImpl::Use& use);
 
-  absl::Status CheckWitness();
+  absl::Status CheckCommits();
   absl::Status CheckMeta();
   absl::Status CheckDocuments();
   absl::Status CheckLinks();
@@ -151,15 +150,10 @@ absl::Status Verifier::Walk(ColumnFamily family, RecordType type, const char* ki
   }
 }
 
-absl::Status Verifier::CheckWitness() {
-  const std::optional<uint64_t> witness =
-      ReadWitness(*store_.context_->file_system, store_.folder());
-  const auto counters = store_.ReadCounters();
-  if (!witness || !counters.ok() || counters->epoch >= *witness) return absl::OkStatus();
-  return report_({.kind = "file",
-                  .what = StrCat("commits ", counters->epoch + 1, " to ", *witness,
-                                 ", which were reported as stored, are missing: the log or the "
-                                 "manifest is damaged")});
+absl::Status Verifier::CheckCommits() {
+  const absl::Status missing = store_.view()->missing_commits();
+  if (missing.ok()) return absl::OkStatus();
+  return report_({.kind = "file", .what = Text(missing)});
 }
 
 absl::Status Verifier::CheckMeta() {

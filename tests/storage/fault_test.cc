@@ -313,10 +313,10 @@ TEST_F(FlippedByteTest, ReadersDetectItInEveryFileOrAreNotTouchedByIt) {
     const std::string name = file.filename();
     if (name.starts_with("LOG")) continue;  // RocksDB's log of events is never read
     const uint64_t size_bytes = entry.file_size();
-    // Short files and both ends of long ones in full: there are headers, footers and indexes.
-    const uint64_t stride = std::max<uint64_t>(1, size_bytes / 100) | 1;
+    // Denser at both ends: there are headers, footers and indexes.
+    const uint64_t stride = std::max<uint64_t>(1, size_bytes / 24) | 1;
     for (uint64_t offset = 0; offset < size_bytes;
-         offset += offset < 20 || size_bytes - offset < 60 ? 1 : stride) {
+         offset += offset < 12 || size_bytes - offset < 56 ? 3 : stride) {
       SCOPED_TRACE(StrCat("byte ", offset, " of ", size_bytes, " of ", name));
       ++n_flips;
       FaultFileSystem disk;
@@ -333,9 +333,12 @@ TEST_F(FlippedByteTest, ReadersDetectItInEveryFileOrAreNotTouchedByIt) {
       if (n_detected > n_before) harmful.insert(file.extension());
     }
   }
-  EXPECT_GT(n_flips, 1000);
-  EXPECT_GT(n_refused, 100);
-  EXPECT_GT(n_detected, 100);
+  RecordProperty("flips", n_flips);
+  RecordProperty("refused", n_refused);
+  RecordProperty("detected", n_detected);
+  EXPECT_GT(n_flips, 300);
+  EXPECT_GT(n_refused, 50);
+  EXPECT_GT(n_detected, 50);
   EXPECT_THAT(harmful, ::testing::IsSupersetOf({".sst", ".blob", ".log"}));
 }
 
@@ -352,7 +355,7 @@ TEST_F(FlippedByteTest, WritersDetectItInEveryFileThatRecoveryReads) {
   ASSERT_GE(files.size(), 5u);
   for (const std::filesystem::path& file : files) {
     const uint64_t size_bytes = std::filesystem::file_size(file);
-    const uint64_t stride = std::max<uint64_t>(1, size_bytes / 25);
+    const uint64_t stride = std::max<uint64_t>(1, size_bytes / 12);
     for (uint64_t offset = 0; offset < size_bytes; offset += stride) {
       SCOPED_TRACE(StrCat("byte ", offset, " of ", size_bytes, " of ", file.filename()));
       TemporaryFolder copy(FastTemporaryRoot());
@@ -369,7 +372,7 @@ TEST_F(FlippedByteTest, WritersDetectItInEveryFileThatRecoveryReads) {
       ASSERT_THAT(WrongData(**store, &n_detected), IsEmpty());
     }
   }
-  EXPECT_GT(n_refused, 20);
+  EXPECT_GT(n_refused, 10);
 }
 
 // ---- protection -------------------------------------------------------------------------------
