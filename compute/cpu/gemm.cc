@@ -1,6 +1,7 @@
 #include "compute/cpu/gemm.h"
 
 #include <omp.h>
+#include <oneapi/dnnl/dnnl_version.h>
 
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -41,7 +42,11 @@ dnnl::matmul::primitive_desc MakeMatmul(const dnnl::engine& engine, const GemmSh
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const Md x = PlainMd(shape.rows, shape.k, shape.k, 1);
   const Md out = PlainMd(shape.rows, shape.n, shape.n, 1);
+#if DNNL_VERSION_MAJOR >= 3  // its descriptors of operations are gone
+  return {engine, x, weights, out, attributes};
+#else
   return {dnnl::matmul::desc(x, weights, out), attributes, engine};
+#endif
 }
 
 // The layout of packed weights is the one that oneDNN chooses for this many rows.
@@ -53,8 +58,10 @@ constexpr size_t kMaxPlans = 1024;
 
 class DnnlPlan final : public GemmPlan {
  public:
-  DnnlPlan(dnnl::engine engine, const dnnl::matmul::primitive_desc& desc)
+  DnnlPlan(dnnl::engine engine, const GemmShape& shape, const dnnl::matmul::primitive_desc& desc)
       : engine_(std::move(engine)),
+        n_(shape.n),
+        k_(shape.k),
         stream_(engine_),
         matmul_(desc),
         x_(desc.src_desc()),
@@ -79,13 +86,14 @@ class DnnlPlan final : public GemmPlan {
       // Streams carry no state on CPUs, and this one is used by several threads at once.
       matmul_.execute(stream_, arguments);
     } catch (const dnnl::error& error) {
-      return FromDnnl(error, weights_.dims()[1], weights_.dims()[0]);
+      return FromDnnl(error, n_, k_);
     }
     return absl::OkStatus();
   }
 
  private:
   dnnl::engine engine_;
+  int64_t n_, k_;
   dnnl::stream stream_;
   dnnl::matmul matmul_;
   Md x_, weights_, out_, scratchpad_;
@@ -125,8 +133,8 @@ absl::StatusOr<std::shared_ptr<const GemmPlan>> GemmPlans::Find(const GemmShape&
   try {
     const Md& packed = impl_->FindPacking(shape.n, shape.k).packed;
     if (impl_->plans.size() >= kMaxPlans) impl_->plans.clear();
-    auto plan =
-        std::make_shared<const DnnlPlan>(impl_->engine, MakeMatmul(impl_->engine, shape, packed));
+    auto plan = std::make_shared<const DnnlPlan>(impl_->engine, shape,
+                                                 MakeMatmul(impl_->engine, shape, packed));
     impl_->plans.emplace(shape, plan);
     return plan;
   } catch (const dnnl::error& error) {
