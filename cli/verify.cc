@@ -27,7 +27,7 @@ struct VerifyArguments {
 // Keys, values and query samples come from the model; everything else does not.
 bool NeedsModel(const memory::VerifyReport& report) {
   return std::any_of(report.damaged.begin(), report.damaged.end(), [](const auto& finding) {
-    return finding.kind == "block" || finding.kind == "sample" || finding.kind == "window";
+    return finding.kind == "block" || finding.kind == "sample";
   });
 }
 
