@@ -86,7 +86,11 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
     } else {
       RETURN_IF_ERROR(format);
     }
-    ASSIGN_OR_RETURN(store->counters_, store->view_->ReadCounters());
+    absl::StatusOr<Counters> counters = store->view_->ReadCounters();
+    if (options.salvage && absl::IsDataLoss(counters.status())) {
+      counters = store->RecoverCounters();
+    }
+    ASSIGN_OR_RETURN(store->counters_, std::move(counters));
     store->witness_.emplace(*context->file_system, folder);
     // A commit that was not reported may have been stored all the same.
     if (!options.salvage) store->witness_->Write(store->counters_.epoch);
@@ -303,6 +307,7 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
 
   counters_ = next;
   witness_->Write(next.epoch);
+  view_->AcceptMissingCommits();
   if (impl.settings) {
     auto settings = std::make_shared<const StoreSettings>(*std::move(impl.settings));
     const std::lock_guard<std::mutex> view_lock(view_mutex_);

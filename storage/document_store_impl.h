@@ -66,6 +66,8 @@ class DocumentStoreImpl : public DocumentStore {
   static absl::Status ExplainForeignStore(const StoreContext& context, const absl::Status& failure);
   absl::Status CreateEmpty();
   absl::Status LoadSettings() const;
+  // In salvage: what the counters must at least have been, from the records that can be read.
+  absl::StatusOr<Counters> RecoverCounters() const;
   std::shared_ptr<const StoreSettings> CachedSettings() const;
   // Writes what is in memory to table files; with `wait`, before it returns.
   rocksdb::Status Flush(bool wait) const;

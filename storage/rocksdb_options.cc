@@ -3,9 +3,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <limits>
+#include <memory>
 
 #include "rocksdb/convenience.h"
 #include "rocksdb/env.h"
+#include "rocksdb/listener.h"
 #include "rocksdb/table.h"
 #include "storage/column_families.h"
 
@@ -33,6 +36,18 @@ int MaxOpenFiles() {
   return static_cast<int>(std::clamp<uint64_t>(limit.rlim_cur / 2, 32, 4096));
 }
 
+// A compaction that meets a damaged block leaves its files as they were. RocksDB would also refuse
+// every write from then on, those of a repair and of other documents included; the damage is told
+// by the reads that it concerns and by Verify.
+class CompactionDamageListener : public rocksdb::EventListener {
+ public:
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    if (reason == rocksdb::BackgroundErrorReason::kCompaction && error->IsCorruption()) {
+      *error = rocksdb::Status::OK();
+    }
+  }
+};
+
 }  // namespace
 
 rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* env) {
@@ -52,6 +67,7 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
   // existed, so that a manifest which lost its last entry is behind and not contradictory.
   db.atomic_flush = true;
   db.max_open_files = MaxOpenFiles();
+  db.listeners.push_back(std::make_shared<CompactionDamageListener>());
   // Threads for two cores: one flush, one compaction.
   db.max_background_jobs = 2;
   // Sixteen by default, begun for each opening; there are few table files and they are small.
@@ -87,6 +103,12 @@ std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
   text.write_buffer_size = kNoBufferLimit;
   text.max_write_buffer_number = 2;
   text.arena_block_size = 64 << 10;  // seven families would hold a megabyte each by default
+  // Where damage keeps files from being compacted, more and more of them slow reads down, but they
+  // do not stop writes.
+  text.level0_slowdown_writes_trigger = std::numeric_limits<int>::max();
+  text.level0_stop_writes_trigger = std::numeric_limits<int>::max();
+  text.soft_pending_compaction_bytes_limit = 0;
+  text.hard_pending_compaction_bytes_limit = 0;
   text.ttl = 0;
   text.periodic_compaction_seconds = 0;
 

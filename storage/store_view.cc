@@ -143,7 +143,9 @@ absl::StatusOr<Counters> StoreView::ReadCounters() const {
 absl::Status StoreView::CheckWitness() const {
   const std::optional<uint64_t> witness = ReadWitness(*context_->file_system, context_->folder);
   if (!witness) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Counters counters, ReadCounters());
+  const absl::StatusOr<Counters> read = ReadCounters();
+  if (!read.ok()) return Annotate(read.status(), context_->folder.native());
+  const Counters& counters = *read;
   if (counters.epoch >= *witness) return absl::OkStatus();
   return absl::DataLossError(StrCat(
       context_->folder, ": commits ", counters.epoch + 1, " to ", *witness,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <set>
@@ -64,7 +65,11 @@ class StoreView {
   bool IsCurrent() const;
 
   // In salvage: which reported commits are not in this view. OK: none.
-  const absl::Status& missing_commits() const { return missing_commits_; }
+  absl::Status missing_commits() const {
+    return missing_accepted_ ? absl::OkStatus() : missing_commits_;
+  }
+  // A commit on top of what is left makes the loss final.
+  void AcceptMissingCommits() { missing_accepted_ = true; }
 
   // The counters in this view; zeros before the first commit. DataLoss when damaged.
   absl::StatusOr<Counters> ReadCounters() const;
@@ -93,6 +98,7 @@ class StoreView {
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // all, families_ among them
   ManifestState manifest_;
   absl::Status missing_commits_;
+  std::atomic<bool> missing_accepted_{false};
 };
 
 }  // namespace fovea::storage
