@@ -7,8 +7,9 @@
 # Run it again: it does no work twice.
 questions=(
   "Who got the first Nobel Prize in Physics?"
-  "Who did Sherlock Holmes share rooms with in Baker Street?"
-  "In which country is the Sahara?"
+  "Who said if a tree falls in the woods and nobody hears it?"
+  "What state does Rick and Morty take place in?"
+  "Who was the first woman to win Who Wants to Be a Millionaire?"
 )
 
 memory="$(realpath -m "${1:-fovea-memory}")"
