@@ -20,15 +20,16 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
 }
 
 absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
-                                                           storage::OpenMode mode) {
+                                                           storage::OpenMode mode, bool salvage) {
   if (!memory::Memory::Exists(folder)) {
     return absl::NotFoundError(StrCat(folder, ": there is no memory here; make one with `fovea ",
                                       "ingest --memory ", folder, " PATH`"));
   }
   memory::MemoryOptions options;
   options.mode = mode;
+  options.salvage = salvage;
   ASSIGN_OR_RETURN(std::unique_ptr<memory::Memory> memory, memory::Memory::Open(folder, options));
-  if (!memory->settings().has_value()) {
+  if (!memory->settings().has_value() && !salvage) {
     return absl::FailedPreconditionError(StrCat(
         folder, ": this memory is empty; `fovea ingest --memory ", folder, " PATH` fills it"));
   }

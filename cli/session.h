@@ -20,7 +20,8 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
 
 // A memory that something was ingested into; the errors say how to make one.
 absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
-                                                           storage::OpenMode mode);
+                                                           storage::OpenMode mode,
+                                                           bool salvage = false);
 
 // What `options` name, else FOVEA_MODEL, else the default model.
 absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options);

@@ -34,9 +34,10 @@ bool NeedsModel(const memory::VerifyReport& report) {
 absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& arguments,
                                                  ProgressBar* bar) {
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
-  ASSIGN_OR_RETURN(const auto memory,
-                   OpenMemory(arguments.memory, arguments.repair ? storage::OpenMode::kWrite
-                                                                 : storage::OpenMode::kRead));
+  ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory,
+                                                 arguments.repair ? storage::OpenMode::kWrite
+                                                                  : storage::OpenMode::kRead,
+                                                 /*salvage=*/true));
   memory::VerifyOptions options;
   options.progress = bar->progress();
   ASSIGN_OR_RETURN(memory::VerifyReport report, memory::Verify(*device, memory.get(), options));
@@ -44,6 +45,11 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
 
   std::unique_ptr<model::Transformer> model;
   if (NeedsModel(report)) {
+    if (!memory->settings().has_value()) {
+      return absl::DataLossError(StrCat(
+          arguments.memory, ": its settings are damaged, so that the model which its keys and ",
+          "values are of is unknown; ingest the documents into a new memory"));
+    }
     ASSIGN_OR_RETURN(
         const answer::ModelChoice choice,
         answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),

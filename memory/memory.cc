@@ -116,15 +116,26 @@ absl::Status Memory::OpenVersion(const std::string& version) {
   }
   ASSIGN_OR_RETURN(store_, storage::DocumentStore::Open(
                                version_folder_ / "store",
-                               {.mode = options_.mode, .file_system = options_.file_system}));
+                               {.mode = options_.mode,
+                                .salvage = options_.salvage,
+                                .file_system = options_.file_system}));
   if (writes) RETURN_IF_ERROR(CreateDirectories(index_folder()));
   cache_ = std::make_unique<BlockCache>(store_.get(), options_.cache_bytes);
-  ASSIGN_OR_RETURN(settings_, store_->Settings());
-  if (writes) RETURN_IF_ERROR(RemoveOrphanFiles(*store_, index_folder()).status());
+  absl::StatusOr<std::optional<storage::StoreSettings>> settings = store_->Settings();
+  if (options_.salvage && absl::IsDataLoss(settings.status())) settings.emplace();
+  RETURN_IF_ERROR(settings.status());
+  settings_ = *std::move(settings);
+  if (writes && !options_.salvage) {
+    RETURN_IF_ERROR(RemoveOrphanFiles(*store_, index_folder()).status());
+  }
   RETURN_IF_ERROR(OpenTextIndex());
-  ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, BuildGeneration());
+  absl::StatusOr<std::shared_ptr<const Generation>> generation = BuildGeneration();
+  if (options_.salvage && absl::IsDataLoss(generation.status())) {
+    generation = std::make_shared<const Generation>();
+  }
+  RETURN_IF_ERROR(generation.status());
   std::lock_guard<std::mutex> lock(mutex_);
-  current_ = std::move(generation);
+  current_ = *std::move(generation);
   return absl::OkStatus();
 }
 
@@ -142,7 +153,7 @@ absl::Status Memory::OpenTextIndex() {
     for (uint64_t old = 0; old < text_generation_; ++old) RemoveTextIndex(TextIndexPath(old));
   }
   auto opened = index::TextIndex::Open(text_index_path(), writes ? Mode::kWrite : Mode::kRead);
-  if (absl::IsDataLoss(opened.status()) && writes) {
+  if (absl::IsDataLoss(opened.status()) && writes && !options_.salvage) {
     RemoveTextIndex(text_index_path());
     opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
   }
@@ -151,7 +162,7 @@ absl::Status Memory::OpenTextIndex() {
     return absl::OkStatus();
   }
   // Derived data: a reader does without it until a writer has made it again.
-  if (!writes) return absl::OkStatus();
+  if (!writes || (options_.salvage && absl::IsDataLoss(opened.status()))) return absl::OkStatus();
   return opened.status();
 }
 
@@ -257,6 +268,9 @@ absl::Status Memory::InitializeSettings(const storage::StoreSettings& settings) 
 
 absl::Status Memory::UpdateTextIndex(const Progress& progress) {
   if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
+  if (text_index_ == nullptr) {
+    return absl::DataLossError(StrCat(text_index_path(), ": damaged: run `fovea verify --repair`"));
+  }
   ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
   ASSIGN_OR_RETURN(const uint64_t next_slot, text_index_->NextSlot());
   if (next_slot > counters.next_slot) return RebuildTextIndex(progress);  // of another store

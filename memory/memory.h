@@ -33,6 +33,9 @@ struct MemoryOptions {
   // The version folder to open; empty: the one that CURRENT names. A re-encoding rebuild fills the
   // next one before CURRENT does.
   std::string version = {};
+  // Opens what can be read of a damaged memory, for `verify [--repair]`: where records are damaged
+  // the generation is empty, and nothing is removed or made again by itself.
+  bool salvage = false;
   std::shared_ptr<rocksdb::FileSystem> file_system = {};  // tests inject faults; null: the real one
 };
 

@@ -21,8 +21,10 @@ struct VerifyOptions {
 };
 
 struct VerifyFinding {
-  std::string kind;      // "document", "window", "block", "sample", "link", "index_file", "text_index"
-  std::string document;  // id, where one is concerned
+  // "document", "window", "block", "sample", "link", "segment", "index_file", "text_index",
+  // "settings", "file" (of the store)
+  std::string kind;
+  std::string document;  // id, where one is concerned; may be empty
   std::string what;
 };
 
@@ -35,6 +37,9 @@ struct VerifyReport {
   std::vector<VerifyFinding> repaired;
 };
 
+// Works on a reader too, without repair. With repair, nothing else seals or rebuilds meanwhile.
+// What cannot be repaired stays in `damaged` with words on what to do; a document whose list of
+// windows is lost is removed, and says so there.
 absl::StatusOr<VerifyReport> Verify(compute::Device& device, Memory* memory,
                                     const VerifyOptions& options);
 

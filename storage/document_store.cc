@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
     absl::StatusOr<std::shared_ptr<StoreView>> view = StoreView::OpenReader(context);
     if (!view.ok()) return ExplainForeignStore(*context, view.status());
     store->view_ = *std::move(view);
-    RETURN_IF_ERROR(store->CheckFormat());
+    RETURN_IF_ERROR(store->CheckFormatUnlessSalvaging());
     // Damaged counters are for Verify to tell; a reader can do without.
     const absl::StatusOr<Counters> counters = store->view_->ReadCounters();
     if (counters.ok()) store->reported_epoch_ = counters->epoch;
@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
     absl::StatusOr<std::shared_ptr<StoreView>> view = StoreView::OpenWriter(context);
     if (!view.ok()) return ExplainForeignStore(*context, view.status());
     store->view_ = *std::move(view);
-    const absl::Status format = store->CheckFormat();
+    const absl::Status format = store->CheckFormatUnlessSalvaging();
     if (absl::IsNotFound(format)) {
       RETURN_IF_ERROR(store->CreateEmpty());
     } else {
@@ -177,6 +177,14 @@ absl::Status DocumentStoreImpl::CheckFormat() const {
   if (absl::IsNotFound(status)) return UnfinishedStore(folder());
   RETURN_IF_ERROR(status);
   return version_status;
+}
+
+absl::Status DocumentStoreImpl::CheckFormatUnlessSalvaging() const {
+  const absl::Status format = CheckFormat();
+  // Records of another format have types that this program does not know: they are read as damaged,
+  // not as something else.
+  if (context_->options.salvage && absl::IsDataLoss(format)) return absl::OkStatus();
+  return format;
 }
 
 absl::Status DocumentStoreImpl::ExplainForeignStore(const StoreContext& context,
@@ -297,8 +305,12 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
     // The batch has its copy now; holding both would double the memory of a large commit.
     std::string().swap(operation.value);
   }
-  status =
-      batch.Put(view_->family(ColumnFamily::kMeta), ToSlice(kCountersKey), EncodeCounters(next));
+  rocksdb::ColumnFamilyHandle* const meta = view_->family(ColumnFamily::kMeta);
+  if (context_->options.salvage) {
+    status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(kFormatVersion));
+    if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
+  }
+  status = batch.Put(meta, ToSlice(kCountersKey), EncodeCounters(next));
   if (status.ok()) status = Write(&batch);
   if (!status.ok()) {
     write_failure_ = FromRocksDb(status, StrCat(folder(), ": committing"));

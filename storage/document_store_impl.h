@@ -61,6 +61,7 @@ class DocumentStoreImpl : public DocumentStore {
                        const std::string& end, const Use& use) const;
 
   absl::Status CheckFormat() const;
+  absl::Status CheckFormatUnlessSalvaging() const;
   // Why a store with unknown or missing column families does not open: `failure` says what
   // RocksDB found.
   static absl::Status ExplainForeignStore(const StoreContext& context, const absl::Status& failure);

@@ -157,6 +157,8 @@ absl::Status Verifier::CheckCommits() {
 }
 
 absl::Status Verifier::CheckMeta() {
+  const absl::Status format = store_.CheckFormat();  // a store with damage here opens in salvage
+  if (!format.ok()) RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(format)}));
   const auto settings = store_.Settings();
   if (settings.ok()) {
     if (*settings) settings_ = std::make_shared<const StoreSettings>(**settings);

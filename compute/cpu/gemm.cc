@@ -104,6 +104,7 @@ class DnnlPlan final : public GemmPlan {
 struct GemmPlans::Impl {
   struct Packing {
     Md packed;
+    Md scratchpad;
     dnnl::reorder reorder;
   };
 
@@ -120,7 +121,10 @@ struct GemmPlans::Impl {
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const dnnl::reorder::primitive_desc reorder(engine, PlainMd(k, n, 1, k), engine, packed,
                                                 attributes);
-    return packings.emplace(std::pair{n, k}, Packing{packed, dnnl::reorder(reorder)}).first->second;
+    return packings
+        .emplace(std::pair{n, k},
+                 Packing{packed, reorder.scratchpad_desc(), dnnl::reorder(reorder)})
+        .first->second;
   }
 };
 
@@ -159,7 +163,10 @@ absl::Status GemmPlans::Pack(int64_t n, int64_t k, const float* weight, std::byt
     dnnl::stream stream(impl_->engine);
     dnnl::memory from(PlainMd(k, n, 1, k), impl_->engine, const_cast<float*>(weight));
     dnnl::memory to(it->second.packed, impl_->engine, packed);
-    it->second.reorder.execute(stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+    // Empty for the usual layouts; oneDNN allocates it where it is not.
+    dnnl::memory scratchpad(it->second.scratchpad, impl_->engine);
+    it->second.reorder.execute(
+        stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}, {DNNL_ARG_SCRATCHPAD, scratchpad}});
   } catch (const dnnl::error& error) {
     return FromDnnl(error, n, k);
   }

@@ -1,5 +1,6 @@
 #include "memory/verify.h"
 
+#include "base/file.h"
 #include "memory/block_layout.h"
 #include "memory/rebuild.h"
 #include "memory/sealer.h"
@@ -168,6 +169,46 @@ TEST_F(VerifyTest, ADamagedTextIndexIsMadeAgain) {
   ASSERT_OK_AND_ASSIGN(const uint64_t next_slot, memory_->text_index()->NextSlot());
   EXPECT_EQ(next_slot, memory_->Current()->next_slot);
   ExpectClean();
+}
+
+TEST_F(VerifyTest, SalvagingLeavesADamagedTextIndexToTheRepair) {
+  const std::filesystem::path path = memory_->text_index_path();
+  memory_.reset();
+  for (const char* suffix : {"-wal", "-shm"}) {
+    std::filesystem::remove(std::filesystem::path(path) += suffix);
+  }
+  std::ofstream(path, std::ios::trunc) << "no database";
+  MemoryOptions options;
+  options.mode = storage::OpenMode::kWrite;
+  options.salvage = true;
+  ASSERT_OK_AND_ASSIGN(memory_, Memory::Open(folder_ / "m", options));
+  EXPECT_THAT(Run(false).damaged, ElementsAre(Finding("text_index", path.string())));
+  EXPECT_THAT(Run(true).repaired, SizeIs(1));
+  ExpectClean();
+}
+
+TEST_F(VerifyTest, DamagedTableFilesAreNamedWhereTheMemoryOpensToBeSalvaged) {
+  ASSERT_OK(store().Compact());  // everything in table files
+  memory_.reset();
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "m" / "0001" / "store")) {
+    if (entry.path().extension() != ".sst") continue;
+    ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(entry.path()));
+    if (bytes.find("books/1.txt") != std::string::npos) FlipBit(entry.path(), 20);
+  }
+  const absl::Status status = OpenMemory(folder_ / "m", storage::OpenMode::kRead).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  for (const auto mode : {storage::OpenMode::kRead, storage::OpenMode::kWrite}) {
+    MemoryOptions options;
+    options.mode = mode;
+    options.salvage = true;
+    ASSERT_OK_AND_ASSIGN(const auto memory, Memory::Open(folder_ / "m", options));
+    VerifyOptions verify;
+    verify.repair = mode == storage::OpenMode::kWrite;
+    ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, memory.get(), verify));
+    EXPECT_FALSE(report.ok);
+    EXPECT_THAT(report.damaged, testing::Contains(Field("kind", &VerifyFinding::kind, "document")));
+    EXPECT_THAT(report.damaged, testing::Contains(Field("kind", &VerifyFinding::kind, "file")));
+  }
 }
 
 TEST_F(VerifyTest, ATextIndexOfAnotherStoreIsMadeAgain) {
