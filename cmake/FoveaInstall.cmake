@@ -22,7 +22,7 @@ install(DIRECTORY base compute model storage index documents memory answer
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/fovea/adapters
         FILES_MATCHING PATTERN "fot_config.json" PATTERN "adapter_config.json"
         PATTERN "*.safetensors" PATTERN "README.md")
-install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES README.md LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(fovea_package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/fovea)
 install(EXPORT fovea-targets NAMESPACE fovea:: DESTINATION ${fovea_package_folder})
