@@ -28,5 +28,6 @@ void AddVerify(CLI::App& app, Run* run);
 void AddStats(CLI::App& app, Run* run);
 void AddModel(CLI::App& app, Run* run);
 void AddTokenize(CLI::App& app, Run* run);
+void AddParity(CLI::App& app, Run* run);
 
 }  // namespace fovea::cli

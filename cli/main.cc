@@ -32,6 +32,7 @@ int Main(int argc, char** argv) {
   fovea::cli::AddStats(app, &run);
   fovea::cli::AddModel(app, &run);
   fovea::cli::AddTokenize(app, &run);
+  fovea::cli::AddParity(app, &run);
   app.footer(
       "Example:\n"
       "  fovea ingest --memory notes book.txt\n"

@@ -35,6 +35,7 @@ struct MemoryConfig {
   bool mem_positionals = true;     // false: memory layers rotate nothing, local keys included
   int window = 1024;               // tokens encoded at once
   int last_context_length = 0;     // LongLLaMA: tokens that stay local at a prompt's end; else 0
+  bool float32_entries = false;    // LongLLaMA's mem_dtype "float32"; else bfloat16
   int top_k = 16;                  // keys kept per query head
   std::string encoding = "window-local";
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)

@@ -47,6 +47,7 @@ class TransformerImpl final : public Transformer {
   absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) override;
   absl::Status Forward(std::span<const int32_t> ids, LocalContext* context, MemorySource* memory,
                        std::vector<float>* logits, bool all_logits) override;
+  MemoryEntries Entries(const LocalContext& context) const override;
 
  private:
   // Activations of one call, [n_tokens, …] each; kept between calls.
@@ -92,7 +93,10 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   model->device_ = device;
   ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::Open(options.model));
   const ModelConfig& config = model->checkpoint_->config();
-  ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Create(model->checkpoint_->tokenizer_spec()));
+  const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();
+  if (options.needs_tokenizer || tokenizer_spec.kind != TokenizerSpec::Kind::kNone) {
+    ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Create(tokenizer_spec));
+  }
   model->memory_config_ = model->checkpoint_->memory_config();
   if (options.adapter) {
     ASSIGN_OR_RETURN(model->adapter_, Adapter::Load(*options.adapter, config));
@@ -377,8 +381,11 @@ absl::Status TransformerImpl::GrowContext(int64_t n_tokens, LocalContext* contex
                std::max(n_tokens, c.max_position_embeddings));
   const int64_t row = c.n_kv_heads * c.head_dim;
   const size_t used_bytes = static_cast<size_t>(ContextTokens(context) * row) * sizeof(float);
-  for (auto* buffers : {&ContextKeys(context), &ContextValues(context)}) {
-    buffers->resize(static_cast<size_t>(c.n_layers));
+  ContextKeys(context).resize(static_cast<size_t>(c.n_layers));
+  ContextValues(context).resize(static_cast<size_t>(c.n_layers));
+  if (IsReference(*context)) ContextUnrotatedKeys(context).resize(memory_config_.mem_layers.size());
+  for (auto* buffers :
+       {&ContextKeys(context), &ContextValues(context), &ContextUnrotatedKeys(context)}) {
     for (Buffer& buffer : *buffers) {
       ASSIGN_OR_RETURN(Buffer larger,
                        device_->Allocate(static_cast<size_t>(capacity * row) * sizeof(float)));
@@ -398,7 +405,7 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
   if (n == 0) return absl::InvalidArgumentError("no tokens to run the model on");
   const int64_t past = ContextTokens(context);
   const int64_t total = past + n;
-  if (total > c.max_position_embeddings) {
+  if (total > c.max_position_embeddings && !IsReference(*context)) {
     return absl::ResourceExhaustedError(
         StrCat("local context: ", past, " + ", n, " tokens, the model takes ",
                c.max_position_embeddings, ": ask a shorter question or re-read fewer passages"));
@@ -425,9 +432,14 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
     RETURN_IF_ERROR(layer.q->Forward(*device_, normed, n, false, q));
     RETURN_IF_ERROR(layer.k->Forward(*device_, normed, n, false, k));
     RETURN_IF_ERROR(layer.v->Forward(*device_, normed, n, false, values + past * kv_size));
+    if (const int m = MemoryIndex(l); m >= 0 && IsReference(*context)) {
+      float* unrotated = ContextUnrotatedKeys(context)[static_cast<size_t>(m)].data<float>();
+      std::copy(k, k + n * kv_size, unrotated + past * kv_size);
+    }
     if (Rotates(l)) {
-      RETURN_IF_ERROR(Rotate(q, n, c.n_heads, past));
-      RETURN_IF_ERROR(Rotate(k, n, c.n_kv_heads, past));
+      const int64_t first_position = context->n_padding() + past;
+      RETURN_IF_ERROR(Rotate(q, n, c.n_heads, first_position));
+      RETURN_IF_ERROR(Rotate(k, n, c.n_kv_heads, first_position));
     }
     RETURN_IF_ERROR(compute::Attention(*device_, {.queries = q,
                                                   .keys = keys,
@@ -477,6 +489,29 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
   }
   ContextTokens(context) = total;
   return absl::OkStatus();
+}
+
+MemoryEntries TransformerImpl::Entries(const LocalContext& context) const {
+  FOVEA_CHECK(IsReference(context));
+  const ModelConfig& c = config();
+  MemoryEntries entries;
+  entries.n_tokens = context.n_tokens();
+  const int64_t size = entries.n_tokens * c.n_kv_heads * c.head_dim;
+  for (size_t m = 0; m < memory_config_.mem_layers.size(); ++m) {
+    std::vector<float>& keys = entries.keys.emplace_back();
+    std::vector<float>& values = entries.values.emplace_back();
+    if (size == 0) continue;
+    const float* k = ContextUnrotatedKeys(context)[m].data<float>();
+    const float* v =
+        ContextValues(context)[static_cast<size_t>(memory_config_.mem_layers[m])].data<float>();
+    keys.assign(k, k + size);
+    values.assign(v, v + size);
+    const std::vector<float>& gain = key_gains_[m];
+    for (int64_t i = 0; i < size && !gain.empty(); ++i) {
+      keys[static_cast<size_t>(i)] *= gain[static_cast<size_t>(i / c.head_dim % c.n_kv_heads)];
+    }
+  }
+  return entries;
 }
 
 }  // namespace

@@ -29,23 +29,53 @@ struct LoadOptions {
   std::optional<std::filesystem::path> adapter;  // folder; none: the model as it is
   // Memory layers for a model that no adapter names any for; ignored otherwise.
   std::vector<int> mem_layers;
+  // false: a checkpoint without a tokenizer loads too, for who has ids; tokenizer() is then not to
+  // be called.
+  bool needs_tokenizer = true;
 };
 
 // Keys and values of the local context, one per layer; float32, keys rotated. Belongs to the model
 // that filled it. Not thread-safe.
 class LocalContext {
  public:
+  // For LongLLaMA's inference (model/reference_session.h): keeps the memory layers' keys without
+  // rotation too, so that they can go to a memory, and takes more than max_position_embeddings.
+  static LocalContext ForReference() {
+    LocalContext context;
+    context.is_reference_ = true;
+    return context;
+  }
+
   int64_t n_tokens() const { return n_tokens_; }
-  void Clear() { n_tokens_ = 0; }
+  // Positions before the first token that hold nothing: left padding. They take part in no
+  // attention; the first token has position n_padding().
+  int64_t n_padding() const { return n_padding_; }
+  // Only while there are no tokens.
+  void AddPadding(int64_t n) {
+    FOVEA_CHECK(n_tokens_ == 0);
+    n_padding_ += n;
+  }
+  void Clear() { n_tokens_ = n_padding_ = 0; }
   // Forgets all but the first n tokens (n ≤ n_tokens()).
   void Truncate(int64_t n_tokens) { n_tokens_ = n_tokens; }
 
  private:
   friend class Transformer;
+  bool is_reference_ = false;
   int64_t n_tokens_ = 0;
+  int64_t n_padding_ = 0;
   int64_t capacity_ = 0;
   std::vector<compute::Buffer> keys_;    // per layer [capacity, n_kv_heads, head_dim]
   std::vector<compute::Buffer> values_;  // per layer [capacity, n_kv_heads, head_dim]
+  // Per memory layer [capacity, n_kv_heads, head_dim], before RoPE; for the reference only.
+  std::vector<compute::Buffer> unrotated_keys_;
+};
+
+// What a memory takes of tokens: keys before RoPE, times the layer's key gain, and values.
+struct MemoryEntries {
+  int64_t n_tokens = 0;
+  std::vector<std::vector<float>> keys;    // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+  std::vector<std::vector<float>> values;  // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
 };
 
 // One window to encode: `context` tokens are seen but not stored (the overlap with the previous
@@ -96,10 +126,23 @@ class Transformer {
                                MemorySource* memory, std::vector<float>* logits,
                                bool all_logits = false) = 0;
 
+  // The whole content of a context made by LocalContext::ForReference and filled by this model.
+  virtual MemoryEntries Entries(const LocalContext& context) const = 0;
+
  protected:
   // Implementations reach into LocalContext through these.
   static std::vector<compute::Buffer>& ContextKeys(LocalContext* c) { return c->keys_; }
   static std::vector<compute::Buffer>& ContextValues(LocalContext* c) { return c->values_; }
+  static std::vector<compute::Buffer>& ContextUnrotatedKeys(LocalContext* c) {
+    return c->unrotated_keys_;
+  }
+  static const std::vector<compute::Buffer>& ContextValues(const LocalContext& c) {
+    return c.values_;
+  }
+  static const std::vector<compute::Buffer>& ContextUnrotatedKeys(const LocalContext& c) {
+    return c.unrotated_keys_;
+  }
+  static bool IsReference(const LocalContext& c) { return c.is_reference_; }
   static int64_t& ContextTokens(LocalContext* c) { return c->n_tokens_; }
   static int64_t& ContextCapacity(LocalContext* c) { return c->capacity_; }
 };

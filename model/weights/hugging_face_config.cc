@@ -141,6 +141,12 @@ absl::Status ReadMemory(const Json& json, const ModelConfig& model, MemoryConfig
       return absl::InvalidArgumentError(StrCat("key ", key, ": ", value, ", want at least 1"));
     }
   }
+  ASSIGN_OR_RETURN(const std::string type, JsonString(json, "mem_dtype", "bfloat16"));
+  if (type != "bfloat16" && type != "float32") {
+    return absl::UnimplementedError(StrCat("key mem_dtype: '", Printable(type),
+                                           "'; fovea keeps entries in bfloat16 or float32"));
+  }
+  memory->float32_entries = type == "float32";
   memory->last_context_length = static_cast<int>(last_context_length);
   memory->window = static_cast<int>(model.max_position_embeddings);
   memory->trained = !mem_layers.empty();

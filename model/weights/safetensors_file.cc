@@ -48,10 +48,10 @@ struct ByName {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
-    const std::filesystem::path& path) {
+    const std::filesystem::path& path, IntegerTensors integers) {
   auto file = std::make_unique<SafetensorsFile>();
   ASSIGN_OR_RETURN(file->file_, MappedFile::Open(path));
-  const absl::Status status = file->Parse();
+  const absl::Status status = file->Parse(integers);
   if (!status.ok()) return Annotate(status, path.native());
   return file;
 }
@@ -60,7 +60,18 @@ bool SafetensorsFile::Contains(std::string_view name) const {
   return std::binary_search(tensors_.begin(), tensors_.end(), name, ByName());
 }
 
-absl::Status SafetensorsFile::Parse() {
+int64_t StoredIntegers::Value(int64_t i) const {
+  if (bytes_per_value == 4) {
+    int32_t value = 0;
+    std::memcpy(&value, data + i * 4, sizeof value);
+    return value;
+  }
+  int64_t value = 0;
+  std::memcpy(&value, data + i * 8, sizeof value);
+  return value;
+}
+
+absl::Status SafetensorsFile::Parse(IntegerTensors integers) {
   const std::string_view bytes = file_->bytes();
   uint64_t header_size = 0;
   if (bytes.size() < sizeof header_size) {
@@ -84,6 +95,7 @@ absl::Status SafetensorsFile::Parse() {
   if (!header->is_object()) return absl::InvalidArgumentError("header: want a JSON object");
 
   std::vector<TensorExtent> extents;
+  std::vector<size_t> tensor_extents, integer_extents;  // [tensors_], [integers_]: in extents
   tensors_.reserve(header->size());
   for (const auto& [name, entry] : header->items()) {
     if (name == "__metadata__") continue;
@@ -93,7 +105,9 @@ absl::Status SafetensorsFile::Parse() {
     }
     ASSIGN_OR_RETURN(const std::string type, JsonString(entry, "dtype", ""));
     const std::optional<compute::DType> dtype = ElementType(type);
-    if (!dtype.has_value()) {
+    const int integer_bytes = type == "I32" ? 4 : type == "I64" ? 8 : 0;
+    const bool is_integer = integer_bytes > 0 && integers == IntegerTensors::kRead;
+    if (!dtype.has_value() && !is_integer) {
       return absl::UnimplementedError(StrCat(printable, ": element type '", Printable(type),
                                              "'; fovea reads F32, F16 and BF16"));
     }
@@ -106,7 +120,11 @@ absl::Status SafetensorsFile::Parse() {
       return absl::InvalidArgumentError(
           StrCat(printable, ": data_offsets: want two whole numbers, the smaller one first"));
     }
-    const absl::StatusOr<size_t> size = TensorBytes(*dtype, *shape);
+    // Whole numbers take as much room as one or two floats.
+    std::vector<int64_t> sized_shape = *shape;
+    if (integer_bytes == 8 && is_integer) sized_shape.push_back(2);
+    const absl::StatusOr<size_t> size =
+        TensorBytes(dtype.value_or(compute::DType::kF32), sized_shape);
     if (!size.ok()) return Annotate(size.status(), printable);
     const auto extent_size = static_cast<uint64_t>((*offsets)[1] - (*offsets)[0]);
     if (*size != extent_size) {
@@ -114,14 +132,23 @@ absl::Status SafetensorsFile::Parse() {
                                                ShapeString(*shape), " of type ", type, " wants ",
                                                *size));
     }
-    tensors_.push_back({name, *dtype, *shape, nullptr, *size});
+    if (is_integer) {
+      integers_.push_back({name, *shape, integer_bytes, nullptr});
+      integer_extents.push_back(extents.size());
+    } else {
+      tensors_.push_back({name, *dtype, *shape, nullptr, *size});
+      tensor_extents.push_back(extents.size());
+    }
     extents.push_back({name, static_cast<uint64_t>((*offsets)[0]), extent_size});
   }
   // Names are views of the header's keys, which live until here.
   RETURN_IF_ERROR(CheckExtents(extents, data_offset, bytes.size()));
   const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    tensors_[i].data = data + data_offset + extents[i].offset;
+    tensors_[i].data = data + data_offset + extents[tensor_extents[i]].offset;
+  }
+  for (size_t i = 0; i < integers_.size(); ++i) {
+    integers_[i].data = data + data_offset + extents[integer_extents[i]].offset;
   }
   std::sort(tensors_.begin(), tensors_.end(), ByName());
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -13,22 +14,38 @@
 
 namespace fovea::model {
 
+// A tensor of whole numbers: ids in a fixture. Models have none.
+struct StoredIntegers {
+  std::string name;
+  std::vector<int64_t> shape;
+  int bytes_per_value = 0;          // 4 or 8, signed
+  const std::byte* data = nullptr;  // unaligned; borrowed from the file
+
+  int64_t Value(int64_t i) const;
+};
+
+enum class IntegerTensors { kRefuse, kRead };
+
 // Immutable and thread-safe; owns the mapping that its tensors point into.
 class SafetensorsFile {
  public:
   // NotFound; InvalidArgument names the file and says where it is damaged; Unimplemented names a
   // tensor and its element type. Messages begin with the path.
-  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::filesystem::path& path);
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(
+      const std::filesystem::path& path, IntegerTensors integers = IntegerTensors::kRefuse);
 
   const std::filesystem::path& path() const { return file_->path(); }
   // Sorted by name, unique; bytes lie in the file and do not overlap.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
   bool Contains(std::string_view name) const;
+  // I32 and I64 ones, where they were asked for.
+  const std::vector<StoredIntegers>& integers() const { return integers_; }
 
  private:
-  absl::Status Parse();
+  absl::Status Parse(IntegerTensors integers);
   std::unique_ptr<MappedFile> file_;
   std::vector<StoredTensor> tensors_;
+  std::vector<StoredIntegers> integers_;
 };
 
 }  // namespace fovea::model

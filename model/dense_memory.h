@@ -1,0 +1,43 @@
+// A memory that lives in RAM and is attended to densely: every entry takes part, as in LongLLaMA's
+// inference. What the reference's behaviour is checked with, and the memory of a session that has
+// no folder.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compute/device.h"
+#include "model/memory_source.h"
+#include "model/transformer.h"
+
+namespace fovea::model {
+
+// A memory that the local context overflows into.
+class GrowingMemory : public MemorySource {
+ public:
+  // Entries become visible to the next Attend, after all earlier ones.
+  virtual absl::Status Append(MemoryEntries entries) = 0;
+  virtual int64_t n_tokens() const = 0;
+};
+
+// Type of the stored entries: LongLLaMA's mem_dtype. bfloat16: rounded once, to nearest even, when
+// they are appended.
+enum class EntryType { kFloat32, kBFloat16 };
+
+// Copyable. Not thread-safe.
+class DenseMemory final : public GrowingMemory {
+ public:
+  DenseMemory(compute::Device* device, EntryType type) : device_(device), type_(type) {}
+
+  absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override;
+  absl::Status Append(MemoryEntries entries) override;
+  int64_t n_tokens() const override { return entries_.n_tokens; }
+  const MemoryEntries& entries() const { return entries_; }
+
+ private:
+  compute::Device* device_;
+  EntryType type_;
+  MemoryEntries entries_;  // float32, already rounded
+};
+
+}  // namespace fovea::model
