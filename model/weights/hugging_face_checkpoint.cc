@@ -10,14 +10,31 @@
 #include "model/weights/json_file.h"
 #include "model/weights/model_layout.h"
 #include "model/weights/safetensors_file.h"
+#include "model/weights/torch_file.h"
 
 namespace fovea::model {
 namespace {
 
-constexpr char kIndexName[] = "model.safetensors.index.json";
+// A format of weight files in a model's folder.
+struct WeightFormat {
+  std::string_view extension;
+  std::string_view file_name;   // of a model in one file
+  std::string_view index_name;  // of a sharded one
+};
+// The first that is there is read.
+constexpr WeightFormat kFormats[] = {
+    {".safetensors", "model.safetensors", "model.safetensors.index.json"},
+    {".bin", "pytorch_model.bin", "pytorch_model.bin.index.json"},
+};
+
+absl::StatusOr<std::unique_ptr<TensorFile>> OpenTensorFile(const std::filesystem::path& path) {
+  if (path.extension() == kFormats[1].extension) return TorchFile::Open(path);
+  return SafetensorsFile::Open(path);
+}
 
 // Tensor → file, as the index of a sharded model says. Files lie in the folder itself.
-absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::filesystem::path& path) {
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::filesystem::path& path,
+                                                             const WeightFormat& format) {
   // Some 100 bytes a tensor.
   ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path, size_t{64} << 20));
   const Json* weight_map = JsonFind(json, "weight_map");
@@ -28,41 +45,34 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::filesyst
   std::map<std::string, std::string> files;
   for (const auto& [tensor, value] : weight_map->items()) {
     const std::string file = value.is_string() ? value.get<std::string>() : "";
-    if (!file.ends_with(".safetensors") || std::filesystem::path(file).filename() != file) {
+    if (!file.ends_with(format.extension) || std::filesystem::path(file).filename() != file) {
       return absl::InvalidArgumentError(
           StrCat(path, ": tensor ", Printable(tensor), " is in '", Printable(file),
-                 "', want the name of a .safetensors file in the same folder"));
+                 "', want the name of a ",
+                 format.extension, " file in the same folder"));
     }
     files.emplace(tensor, file);
   }
   return files;
 }
 
-// The one file of a model without an index.
-absl::StatusOr<std::filesystem::path> FindSingleFile(const std::filesystem::path& folder) {
+// The one safetensors file of a folder that calls it something of its own.
+absl::StatusOr<std::filesystem::path> FindOtherFile(const std::filesystem::path& folder) {
   std::error_code error;
-  if (std::filesystem::exists(folder / "model.safetensors", error)) {
-    return folder / "model.safetensors";
-  }
   std::vector<std::filesystem::path> found;
-  bool has_pickle = false;
   for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
        it.increment(error)) {
-    if (it->path().extension() == ".safetensors") found.push_back(it->path());
-    has_pickle |= it->path().extension() == ".bin";
+    if (it->path().extension() == kFormats[0].extension) found.push_back(it->path());
   }
   if (error) return ErrnoToStatus(error.value(), "list", folder);
   if (found.size() == 1) return found[0];
   if (found.size() > 1) {
     return absl::InvalidArgumentError(StrCat(folder, ": ", found.size(),
-                                             " safetensors files and no ", kIndexName,
+                                             " safetensors files and no ", kFormats[0].index_name,
                                              ": name the one to read"));
   }
-  if (has_pickle) {
-    return absl::UnimplementedError(
-        StrCat(folder, ": the weights are a .bin file; convert them to safetensors"));
-  }
-  return absl::NotFoundError(StrCat(folder, ": no .safetensors file"));
+  return absl::NotFoundError(
+      StrCat(folder, ": no weights: want model.safetensors or pytorch_model.bin"));
 }
 
 class HuggingFaceCheckpoint : public Checkpoint {
@@ -80,16 +90,7 @@ class HuggingFaceCheckpoint : public Checkpoint {
     const bool is_folder = std::filesystem::is_directory(path_, error);
     const std::filesystem::path folder = is_folder ? path_ : path_.parent_path();
     ASSIGN_OR_RETURN(HuggingFaceConfig config, ReadHuggingFaceConfig(folder / "config.json"));
-    if (is_folder && std::filesystem::exists(folder / kIndexName, error)) {
-      RETURN_IF_ERROR(OpenShards(folder));
-    } else {
-      std::filesystem::path file = path_;
-      if (is_folder) {
-        ASSIGN_OR_RETURN(file, FindSingleFile(folder));
-      }
-      ASSIGN_OR_RETURN(auto opened, SafetensorsFile::Open(file));
-      files_.push_back(std::move(opened));
-    }
+    RETURN_IF_ERROR(is_folder ? OpenFolder(folder) : OpenSingle(path_));
     TensorTable table;
     for (const auto& file : files_) {
       for (const StoredTensor& tensor : file->tensors()) table.emplace(tensor.name, &tensor);
@@ -111,22 +112,42 @@ class HuggingFaceCheckpoint : public Checkpoint {
     return absl::OkStatus();
   }
 
+  absl::Status OpenFolder(const std::filesystem::path& folder) {
+    std::error_code error;
+    for (const WeightFormat& format : kFormats) {
+      if (std::filesystem::exists(folder / format.index_name, error)) {
+        return OpenShards(folder, format);
+      }
+      if (std::filesystem::exists(folder / format.file_name, error)) {
+        return OpenSingle(folder / format.file_name);
+      }
+    }
+    ASSIGN_OR_RETURN(const std::filesystem::path file, FindOtherFile(folder));
+    return OpenSingle(file);
+  }
+
+  absl::Status OpenSingle(const std::filesystem::path& file) {
+    ASSIGN_OR_RETURN(auto opened, OpenTensorFile(file));
+    files_.push_back(std::move(opened));
+    return absl::OkStatus();
+  }
+
   // Every tensor must be in the shard that the index names, and in no other.
-  absl::Status OpenShards(const std::filesystem::path& folder) {
-    const std::filesystem::path index_path = folder / kIndexName;
+  absl::Status OpenShards(const std::filesystem::path& folder, const WeightFormat& format) {
+    const std::filesystem::path index_path = folder / format.index_name;
     using FileOfTensor = std::map<std::string, std::string>;
-    ASSIGN_OR_RETURN(const FileOfTensor file_of_tensor, ReadIndex(index_path));
+    ASSIGN_OR_RETURN(const FileOfTensor file_of_tensor, ReadIndex(index_path, format));
     std::set<std::string> names;
     for (const auto& [tensor, file] : file_of_tensor) names.insert(file);
     size_t n_found = 0;
     for (const std::string& name : names) {
-      ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(folder / name));
+      ASSIGN_OR_RETURN(auto file, OpenTensorFile(folder / name));
       for (const StoredTensor& tensor : file->tensors()) {
         const auto it = file_of_tensor.find(tensor.name);
         if (it == file_of_tensor.end() || it->second != name) {
           return absl::InvalidArgumentError(StrCat(
               folder / name, ": tensor ", Printable(tensor.name), " is here, but ",
-              it == file_of_tensor.end() ? "not" : StrCat("in ", it->second), " in ", kIndexName));
+              it == file_of_tensor.end() ? "not" : StrCat("in ", it->second), " in ", format.index_name));
         }
         ++n_found;
       }
@@ -137,14 +158,14 @@ class HuggingFaceCheckpoint : public Checkpoint {
       for (const auto& file : files_) {
         if (file->path().filename() == name && !file->Contains(tensor)) {
           return absl::InvalidArgumentError(StrCat(file->path(), ": tensor ", Printable(tensor),
-                                                   " is missing, ", kIndexName, " names it"));
+                                                   " is missing, ", format.index_name, " names it"));
         }
       }
     }
     return absl::OkStatus();
   }
 
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::unique_ptr<TensorFile>> files_;
 };
 
 }  // namespace

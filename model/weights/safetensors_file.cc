@@ -36,15 +36,6 @@ std::optional<std::vector<int64_t>> Integers(const Json* array) {
   return result;
 }
 
-struct ByName {
-  static std::string_view Name(const StoredTensor& tensor) { return tensor.name; }
-  static std::string_view Name(std::string_view name) { return name; }
-  template <typename A, typename B>
-  bool operator()(const A& a, const B& b) const {
-    return Name(a) < Name(b);
-  }
-};
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
@@ -54,10 +45,6 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
   const absl::Status status = file->Parse(integers);
   if (!status.ok()) return Annotate(status, path.native());
   return file;
-}
-
-bool SafetensorsFile::Contains(std::string_view name) const {
-  return std::binary_search(tensors_.begin(), tensors_.end(), name, ByName());
 }
 
 int64_t StoredIntegers::Value(int64_t i) const {
@@ -150,7 +137,7 @@ absl::Status SafetensorsFile::Parse(IntegerTensors integers) {
   for (size_t i = 0; i < integers_.size(); ++i) {
     integers_[i].data = data + data_offset + extents[integer_extents[i]].offset;
   }
-  std::sort(tensors_.begin(), tensors_.end(), ByName());
+  SortTensors();
   return absl::OkStatus();
 }
 

@@ -5,12 +5,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "base/file.h"
 #include "base/status.h"
-#include "model/weights/stored_tensor.h"
+#include "model/weights/tensor_file.h"
 
 namespace fovea::model {
 
@@ -26,25 +24,18 @@ struct StoredIntegers {
 
 enum class IntegerTensors { kRefuse, kRead };
 
-// Immutable and thread-safe; owns the mapping that its tensors point into.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorFile {
  public:
   // NotFound; InvalidArgument names the file and says where it is damaged; Unimplemented names a
   // tensor and its element type. Messages begin with the path.
   static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(
       const std::filesystem::path& path, IntegerTensors integers = IntegerTensors::kRefuse);
 
-  const std::filesystem::path& path() const { return file_->path(); }
-  // Sorted by name, unique; bytes lie in the file and do not overlap.
-  const std::vector<StoredTensor>& tensors() const { return tensors_; }
-  bool Contains(std::string_view name) const;
   // I32 and I64 ones, where they were asked for.
   const std::vector<StoredIntegers>& integers() const { return integers_; }
 
  private:
   absl::Status Parse(IntegerTensors integers);
-  std::unique_ptr<MappedFile> file_;
-  std::vector<StoredTensor> tensors_;
   std::vector<StoredIntegers> integers_;
 };
 

@@ -273,9 +273,10 @@ TEST_F(HuggingFaceCheckpointTest, ReadsShards) {
 TEST_F(HuggingFaceCheckpointTest, FoldersWithoutAModelSaySo) {
   ExpectFolderRefused(absl::StatusCode::kNotFound, "config.json");
   folder_.Write("config.json", kTinyConfigJson);
-  ExpectFolderRefused(absl::StatusCode::kNotFound, "no .safetensors file");
+  ExpectFolderRefused(absl::StatusCode::kNotFound, "want model.safetensors or pytorch_model.bin");
   folder_.Write("pytorch_model.bin", "PK");
-  ExpectFolderRefused(absl::StatusCode::kUnimplemented, "convert them to safetensors");
+  ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "no PyTorch file");
+  std::filesystem::remove(folder_ / "pytorch_model.bin");
   folder_.Write("a.safetensors", "");
   folder_.Write("b.safetensors", "");
   ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "name the one to read");
