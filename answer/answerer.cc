@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <utility>
 
 #include "answer/conversation.h"
 #include "answer/generator.h"
 #include "answer/prompt.h"
 #include "answer/prompt_context.h"
+#include "answer/reference_memory.h"
 #include "answer/reread.h"
 
 namespace fovea::answer {
@@ -44,7 +47,7 @@ absl::Status CheckOptions(const AskOptions& options) {
 struct MemoryView {
   uint64_t epoch = 0;
   size_t n_session_windows = 0;
-  memory::SearchMode mode = memory::SearchMode::kApproximate;
+  std::optional<memory::SearchMode> mode;
   int top_k = 0;
   bool attends = false;
   std::vector<std::string> collections;
@@ -61,8 +64,10 @@ struct Inquiry {
   const StreamCallback& stream;
   const Progress& progress;
   bool attends = false;  // the memory layers read the memory
+  bool is_reference = false;  // prompts run as LongLLaMA runs them
   RereadPlan reread = {};
   std::unique_ptr<memory::MemorySearcher> searcher = nullptr;  // null: no memory at all
+  std::unique_ptr<ReferenceMemory> reference_memory = nullptr;  // of is_reference
 
   std::span<const model::ChatMessage> history() const {
     if (conversation == nullptr || options.raw) return {};
@@ -153,6 +158,8 @@ class AnswererImpl : public Answerer {
       RETURN_IF_ERROR(memory_->Refresh().status());
       has_memory = memory_->settings().has_value();  // else nothing was ever ingested
     }
+    inquiry->is_reference =
+        (has_memory ? memory_->settings()->encoding : config.encoding) == "reference";
     inquiry->attends = has_memory && options.use_memory && !config.mem_layers.empty();
     ASSIGN_OR_RETURN(inquiry->reread, PlanReread(options, config, inquiry->attends));
     if (!has_memory) inquiry->reread.n_passages = 0;
@@ -161,7 +168,8 @@ class AnswererImpl : public Answerer {
     }
     RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
     memory::SearchOptions search;
-    search.mode = options.mode;
+    search.mode = options.mode.value_or(inquiry->is_reference ? memory::SearchMode::kDense
+                                                              : memory::SearchMode::kApproximate);
     search.top_k = options.top_k > 0 ? options.top_k : config.top_k;
     search.scope = options.scope;
     search.audit = options.audit;
@@ -172,7 +180,9 @@ class AnswererImpl : public Answerer {
   absl::Status AnswerInto(Inquiry& inquiry, Clock::time_point start, Answer* answer) {
     const AskOptions& options = inquiry.options;
     const model::Tokenizer& tokenizer = model_->tokenizer();
-    const int64_t window = model_->config().max_position_embeddings;
+    // LongLLaMA's prompts have no limit: what is too much for the window goes to the memory.
+    const int64_t window = inquiry.is_reference ? std::numeric_limits<int32_t>::max()
+                                                : model_->config().max_position_embeddings;
     model::MemorySource* source = inquiry.attends ? inquiry.searcher.get() : nullptr;
 
     // Turns leave until the question alone fits. An answer is cut short rather than a question.
@@ -191,6 +201,11 @@ class AnswererImpl : public Answerer {
         inquiry.searcher->AddSessionWindow(turn);
       }
     }
+    if (inquiry.is_reference) {
+      inquiry.reference_memory = std::make_unique<ReferenceMemory>(
+          device_, inquiry.attends ? inquiry.searcher.get() : nullptr);
+    }
+    inquiry.context->UseReference(inquiry.reference_memory.get());
 
     if (static_cast<int64_t>(bare_ids.size()) <= max_prompt_tokens) {
       ASSIGN_OR_RETURN(answer->reread, ChoosePassages({.plan = inquiry.reread,

@@ -25,7 +25,8 @@ absl::StatusOr<RereadBy> ParseRereadBy(std::string_view name);  // "attention", 
 std::string_view RereadByName(RereadBy by);
 
 struct AskOptions {
-  memory::SearchMode mode = memory::SearchMode::kApproximate;
+  // Unset: approximate; dense where the memory was encoded as LongLLaMA does.
+  std::optional<memory::SearchMode> mode;
   int top_k = 0;  // 0: the adapter's
   int max_tokens = 256;
   float temperature = 0.0f;

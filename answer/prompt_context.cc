@@ -14,12 +14,26 @@ constexpr size_t kPieceTokens = 512;
 void PromptContext::Clear() {
   context_.Clear();
   ids_.clear();
+  reference_.reset();
+}
+
+void PromptContext::UseReference(RewindableMemory* memory) {
+  if (memory != reference_memory_) Clear();
+  reference_memory_ = memory;
 }
 
 absl::Status PromptContext::Run(std::span<const int32_t> ids, model::Transformer* model,
                                 model::MemorySource* memory, std::vector<float>* logits,
                                 const Progress& progress) {
   if (ids.empty()) return absl::InvalidArgumentError("the prompt is empty: nothing to go on from");
+  if (reference_memory_ != nullptr) {
+    // What an earlier prompt moved to the memory is not this one's.
+    reference_memory_->Rewind();
+    reference_ = std::make_unique<model::ReferenceSession>(model, reference_memory_);
+    ids_.assign(ids.begin(), ids.end());
+    RETURN_IF_ERROR(progress.CheckCancelled());
+    return reference_->Run({.ids = ids}, logits);
+  }
   const auto [mismatch, unused] = std::mismatch(ids_.begin(), ids_.end(), ids.begin(), ids.end());
   const size_t n_common = std::min(static_cast<size_t>(mismatch - ids_.begin()), ids.size() - 1);
   ids_.resize(n_common);
@@ -36,6 +50,10 @@ absl::Status PromptContext::Run(std::span<const int32_t> ids, model::Transformer
 
 absl::Status PromptContext::Append(int32_t id, model::Transformer* model,
                                    model::MemorySource* memory, std::vector<float>* logits) {
+  if (reference_ != nullptr) {
+    ids_.push_back(id);
+    return reference_->Run({.ids = {&id, 1}}, logits);
+  }
   return Forward({&id, 1}, model, memory, logits);
 }
 

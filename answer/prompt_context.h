@@ -3,20 +3,34 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/progress.h"
 #include "base/status.h"
 #include "model/memory_source.h"
+#include "model/reference_session.h"
 #include "model/transformer.h"
 
 namespace fovea::answer {
+
+// A memory that can forget what a prompt added to it.
+class RewindableMemory : public model::GrowingMemory {
+ public:
+  // Forgets everything that was appended.
+  virtual void Rewind() = 0;
+};
 
 // Not thread-safe. Clear it when the memory that its ids were run with has changed.
 class PromptContext {
  public:
   void Clear();
+
+  // From now on prompts run as LongLLaMA runs them (model/reference_session.h): in windows, and
+  // with a local context that overflows into `memory`, which begins each prompt as it is then.
+  // Null: not any more. `memory` outlives its use here.
+  void UseReference(RewindableMemory* memory);
 
   // Makes `ids` the content and runs what was not there yet (at least the last one), in pieces
   // between which `progress` is asked. `logits` (may be null) = [vocab_size] of the last id. After
@@ -35,6 +49,8 @@ class PromptContext {
   absl::Status Forward(std::span<const int32_t> ids, model::Transformer* model,
                        model::MemorySource* memory, std::vector<float>* logits);
 
+  RewindableMemory* reference_memory_ = nullptr;
+  std::unique_ptr<model::ReferenceSession> reference_;  // of the last Run
   model::LocalContext context_;
   std::vector<int32_t> ids_;  // [context_.n_tokens()]
 };

@@ -85,7 +85,8 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
       ->type_name("ID");
   command
       ->add_option("--mode", options->mode,
-                   "Search of the memory: approximate (default), exact, or dense (every key)")
+                   "Search of the memory: approximate (default), exact, or dense (every key; default "
+                   "for LongLLaMA)")
       ->check(CLI::IsMember({"dense", "exact", "approximate"}))
       ->type_name("MODE");
   command->add_option("--top-k", ask.top_k, "Keys kept per query head (default: the model's)")
@@ -125,9 +126,9 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
 
 absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options) {
   answer::AskOptions ask = options.ask;
-  ask.mode = options.mode == "dense"   ? memory::SearchMode::kDense
-             : options.mode == "exact" ? memory::SearchMode::kExact
-                                       : memory::SearchMode::kApproximate;
+  if (options.mode == "dense") ask.mode = memory::SearchMode::kDense;
+  if (options.mode == "exact") ask.mode = memory::SearchMode::kExact;
+  if (options.mode == "approximate") ask.mode = memory::SearchMode::kApproximate;
   ask.use_memory = !options.no_memory;
   if (options.reread >= 0) ask.reread = options.reread;
   if (!options.reread_by.empty()) {

@@ -42,7 +42,7 @@ std::optional<std::string> ModelFromEnvironment();
 
 // Everything that `ask` and `chat` share.
 struct QuestionOptions {
-  std::string mode = "approximate";
+  std::string mode;  // "": the memory's own
   std::string reread_by;
   int reread = -1;
   bool no_memory = false;

@@ -55,6 +55,13 @@ struct QueryScope {
   std::vector<std::string> documents;  // ids, or unique prefixes of at least 6 digits
 };
 
+// What the encoding of a document that attends to the memory may see: complete documents, the
+// stored windows of those that are being ingested, and none of those that they will replace.
+struct IngestView {
+  std::vector<storage::DocumentNumber> with;     // not complete
+  std::vector<storage::DocumentNumber> without;  // complete
+};
+
 // The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection
 // or document that does not exist; InvalidArgument an ambiguous prefix.
 absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation,

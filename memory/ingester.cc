@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "memory/block_layout.h"
+#include "memory/reference_encoder.h"
 #include "memory/sealer.h"
 #include "memory/token_stream.h"
 #include "memory/windowing.h"
@@ -84,6 +85,12 @@ class IngesterImpl final : public Ingester {
                             const std::shared_ptr<OpenDocument>& open, WindowPool pool,
                             absl::Status* document_error);
   absl::Status CollectPool(DocumentNumber number, WindowPool* pool);
+  // Windows attend to the memory so far, so that none of another day can be used again.
+  bool IsReference() const { return settings_.encoding == "reference"; }
+  // Length of the next window of a stream.
+  absl::StatusOr<int64_t> NextWindow(TokenStream* stream) const;
+  absl::StatusOr<std::vector<model::EncodedWindow>> Encode(
+      std::span<const model::WindowTokens> windows);
   // Encodes what is queued and commits it.
   absl::Status Flush();
   void Fail(const documents::TextDocument& document, const absl::Status& status);
@@ -116,16 +123,31 @@ absl::Status IngesterImpl::AgreeOnSettings() {
     settings.model = options_.model_name;
     settings.adapter = options_.adapter_name;
     settings.window = options_.window > 0 ? options_.window : model_->memory_config().window;
-    settings.overlap =
-        options_.overlap >= 0 ? options_.overlap : std::min(128, settings.window / 8);
-    settings.encoding = options_.encoding.empty() ? "window-local" : options_.encoding;
+    settings.encoding =
+        options_.encoding.empty() ? model_->memory_config().encoding : options_.encoding;
+    const bool is_reference = settings.encoding == "reference";
+    if (is_reference && options_.window <= 0) {
+      settings.window = static_cast<int>(config.max_position_embeddings);
+    }
+    settings.overlap = options_.overlap >= 0 ? options_.overlap
+                       : is_reference        ? 0
+                                             : std::min(128, settings.window / 8);
     settings.index_spec = options_.index_spec.empty() ? "auto" : options_.index_spec;
     settings.n_mem_layers = static_cast<int>(model_->n_mem_layers());
     settings.n_kv_heads = static_cast<int>(config.n_kv_heads);
     settings.head_dim = static_cast<int>(config.head_dim);
-    if (settings.encoding != "window-local") {
-      return absl::UnimplementedError(
-          StrCat("encoding \"", settings.encoding, "\": this version has \"window-local\" only"));
+    if (settings.encoding != "window-local" && !is_reference) {
+      return absl::InvalidArgumentError(StrCat("encoding \"", settings.encoding,
+                                               "\": want \"window-local\" or \"reference\""));
+    }
+    if (is_reference && settings.n_mem_layers == 0) {
+      return absl::FailedPreconditionError(
+          "encoding \"reference\": the model has no memory layers; name some with --mem-layers");
+    }
+    if (is_reference && settings.overlap != 0) {
+      return absl::InvalidArgumentError(
+          StrCat("overlap of ", settings.overlap,
+                 " tokens: windows of encoding \"reference\" have none, they attend to the memory"));
     }
     if (settings.window < 16 || settings.window > config.max_position_embeddings) {
       return absl::InvalidArgumentError(StrCat("window of ", settings.window, " tokens: want 16 … ",
@@ -224,6 +246,7 @@ absl::Status IngesterImpl::AddToCollection(DocumentRecord* record, const std::st
 }
 
 absl::Status IngesterImpl::CollectPool(DocumentNumber number, WindowPool* pool) {
+  if (IsReference()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
   for (const WindowLink& link : links) {
     absl::StatusOr<WindowRecord> window = memory_->store().GetWindow(link.slot_begin);
@@ -263,6 +286,11 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     if (source != id_by_source_.end() && source->second != id) {
       replaced.push_back(by_id_.at(source->second).number);
     }
+  }
+  if (const auto half = by_id_.find(id);
+      IsReference() && half != by_id_.end() && !half->second.complete) {
+    RETURN_IF_ERROR(memory_->DeleteDocuments({half->second.number}));
+    by_id_.erase(half);
   }
   const auto known = by_id_.find(id);
   if (known != by_id_.end() && known->second.complete) {
@@ -355,23 +383,46 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   return absl::OkStatus();
 }
 
+absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
+  const int64_t window = settings_.window;
+  if (IsReference()) {
+    const int64_t last_context_length = model_->memory_config().last_context_length;
+    RETURN_IF_ERROR(stream->Fill(window + last_context_length));
+    return CutReferenceWindow(static_cast<int64_t>(stream->tokens().ids.size()), window,
+                              last_context_length);
+  }
+  RETURN_IF_ERROR(stream->Fill(window + 1));
+  const TokenSpan tokens = stream->tokens();
+  const bool is_last = stream->at_end() && static_cast<int64_t>(tokens.ids.size()) <= window;
+  return CutWindow(tokens, window, is_last);
+}
+
+absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
+    std::span<const model::WindowTokens> windows) {
+  if (!IsReference()) return model_->Encode(windows);
+  IngestView view;
+  for (const auto& open : open_) {
+    view.with.push_back(open->record.number);
+    view.without.insert(view.without.end(), open->replaced.begin(), open->replaced.end());
+  }
+  return EncodeAttending(memory_, model_, view, windows, options_.progress);
+}
+
 absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
                                         const std::shared_ptr<OpenDocument>& open, WindowPool pool,
                                         absl::Status* document_error) {
   *document_error = document.Rewind();
   if (!document_error->ok()) return absl::OkStatus();
   TokenStream stream(&document, &model_->tokenizer());
-  const int64_t window_tokens = settings_.window;
   std::vector<int32_t> context;
   uint64_t byte_begin = 0;
   while (true) {
-    *document_error = stream.Fill(window_tokens + 1);
+    const absl::StatusOr<int64_t> next_window = NextWindow(&stream);
+    *document_error = next_window.status();
     if (!document_error->ok()) return absl::OkStatus();
     const TokenSpan tokens = stream.tokens();
     if (tokens.ids.empty()) break;
-    const bool is_last =
-        stream.at_end() && static_cast<int64_t>(tokens.ids.size()) <= window_tokens;
-    const int64_t n_tokens = CutWindow(tokens, window_tokens, is_last);
+    const int64_t n_tokens = *next_window;
 
     WindowRecord window;
     window.context_ids = context;
@@ -436,7 +487,7 @@ absl::Status IngesterImpl::Flush() {
   }
   std::vector<model::EncodedWindow> encoded;
   if (!windows.empty() && settings_.n_mem_layers > 0) {
-    ASSIGN_OR_RETURN(encoded, model_->Encode(windows));
+    ASSIGN_OR_RETURN(encoded, Encode(windows));
   }
 
   Mutation mutation;

@@ -205,7 +205,8 @@ absl::Status Memory::Publish() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration() const {
+absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration(
+    const IngestView& view) const {
   const std::shared_ptr<const Generation> previous = Current();
   auto generation = std::make_shared<Generation>();
   ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
@@ -215,7 +216,10 @@ absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration() cons
 
   std::map<storage::DocumentNumber, uint32_t> index_of;
   RETURN_IF_ERROR(store_->ForEachDocument([&](const storage::DocumentRecord& document) {
-    if (document.complete) {
+    const auto named_in = [&](const std::vector<storage::DocumentNumber>& numbers) {
+      return std::find(numbers.begin(), numbers.end(), document.number) != numbers.end();
+    };
+    if (document.complete ? !named_in(view.without) : named_in(view.with)) {
       index_of[document.number] = static_cast<uint32_t>(generation->documents.size());
       generation->documents.push_back(document);
     }

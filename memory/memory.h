@@ -62,6 +62,10 @@ class Memory {
   absl::Status CheckFingerprint(const std::string& fingerprint) const;
 
   std::shared_ptr<const Generation> Current() const;
+  // What is stored now, for a writer that encodes with the memory; it is not published.
+  absl::StatusOr<std::shared_ptr<const Generation>> View(const IngestView& view) const {
+    return BuildGeneration(view);
+  }
   // Readers: catches up with the writing process; returns whether anything changed.
   absl::StatusOr<bool> Refresh();
   // Writers: makes what was committed visible to later queries (a new generation).
@@ -98,7 +102,8 @@ class Memory {
   // The text index of the store's generation; the files of earlier ones are removed by writers.
   absl::Status OpenTextIndex();
   absl::Status FillTextIndex(index::TextIndex* text_index, const Progress& progress);
-  absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration() const;
+  absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration(
+      const IngestView& view = {}) const;
 
   std::filesystem::path folder_;
   std::filesystem::path version_folder_;

@@ -167,6 +167,15 @@ class Repairer {
 
   absl::Status EncodeWindows() {
     if (!Needs(Repair::kEncodeWindow)) return absl::OkStatus();
+    const auto& known = memory_->settings();
+    if (known.has_value() && known->encoding == "reference") {
+      ForEach(Repair::kEncodeWindow, [](Damage& damage) {
+        damage.finding.what +=
+            "; it was encoded with the memory of its day: `fovea rebuild --reencode` makes all of "
+            "it again";
+      });
+      return absl::OkStatus();
+    }
     if (model_ == nullptr) {
       ForEach(Repair::kEncodeWindow, [](Damage& damage) {
         damage.finding.what += "; to repair it pass the memory's model";

@@ -59,6 +59,10 @@ class MemorySearcherImpl final : public MemorySearcher {
   absl::Status Initialize();
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
   void AddSessionWindow(model::EncodedWindow window) override;
+  size_t n_session_windows() const override { return session_.size(); }
+  void TruncateSessionWindows(size_t n) override {
+    if (n < session_.size()) session_.resize(n);
+  }
   std::vector<SlotMass> Mass() const override;
   int64_t n_rows() const override { return n_rows_; }
   void ResetMass() override;
@@ -135,7 +139,7 @@ class MemorySearcherImpl final : public MemorySearcher {
 };
 
 absl::Status MemorySearcherImpl::Initialize() {
-  generation_ = memory_->Current();
+  generation_ = options_.generation != nullptr ? options_.generation : memory_->Current();
   const auto& settings = memory_->settings();
   if (settings) {
     n_kv_heads_ = settings->n_kv_heads;

@@ -26,6 +26,8 @@ struct SearchOptions {
   int top_k = 16;
   QueryScope scope = {};
   bool audit = false;
+  // What to search instead of the memory's current generation; null: that one.
+  std::shared_ptr<const Generation> generation = {};
 };
 
 // Share of a token's attention, summed over queries, per memory layer.
@@ -53,6 +55,9 @@ class MemorySearcher : public model::MemorySource {
   // Tokens that are not in the store (a conversation's earlier turns): searched exactly beside it,
   // never attributed.
   virtual void AddSessionWindow(model::EncodedWindow window) = 0;
+  virtual size_t n_session_windows() const = 0;
+  // Forgets the latest ones, down to n.
+  virtual void TruncateSessionWindows(size_t n) = 0;
 
   // Mass collected since the last call of ResetMass, unordered.
   virtual std::vector<SlotMass> Mass() const = 0;

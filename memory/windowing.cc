@@ -32,6 +32,11 @@ bool IsCharacterBoundary(const TokenSpan& tokens, int64_t t) {
 
 }  // namespace
 
+int64_t CutReferenceWindow(int64_t n_tokens, int64_t window, int64_t last_context_length) {
+  const int64_t n_head = n_tokens - last_context_length;
+  return n_head > 0 ? std::min(window, n_head) : n_tokens;
+}
+
 int64_t CutWindow(const TokenSpan& tokens, int64_t window, bool is_last) {
   const auto n = static_cast<int64_t>(tokens.ids.size());
   if (n <= window && is_last) return n;

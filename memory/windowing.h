@@ -26,6 +26,11 @@ struct TokenSpan {
 // all that is left.
 int64_t CutWindow(const TokenSpan& tokens, int64_t window, bool is_last);
 
+// Length in tokens of the next window as LongLLaMA's code splits a prompt: windows of `window`
+// tokens, then what is left before the last `last_context_length` tokens, then these. `tokens`
+// holds at least window + last_context_length tokens, or all that is left.
+int64_t CutReferenceWindow(int64_t n_tokens, int64_t window, int64_t last_context_length);
+
 // First tokens of the passages of a window, [0] = 0: runs of 128 to 384 tokens that end with a
 // paragraph where one ends there, else with a line or sentence.
 std::vector<uint32_t> CutPassages(const TokenSpan& tokens);

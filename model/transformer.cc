@@ -23,6 +23,16 @@ using compute::Linear;
 // Sampled queries of a window for calibration: 4 of a window of 1,024 tokens cost 0.6% of its keys
 // and values.
 constexpr int64_t kSampleStride = 256;
+int64_t SampleSize(int64_t n_tokens) { return (n_tokens + kSampleStride - 1) / kSampleStride; }
+// The last token of each stride: it has seen the most.
+int64_t SampledToken(int64_t s, int64_t n_tokens) {
+  return std::min((s + 1) * kSampleStride, n_tokens) - 1;
+}
+
+absl::Status NoMemoryLayers() {
+  return absl::FailedPreconditionError(
+      "the model has no memory layers: give an adapter (--adapter) or name layers");
+}
 
 struct Layer {
   std::vector<float> attention_norm;  // [hidden_size]
@@ -48,6 +58,9 @@ class TransformerImpl final : public Transformer {
   absl::Status Forward(std::span<const int32_t> ids, LocalContext* context, MemorySource* memory,
                        std::vector<float>* logits, bool all_logits) override;
   MemoryEntries Entries(const LocalContext& context) const override;
+  absl::StatusOr<EncodedWindow> EncodeAttending(std::span<const int32_t> ids,
+                                                MemorySource* memory) override;
+  compute::Device* device() const override { return device_; }
 
  private:
   // Activations of one call, [n_tokens, …] each; kept between calls.
@@ -55,6 +68,9 @@ class TransformerImpl final : public Transformer {
     Buffer x, normed, q, k, v, attention, gate, up, lse, memory_output, memory_lse;
   };
 
+  // The layers 0 … n_layers − 1 of Forward.
+  absl::Status RunLayers(std::span<const int32_t> ids, int64_t n_layers, LocalContext* context,
+                         MemorySource* memory);
   absl::Status LoadLayers();
   absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) const;
   absl::StatusOr<std::unique_ptr<Linear>> MakeLinear(const std::string& module,
@@ -285,10 +301,7 @@ void TransformerImpl::StoreKeys(int memory_layer, const float* keys, int64_t n_t
 absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
     std::span<const WindowTokens> windows) {
   const ModelConfig& c = config();
-  if (memory_config_.mem_layers.empty()) {
-    return absl::FailedPreconditionError(
-        "the model has no memory layers: give an adapter (--adapter) or name layers");
-  }
+  if (memory_config_.mem_layers.empty()) return NoMemoryLayers();
   std::vector<int32_t> ids;
   struct Span {
     int64_t begin;      // row of the window's first context token
@@ -306,7 +319,7 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
     ids.insert(ids.end(), window.context.begin(), window.context.end());
     ids.insert(ids.end(), window.tokens.begin(), window.tokens.end());
     encoded[w].n_tokens = n_stored;
-    encoded[w].n_sampled = (n_stored + kSampleStride - 1) / kSampleStride;
+    encoded[w].n_sampled = SampleSize(n_stored);
   }
   const auto n_rows = static_cast<int64_t>(ids.size());
   RETURN_IF_ERROR(Reserve(n_rows));
@@ -346,8 +359,7 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
         std::vector<BFloat16>& sample =
             encoded[w].queries.emplace_back(encoded[w].n_sampled * q_size);
         for (int64_t s = 0; s < encoded[w].n_sampled; ++s) {
-          // The last token of each stride: it has seen the most.
-          const int64_t token = std::min((s + 1) * kSampleStride, encoded[w].n_tokens) - 1;
+          const int64_t token = SampledToken(s, encoded[w].n_tokens);
           FloatToBFloat16(q + (span.begin + span.n_context + token) * q_size,
                           sample.data() + s * q_size, static_cast<size_t>(q_size));
         }
@@ -397,9 +409,8 @@ absl::Status TransformerImpl::GrowContext(int64_t n_tokens, LocalContext* contex
   return absl::OkStatus();
 }
 
-absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext* context,
-                                      MemorySource* memory, std::vector<float>* logits,
-                                      bool all_logits) {
+absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_layers,
+                                        LocalContext* context, MemorySource* memory) {
   const ModelConfig& c = config();
   const auto n = static_cast<int64_t>(ids.size());
   if (n == 0) return absl::InvalidArgumentError("no tokens to run the model on");
@@ -422,7 +433,7 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   RETURN_IF_ERROR(Embed(ids, x));
 
-  for (int64_t l = 0; l < c.n_layers; ++l) {
+  for (int64_t l = 0; l < n_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const int memory_layer = memory == nullptr ? -1 : MemoryIndex(l);
     float* keys = ContextKeys(context)[static_cast<size_t>(l)].data<float>();
@@ -480,15 +491,60 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
     RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n, true, x));
     RETURN_IF_ERROR(Mlp(layer, n));
   }
-  if (logits != nullptr) {
-    const int64_t n_out = all_logits ? n : 1;
-    const float* last = x + (n - n_out) * c.hidden_size;
-    RETURN_IF_ERROR(Norm(last, final_norm_, n_out, normed));
-    logits->resize(static_cast<size_t>(n_out * c.vocab_size));
-    RETURN_IF_ERROR(lm_head_->Forward(*device_, normed, n_out, false, logits->data()));
-  }
   ContextTokens(context) = total;
   return absl::OkStatus();
+}
+
+absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext* context,
+                                      MemorySource* memory, std::vector<float>* logits,
+                                      bool all_logits) {
+  const ModelConfig& c = config();
+  const int64_t past = ContextTokens(context);
+  RETURN_IF_ERROR(RunLayers(ids, c.n_layers, context, memory));
+  if (logits == nullptr) return absl::OkStatus();
+  const auto n = static_cast<int64_t>(ids.size());
+  const int64_t n_out = all_logits ? n : 1;
+  const float* last = work_.x.data<float>() + (n - n_out) * c.hidden_size;
+  float* normed = work_.normed.data<float>();
+  absl::Status status = Norm(last, final_norm_, n_out, normed);
+  logits->resize(static_cast<size_t>(n_out * c.vocab_size));
+  if (status.ok()) status = lm_head_->Forward(*device_, normed, n_out, false, logits->data());
+  if (!status.ok()) context->Truncate(past);
+  return status;
+}
+
+// Passes queries on, and keeps a sample of them.
+class QuerySampler final : public MemorySource {
+ public:
+  QuerySampler(MemorySource* memory, EncodedWindow* window) : memory_(memory), window_(window) {}
+
+  absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override {
+    const int64_t row = query.n_heads * query.head_dim;
+    std::vector<BFloat16>& sample = window_->queries.emplace_back(window_->n_sampled * row);
+    for (int64_t s = 0; s < window_->n_sampled; ++s) {
+      FloatToBFloat16(query.queries + SampledToken(s, query.n_queries) * row,
+                      sample.data() + s * row, static_cast<size_t>(row));
+    }
+    return memory_->Attend(query, output, lse);
+  }
+
+ private:
+  MemorySource* memory_;
+  EncodedWindow* window_;
+};
+
+absl::StatusOr<EncodedWindow> TransformerImpl::EncodeAttending(std::span<const int32_t> ids,
+                                                               MemorySource* memory) {
+  if (memory_config_.mem_layers.empty()) return NoMemoryLayers();
+  EncodedWindow sampled;
+  sampled.n_sampled = SampleSize(static_cast<int64_t>(ids.size()));
+  QuerySampler sampler(memory, &sampled);
+  LocalContext context = LocalContext::ForReference();
+  RETURN_IF_ERROR(RunLayers(ids, memory_config_.mem_layers.back() + 1, &context, &sampler));
+  EncodedWindow window = ToEncodedWindow(Entries(context));
+  window.n_sampled = sampled.n_sampled;
+  window.queries = std::move(sampled.queries);
+  return window;
 }
 
 MemoryEntries TransformerImpl::Entries(const LocalContext& context) const {
@@ -515,6 +571,20 @@ MemoryEntries TransformerImpl::Entries(const LocalContext& context) const {
 }
 
 }  // namespace
+
+EncodedWindow ToEncodedWindow(const MemoryEntries& entries) {
+  EncodedWindow window;
+  window.n_tokens = entries.n_tokens;
+  const auto convert = [](const std::vector<std::vector<float>>& from,
+                          std::vector<std::vector<BFloat16>>* to) {
+    for (const std::vector<float>& layer : from) {
+      FloatToBFloat16(layer.data(), to->emplace_back(layer.size()).data(), layer.size());
+    }
+  };
+  convert(entries.keys, &window.keys);
+  convert(entries.values, &window.values);
+  return window;
+}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(Device* device,
                                                                const LoadOptions& options) {

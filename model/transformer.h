@@ -96,6 +96,9 @@ struct EncodedWindow {
   std::vector<std::vector<BFloat16>> queries;  // [n_mem_layers][n_sampled, n_heads, head_dim]
 };
 
+// As the store keeps them; without queries.
+EncodedWindow ToEncodedWindow(const MemoryEntries& entries);
+
 // Not thread-safe: one thread at a time, as its Device.
 class Transformer {
  public:
@@ -125,6 +128,14 @@ class Transformer {
   virtual absl::Status Forward(std::span<const int32_t> ids, LocalContext* context,
                                MemorySource* memory, std::vector<float>* logits,
                                bool all_logits = false) = 0;
+
+  // Encodes one window that attends to `memory` (LongLLaMA's way), from position 0, layers up to
+  // the last memory layer only.
+  virtual absl::StatusOr<EncodedWindow> EncodeAttending(std::span<const int32_t> ids,
+                                                        MemorySource* memory) = 0;
+
+  // The device that the model runs on.
+  virtual compute::Device* device() const = 0;
 
   // The whole content of a context made by LocalContext::ForReference and filled by this model.
   virtual MemoryEntries Entries(const LocalContext& context) const = 0;

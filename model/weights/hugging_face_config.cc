@@ -149,6 +149,7 @@ absl::Status ReadMemory(const Json& json, const ModelConfig& model, MemoryConfig
   memory->float32_entries = type == "float32";
   memory->last_context_length = static_cast<int>(last_context_length);
   memory->window = static_cast<int>(model.max_position_embeddings);
+  memory->encoding = "reference";
   memory->trained = !mem_layers.empty();
   return absl::OkStatus();
 }

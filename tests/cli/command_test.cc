@@ -141,10 +141,6 @@ TEST_F(CommandTest, WhatThisVersionLacksIsSaid) {
       Fovea({"ingest", "--memory", memory_, "--model", "tiny", "--device", "cuda", otter_});
   EXPECT_EQ(cuda.code, 1);
   EXPECT_THAT(cuda.err, HasSubstr("CUDA"));
-  const ProgramResult reference =
-      Fovea({"ingest", "--memory", memory_, "--encoding", "reference", otter_});
-  EXPECT_EQ(reference.code, 1);
-  EXPECT_THAT(reference.err, HasSubstr("not in this version"));
   EXPECT_FALSE(fs::exists(memory_));
 }
 

@@ -182,7 +182,7 @@ TEST_F(HuggingFaceCheckpointTest, ReadsLongLlamasMemory) {
   EXPECT_FALSE(memory.mem_positionals);
   EXPECT_EQ(memory.window, 64);
   EXPECT_EQ(memory.last_context_length, 32);
-  EXPECT_EQ(memory.encoding, "window-local");
+  EXPECT_EQ(memory.encoding, "reference");
   EXPECT_TRUE(memory.trained);
 
   EXPECT_THAT(Open(Replaced(config, "[0]", "[1]")).status().ToString(),

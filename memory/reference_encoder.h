@@ -1,0 +1,22 @@
+// LongLLaMA's own encoding of documents: each window attends to everything in the memory before it,
+// and to the windows of its document so far (model/reference_session.h). A document depends on what
+// was ingested before it; what is deleted later has been seen.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/progress.h"
+#include "memory/memory.h"
+#include "model/transformer.h"
+
+namespace fovea::memory {
+
+// Windows without context tokens, in the order of the text, one after the other. `view`: what is in
+// the store already and belongs to the documents that the windows are of. Dense attention: time
+// grows with the size of the memory.
+absl::StatusOr<std::vector<model::EncodedWindow>> EncodeAttending(
+    Memory* memory, model::Transformer* model, const IngestView& view,
+    std::span<const model::WindowTokens> windows, const Progress& progress);
+
+}  // namespace fovea::memory
