@@ -83,7 +83,11 @@ class AnswererImpl : public Answerer {
         model_(model),
         memory_(memory),
         style_(std::move(style)),
-        end_ids_(model::ChatEndIds(model->tokenizer(), style_.format)) {}
+        end_ids_(model::ChatEndIds(model->tokenizer(), style_.format)) {
+    if (const int32_t end = model::InfillingEndId(model->tokenizer()); end >= 0) {
+      raw_end_ids_.push_back(end);
+    }
+  }
 
   absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options,
                              const StreamCallback& stream, const Progress& progress) override {
@@ -246,7 +250,7 @@ class AnswererImpl : public Answerer {
             std::min<int64_t>(options.max_tokens, window - static_cast<int64_t>(prompt.ids.size())),
         .temperature = options.temperature,
         .seed = options.seed,
-        .end_ids = options.raw ? std::vector<int32_t>() : end_ids_,
+        .end_ids = options.raw ? raw_end_ids_ : end_ids_,
         .skip_leading_space = !options.raw,
         .stream = inquiry.stream,
     };
@@ -312,6 +316,7 @@ class AnswererImpl : public Answerer {
   memory::Memory* memory_;
   PromptStyle style_;
   std::vector<int32_t> end_ids_;
+  std::vector<int32_t> raw_end_ids_;
   PromptContext ask_context_;
   PromptContext chat_context_;
   MemoryView chat_view_;

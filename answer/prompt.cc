@@ -64,6 +64,11 @@ absl::StatusOr<std::vector<int32_t>> RenderPrompt(const model::Tokenizer& tokeni
                                                   const PromptRequest& request) {
   std::string message = UserMessage(request.passages, request.question);
   if (request.raw) {
+    if (const size_t mark = message.find(kInfillMark);
+        mark != std::string::npos && model::InfillingEndId(tokenizer) >= 0) {
+      return model::RenderInfilling(tokenizer, std::string_view(message).substr(0, mark),
+                                    std::string_view(message).substr(mark + kInfillMark.size()));
+    }
     std::vector<int32_t> ids;
     const model::TokenizerSpec& spec = tokenizer.spec();
     if (spec.add_bos && spec.bos_id >= 0) ids.push_back(spec.bos_id);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -25,11 +26,16 @@ struct PromptStyle {
 absl::StatusOr<PromptStyle> ChoosePromptStyle(const model::MemoryConfig& memory_config,
                                               const model::TokenizerSpec& tokenizer_spec);
 
+// Where a text of a raw request is to be filled in.
+inline constexpr std::string_view kInfillMark = "<FILL_ME>";
+
 struct PromptRequest {
   std::span<const model::ChatMessage> history;  // earlier turns; none in raw mode
   std::string question;
   std::span<const std::string> passages;  // texts to re-read, best first
-  bool raw = false;                       // continue the text as it is
+  // Continue the text as it is. With kInfillMark in it once: write what stands there, where the
+  // model can (model/tokenizer/chat_template.h).
+  bool raw = false;
 };
 
 struct Prompt {

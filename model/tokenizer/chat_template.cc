@@ -14,12 +14,13 @@ struct NamedFormat {
   std::string_view name;
 };
 
-constexpr std::array<NamedFormat, 6> kFormats = {{{ChatFormat::kNone, "none"},
+constexpr std::array<NamedFormat, 7> kFormats = {{{ChatFormat::kNone, "none"},
                                                   {ChatFormat::kChatMl, "chatml"},
                                                   {ChatFormat::kLlama2, "llama2"},
                                                   {ChatFormat::kLlama3, "llama3"},
                                                   {ChatFormat::kMistral, "mistral"},
-                                                  {ChatFormat::kZephyr, "zephyr"}}};
+                                                  {ChatFormat::kZephyr, "zephyr"},
+                                                  {ChatFormat::kLongLlama, "longllama"}}};
 
 std::string_view RoleName(Role role) {
   switch (role) {
@@ -232,7 +233,61 @@ absl::Status RenderZephyr(std::span<const ChatMessage> messages, Prompt* prompt)
   return absl::OkStatus();
 }
 
+// LongLLaMA-Instruct and LongLLaMA-Code-Instruct: plain text, every part encoded by itself, as their
+// fine-tuning did.
+absl::Status RenderLongLlama(std::span<const ChatMessage> messages, Prompt* prompt) {
+  // What both models were tuned with, as their authors publish it.
+  constexpr std::string_view kSystem =
+      "A chat between a user (denoted as USER:) and an artificial intelligence assistant (denoted "
+      "as ASSISTANT:). The assistant gives helpful, detailed, and polite answers to the user's "
+      "questions.";
+  ASSIGN_OR_RETURN(const int32_t bos, prompt->Bos("<s>"));
+  ASSIGN_OR_RETURN(const int32_t eos, prompt->Eos());
+  const auto part = [&](std::string_view text) {
+    prompt->Text(text);
+    prompt->Flush();
+  };
+  prompt->Id(bos);
+  const bool has_system = !messages.empty() && messages.front().role == Role::kSystem;
+  part(StrCat(has_system ? messages.front().content : std::string(kSystem), "\n\n"));
+  for (const ChatMessage& message : messages.subspan(has_system ? 1 : 0)) {
+    part(message.role == Role::kAssistant ? "\nASSISTANT: " : "\nUSER: ");
+    part(Trim(message.content));
+    if (message.role == Role::kAssistant) prompt->Id(eos);
+  }
+  part("\nASSISTANT: ");
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<std::vector<int32_t>> RenderInfilling(const Tokenizer& tokenizer,
+                                                     std::string_view prefix,
+                                                     std::string_view suffix) {
+  const int32_t pre = tokenizer.TokenId("▁<PRE>");
+  const int32_t suf = tokenizer.TokenId("▁<SUF>");
+  const int32_t mid = tokenizer.TokenId("▁<MID>");
+  if (pre < 0 || suf < 0 || mid < 0) {
+    return absl::NotFoundError(
+        "the vocabulary has no infilling tokens (▁<PRE>, ▁<SUF>, ▁<MID>): take a Code Llama model");
+  }
+  std::vector<int32_t> ids;
+  if (tokenizer.spec().bos_id >= 0) ids.push_back(tokenizer.spec().bos_id);
+  ids.push_back(pre);
+  for (const int32_t id : tokenizer.Encode(prefix).ids) ids.push_back(id);
+  ids.push_back(suf);
+  // The suffix goes on in the middle of a text: it is encoded behind a character that no vocabulary
+  // joins with others, so that it gets no dummy prefix; the character's tokens are left out.
+  constexpr std::string_view kBefore = "☺";
+  const Encoding encoding = tokenizer.Encode(StrCat(kBefore, suffix));
+  for (size_t t = 0; t < encoding.ids.size(); ++t) {
+    if (encoding.ends[t] > kBefore.size()) ids.push_back(encoding.ids[t]);
+  }
+  ids.push_back(mid);
+  return ids;
+}
+
+int32_t InfillingEndId(const Tokenizer& tokenizer) { return tokenizer.TokenId("▁<EOT>"); }
 
 ChatFormat RecognizeChatFormat(std::string_view jinja_template) {
   const auto has = [&](std::string_view text) {
@@ -287,6 +342,9 @@ absl::StatusOr<std::vector<int32_t>> RenderChat(const Tokenizer& tokenizer, Chat
     case ChatFormat::kZephyr:
       RETURN_IF_ERROR(RenderZephyr(messages, &prompt));
       break;
+    case ChatFormat::kLongLlama:
+      RETURN_IF_ERROR(RenderLongLlama(messages, &prompt));
+      break;
   }
   return prompt.Finish();
 }
@@ -296,6 +354,7 @@ std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format) {
   std::vector<std::string_view> tokens;
   switch (format) {
     case ChatFormat::kNone:
+    case ChatFormat::kLongLlama:
       break;
     case ChatFormat::kChatMl:
       tokens = {"<|im_end|>", "<|im_start|>", "<|endoftext|>"};

@@ -12,11 +12,11 @@
 
 namespace fovea::model {
 
-enum class ChatFormat { kNone, kChatMl, kLlama2, kLlama3, kMistral, kZephyr };
+enum class ChatFormat { kNone, kChatMl, kLlama2, kLlama3, kMistral, kZephyr, kLongLlama };
 
 // From what the Jinja source writes ("<|im_start|>", "[INST]", …); kNone when nothing is known.
 ChatFormat RecognizeChatFormat(std::string_view jinja_template);
-// "none", "chatml", "llama2", "llama3", "mistral", "zephyr". InvalidArgument lists them.
+// "none", "chatml", "llama2", "llama3", "mistral", "zephyr", "longllama". InvalidArgument lists them.
 absl::StatusOr<ChatFormat> ParseChatFormat(std::string_view name);
 std::string_view ChatFormatName(ChatFormat format);
 
@@ -32,6 +32,15 @@ struct ChatMessage {
 // InvalidArgument when the vocabulary lacks a marker of the format.
 absl::StatusOr<std::vector<int32_t>> RenderChat(const Tokenizer& tokenizer, ChatFormat format,
                                                 std::span<const ChatMessage> messages);
+
+// The infilling prompt of Code Llama (Rozière et al. 2023, arXiv 2308.12950, section 2.3): what
+// stands between `prefix` and `suffix` is to be written. NotFound when the vocabulary has no
+// infilling tokens.
+absl::StatusOr<std::vector<int32_t>> RenderInfilling(const Tokenizer& tokenizer,
+                                                     std::string_view prefix,
+                                                     std::string_view suffix);
+// Ends an infilling; −1 where the vocabulary has no such token.
+int32_t InfillingEndId(const Tokenizer& tokenizer);
 
 // The ids that end an answer in this format, over and above Tokenizer::IsEnd.
 std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format);

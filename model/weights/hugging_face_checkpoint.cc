@@ -1,6 +1,7 @@
 #include "model/weights/hugging_face_checkpoint.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
 #include <set>
 
@@ -109,7 +110,18 @@ class HuggingFaceCheckpoint : public Checkpoint {
       if (!named.has_filename()) named = named.parent_path();  // it ended in a slash
       config_.name = named.filename().string();
     }
+    if (config_.architecture == "longllama" && tokenizer_spec_.chat_template.empty() &&
+        IsInstructionTuned(config_.name)) {
+      memory_config_.chat_template = "longllama";
+    }
     return absl::OkStatus();
+  }
+
+  // The published LongLLaMA-Instruct checkpoints say so in their names alone.
+  static bool IsInstructionTuned(std::string name) {
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return name.find("instruct") != std::string::npos;
   }
 
   absl::Status OpenFolder(const std::filesystem::path& folder) {

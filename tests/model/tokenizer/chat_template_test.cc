@@ -169,6 +169,36 @@ TEST(RenderChatTest, MistralsBracketsAreTextOrTokens) {
                 .ids);
 }
 
+TEST(RenderChatTest, LongLlamaEncodesEveryPartByItself) {
+  const auto tokenizer = MakeSentencePiece();
+  EXPECT_EQ(Render(*tokenizer, ChatFormat::kLongLlama, kConversation),
+            Concatenate(*tokenizer, {"<s>", "Be brief.\n\n", "\nUSER: ", "What is a falcon?",
+                                     "\nASSISTANT: ", "A bird.", "</s>", "\nUSER: ",
+                                     "And a compass?", "\nASSISTANT: "}));
+  const std::vector<int32_t> without_system =
+      Render(*tokenizer, ChatFormat::kLongLlama, {kConversation[1]});
+  EXPECT_THAT(tokenizer->Decode(without_system),
+              testing::StartsWith("A chat between a user (denoted as USER:)"));
+}
+
+TEST(RenderInfillingTest, IsCodeLlamas) {
+  const std::vector<std::string> markers = {"<s>", "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"};
+  TokenizerSpec spec = ReadVocabulary("gpt2");
+  spec.bos_id = MakeByteLevel(markers, spec)->TokenId("<s>");
+  const auto tokenizer = MakeByteLevel(markers, spec);
+  const auto ids = RenderInfilling(*tokenizer, "def f(x):", "  return y");
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  std::vector<int32_t> expected = {tokenizer->TokenId("<s>"), tokenizer->TokenId("▁<PRE>")};
+  for (const int32_t id : tokenizer->Encode("def f(x):").ids) expected.push_back(id);
+  expected.push_back(tokenizer->TokenId("▁<SUF>"));
+  for (const int32_t id : tokenizer->Encode("  return y").ids) expected.push_back(id);
+  expected.push_back(tokenizer->TokenId("▁<MID>"));
+  EXPECT_EQ(*ids, expected);
+  EXPECT_EQ(InfillingEndId(*tokenizer), tokenizer->TokenId("▁<EOT>"));
+  EXPECT_EQ(RenderInfilling(*MakeSentencePiece(), "a", "b").status().code(),
+            absl::StatusCode::kNotFound);
+}
+
 TEST(RenderChatTest, ZephyrEndsMessagesWithEos) {
   const auto tokenizer = MakeSentencePiece();
   EXPECT_EQ(
