@@ -17,13 +17,21 @@ absl::Status ErrnoToStatus(int error, std::string_view action, const std::filesy
   const std::string message =
       StrCat(path.string(), ": cannot ", action, ": ", std::strerror(error));
   switch (error) {
-    case ENOENT: return absl::NotFoundError(message);
+    case ENOENT:
+      return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(message);
+      return absl::PermissionDeniedError(StrCat(message, "; change its permissions or owner"));
+    case EROFS:
+      return absl::PermissionDeniedError(StrCat(message, "; choose a place that can be written"));
     case ENOSPC:
-    case EDQUOT: return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
-    default: return absl::InternalError(message);
+    case EDQUOT:
+      return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
+    case EFBIG:
+      return absl::ResourceExhaustedError(
+          StrCat(message, "; this file system or `ulimit -f` allows no larger file"));
+    default:
+      return absl::InternalError(message);
   }
 }
 
@@ -65,8 +73,8 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, size_t m
     if (n == 0) break;
     used += static_cast<size_t>(n);
     if (used > max_size_bytes) {
-      return absl::ResourceExhaustedError(StrCat(
-          path.string(), ": larger than the limit of ", max_size_bytes, " bytes for this kind of file"));
+      return absl::ResourceExhaustedError(StrCat(path.string(), ": larger than the limit of ",
+                                                 max_size_bytes, " bytes for this kind of file"));
     }
   }
   content.resize(used);

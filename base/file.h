@@ -49,7 +49,7 @@ absl::Status SyncPath(const std::filesystem::path& path);
 absl::Status CreateDirectories(const std::filesystem::path& path);
 
 // The errno of a failed call on `path` as a Status: ENOENT → NotFound, EACCES and EROFS →
-// PermissionDenied, ENOSPC and EDQUOT → ResourceExhausted, else Internal.
+// PermissionDenied, ENOSPC, EDQUOT and EFBIG → ResourceExhausted, else Internal.
 absl::Status ErrnoToStatus(int error, std::string_view action, const std::filesystem::path& path);
 
 }  // namespace fovea

@@ -128,7 +128,8 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   if (arguments.output.json) {
     RETURN_IF_ERROR(WriteOutput(JsonLine({{"deleted", std::move(deleted)}})));
   }
-  RETURN_IF_ERROR(memory->CompactIfWorthwhile());
+  const absl::Status compacted = memory->CompactIfWorthwhile();
+  if (!compacted.ok()) return Annotate(compacted, "deleted, but the space is not free yet");
   return kDone;
 }
 

@@ -24,7 +24,9 @@ void InstallSignalHandlers() {
   action.sa_handler = HandleSignal;  // no SA_RESTART: a blocking read notices
   FOVEA_CHECK(sigaction(SIGINT, &action, nullptr) == 0);
   FOVEA_CHECK(sigaction(SIGTERM, &action, nullptr) == 0);
+  // Failed writes, which say more than an end by signal.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 const std::atomic<bool>* InterruptFlag() { return &interrupted; }

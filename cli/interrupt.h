@@ -5,7 +5,8 @@
 
 namespace fovea::cli {
 
-// Handles SIGINT and SIGTERM from now on, and ignores SIGPIPE (a closed pipe is a failed write).
+// Handles SIGINT and SIGTERM from now on, and ignores SIGPIPE and SIGXFSZ (a closed pipe and a file
+// at its `ulimit -f` are failed writes).
 // Reads of standard input return EINTR on a signal. Call once.
 void InstallSignalHandlers();
 

@@ -49,7 +49,11 @@ int Main(int argc, char** argv) {
     // A reader that closed the pipe has seen enough; an interrupt was said to be one already.
     return ExitCode::kFailed;
   }
-  return PrintError(fovea::ToStd(code.status().message()));
+  std::string message(fovea::ToStd(code.status().message()));
+  if (absl::IsDataLoss(code.status()) && message.find("fovea verify") == std::string::npos) {
+    message += "; `fovea verify --repair` names what is damaged and repairs what it can";
+  }
+  return PrintError(message);
 }
 
 }  // namespace

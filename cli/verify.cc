@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -72,9 +73,10 @@ absl::StatusOr<ExitCode> RunVerify(const VerifyArguments& arguments) {
   }
   if (absl::IsDataLoss(report.status())) {
     // So damaged that it does not open: that is a finding, too.
-    report = memory::VerifyReport{};
-    report->ok = false;
-    report->damaged.push_back({"memory", "", std::string(report.status().message())});
+    memory::VerifyReport unreadable;
+    unreadable.ok = false;
+    unreadable.damaged.push_back({"memory", "", std::string(report.status().message())});
+    report = std::move(unreadable);
   }
   RETURN_IF_ERROR(report.status());
   RETURN_IF_ERROR(

@@ -118,6 +118,10 @@ absl::Status SqliteDatabase::ToStatus(int code, std::string_view action) const {
       if (code == SQLITE_IOERR_CORRUPTFS || code == SQLITE_IOERR_DATA) {
         return absl::DataLossError(message);
       }
+      // What processes share (the file -shm) needs a few kilobytes, of readers too.
+      if (code == SQLITE_IOERR_SHMSIZE || code == SQLITE_IOERR_WRITE) {
+        return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
+      }
       return absl::InternalError(message);
     default:
       return absl::InternalError(message);

@@ -265,8 +265,11 @@ class Checker {
     const index::TextIndex* text_index = memory_->text_index();
     std::string what;
     if (text_index == nullptr) {
+      const absl::Status& status = memory_->text_index_status();
+      // A full disk, say: nothing is known about the index.
+      if (!absl::IsDataLoss(status) && !absl::IsNotFound(status)) return status;
       if (counters.next_slot > 0) {
-        what = StrCat(memory_->text_index_path(), ": missing or damaged");
+        what = StrCat(memory_->text_index_path(), ": missing or damaged: ", status.message());
       }
     } else if (absl::Status status = text_index->Verify(); !status.ok()) {
       if (!absl::IsDataLoss(status)) return status;

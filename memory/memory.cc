@@ -114,11 +114,10 @@ absl::Status Memory::OpenVersion(const std::string& version) {
   if (options_.mode == OpenMode::kCreate) {
     RETURN_IF_ERROR(CreateDirectories(version_folder_));
   }
-  ASSIGN_OR_RETURN(store_, storage::DocumentStore::Open(
-                               version_folder_ / "store",
-                               {.mode = options_.mode,
-                                .salvage = options_.salvage,
-                                .file_system = options_.file_system}));
+  ASSIGN_OR_RETURN(store_, storage::DocumentStore::Open(version_folder_ / "store",
+                                                        {.mode = options_.mode,
+                                                         .salvage = options_.salvage,
+                                                         .file_system = options_.file_system}));
   if (writes) RETURN_IF_ERROR(CreateDirectories(index_folder()));
   cache_ = std::make_unique<BlockCache>(store_.get(), options_.cache_bytes);
   absl::StatusOr<std::optional<storage::StoreSettings>> settings = store_->Settings();
@@ -157,8 +156,11 @@ absl::Status Memory::OpenTextIndex() {
     RemoveTextIndex(text_index_path());
     opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
   }
+  text_index_status_ = opened.status();
   if (opened.ok()) {
     text_index_ = *std::move(opened);
+    // New in the place of a damaged or lost one, or left behind by a process that was ended.
+    if (writes && !options_.salvage) return FillTextIndex(text_index_.get(), Progress());
     return absl::OkStatus();
   }
   // Derived data: a reader does without it until a writer has made it again.

@@ -75,6 +75,8 @@ class Memory {
   BlockCache& cache() { return *cache_; }
   // Null where there is none (a reader of a memory whose text index was not made yet).
   index::TextIndex* text_index() { return text_index_.get(); }
+  // Why there is none.
+  const absl::Status& text_index_status() const { return text_index_status_; }
 
   // Brings the text index up to the store: passages of windows that it lacks. Writers only. A
   // damaged index file is removed and built again.
@@ -99,7 +101,8 @@ class Memory {
   // Opens the version folder's store, caches and text index.
   absl::Status OpenVersion(const std::string& version);
   std::filesystem::path TextIndexPath(uint64_t generation) const;
-  // The text index of the store's generation; the files of earlier ones are removed by writers.
+  // The text index of the store's generation. Writers remove the files of earlier ones, replace a
+  // damaged one and bring it up to the store.
   absl::Status OpenTextIndex();
   absl::Status FillTextIndex(index::TextIndex* text_index, const Progress& progress);
   absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration(
@@ -111,6 +114,7 @@ class Memory {
   std::unique_ptr<storage::DocumentStore> store_;
   std::unique_ptr<BlockCache> cache_;
   std::unique_ptr<index::TextIndex> text_index_;
+  absl::Status text_index_status_;
   uint64_t text_generation_ = 0;
   std::optional<storage::StoreSettings> settings_;
   mutable std::mutex mutex_;  // guards current_

@@ -28,12 +28,13 @@ constexpr int kMaxReadAttempts = 20;
 
 absl::Status CheckWritable(const std::filesystem::path& folder) {
   if (faccessat(AT_FDCWD, folder.c_str(), W_OK | X_OK, AT_EACCESS) == 0) return absl::OkStatus();
-  const absl::Status status = ErrnoToStatus(errno, "writing to the store", folder);
   // A folder with the immutable attribute answers EPERM.
-  return errno == EPERM ? absl::PermissionDeniedError(status.message()) : status;
+  return ErrnoToStatus(errno, "write to the store", folder);
 }
 
-absl::Status UnfinishedStore(const std::filesystem::path& folder) {
+absl::Status UnfinishedStore(const StoreContext& context) {
+  const std::filesystem::path& folder = context.folder;
+  if (StoreView::HadCommits(context)) return StoreView::LostManifest(context);
   return absl::NotFoundError(
       StrCat("no store in ", folder, ": its creation was interrupted; ingest into it again"));
 }
@@ -174,7 +175,7 @@ absl::Status DocumentStoreImpl::CheckFormat() const {
                                     version_status = CheckFormatVersion(folder(), value);
                                     return absl::OkStatus();
                                   });
-  if (absl::IsNotFound(status)) return UnfinishedStore(folder());
+  if (absl::IsNotFound(status)) return UnfinishedStore(*context_);
   RETURN_IF_ERROR(status);
   return version_status;
 }
@@ -194,7 +195,7 @@ absl::Status DocumentStoreImpl::ExplainForeignStore(const StoreContext& context,
   if (format.ok()) {
     RETURN_IF_ERROR(CheckFormatVersion(context.folder, *format));
   } else if (absl::IsNotFound(format.status()) || absl::IsInvalidArgument(format.status())) {
-    return UnfinishedStore(context.folder);
+    return UnfinishedStore(context);
   }
   return failure;
 }
@@ -403,11 +404,15 @@ absl::StatusOr<std::optional<StoreSettings>> DocumentStoreImpl::Settings() const
 
 absl::StatusOr<Counters> DocumentStoreImpl::ReadCounters() const {
   Counters counters;
-  RETURN_IF_ERROR(Get(ColumnFamily::kMeta, RecordType::kCounters, std::string(kCountersKey),
-                      [&](std::string_view, std::string_view value) -> absl::Status {
-                        ASSIGN_OR_RETURN(counters, DecodeCounters(value));
-                        return absl::OkStatus();
-                      }));
+  const absl::Status status =
+      Get(ColumnFamily::kMeta, RecordType::kCounters, std::string(kCountersKey),
+          [&](std::string_view, std::string_view value) -> absl::Status {
+            ASSIGN_OR_RETURN(counters, DecodeCounters(value));
+            return absl::OkStatus();
+          });
+  // Every store has them from its creation on.
+  if (absl::IsNotFound(status)) return StoreView::LostManifest(*context_);
+  RETURN_IF_ERROR(status);
   return counters;
 }
 

@@ -36,6 +36,15 @@ int MaxOpenFiles() {
   return static_cast<int>(std::clamp<uint64_t>(limit.rlim_cur / 2, 32, 4096));
 }
 
+// No log of events: a reader's folder may be read-only, and RocksDB builds with assertions
+// (Debian's) end the process when a full disk refuses a line of it. What went wrong is in the
+// statuses.
+class SilentLogger : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+};
+
 // A compaction that meets a damaged block leaves its files as they were. RocksDB would also refuse
 // every write from then on, those of a repair and of other documents included; the damage is told
 // by the reads that it concerns and by Verify.
@@ -74,9 +83,7 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
   db.max_file_opening_threads = 1;
   db.bytes_per_sync = 1 << 20;
   db.max_manifest_file_size = 4 << 20;
-  db.keep_log_file_num = 2;
-  db.max_log_file_size = 1 << 20;
-  db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  db.info_log = std::make_shared<SilentLogger>();
   // No periodic work: a store that nobody uses writes nothing.
   db.stats_dump_period_sec = 0;
   db.stats_persist_period_sec = 0;

@@ -29,6 +29,12 @@ absl::Status FromRocksDb(const rocksdb::Status& status, std::string_view doing) 
                "; free space on this disk and try again (nothing that was stored is "
                "lost)"));
   }
+  if (Mentions(reason, EFBIG)) {
+    return absl::ResourceExhaustedError(
+        StrCat(message,
+               "; this file system or `ulimit -f` allows no larger file: raise the limit and try "
+               "again (nothing that was stored is lost)"));
+  }
   if (Mentions(reason, EACCES) || Mentions(reason, EROFS) || Mentions(reason, EPERM)) {
     return absl::PermissionDeniedError(message);
   }

@@ -7,12 +7,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "base/file.h"
 #include "storage/commit_witness.h"
 #include "storage/keys.h"
 #include "storage/record_codec.h"
@@ -21,13 +24,6 @@
 
 namespace fovea::storage {
 namespace {
-
-// Readers write nothing, not even a log of events: their folder may be read-only.
-class SilentLogger : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
-};
 
 // How often a reader starts anew because the writer wrote table files meanwhile. Writers do so in
 // bursts with seconds between; an attempt takes milliseconds, and the pauses grow to a total of
@@ -50,6 +46,27 @@ std::optional<pid_t> LockHolder(const std::filesystem::path& lock_file) {
   close(fd);
   if (result != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) return std::nullopt;
   return lock.l_pid;
+}
+
+// Where CURRENT names no manifest that exists, it gets the newest one: the number in a manifest's
+// name grows. Needs the store's lock no more than the removal of what a crash left behind.
+absl::Status RestoreCurrent(const std::filesystem::path& folder) {
+  constexpr std::string_view kPrefix = "MANIFEST-";
+  const absl::StatusOr<std::string> current = ReadFile(folder / "CURRENT", 64);
+  std::error_code error;
+  if (current.ok() && current->starts_with(kPrefix) && current->ends_with('\n') &&
+      std::filesystem::exists(folder / current->substr(0, current->size() - 1), error)) {
+    return absl::OkStatus();
+  }
+  std::string newest;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    // Numbers have six digits, and more when they need them.
+    if (std::pair(name.size(), name) > std::pair(newest.size(), newest)) newest = name;
+  }
+  if (newest.empty()) return absl::OkStatus();  // the opening says what is wrong
+  return WriteFileAtomic(folder / "CURRENT", StrCat(newest, "\n"));
 }
 
 // All files open, so that tables which the writer removes stay readable; where there are more
@@ -89,7 +106,6 @@ rocksdb::Status StoreView::OpenDatabase(rocksdb::WALRecoveryMode mode, bool read
   rocksdb::DB* db = nullptr;
   rocksdb::Status status;
   if (read_only) {
-    options.info_log = std::make_shared<SilentLogger>();
     options.create_if_missing = false;
     options.create_missing_column_families = false;
     options.max_open_files = ReaderMaxOpenFiles(*context_, options.max_open_files);
@@ -134,9 +150,11 @@ absl::StatusOr<Counters> StoreView::ReadCounters() const {
       db_->Get({}, family(ColumnFamily::kMeta),
                rocksdb::Slice(kCountersKey.data(), kCountersKey.size()), &value);
   if (status.IsNotFound()) return Counters{};
-  if (!status.ok()) {
-    return FromRocksDb(status, StrCat(context_->folder, ": reading the counters"));
+  const std::string doing = StrCat(context_->folder, ": reading the counters");
+  if (IsMissingFile(status)) {
+    return absl::DataLossError(StrCat(doing, ": a file is missing: ", status.ToString()));
   }
+  if (!status.ok()) return FromRocksDb(status, doing);
   return DecodeCounters({value.data(), value.size()});
 }
 
@@ -177,11 +195,42 @@ absl::Status StoreView::OpenFailure(const rocksdb::Status& status) const {
   return failure;
 }
 
+bool StoreView::HadCommits(const StoreContext& context) {
+  if (ReadWitness(*context.file_system, context.folder).value_or(0) > 0) return true;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(context.folder, error)) {
+    const std::filesystem::path extension = entry.path().extension();
+    if (extension == ".sst" || extension == ".blob") return true;
+  }
+  return false;
+}
+
+absl::Status StoreView::LostManifest(const StoreContext& context) {
+  return absl::DataLossError(
+      StrCat(context.folder, ": its list of files (CURRENT, and the MANIFEST that it names) is ",
+             "damaged; try `fovea verify --repair`, which can put CURRENT right; else restore a ",
+             "copy, or ingest the documents into a new memory"));
+}
+
 absl::StatusOr<std::shared_ptr<StoreView>> StoreView::OpenWriter(
     std::shared_ptr<const StoreContext> context) {
   using Mode = rocksdb::WALRecoveryMode;
   std::shared_ptr<StoreView> view(new StoreView(context));
   if (context->options.salvage) {
+    RETURN_IF_ERROR(RestoreCurrent(context->folder));
+    {
+      // A writer removes the files that the manifest does not name: not where it names none of
+      // those that there are.
+      StoreView peek(context);
+      rocksdb::PinnableSlice value;
+      if (HadCommits(*context) && peek.OpenDatabase(Mode::kPointInTimeRecovery, true).ok() &&
+          peek.db()
+              .Get({}, peek.family(ColumnFamily::kMeta),
+                   rocksdb::Slice(kCountersKey.data(), kCountersKey.size()), &value)
+              .IsNotFound()) {
+        return LostManifest(*context);
+      }
+    }
     const rocksdb::Status status = view->OpenDatabase(Mode::kPointInTimeRecovery, false);
     if (!status.ok()) return view->OpenFailure(status);
     view->missing_commits_ = view->CheckWitness();
@@ -267,7 +316,6 @@ bool StoreView::IsCurrent() const {
 
 absl::StatusOr<std::string> StoreView::PeekFormatRecord(const StoreContext& context) {
   rocksdb::DBOptions options = DatabaseOptions(context.options, context.env.get());
-  options.info_log = std::make_shared<SilentLogger>();
   options.create_if_missing = false;
   options.create_missing_column_families = false;
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;

@@ -52,6 +52,10 @@ class StoreView {
   // that open neither way because their column families are others.
   static absl::StatusOr<std::string> PeekFormatRecord(const StoreContext& context);
 
+  // The folder holds commits, or did once: a store that looks empty has lost its list of files.
+  static bool HadCommits(const StoreContext& context);
+  static absl::Status LostManifest(const StoreContext& context);  // DataLoss, with what to do
+
   ~StoreView();
   StoreView(const StoreView&) = delete;
   StoreView& operator=(const StoreView&) = delete;

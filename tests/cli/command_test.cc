@@ -582,34 +582,5 @@ TEST_F(CommandTest, AnInterruptedIngestGoesOn) {
   EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 1);
 }
 
-TEST_F(CommandTest, AReadOnlyMemoryAnswersButTakesNothing) {
-  IngestBoth();
-  // Root writes everywhere, so the program gives its rights up.
-  as_nobody_ = geteuid() == 0;
-  fs::permissions(folder_, fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
-  if (as_nobody_ && Fovea({"--version"}).code != 0) {
-    GTEST_SKIP() << FOVEA_PROGRAM << " cannot be run without the rights of root";
-  }
-  const auto set_writable = [this](bool writable) {
-    std::vector<fs::path> paths = {memory_};
-    for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
-      paths.push_back(entry.path());
-      fs::permissions(entry.path(), fs::perms::others_read | fs::perms::others_exec,
-                      fs::perm_options::add);
-    }
-    for (const fs::path& path : paths) {
-      fs::permissions(path, fs::perms::owner_write,
-                      writable ? fs::perm_options::add : fs::perm_options::remove);
-    }
-  };
-  set_writable(false);
-  const ProgramResult ask = Command(Ask("otter", {"--json"}));
-  const ProgramResult ingest = Ingest({tools_});
-  set_writable(true);
-  EXPECT_EQ(ask.code, 0) << ask.err;
-  EXPECT_EQ(ingest.code, 1);
-  EXPECT_THAT(ingest.err, HasSubstr(memory_));
-}
-
 }  // namespace
 }  // namespace fovea::cli

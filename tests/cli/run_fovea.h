@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,13 +46,19 @@ inline std::string Slurp(const std::filesystem::path& path) {
   return text.str();
 }
 
+// What a program runs under.
+struct Confinement {
+  bool as_nobody = false;
+  rlim_t max_file_bytes = RLIM_INFINITY;  // as by `ulimit -f`
+};
+
 // A running program that writes its results and messages into files (results to `stdout_fd`, if it
 // is one).
 class Program {
  public:
   Program(const Arguments& arguments, const Environment& environment, int stdin_fd,
           const std::filesystem::path& out, const std::filesystem::path& err, int stdout_fd = -1,
-          bool as_nobody = false)
+          const Confinement& confinement = {})
       : out_(out), err_(err) {
     std::vector<std::string> words = {FOVEA_PROGRAM};
     words.insert(words.end(), arguments.begin(), arguments.end());
@@ -65,7 +72,9 @@ class Program {
       dup2(stdin_fd, STDIN_FILENO);
       dup2(stdout_fd >= 0 ? stdout_fd : out_fd, STDOUT_FILENO);
       dup2(err_fd, STDERR_FILENO);
-      if (as_nobody && (setgid(kNobody) != 0 || setuid(kNobody) != 0)) _exit(126);
+      const rlimit file_bytes = {confinement.max_file_bytes, confinement.max_file_bytes};
+      if (setrlimit(RLIMIT_FSIZE, &file_bytes) != 0) _exit(126);
+      if (confinement.as_nobody && (setgid(kNobody) != 0 || setuid(kNobody) != 0)) _exit(126);
       for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
       execv(FOVEA_PROGRAM, argv.data());
       _exit(127);
@@ -113,14 +122,14 @@ class ProgramTest : public ::testing::Test {
     const std::string path = Write("stdin", input);
     const int stdin_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     Program program(arguments, environment_, stdin_fd, folder_ / "stdout", folder_ / "stderr", -1,
-                    as_nobody_);
+                    confinement_);
     close(stdin_fd);
     return program.Wait();
   }
 
   std::filesystem::path folder_;
   Environment environment_;
-  bool as_nobody_ = false;
+  Confinement confinement_;
 };
 
 inline std::vector<std::string> Keys(const nlohmann::ordered_json& object) {
