@@ -187,7 +187,8 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
     }
   }
   const bool is_coded =
-      index.spec().find("SQ") != std::string::npos || index.spec().find("PQ") != std::string::npos;
+      index.spec().find("SQ") != std::string::npos || index.spec().find("PQ") != std::string::npos ||
+      index.spec().starts_with("Scan");
   int n_candidates = is_coded ? kMinCodedCandidates : kMinCandidates;
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());

@@ -29,7 +29,7 @@
 #include "index/index_file.h"
 #include "index/key_ids.h"
 #include "index/key_space.h"
-#include "index/layer_index.h"
+#include "index/layer_index_kinds.h"
 
 // Fast-scan inverted files take search parameters (their n_probe, our filter) since 1.8.
 #define FOVEA_FAISS_AT_LEAST(major, minor) \
@@ -228,22 +228,6 @@ int64_t TrainingSize(const faiss::Index* core, int64_t n_keys) {
   }
   return std::min(wanted, n_keys);
 }
-
-// Walks over the keys of runs by ascending position.
-class KeyCursor {
- public:
-  KeyCursor(const HeadKeys& runs, int64_t head_dim) : runs_(runs), head_dim_(head_dim) {}
-  const BFloat16* At(int64_t position) {
-    while (position >= begin_ + runs_[run_].n_keys) begin_ += runs_[run_++].n_keys;
-    return runs_[run_].keys + (position - begin_) * head_dim_;
-  }
-
- private:
-  const HeadKeys& runs_;
-  const int64_t head_dim_;
-  size_t run_ = 0;
-  int64_t begin_ = 0;
-};
 
 // Tells FAISS by position which keys the filter allows.
 class PositionSelector final : public faiss::IDSelector {
@@ -615,53 +599,14 @@ absl::Status Fill(const HeadKeys& runs, int64_t head_dim, const KeySpace& space,
   return absl::OkStatus();
 }
 
-// The ids of `keys`, which every head must share.
-absl::StatusOr<KeyIds> SharedIds(const std::vector<HeadKeys>& keys) {
-  std::vector<IdRun> runs;
-  for (size_t head = 0; head < keys.size(); ++head) {
-    std::vector<IdRun> head_runs;
-    int64_t end = 0;
-    for (const compute::KeyRun& run : keys[head]) {
-      if (run.n_keys == 0) continue;
-      if (run.n_keys < 0 || run.first_id < end) {
-        return absl::InvalidArgumentError(StrCat("index build: head ", head, ": run of ",
-                                                 run.n_keys, " keys from id ", run.first_id,
-                                                 " after id ", end, ", want ascending runs"));
-      }
-      end = run.first_id + run.n_keys;
-      if (!head_runs.empty() && head_runs.back().first_id + head_runs.back().n == run.first_id) {
-        head_runs.back().n += run.n_keys;
-      } else {
-        head_runs.push_back({run.first_id, run.n_keys});
-      }
-    }
-    if (head == 0) {
-      runs = std::move(head_runs);
-    } else if (head_runs != runs) {
-      return absl::InvalidArgumentError(
-          StrCat("index build: head ", head, " has other ids than head 0"));
-    }
-  }
-  return KeyIds(std::move(runs));
-}
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& device,
-                                                              const std::string& spec,
-                                                              const std::vector<HeadKeys>& keys,
-                                                              int64_t head_dim,
-                                                              const Progress& progress) {
-  if (keys.empty() || head_dim < 1) {
-    return absl::InvalidArgumentError(StrCat("index build: ", keys.size(), " heads of ", head_dim,
-                                             ", want at least one of each"));
-  }
+absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& device,
+                                                            const std::string& spec,
+                                                            const std::vector<HeadKeys>& keys,
+                                                            int64_t head_dim,
+                                                            const Progress& progress) {
   ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
-  // HNSW counts its keys in 32 bits.
-  if (ids.size() > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError(
-        StrCat("index build: ", ids.size(), " keys, want at most 2^31 - 1 in one index"));
-  }
   ASSIGN_OR_RETURN(const EmptyIndex shape, MakeEmpty(spec, head_dim));
 
   const int64_t n_keys = ids.size();
@@ -704,8 +649,8 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
       spec, head_dim, shape.index_dim, shape.is_augmented, std::move(ids), std::move(heads)));
 }
 
-absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(const IndexFile file, ReadIndexFile(path));
+absl::StatusOr<std::unique_ptr<LayerIndex>> LoadFaissIndex(const std::filesystem::path& path,
+                                                           IndexFile file) {
   const IndexFileTrailer& trailer = file.trailer;
   KeyIds ids(trailer.runs);
   std::vector<Head> heads;
@@ -747,8 +692,7 @@ std::string FaissVersion() {
   return StrCat(FAISS_VERSION_MAJOR, ".", FAISS_VERSION_MINOR, ".", FAISS_VERSION_PATCH);
 }
 
-absl::Status ValidateSpec(const std::string& spec, int64_t head_dim) {
-  if (spec == "auto" || spec == "exact") return absl::OkStatus();
+absl::Status ValidateFaissSpec(const std::string& spec, int64_t head_dim) {
   return MakeEmpty(spec, head_dim).status();
 }
 

@@ -1,0 +1,248 @@
+// Scans of all keys by their codes (compute/code_scan.h). A head's bytes in the file: 56 zeros,
+// which put the codes at a multiple of 64 bytes, the codes, the factors, zeros up to a multiple of
+// 64 bytes. The file is mapped, so that processes share it.
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "compute/code_scan.h"
+#include "index/index_file.h"
+#include "index/key_ids.h"
+#include "index/key_space.h"
+#include "index/layer_index_kinds.h"
+
+namespace fovea::index {
+namespace {
+
+using compute::CodedKeys;
+using compute::kCodeBlockKeys;
+using compute::KeyCoder;
+
+// In the place of a library's version: what KeyCoder makes of keys.
+constexpr std::string_view kFormat = "fovea codes 1";
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kPadding = 56;  // after the 8 bytes that a file begins with
+
+// Keys that are coded between two reports of progress.
+constexpr int64_t kReportBlocks = 8192;
+
+size_t BlobSize(const KeyCoder& coder, int64_t n_keys) {
+  const auto factor_bytes = static_cast<size_t>(coder.n_factors(n_keys)) * sizeof(BFloat16);
+  return kAlignment + static_cast<size_t>(coder.code_bytes(n_keys)) +
+         (factor_bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Codes and factors of a head, either in memory or in a mapped file.
+struct HeadCodes {
+  std::vector<std::byte> codes;
+  std::vector<BFloat16> factors;
+};
+
+// Appends bits [from, from + n) of `in` to `out`, which holds `n_out` bits and zeros beyond them.
+void AppendBits(const std::vector<uint64_t>& in, int64_t from, int64_t n, int64_t n_out,
+                std::vector<uint64_t>* out) {
+  for (int64_t done = 0; done < n;) {
+    const int64_t at = from + done;
+    const int64_t to = n_out + done;
+    const int64_t taken = std::min({n - done, 64 - at % 64, 64 - to % 64});
+    uint64_t bits = in[static_cast<size_t>(at / 64)] >> (at % 64);
+    if (taken < 64) bits &= (uint64_t{1} << taken) - 1;
+    (*out)[static_cast<size_t>(to / 64)] |= bits << (to % 64);
+    done += taken;
+  }
+}
+
+class CodedLayerIndex final : public LayerIndex {
+ public:
+  CodedLayerIndex(std::string spec, std::unique_ptr<const KeyCoder> coder, KeyIds ids,
+                  std::vector<IndexFileHead> statistics, std::vector<HeadCodes> owned,
+                  std::unique_ptr<MappedFile> file, std::vector<CodedKeys> heads)
+      : spec_(std::move(spec)),
+        coder_(std::move(coder)),
+        ids_(std::move(ids)),
+        statistics_(std::move(statistics)),
+        owned_(std::move(owned)),
+        file_(std::move(file)),
+        heads_(std::move(heads)) {}
+
+  absl::Status Save(const std::filesystem::path& path) const override;
+  absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
+                      std::vector<int64_t>* candidates) const override;
+  const std::string& spec() const override { return spec_; }
+  int64_t n_kv_heads() const override { return static_cast<int64_t>(heads_.size()); }
+  int64_t n_keys() const override { return ids_.size(); }
+  std::pair<int, int> ProbeRange() const override { return {0, 0}; }
+
+ private:
+  // Ids 0, 1, 2, …: what a filter says of ids, it says of positions.
+  bool IdsArePositions() const {
+    return ids_.runs().empty() || (ids_.runs().size() == 1 && ids_.runs()[0].first_id == 0);
+  }
+
+  const std::string spec_;
+  const std::unique_ptr<const KeyCoder> coder_;
+  const KeyIds ids_;
+  const std::vector<IndexFileHead> statistics_;
+  const std::vector<HeadCodes> owned_;      // empty when they are in the file
+  const std::unique_ptr<MappedFile> file_;  // null when they are owned
+  const std::vector<CodedKeys> heads_;
+};
+
+absl::Status CodedLayerIndex::Search(compute::Device& device, const LayerSearchArgs& args,
+                                     std::vector<int64_t>* candidates) const {
+  if (args.n_heads < 1 || args.n_candidates < 1 || args.n_queries < 0) {
+    return absl::InvalidArgumentError(StrCat("index search: ", args.n_queries, " queries of ",
+                                             args.n_heads, " heads, ", args.n_candidates,
+                                             " candidates; want at least one candidate"));
+  }
+  const uint64_t* allowed = nullptr;
+  std::vector<uint64_t> positions;
+  if (args.filter.bits != nullptr) {
+    const std::vector<uint64_t>& bits = *args.filter.bits;
+    if (static_cast<int64_t>(bits.size()) < (ids_.end() + 63) / 64) {
+      return absl::InvalidArgumentError(StrCat("index search: the filter has ", bits.size(),
+                                               " words, want bits up to id ", ids_.end() - 1));
+    }
+    allowed = bits.data();
+    if (!IdsArePositions()) {
+      positions.assign(static_cast<size_t>((ids_.size() + 63) / 64), 0);
+      int64_t n = 0;
+      for (const IdRun& run : ids_.runs()) {
+        AppendBits(bits, run.first_id, run.n, n, &positions);
+        n += run.n;
+      }
+      allowed = positions.data();
+    }
+  }
+  candidates->resize(static_cast<size_t>(args.n_queries * args.n_heads * args.n_candidates));
+  RETURN_IF_ERROR(compute::CodeScan(device,
+                                    {.coder = coder_.get(),
+                                     .heads = heads_,
+                                     .queries = args.queries,
+                                     .n_queries = args.n_queries,
+                                     .n_heads = args.n_heads,
+                                     .n_candidates = args.n_candidates,
+                                     .allowed = allowed},
+                                    candidates->data()));
+  if (!IdsArePositions()) {
+    for (int64_t& candidate : *candidates) {
+      if (candidate >= 0) candidate = ids_.At(candidate);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CodedLayerIndex::Save(const std::filesystem::path& path) const {
+  IndexFileTrailer trailer;
+  trailer.spec = spec_;
+  trailer.library = std::string(kFormat);
+  trailer.head_dim = coder_->head_dim();
+  trailer.index_dim = coder_->padded_dim();
+  trailer.runs = ids_.runs();
+  trailer.heads = statistics_;
+  return WriteIndexFile(path, std::move(trailer), [&](size_t head, BlobSink sink) -> absl::Status {
+    const std::string zeros(kAlignment, '\0');
+    const CodedKeys& keys = heads_[head];
+    const auto code_bytes = static_cast<size_t>(coder_->code_bytes(keys.n_keys));
+    const size_t factor_bytes =
+        static_cast<size_t>(coder_->n_factors(keys.n_keys)) * sizeof(BFloat16);
+    RETURN_IF_ERROR(sink(std::string_view(zeros).substr(0, kPadding)));
+    RETURN_IF_ERROR(sink({reinterpret_cast<const char*>(keys.codes), code_bytes}));
+    RETURN_IF_ERROR(sink({reinterpret_cast<const char*>(keys.factors), factor_bytes}));
+    const size_t rest = BlobSize(*coder_, keys.n_keys) - kPadding - code_bytes - factor_bytes;
+    return sink(std::string_view(zeros).substr(0, rest));
+  });
+}
+
+}  // namespace
+
+int CodeBits(const std::string& spec) {
+  if (spec == "Scan2") return 2;
+  if (spec == "Scan4") return 4;
+  if (spec == "Scan8") return 8;
+  return 0;
+}
+
+absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
+                                                            const std::string& spec,
+                                                            const std::vector<HeadKeys>& keys,
+                                                            int64_t head_dim,
+                                                            const Progress& progress) {
+  ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
+  auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
+  const int64_t n_keys = ids.size();
+  const int64_t n_blocks = KeyCoder::NumBlocks(n_keys);
+  const int64_t n_all = n_keys * static_cast<int64_t>(keys.size());
+  const int64_t block_bytes = coder->n_lines() * 64;
+  std::vector<IndexFileHead> statistics;
+  std::vector<HeadCodes> owned(keys.size());
+  std::vector<CodedKeys> heads;
+  for (size_t h = 0; h < keys.size(); ++h) {
+    absl::StatusOr<KeyStatistics> analysed = Analyse(keys[h], head_dim);
+    if (!analysed.ok()) {
+      return Annotate(analysed.status(), StrCat("index \"", spec, "\" over ", n_keys, " keys"));
+    }
+    const std::vector<float>& mean = analysed->mean;
+    HeadCodes& head = owned[h];
+    head.codes.resize(static_cast<size_t>(coder->code_bytes(n_keys)));
+    head.factors.resize(static_cast<size_t>(coder->n_factors(n_keys)));
+    for (int64_t first = 0; first < n_blocks; first += kReportBlocks) {
+      RETURN_IF_ERROR(progress.Report(
+          {"index", static_cast<int64_t>(h) * n_keys + first * kCodeBlockKeys, n_all, "keys"}));
+      const int64_t n = std::min(kReportBlocks, n_blocks - first);
+      device.threads().ParallelFor(n, 256, [&](int64_t begin, int64_t end, int /*thread*/) {
+        KeyCursor cursor(keys[h], head_dim);
+        std::vector<float> centred(static_cast<size_t>(kCodeBlockKeys * head_dim));
+        for (int64_t block = first + begin; block < first + end; ++block) {
+          const int64_t n_block = std::min(kCodeBlockKeys, n_keys - block * kCodeBlockKeys);
+          for (int64_t k = 0; k < n_block; ++k) {
+            float* key = centred.data() + k * head_dim;
+            BFloat16ToFloat(cursor.At(block * kCodeBlockKeys + k), key,
+                            static_cast<size_t>(head_dim));
+            for (int64_t d = 0; d < head_dim; ++d) key[d] -= mean[static_cast<size_t>(d)];
+          }
+          coder->EncodeBlock(centred.data(), n_block, head.codes.data() + block * block_bytes,
+                             head.factors.data() + block * kCodeBlockKeys);
+        }
+      });
+    }
+    statistics.push_back({.mean = mean, .radius = analysed->radius});
+    heads.push_back({head.codes.data(), head.factors.data(), n_keys});
+  }
+  return std::unique_ptr<LayerIndex>(new CodedLayerIndex(spec, std::move(coder), std::move(ids),
+                                                         std::move(statistics), std::move(owned),
+                                                         nullptr, std::move(heads)));
+}
+
+absl::StatusOr<std::unique_ptr<LayerIndex>> LoadCodedIndex(const std::filesystem::path& path,
+                                                           IndexFile file) {
+  const IndexFileTrailer& trailer = file.trailer;
+  if (trailer.library != kFormat) {
+    return absl::DataLossError(StrCat(path, ": codes of format \"", trailer.library, "\", want \"",
+                                      kFormat, "\": rebuild the index"));
+  }
+  auto coder = std::make_unique<const KeyCoder>(CodeBits(trailer.spec), trailer.head_dim);
+  KeyIds ids(trailer.runs);
+  const size_t blob_size = BlobSize(*coder, ids.size());
+  std::vector<CodedKeys> heads;
+  for (size_t h = 0; h < file.blobs.size(); ++h) {
+    if (file.blobs[h].size() != blob_size || trailer.index_dim != coder->padded_dim()) {
+      return absl::DataLossError(StrCat(path, ": head ", h, " has ", file.blobs[h].size(),
+                                        " bytes of codes, want ", blob_size, " for ", ids.size(),
+                                        " keys: rebuild the index"));
+    }
+    const char* codes = file.blobs[h].data() + kPadding;
+    const char* factors = codes + coder->code_bytes(ids.size());
+    heads.push_back({reinterpret_cast<const std::byte*>(codes),
+                     reinterpret_cast<const BFloat16*>(factors), ids.size()});
+  }
+  return std::unique_ptr<LayerIndex>(new CodedLayerIndex(
+      trailer.spec, std::move(coder), std::move(ids), std::move(file.trailer.heads), {},
+      std::move(file.file), std::move(heads)));
+}
+
+}  // namespace fovea::index
