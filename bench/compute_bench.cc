@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "compute/attention.h"
+#include "compute/code_scan.h"
+#include "compute/key_scan.h"
 #include "compute/linear.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
@@ -133,6 +135,80 @@ BENCHMARK(BM_Attention)
     ->Args({1, 1024})
     ->Args({1, 8192})
     ->UseRealTime();
+
+// The search of one memory layer for one token. Argument: keys of each KV head. bytes/s are those of
+// the keys or codes; keys/s count each key once, whatever the number of query heads.
+constexpr int64_t kScanHeads = 9;
+constexpr int64_t kScanKvHeads = 3;
+constexpr int64_t kScanDim = 64;
+
+void BM_KeyScan(benchmark::State& state) {
+  const auto device = MakeDevice();
+  const int64_t n_keys = state.range(0);
+  const std::vector<BFloat16> keys(static_cast<size_t>(kScanKvHeads * n_keys * kScanDim),
+                                   BFloat16(0.5f));
+  const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
+  constexpr int64_t kGroup = kScanHeads / kScanKvHeads;
+  for (auto _ : state) {
+    for (int64_t head = 0; head < kScanKvHeads; ++head) {
+      TopK best(kGroup, 16);
+      const KeyRun run{keys.data() + head * n_keys * kScanDim, n_keys, 0};
+      FOVEA_CHECK(KeyScan(*device,
+                          {.queries = queries.data() + head * kGroup * kScanDim,
+                           .n_queries = kGroup,
+                           .query_stride = kScanDim,
+                           .head_dim = kScanDim,
+                           .runs = {&run, 1}},
+                          &best)
+                      .ok());
+    }
+  }
+  Rate(state, "bytes/s", static_cast<double>(keys.size() * sizeof(BFloat16)));
+  Rate(state, "keys/s", static_cast<double>(kScanKvHeads * n_keys));
+}
+BENCHMARK(BM_KeyScan)->Arg(65536)->Arg(262144)->Arg(2000000)->UseRealTime();
+
+void BM_CodeScan(benchmark::State& state, int bits) {
+  const auto device = MakeDevice();
+  const int64_t n_keys = state.range(0);
+  const KeyCoder coder(bits, kScanDim);
+  const auto code_bytes = static_cast<size_t>(coder.code_bytes(n_keys));
+  const auto n_factors = static_cast<size_t>(coder.n_factors(n_keys));
+  std::vector<std::byte> codes(kScanKvHeads * code_bytes);
+  std::mt19937 generator(2);
+  for (size_t i = 0; i + 4 <= codes.size(); i += 4) {
+    const uint32_t word = generator();
+    std::memcpy(codes.data() + i, &word, sizeof(word));
+  }
+  const std::vector<BFloat16> factors(kScanKvHeads * n_factors, BFloat16(1.0f));
+  std::vector<CodedKeys> heads;
+  for (size_t head = 0; head < kScanKvHeads; ++head) {
+    heads.push_back(
+        {codes.data() + head * code_bytes, factors.data() + head * n_factors, n_keys});
+  }
+  const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
+  constexpr int64_t kCandidates = 64;
+  std::vector<int64_t> positions(kScanHeads * kCandidates);
+  for (auto _ : state) {
+    FOVEA_CHECK(CodeScan(*device,
+                         {.coder = &coder,
+                          .heads = heads,
+                          .queries = queries.data(),
+                          .n_queries = 1,
+                          .n_heads = kScanHeads,
+                          .n_candidates = kCandidates},
+                         positions.data())
+                    .ok());
+  }
+  Rate(state, "bytes/s", static_cast<double>(codes.size() + factors.size() * sizeof(BFloat16)));
+  Rate(state, "keys/s", static_cast<double>(kScanKvHeads * n_keys));
+}
+void ScanSizes(benchmark::internal::Benchmark* b) {
+  b->Arg(65536)->Arg(262144)->Arg(2000000)->UseRealTime();
+}
+BENCHMARK_CAPTURE(BM_CodeScan, 2, 2)->Apply(ScanSizes);
+BENCHMARK_CAPTURE(BM_CodeScan, 4, 4)->Apply(ScanSizes);
+BENCHMARK_CAPTURE(BM_CodeScan, 8, 8)->Apply(ScanSizes);
 
 // Argument: tokens.
 void BM_RmsNorm(benchmark::State& state) {

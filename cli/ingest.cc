@@ -240,7 +240,7 @@ void AddIngest(CLI::App& app, Run* run) {
       ->type_name("HOW");
   command
       ->add_option("--index", arguments->index,
-                   "auto (default), exact, or a FAISS specification such as IVF1024,SQ8")
+                   "auto (default), exact, Scan2, Scan4, Scan8, or FAISS's such as IVF1024,SQ8")
       ->type_name("SPEC");
   command->add_flag("--recursive", arguments->recursive, "The files of folders, too");
   command->add_option("--title", arguments->title, "Of the one document")->type_name("T");

@@ -111,7 +111,11 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
   Json segments = Json::array();
   for (const memory::Stats::SegmentStats& segment : stats.segments) {
     segments.push_back(
-        {{"tokens", segment.tokens}, {"index", segment.index}, {"state", segment.state}});
+        {{"tokens", segment.tokens},
+         {"index", segment.index},
+         {"state", segment.state},
+         {"needle_recall", segment.needle_recall},
+         {"candidates", segment.n_candidates}});
   }
   return {
       {"documents", stats.documents},

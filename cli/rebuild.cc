@@ -96,7 +96,7 @@ void AddRebuild(CLI::App& app, Run* run) {
   AddMemoryOption(command, &arguments->memory)->required();
   command
       ->add_option("--index", arguments->index,
-                   "auto, exact, or a FAISS specification (default: the memory's)")
+                   "auto, exact, Scan2, Scan4, Scan8, or a FAISS specification (default: the memory's)")
       ->type_name("SPEC");
   CLI::Option* reencode =
       command->add_flag("--reencode", arguments->reencode,

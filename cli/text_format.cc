@@ -235,7 +235,8 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
     text += StrCat("segment      ", Plural(static_cast<int64_t>(segment.tokens), "token"), ", ",
                    segment.index, ", ", Printable(segment.state));
     if (!segment.needle_recall.empty()) {
-      text += StrCat(", needle recall ", Shares(segment.needle_recall));
+      text += StrCat(", needle recall ", Shares(segment.needle_recall), " with ",
+                     segment.n_candidates, " candidates");
     }
     text += "\n";
   }

@@ -8,6 +8,8 @@
 #include <span>
 #include <utility>
 
+#include "index/layer_index_kinds.h"
+
 namespace fovea::index {
 namespace {
 
@@ -22,6 +24,7 @@ constexpr double kConfidentMass = 0.5;
 // Few candidates suffice where distances are those of the keys themselves; codes blur the order.
 constexpr int kMinCandidates = 32;
 constexpr int kMinCodedCandidates = 64;
+constexpr int64_t kFewKeys = 32'768;  // among fewer, fewer come before the one that is looked for
 constexpr int kMaxCandidates = 1024;
 // Enough for what a probe finds to be judged by the probe alone.
 constexpr int kProbingCandidates = 512;
@@ -188,8 +191,9 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
   }
   const bool is_coded =
       index.spec().find("SQ") != std::string::npos || index.spec().find("PQ") != std::string::npos ||
-      index.spec().starts_with("Scan");
-  int n_candidates = is_coded ? kMinCodedCandidates : kMinCandidates;
+      CodeBits(index.spec()) > 0;
+  int n_candidates =
+      is_coded && index.n_keys() >= kFewKeys ? kMinCodedCandidates : kMinCandidates;
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());
     const Effort effort{n_probe, n_candidates};
@@ -315,10 +319,13 @@ absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const 
 }
 
 std::vector<std::string> AutoSpecs(int64_t n_keys) {
+  std::vector<std::string> specs = {"Scan2", "Scan4", "Scan8"};
+  if (n_keys < kAutoIvfTokens) return specs;
   // About four times the root of the number of keys, as FAISS advises; a power of two between.
   const double wanted = 4.0 * std::sqrt(static_cast<double>(std::max<int64_t>(n_keys, 1)));
   const uint64_t n_lists = std::bit_floor(static_cast<uint64_t>(wanted * 1.5));
-  return {StrCat("IVF", n_lists, ",SQ8"), StrCat("IVF", n_lists, ",Flat")};
+  specs.push_back(StrCat("IVF", n_lists, ",SQ8"));
+  return specs;
 }
 
 absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
@@ -330,13 +337,17 @@ absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
   ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
   CalibratedIndex best = Exact(needles.n_confident);
   if (needles.n_confident < kMinConfident) return best;
+  bool has_codes = false;
   for (const std::string& spec : specs) {
+    if (has_codes && CodeBits(spec) > 0) continue;
     absl::StatusOr<CalibratedIndex> built =
         BuildJudged(device, spec, keys, head_dim, queries, needles, target, progress);
     // A specification that does not fit these keys is one less to choose from.
     if (absl::IsInvalidArgument(built.status())) continue;
     RETURN_IF_ERROR(built.status());
-    if (built->needle_recall.recall >= target && built->relative_cost < best.relative_cost) {
+    if (built->needle_recall.recall < target) continue;
+    has_codes = has_codes || CodeBits(spec) > 0;
+    if (built->relative_cost < best.relative_cost) {
       best = *std::move(built);
     }
   }

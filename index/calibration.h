@@ -54,25 +54,28 @@ inline constexpr int64_t kMinConfident = 32;
 // Builds `spec` and finds the smallest effort whose needle recall on the sample is at least
 // `target`; the largest effort when none reaches it. Where the sample holds no confident query,
 // that is the smallest there is: look at needle_recall.n_confident. "exact" builds nothing. "auto":
-// BuildCheapest of AutoSpecs; the exact scan at once below `kAutoExactTokens` keys. InvalidArgument
-// for a specification that cannot hold these keys and for queries of another shape.
-inline constexpr int64_t kAutoExactTokens = 1 << 20;
+// BuildCheapest of AutoSpecs; the exact scan at once below `kAutoExactTokens` keys, where there is
+// less to gain than rescoring costs. InvalidArgument for a specification that cannot hold these
+// keys and for queries of another shape.
+inline constexpr int64_t kAutoExactTokens = 4096;
 absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const std::string& spec,
                                                 const std::vector<HeadKeys>& keys, int64_t head_dim,
                                                 const CalibrationQueries& queries, double target,
                                                 const Progress& progress);
 
-// The cheapest, by measured time, of the exact scan and those of `specs` that reach the target. The
-// exact scan where the sample holds fewer than kMinConfident confident pairs to judge by.
+// The cheapest, by measured time, of the exact scan and those of `specs` that reach the target; of
+// coded scans only the first that does, the others are not built (name them by bits). The exact scan
+// where the sample holds fewer than kMinConfident confident pairs to judge by.
 absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
                                               const std::vector<std::string>& specs,
                                               const std::vector<HeadKeys>& keys, int64_t head_dim,
                                               const CalibrationQueries& queries, double target,
                                               const Progress& progress);
 
-// What "auto" tries for so many keys. Coded scans of all keys are not among them: Debian's FAISS
-// makes them at a tenth of the speed of our exact scan. Nor is HNSW, which takes as long to search
-// and far longer to build.
+// What "auto" tries for so many keys: scans of codes, and from kAutoIvfTokens on, where even the
+// codes take long to read, an IVF, which is slow to build and takes more bytes than the codes of 2
+// and 4 bits. HNSW is not tried: it takes as long to search and far longer to build.
+inline constexpr int64_t kAutoIvfTokens = 1 << 22;
 std::vector<std::string> AutoSpecs(int64_t n_keys);
 
 }  // namespace fovea::index

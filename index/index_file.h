@@ -1,4 +1,4 @@
-// The file of a layer's index: the search library's bytes of each KV head, then what fovea needs
+// The file of a layer's index: the bytes of each KV head (a search library's, or codes), then what fovea needs
 // to know about them, then a hash over everything. Reading checks the hash first: no byte that
 // was not written by fovea gets to the library's reader, which trusts its input.
 //
@@ -35,7 +35,7 @@ struct IndexFileHead {
 
 struct IndexFileTrailer {
   std::string spec;
-  std::string library;  // name and version of the writer's FAISS
+  std::string library;  // name and version of what the heads' bytes are for
   int64_t head_dim = 0;
   int64_t index_dim = 0;
   bool is_augmented = false;

@@ -1,6 +1,10 @@
-// Approximate nearest keys of one memory layer of a sealed segment: FAISS behind one interface,
-// an index for each KV head, built from stored keys and searched by the query heads of its group.
-// Candidates are approximate and unordered; whoever searches rescores them with the stored keys.
+// Approximate nearest keys of one memory layer of a sealed segment: coded scans and FAISS behind one
+// interface, an index for each KV head, built from stored keys and searched by the query heads of
+// its group. Candidates are approximate and unordered; whoever searches rescores them with the
+// stored keys.
+//
+// "Scan2", "Scan4" and "Scan8" read codes of so many bits a dimension of all keys
+// (compute/code_scan.h): they hardly ever miss, and the number of candidates is their whole effort.
 //
 // FAISS specifications are index_factory strings ("IVF1024,Flat", "HNSW32", "SQ8", "Flat"). The
 // keys are prepared so that these find inner products (index-study: raw inner product loses
@@ -51,7 +55,7 @@ struct LayerSearchArgs {
 class LayerIndex {
  public:
   // keys: one HeadKeys per KV head, all with the same ids. `spec` as above.
-  // InvalidArgument for a specification that FAISS does not know or that cannot hold these keys
+  // InvalidArgument for a specification that neither fovea nor FAISS knows or that cannot hold these keys
   // (an IVF with more lists than keys). No keys at all are fine: nothing is found. One thread a
   // head.
   static absl::StatusOr<std::unique_ptr<LayerIndex>> Build(compute::Device& device,
@@ -81,7 +85,8 @@ class LayerIndex {
 // Version of the FAISS in this build, "1.7.3".
 std::string FaissVersion();
 
-// InvalidArgument unless `spec` is "auto", "exact" or something FAISS can build for `head_dim`.
+// InvalidArgument unless `spec` is "auto", "exact", a coded scan or something FAISS can build for
+// `head_dim`.
 absl::Status ValidateSpec(const std::string& spec, int64_t head_dim);
 
 }  // namespace fovea::index

@@ -421,9 +421,9 @@ absl::StatusOr<Stats> ComputeStats(Memory& memory) {
     stats.segments.push_back(
         {tokens, segment->record.spec,
          segment->damage.empty() ? "sealed" : StrCat("damaged: ", segment->damage),
-         segment->record.needle_recall});
+         segment->record.needle_recall, segment->record.n_candidates});
   }
-  if (growing > 0) stats.segments.push_back({growing, "exact", "growing", {}});
+  if (growing > 0) stats.segments.push_back({growing, "exact", "growing", {}, 0});
   return stats;
 }
 

@@ -135,6 +135,7 @@ struct Stats {
     std::string index;  // specification
     std::string state;  // "sealed", "growing", "damaged: …"
     std::vector<double> needle_recall;
+    int n_candidates = 0;  // rescored per query head; 0: searched exactly
   };
   std::vector<SegmentStats> segments;
 };

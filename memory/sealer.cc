@@ -39,6 +39,9 @@ absl::StatusOr<std::vector<storage::SegmentRecord>> VisibleSegments(
 
 int SegmentTier(uint64_t n_slots) {
   int tier = 0;
+  for (uint64_t size = std::max(n_slots, kSealTailSlots); size < kSealSlots; size *= kMergeFactor) {
+    --tier;
+  }
   for (uint64_t size = n_slots / kSealSlots; size >= kMergeFactor; size /= kMergeFactor) ++tier;
   return tier;
 }
@@ -65,7 +68,8 @@ size_t MergeCount(std::span<const uint64_t> n_slots) {
   }
 }
 
-absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore& store) {
+absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore& store,
+                                                    uint64_t min_slots) {
   ASSIGN_OR_RETURN(const storage::Counters counters, store.ReadCounters());
   ASSIGN_OR_RETURN(std::vector<storage::SegmentRecord> segments,
                    VisibleSegments(store, counters.generation));
@@ -75,7 +79,7 @@ absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore
                                       ", but the next slot is ", counters.next_slot,
                                       ": run `fovea verify`"));
   }
-  if (counters.next_slot - sealed_end < kSealSlots) return std::nullopt;
+  if (counters.next_slot - sealed_end < min_slots) return std::nullopt;
 
   SealPlan plan{.generation = counters.generation,
                 .slot_begin = sealed_end,
@@ -99,10 +103,11 @@ absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore
 }
 
 absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
-                     const std::filesystem::path& index_folder, const Progress& progress) {
+                     const std::filesystem::path& index_folder, const Progress& progress,
+                     uint64_t min_slots) {
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());
-    ASSIGN_OR_RETURN(const std::optional<SealPlan> plan, PlanSealing(*store));
+    ASSIGN_OR_RETURN(const std::optional<SealPlan> plan, PlanSealing(*store, min_slots));
     if (!plan.has_value()) return absl::OkStatus();
     ASSIGN_OR_RETURN(const std::optional<storage::StoreSettings> settings, store->Settings());
     if (!settings.has_value()) {
@@ -166,8 +171,9 @@ void BackgroundSealer::Run() {
     if (stop_) return;
     pending_ = false;
     working_ = true;
+    const uint64_t min_slots = std::exchange(is_waited_for_, false) ? kSealTailSlots : kSealSlots;
     lock.unlock();
-    const absl::Status status = Work();
+    const absl::Status status = Work(min_slots);
     lock.lock();
     working_ = false;
     last_update_.reset();
@@ -176,7 +182,7 @@ void BackgroundSealer::Run() {
   }
 }
 
-absl::Status BackgroundSealer::Work() {
+absl::Status BackgroundSealer::Work(uint64_t min_slots) {
   const Progress progress(
       [this](const ProgressUpdate& update) {
         const std::lock_guard lock(mutex_);
@@ -194,11 +200,12 @@ absl::Status BackgroundSealer::Work() {
     }
     damaged_segments_.pop_back();
   }
-  return SealAll(*device_, store_, index_folder_, progress);
+  return SealAll(*device_, store_, index_folder_, progress, min_slots);
 }
 
 absl::Status BackgroundSealer::WaitUntilIdle(const Progress& progress) {
   std::unique_lock lock(mutex_);
+  is_waited_for_ = true;
   pending_ = true;  // a look at the store is cheap, and makes a forgotten Notify harmless
   changed_.notify_all();
   while (pending_ || working_) {

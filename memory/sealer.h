@@ -27,12 +27,15 @@ namespace fovea::memory {
 
 // The growing segment is sealed when it has this many slots.
 inline constexpr uint64_t kSealSlots = 65536;
+// What remains at the end of an ingest is sealed when it has this many: the exact scan of more
+// would take longer than that of all codes of a large memory.
+inline constexpr uint64_t kSealTailSlots = 4096;
 // As many segments of a tier (or smaller) make one of the next tier.
 inline constexpr int kMergeFactor = 4;
 // Segments are not planned larger than this: the keys of one layer of it must fit main memory.
 inline constexpr uint64_t kMaxSegmentSlots = 4194304;
 
-// floor(log4(n_slots / kSealSlots)), at least 0.
+// floor(log4(n_slots / kSealSlots)), at least that of kSealTailSlots.
 int SegmentTier(uint64_t n_slots);
 
 // How many of the last segments become one, the newest (last of `n_slots`) included; 1: none but
@@ -48,13 +51,15 @@ struct SealPlan {
   std::vector<storage::SegmentRecord> merged = {};  // segments that the new one replaces
 };
 
-// What to seal now: nothing while the growing segment has less than kSealSlots. Merges that the new
+// What to seal now: nothing while the growing segment has less than `min_slots`. Merges that the new
 // segment causes are part of the plan, so that nothing is built to be merged at once.
-absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore& store);
+absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore& store,
+                                                    uint64_t min_slots = kSealSlots);
 
 // Seals until there is nothing to plan. `index_spec` of the store's settings.
 absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
-                     const std::filesystem::path& index_folder, const Progress& progress);
+                     const std::filesystem::path& index_folder, const Progress& progress,
+                     uint64_t min_slots = kSealSlots);
 
 // A thread with a Device of one thread that seals what a writer commits. A crash at any moment
 // leaves the old or the new segments. Nothing else may rebuild segments of this store meanwhile
@@ -74,7 +79,8 @@ class BackgroundSealer {
   // Something was committed. Returns at once.
   void Notify();
 
-  // Waits until everything that is committed now is sealed as far as it should be. Returns what
+  // Waits until everything that is committed now is sealed as far as it should be, the end of an
+  // ingest (kSealTailSlots) included. Returns what
   // kept it from that, or Cancelled when `progress` is. After an error the thread rests, whatever
   // is committed, until the next call tries again. The segments are visible to queries after
   // Memory::Publish.
@@ -84,7 +90,7 @@ class BackgroundSealer {
   BackgroundSealer(storage::DocumentStore* store, std::filesystem::path index_folder,
                    std::vector<uint64_t> damaged_segments, std::unique_ptr<compute::Device> device);
   void Run();
-  absl::Status Work();
+  absl::Status Work(uint64_t min_slots);
 
   storage::DocumentStore* store_;
   const std::filesystem::path index_folder_;
@@ -96,6 +102,7 @@ class BackgroundSealer {
   std::vector<uint64_t> damaged_segments_;  // used by the thread only
   bool pending_ = false;
   bool working_ = false;
+  bool is_waited_for_ = false;  // the end of an ingest: its tail is sealed too
   absl::Status status_;
   std::optional<ProgressUpdate> last_update_;
   std::thread thread_;  // last: it uses everything above

@@ -27,6 +27,9 @@ constexpr int64_t kAuditedPositions = 4;
 
 // Exact best keys that decide whether a query is confident (index/calibration.h).
 constexpr int kNeedleTop = 16;
+
+// Slots for which one look into a table replaces a binary search over the windows.
+constexpr uint64_t kBucketSlots = 256;
 constexpr float kNeedleShare = 0.5f;
 
 float LogAddExp(float a, float b) {
@@ -103,8 +106,23 @@ class MemorySearcherImpl final : public MemorySearcher {
   // Adds the mass of the kept keys, given the log-sum-exp of all memory keys seen.
   void CollectMass(const Call& call, std::vector<TopK>* best, const float* memory_lse);
   absl::Status AuditCall(const Call& call, std::vector<TopK>* kept);
-  // Index into windows_ of an allowed stored slot.
-  uint32_t WindowOf(int64_t slot) const;
+  // Where an allowed stored slot lies: the number of its window in windows_, and its token there.
+  struct Place {
+    uint32_t window;
+    int64_t token;
+  };
+  Place PlaceOf(int64_t slot) const;
+  // Halves of blocks that calls use, by number in windows_; null: not loaded.
+  struct BlockTable {
+    std::vector<HalfBlock> blocks;
+    std::vector<uint32_t> wanted;  // what is used now, each once
+    std::vector<bool> is_wanted;
+  };
+  void Want(uint32_t window, BlockTable* table) const;
+  // Loads what is wanted and not there, in parallel.
+  absl::Status LoadWanted(int memory_layer, bool keys, BlockTable* table);
+  // Ends the use: blocks stay where there is room for all, and are left to the cache where not.
+  void EndUse(BlockTable* table) const;
   const BFloat16* SessionValue(int memory_layer, int64_t kv_head, int64_t slot) const;
 
   compute::Device* device_;
@@ -118,6 +136,11 @@ class MemorySearcherImpl final : public MemorySearcher {
   std::vector<uint32_t> scanned_;  // of those, the ones searched exactly
   std::vector<SearchedSegment> indexed_;
   uint64_t n_tokens_ = 0;
+  // By (slot − slot of the first window) / kBucketSlots: the window of windows_ to look from.
+  std::vector<uint32_t> bucket_windows_;
+  bool keep_blocks_ = false;           // keys and values of all windows fit the cache
+  std::vector<BlockTable> keys_;       // [n_mem_layers]
+  std::vector<BlockTable> values_;     // [n_mem_layers]
   bool keep_runs_ = false;             // all scanned keys fit the cache
   std::vector<LoadedRuns> kept_runs_;  // [n_mem_layers], filled on first use
   std::vector<bool> runs_loaded_;
@@ -184,7 +207,24 @@ absl::Status MemorySearcherImpl::Initialize() {
   const uint64_t key_bytes =
       scanned_tokens * sizeof(BFloat16) * n_mem_layers_ * n_kv_heads_ * head_dim_;
   keep_runs_ = key_bytes <= memory_->cache().capacity_bytes();
+  const uint64_t all_bytes =
+      2 * n_tokens_ * sizeof(BFloat16) * n_mem_layers_ * n_kv_heads_ * head_dim_;
+  keep_blocks_ = all_bytes <= memory_->cache().capacity_bytes();
   const auto n_layers = static_cast<size_t>(n_mem_layers_);
+  keys_.resize(n_layers);
+  values_.resize(n_layers);
+  if (!windows_.empty()) {
+    const auto begin_of = [this](uint32_t i) {
+      return generation_->windows[windows_[i]].slot_begin;
+    };
+    const Slot first = begin_of(0);
+    const LiveWindow& last = generation_->windows[windows_.back()];
+    uint32_t i = 0;
+    for (Slot slot = first; slot < last.slot_begin + last.n_tokens; slot += kBucketSlots) {
+      while (i + 1 < windows_.size() && begin_of(i + 1) <= slot) ++i;
+      bucket_windows_.push_back(i);
+    }
+  }
   kept_runs_.resize(n_layers);
   runs_loaded_.assign(n_layers, false);
   mass_.resize(n_layers);
@@ -195,12 +235,52 @@ absl::Status MemorySearcherImpl::Initialize() {
   return absl::OkStatus();
 }
 
-uint32_t MemorySearcherImpl::WindowOf(int64_t slot) const {
-  auto it = std::upper_bound(
-      windows_.begin(), windows_.end(), static_cast<Slot>(slot),
-      [this](Slot s, uint32_t w) { return s < generation_->windows[w].slot_begin; });
-  FOVEA_CHECK(it != windows_.begin());
-  return *--it;
+MemorySearcherImpl::Place MemorySearcherImpl::PlaceOf(int64_t slot) const {
+  const auto at = static_cast<Slot>(slot);
+  const Slot first = generation_->windows[windows_.front()].slot_begin;
+  FOVEA_CHECK(at >= first);
+  const size_t bucket = (at - first) / kBucketSlots;
+  FOVEA_CHECK(bucket < bucket_windows_.size());
+  uint32_t i = bucket_windows_[bucket];
+  while (i + 1 < windows_.size() && generation_->windows[windows_[i + 1]].slot_begin <= at) ++i;
+  return {i, static_cast<int64_t>(at - generation_->windows[windows_[i]].slot_begin)};
+}
+
+void MemorySearcherImpl::Want(uint32_t window, BlockTable* table) const {
+  if (table->is_wanted.empty()) {
+    table->is_wanted.resize(windows_.size());
+    table->blocks.resize(windows_.size());
+  }
+  if (table->is_wanted[window]) return;
+  table->is_wanted[window] = true;
+  table->wanted.push_back(window);
+}
+
+absl::Status MemorySearcherImpl::LoadWanted(int memory_layer, bool keys, BlockTable* table) {
+  std::vector<uint32_t> missing;  // numbers in windows_
+  for (const uint32_t window : table->wanted) {
+    if (table->blocks[window] == nullptr) missing.push_back(window);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  std::sort(missing.begin(), missing.end());  // the order in which they lie in the store
+  std::vector<uint32_t> indexes;
+  indexes.reserve(missing.size());
+  for (const uint32_t window : missing) indexes.push_back(windows_[window]);
+  absl::StatusOr<std::vector<HalfBlock>> loaded = LoadBlocks(indexes, memory_layer, keys);
+  if (!loaded.ok()) {
+    EndUse(table);
+    return loaded.status();
+  }
+  for (size_t i = 0; i < missing.size(); ++i) table->blocks[missing[i]] = std::move((*loaded)[i]);
+  return absl::OkStatus();
+}
+
+void MemorySearcherImpl::EndUse(BlockTable* table) const {
+  for (const uint32_t window : table->wanted) {
+    table->is_wanted[window] = false;
+    if (!keep_blocks_) table->blocks[window] = nullptr;
+  }
+  table->wanted.clear();
 }
 
 bool MemorySearcherImpl::Allows(Slot slot) const {
@@ -344,35 +424,44 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     RETURN_IF_ERROR(
         searched.segment->layers[query.memory_layer]->Search(*device_, args, &candidates));
 
-    // Rescore with the stored keys: which windows are needed, then those in parallel.
-    std::vector<uint32_t> needed;
-    for (int64_t id : candidates) {
-      if (id >= 0) needed.push_back(WindowOf(static_cast<int64_t>(record.slot_begin) + id));
+    // Rescore with the stored keys: which windows are needed, those in parallel, then the rows.
+    BlockTable& table = keys_[static_cast<size_t>(query.memory_layer)];
+    std::vector<Place> places(candidates.size());
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (candidates[i] < 0) continue;
+      places[i] = PlaceOf(static_cast<int64_t>(record.slot_begin) + candidates[i]);
+      Want(places[i].window, &table);
     }
-    std::sort(needed.begin(), needed.end());
-    needed.erase(std::unique(needed.begin(), needed.end()), needed.end());
-    ASSIGN_OR_RETURN(const std::vector<HalfBlock> blocks,
-                     LoadBlocks(needed, query.memory_layer, true));
-    for (int64_t t = 0; t < query.n_queries; ++t) {
-      for (int64_t h = 0; h < query.n_heads; ++h) {
-        const float* q = query.queries + (t * query.n_heads + h) * query.head_dim;
-        const int64_t kv_head = h / call.group;
-        TopK& top = (*best)[kv_head];
-        const int64_t row = t * call.group + h % call.group;
-        for (int64_t c = 0; c < args.n_candidates; ++c) {
-          const int64_t id = candidates[(t * query.n_heads + h) * args.n_candidates + c];
-          if (id < 0) continue;
-          const int64_t slot = static_cast<int64_t>(record.slot_begin) + id;
-          const uint32_t w = WindowOf(slot);
-          const LiveWindow& window = generation_->windows[w];
-          const size_t block = std::lower_bound(needed.begin(), needed.end(), w) - needed.begin();
-          const int64_t offset = slot - static_cast<int64_t>(window.slot_begin);
-          const BFloat16* key =
-              blocks[block]->data() + (kv_head * window.n_tokens + offset) * query.head_dim;
-          top.Push(row, {compute::KeyScore(q, key, query.head_dim), slot});
-        }
-      }
-    }
+    RETURN_IF_ERROR(LoadWanted(query.memory_layer, true, &table));
+    const int64_t n_candidates = args.n_candidates;
+    device_->threads().ParallelFor(
+        query.n_queries * query.n_heads, 2, [&](int64_t begin, int64_t end, int) {
+          std::vector<const BFloat16*> keys;
+          std::vector<int64_t> slots;
+          std::vector<float> scores;
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t h = i % query.n_heads;
+            const int64_t kv_head = h / call.group;
+            keys.clear();
+            slots.clear();
+            for (int64_t c = i * n_candidates; c < (i + 1) * n_candidates; ++c) {
+              const int64_t id = candidates[static_cast<size_t>(c)];
+              if (id < 0) continue;
+              const Place place = places[static_cast<size_t>(c)];
+              const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
+              keys.push_back(table.blocks[place.window]->data() +
+                             (kv_head * n_tokens + place.token) * query.head_dim);
+              slots.push_back(static_cast<int64_t>(record.slot_begin) + id);
+            }
+            scores.resize(keys.size());
+            compute::KeyScores(query.queries + i * query.head_dim, query.head_dim, keys, scores);
+            // Rows of a list are apart, so threads may push into different ones at once.
+            TopK& top = (*best)[static_cast<size_t>(kv_head)];
+            const int64_t row = i / query.n_heads * call.group + h % call.group;
+            for (size_t c = 0; c < slots.size(); ++c) top.Push(row, {scores[c], slots[c]});
+          }
+        });
+    EndUse(&table);
   }
   return absl::OkStatus();
 }
@@ -381,18 +470,15 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
                                              float* output, float* lse) {
   const model::MemoryQuery& query = call.query;
   const int64_t d = query.head_dim;
-  std::vector<uint32_t> needed;
+  BlockTable& table = values_[static_cast<size_t>(query.memory_layer)];
   for (TopK& top : *best) {
     for (int64_t row = 0; row < call.n_rows; ++row) {
       for (const ScoredId& hit : top.Sorted(row)) {
-        if (hit.id < kSessionSlots) needed.push_back(WindowOf(hit.id));
+        if (hit.id < kSessionSlots) Want(PlaceOf(hit.id).window, &table);
       }
     }
   }
-  std::sort(needed.begin(), needed.end());
-  needed.erase(std::unique(needed.begin(), needed.end()), needed.end());
-  ASSIGN_OR_RETURN(const std::vector<HalfBlock> blocks,
-                   LoadBlocks(needed, query.memory_layer, false));
+  RETURN_IF_ERROR(LoadWanted(query.memory_layer, false, &table));
 
   const int64_t n_all = query.n_queries * query.n_heads;
   device_->threads().ParallelFor(n_all, 16, [&](int64_t begin, int64_t end, int) {
@@ -411,16 +497,15 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
         if (hit.id >= kSessionSlots) {
           value = SessionValue(query.memory_layer, kv_head, hit.id);
         } else {
-          const uint32_t w = WindowOf(hit.id);
-          const LiveWindow& window = generation_->windows[w];
-          const size_t block = std::lower_bound(needed.begin(), needed.end(), w) - needed.begin();
-          const int64_t offset = hit.id - static_cast<int64_t>(window.slot_begin);
-          value = blocks[block]->data() + (kv_head * window.n_tokens + offset) * d;
+          const Place place = PlaceOf(hit.id);
+          const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
+          value = table.blocks[place.window]->data() + (kv_head * n_tokens + place.token) * d;
         }
         for (int64_t j = 0; j < d; ++j) out[j] += weight * static_cast<float>(value[j]);
       }
     }
   });
+  EndUse(&table);
   return absl::OkStatus();
 }
 

@@ -266,7 +266,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, EverySpecTest,
                          ::testing::Values("Flat", "SQ8", "SQ4", "SQ6", "SQfp16", "PQ16x4fs",
                                            "PQ16", "IVF32,Flat", "IVF32,SQ8", "IVF32,PQ16",
                                            "HNSW16", "HNSW16,SQ8", "IVF64_HNSW16,Flat",
-                                           "PCA48,SQ8"),
+                                           "PCA48,SQ8", "Scan2", "Scan4", "Scan8"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), ',', '_');
@@ -334,7 +334,7 @@ TEST(LayerIndexTest, ProbeRangeIsThatOfTheStructure) {
 TEST(LayerIndexTest, ServesManyThreadsAtOnce) {
   const SyntheticKeys keys(2, 1500, 64, 8);
   const std::vector<float> queries = RandomQueries(8 * 4 * 64, 9);
-  for (const std::string spec : {"IVF32,Flat", "HNSW16"}) {
+  for (const std::string spec : {"IVF32,Flat", "HNSW16", "Scan2"}) {
     auto index = Build(spec, keys.All(), 64);
     ASSERT_NE(index, nullptr);
     LayerSearchArgs args;

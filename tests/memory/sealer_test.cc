@@ -14,7 +14,9 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 TEST(SegmentTierTest, IsTheLogarithmToBase4OfTheSize) {
-  EXPECT_EQ(SegmentTier(1), 0);
+  EXPECT_EQ(SegmentTier(1), -2);
+  EXPECT_EQ(SegmentTier(kSealTailSlots), -2);
+  EXPECT_EQ(SegmentTier(4 * kSealTailSlots), -1);
   EXPECT_EQ(SegmentTier(kSealSlots), 0);
   EXPECT_EQ(SegmentTier(4 * kSealSlots - 1), 0);
   EXPECT_EQ(SegmentTier(4 * kSealSlots), 1);
@@ -85,6 +87,18 @@ TEST_F(SealerTest, AGrowingSegmentBelowTheThresholdStays) {
   ASSERT_OK(AddDocument(store(), {.n_slots = kSealSlots - 1}).status());
   ASSERT_OK_AND_ASSIGN(const auto plan, PlanSealing(store()));
   EXPECT_FALSE(plan.has_value());
+}
+
+TEST_F(SealerTest, TheEndOfAnIngestIsSealedFromFewerSlotsOn) {
+  Create("auto");
+  ASSERT_OK(AddDocument(store(), {.n_slots = kSealTailSlots - 1}).status());
+  ASSERT_OK_AND_ASSIGN(auto sealer, BackgroundSealer::Start(&store(), memory_->index_folder(), {}));
+  ASSERT_OK(sealer->WaitUntilIdle(Progress()));
+  EXPECT_THAT(VisibleSegments(store()), IsEmpty());
+  ASSERT_OK(AddDocument(store(), {.n_slots = 1}).status());
+  sealer->Notify();
+  ASSERT_OK(sealer->WaitUntilIdle(Progress()));
+  EXPECT_THAT(VisibleSegments(store()), SizeIs(1));
 }
 
 TEST_F(SealerTest, SealsAllThatIsCommittedAtTheThreshold) {
