@@ -24,7 +24,6 @@ constexpr double kConfidentMass = 0.5;
 // Few candidates suffice where distances are those of the keys themselves; codes blur the order.
 constexpr int kMinCandidates = 32;
 constexpr int kMinCodedCandidates = 64;
-constexpr int64_t kFewKeys = 32'768;  // among fewer, fewer come before the one that is looked for
 constexpr int kMaxCandidates = 1024;
 // Enough for what a probe finds to be judged by the probe alone.
 constexpr int kProbingCandidates = 512;
@@ -192,8 +191,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
   const bool is_coded =
       index.spec().find("SQ") != std::string::npos || index.spec().find("PQ") != std::string::npos ||
       CodeBits(index.spec()) > 0;
-  int n_candidates =
-      is_coded && index.n_keys() >= kFewKeys ? kMinCodedCandidates : kMinCandidates;
+  int n_candidates = is_coded ? kMinCodedCandidates : kMinCandidates;
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());
     const Effort effort{n_probe, n_candidates};
