@@ -19,11 +19,11 @@
 #define FOVEA_CONCAT(a, b) FOVEA_CONCAT_IMPL(a, b)
 
 // Returns from the enclosing function when `expr` is an error.
-#define RETURN_IF_ERROR(expr)                                           \
-  do {                                                                  \
-    if (absl::Status fovea_status = (expr); !fovea_status.ok()) {       \
-      return fovea_status;                                              \
-    }                                                                   \
+#define RETURN_IF_ERROR(expr)                                     \
+  do {                                                            \
+    if (absl::Status fovea_status = (expr); !fovea_status.ok()) { \
+      return fovea_status;                                        \
+    }                                                             \
   } while (false)
 
 // Evaluates `expr` (an absl::StatusOr), returns its error or moves its value into `lhs`.
@@ -37,12 +37,12 @@
   lhs = *std::move(tmp)
 
 // Ends the process: for invariants that no input can break.
-#define FOVEA_CHECK(condition)                                                             \
-  do {                                                                                     \
-    if (!(condition)) [[unlikely]] {                                                       \
-      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);   \
-      std::abort();                                                                        \
-    }                                                                                      \
+#define FOVEA_CHECK(condition)                                                           \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                     \
+      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (false)
 
 namespace fovea {

@@ -31,13 +31,6 @@ void WaitWhileEqual(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-struct ThreadPool::Loop {
-  int64_t n;
-  int64_t grain;
-  absl::FunctionRef<void(int64_t, int64_t, int)> body;
-  std::atomic<int64_t> next{0};
-};
-
 ThreadPool::ThreadPool(int n_threads) {
   for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
@@ -49,11 +42,12 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::RunLoop(Loop& loop, int thread) {
+void ThreadPool::RunLoop(int thread) {
+  const Loop loop = loop_;
   while (true) {
-    const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
+    const int64_t begin = next_.fetch_add(loop.grain, std::memory_order_relaxed);
     if (begin >= loop.n) return;
-    loop.body(begin, std::min(begin + loop.grain, loop.n), thread);
+    (*loop.body)(begin, std::min(begin + loop.grain, loop.n), thread);
   }
 }
 
@@ -63,8 +57,19 @@ void ThreadPool::Work(int thread) {
     WaitWhileEqual(epoch_, seen);
     seen = epoch_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_acquire)) return;
-    RunLoop(*loop_.load(std::memory_order_acquire), thread);
-    if (n_running_.fetch_sub(1, std::memory_order_acq_rel) == 1) n_running_.notify_all();
+    // A loop that ended before this thread woke has no members any more; the next one may be open
+    // already, and is joined as well.
+    uint32_t members = members_.load(std::memory_order_relaxed);
+    while ((members & kOpen) != 0) {
+      // Acquires what ParallelFor wrote before it opened the loop.
+      if (members_.compare_exchange_weak(members, members + 1, std::memory_order_acquire,
+                                         std::memory_order_relaxed)) {
+        RunLoop(thread);
+        // Releases what the loop wrote. The last to leave a closed loop wakes its caller.
+        if (members_.fetch_sub(1, std::memory_order_acq_rel) == 1) members_.notify_all();
+        break;
+      }
+    }
   }
 }
 
@@ -76,16 +81,18 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
     for (int64_t begin = 0; begin < n; begin += grain) body(begin, std::min(begin + grain, n), 0);
     return;
   }
-  Loop loop{n, grain, body};
-  loop_.store(&loop, std::memory_order_release);
-  n_running_.store(static_cast<int>(workers_.size()), std::memory_order_release);
+  // Nobody reads these while the loop is not open.
+  loop_ = {n, grain, &body};
+  next_.store(0, std::memory_order_relaxed);
+  members_.store(kOpen, std::memory_order_release);
   epoch_.fetch_add(1, std::memory_order_acq_rel);
   epoch_.notify_all();
-  RunLoop(loop, 0);
-  // Every worker must have left the loop before it dies with this frame.
-  for (int left = n_running_.load(std::memory_order_acquire); left != 0;
-       left = n_running_.load(std::memory_order_acquire)) {
-    WaitWhileEqual(n_running_, left);
+  RunLoop(0);
+  // Those who joined must leave before `body` dies; those who have not woken yet find it closed.
+  uint32_t members = members_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+  while (members != 0) {
+    WaitWhileEqual(members_, members);
+    members = members_.load(std::memory_order_acquire);
   }
   busy_.store(false, std::memory_order_release);
 }

@@ -22,7 +22,8 @@ class ThreadPool {
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(begin, end, thread) on disjoint ranges that cover [0, n), each of `grain` items
-  // (the last one shorter), and returns when all are done. `thread` is in [0, n_threads()) and
+  // (the last one shorter), and returns when all are done. Threads that do not get a processor in
+  // time are not waited for: the others do their share. `thread` is in [0, n_threads()) and
   // no two concurrent calls of one loop share it: an index into per-thread workspaces.
   // Thread-safe: a loop that starts while another one runs (also one nested in it) runs inline,
   // on its caller, as thread 0 of its own loop.
@@ -30,15 +31,23 @@ class ThreadPool {
                    absl::FunctionRef<void(int64_t begin, int64_t end, int thread)> body);
 
  private:
-  struct Loop;
+  struct Loop {
+    int64_t n = 0;
+    int64_t grain = 1;
+    const absl::FunctionRef<void(int64_t, int64_t, int)>* body = nullptr;
+  };
+  // In members_: workers may join the loop.
+  static constexpr uint32_t kOpen = uint32_t{1} << 31;
+
   void Work(int thread);
-  void RunLoop(Loop& loop, int thread);
+  void RunLoop(int thread);
 
   std::vector<std::thread> workers_;
-  std::atomic<bool> busy_{false};      // a loop is running
-  std::atomic<uint32_t> epoch_{0};     // one more for each loop; workers wait for it to change
-  std::atomic<Loop*> loop_{nullptr};
-  std::atomic<int> n_running_{0};      // workers that have not left the current loop
+  std::atomic<bool> busy_{false};     // a loop is running
+  Loop loop_;                         // the loop that is open, or was
+  std::atomic<int64_t> next_{0};      // its first item that nobody has taken
+  std::atomic<uint32_t> members_{0};  // workers in the loop, and kOpen
+  std::atomic<uint32_t> epoch_{0};    // one more for each loop; workers wait for it to change
   std::atomic<bool> stop_{false};
 };
 

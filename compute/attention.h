@@ -13,10 +13,10 @@ struct AttentionArgs {
   const float* values = nullptr;   // [n_keys, n_kv_heads, head_dim]
   int64_t n_queries = 0;
   int64_t n_keys = 0;
-  int64_t n_heads = 0;     // a multiple of n_kv_heads: query head h uses kv head h·n_kv_heads/n_heads
+  int64_t n_heads = 0;  // a multiple of n_kv_heads: query head h uses kv head h·n_kv_heads/n_heads
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  float scale = 1.0f;      // scores = scale · <query, key>
+  float scale = 1.0f;  // scores = scale · <query, key>
   // Causal: query i sees keys 0 … n_keys − n_queries + i (the queries are the last tokens).
   // Otherwise every query sees every key.
   bool causal = true;

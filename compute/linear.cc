@@ -30,4 +30,19 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(Device& device,
   return absl::InternalError("unknown device kind");
 }
 
+absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> outputs,
+                                     const float* x, int64_t n_tokens) {
+  FOVEA_CHECK(!outputs.empty() && outputs.size() <= static_cast<size_t>(kMaxTogether));
+  for (const Output& output : outputs) {
+    FOVEA_CHECK(output.linear->in_features() == outputs[0].linear->in_features());
+  }
+  switch (device.kind()) {
+    case DeviceKind::kCpu:
+      return cpu::ForwardTogether(cpu::AsCpu(device), outputs, x, n_tokens);
+    case DeviceKind::kCuda:
+      return Unavailable("Linear");
+  }
+  return absl::InternalError("unknown device kind");
+}
+
 }  // namespace fovea::compute

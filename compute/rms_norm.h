@@ -1,4 +1,5 @@
-// RMSNorm (Zhang and Sennrich 2019): out[t, i] = x[t, i] / sqrt(mean_i(x[t, i]²) + eps) · weight[i].
+// RMSNorm (Zhang and Sennrich 2019): out[t, i] = x[t, i] / sqrt(mean_i(x[t, i]²) + eps) ·
+// weight[i].
 #pragma once
 
 #include "compute/device.h"

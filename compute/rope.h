@@ -19,15 +19,16 @@ struct RopeScaling {
 };
 
 // theta^(−2i/head_dim), scaled; [head_dim/2], computed in float32 as the published code does.
-std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta, const RopeScaling& scaling);
+std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta,
+                                          const RopeScaling& scaling);
 
 struct RopeArgs {
   float* x = nullptr;  // [n_tokens, n_heads, head_dim], rotated in place
   int64_t n_tokens = 0;
   int64_t n_heads = 0;
-  int64_t head_dim = 0;                      // even
+  int64_t head_dim = 0;                        // even
   const float* inverse_frequencies = nullptr;  // [head_dim/2]
-  int64_t first_position = 0;                // token t has position first_position + t
+  int64_t first_position = 0;                  // token t has position first_position + t
 };
 absl::Status Rope(Device& device, const RopeArgs& args);
 

@@ -41,7 +41,7 @@ struct MemoryConfig {
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
   bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)
   std::string system_prompt;
-  bool trained = false;            // an adapter (or LongLLaMA) trained these layers for memory
+  bool trained = false;  // an adapter (or LongLLaMA) trained these layers for memory
 };
 
 }  // namespace fovea::model

@@ -10,15 +10,15 @@
 namespace fovea::model {
 
 struct MemoryQuery {
-  int memory_layer = 0;            // index into mem_layers, not the number of the layer
-  const float* queries = nullptr;  // [n_queries, n_heads, head_dim], with their local rotation
+  int memory_layer = 0;              // index into mem_layers, not the number of the layer
+  const float* queries = nullptr;    // [n_queries, n_heads, head_dim], with their local rotation
   const float* local_lse = nullptr;  // [n_queries, n_heads]: log-sum-exp of the local scores, so
                                      // that the source can tell its share of the whole softmax
   int64_t n_queries = 0;
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  float scale = 1.0f;              // scores = scale · <query, key>
+  float scale = 1.0f;  // scores = scale · <query, key>
 };
 
 class MemorySource {

@@ -125,8 +125,9 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   }
   for (int layer : model->memory_config_.mem_layers) {
     if (layer < 0 || layer >= config.n_layers) {
-      return absl::InvalidArgumentError(StrCat("memory layer ", layer, ": the model has layers 0 … ",
-                                               config.n_layers - 1, "; name others"));
+      return absl::InvalidArgumentError(StrCat("memory layer ", layer,
+                                               ": the model has layers 0 … ", config.n_layers - 1,
+                                               "; name others"));
     }
   }
   std::sort(model->memory_config_.mem_layers.begin(), model->memory_config_.mem_layers.end());
@@ -179,7 +180,8 @@ absl::Status TransformerImpl::LoadLayers() {
   for (int64_t l = 0; l < c.n_layers; ++l) {
     Layer& layer = layers_[static_cast<size_t>(l)];
     const std::string prefix = StrCat("model.layers.", l, ".");
-    ASSIGN_OR_RETURN(layer.attention_norm, Vector(prefix + "input_layernorm.weight", c.hidden_size));
+    ASSIGN_OR_RETURN(layer.attention_norm,
+                     Vector(prefix + "input_layernorm.weight", c.hidden_size));
     ASSIGN_OR_RETURN(layer.mlp_norm,
                      Vector(prefix + "post_attention_layernorm.weight", c.hidden_size));
     layer.biases.resize(3);
@@ -207,11 +209,9 @@ absl::Status TransformerImpl::LoadLayers() {
   ASSIGN_OR_RETURN(embedding_,
                    checkpoint_->Find("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}));
   ASSIGN_OR_RETURN(final_norm_, Vector("model.norm.weight", c.hidden_size));
-  ASSIGN_OR_RETURN(lm_head_,
-                   MakeLinear(c.tie_word_embeddings ? "model.embed_tokens" : "lm_head", c.vocab_size,
-                              c.hidden_size, nullptr));
-  inverse_frequencies_ =
-      compute::RopeInverseFrequencies(c.head_dim, c.rope_theta, c.rope_scaling);
+  ASSIGN_OR_RETURN(lm_head_, MakeLinear(c.tie_word_embeddings ? "model.embed_tokens" : "lm_head",
+                                        c.vocab_size, c.hidden_size, nullptr));
+  inverse_frequencies_ = compute::RopeInverseFrequencies(c.head_dim, c.rope_theta, c.rope_scaling);
   for (size_t i = 0; i < c.rope_factors.size() && i < inverse_frequencies_.size(); ++i) {
     inverse_frequencies_[i] /= c.rope_factors[i];
   }
@@ -279,8 +279,8 @@ absl::Status TransformerImpl::Mlp(const Layer& layer, int64_t n_tokens) {
   float* gate = work_.gate.data<float>();
   float* up = work_.up.data<float>();
   RETURN_IF_ERROR(Norm(x, layer.mlp_norm, n_tokens, normed));
-  RETURN_IF_ERROR(layer.gate->Forward(*device_, normed, n_tokens, false, gate));
-  RETURN_IF_ERROR(layer.up->Forward(*device_, normed, n_tokens, false, up));
+  const Linear::Output outputs[] = {{layer.gate.get(), gate}, {layer.up.get(), up}};
+  RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n_tokens));
   RETURN_IF_ERROR(
       compute::SiluMul(*device_, gate, up, gate, n_tokens * config().intermediate_size));
   return layer.down->Forward(*device_, gate, n_tokens, true, x);
@@ -338,9 +338,8 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const int memory_layer = MemoryIndex(l);
     RETURN_IF_ERROR(Norm(x, layer.attention_norm, n_rows, normed));
-    RETURN_IF_ERROR(layer.k->Forward(*device_, normed, n_rows, false, k));
-    RETURN_IF_ERROR(layer.v->Forward(*device_, normed, n_rows, false, v));
-    RETURN_IF_ERROR(layer.q->Forward(*device_, normed, n_rows, false, q));
+    const Linear::Output outputs[] = {{layer.k.get(), k}, {layer.v.get(), v}, {layer.q.get(), q}};
+    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n_rows));
     for (size_t w = 0; w < spans.size(); ++w) {
       const Span& span = spans[w];
       if (memory_layer >= 0) {
@@ -365,18 +364,18 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
         }
       }
       if (l == last_layer) continue;
-      RETURN_IF_ERROR(compute::Attention(
-          *device_, {.queries = q + span.begin * q_size,
-                     .keys = k + span.begin * kv_size,
-                     .values = v + span.begin * kv_size,
-                     .n_queries = span.n_tokens,
-                     .n_keys = span.n_tokens,
-                     .n_heads = c.n_heads,
-                     .n_kv_heads = c.n_kv_heads,
-                     .head_dim = c.head_dim,
-                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                     .causal = true,
-                     .output = attention + span.begin * q_size}));
+      RETURN_IF_ERROR(
+          compute::Attention(*device_, {.queries = q + span.begin * q_size,
+                                        .keys = k + span.begin * kv_size,
+                                        .values = v + span.begin * kv_size,
+                                        .n_queries = span.n_tokens,
+                                        .n_keys = span.n_tokens,
+                                        .n_heads = c.n_heads,
+                                        .n_kv_heads = c.n_kv_heads,
+                                        .head_dim = c.head_dim,
+                                        .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                                        .causal = true,
+                                        .output = attention + span.begin * q_size}));
     }
     if (l == last_layer) break;  // nothing after the last memory layer's keys is needed
     RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n_rows, true, x));
@@ -440,9 +439,9 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
     float* values = ContextValues(context)[static_cast<size_t>(l)].data<float>();
     float* k = keys + past * kv_size;
     RETURN_IF_ERROR(Norm(x, layer.attention_norm, n, normed));
-    RETURN_IF_ERROR(layer.q->Forward(*device_, normed, n, false, q));
-    RETURN_IF_ERROR(layer.k->Forward(*device_, normed, n, false, k));
-    RETURN_IF_ERROR(layer.v->Forward(*device_, normed, n, false, values + past * kv_size));
+    const Linear::Output outputs[] = {
+        {layer.q.get(), q}, {layer.k.get(), k}, {layer.v.get(), values + past * kv_size}};
+    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n));
     if (const int m = MemoryIndex(l); m >= 0 && IsReference(*context)) {
       float* unrotated = ContextUnrotatedKeys(context)[static_cast<size_t>(m)].data<float>();
       std::copy(k, k + n * kv_size, unrotated + past * kv_size);
@@ -465,10 +464,10 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
                                                   .output = attention,
                                                   .lse = memory_layer >= 0 ? lse : nullptr}));
     if (memory_layer >= 0) {
-      RETURN_IF_ERROR(device_->Reserve(static_cast<size_t>(n * q_size) * sizeof(float),
-                                       &work_.memory_output));
-      RETURN_IF_ERROR(device_->Reserve(static_cast<size_t>(n * c.n_heads) * sizeof(float),
-                                       &work_.memory_lse));
+      RETURN_IF_ERROR(
+          device_->Reserve(static_cast<size_t>(n * q_size) * sizeof(float), &work_.memory_output));
+      RETURN_IF_ERROR(
+          device_->Reserve(static_cast<size_t>(n * c.n_heads) * sizeof(float), &work_.memory_lse));
       float* memory_output = work_.memory_output.data<float>();
       float* memory_lse = work_.memory_lse.data<float>();
       MemoryQuery query;

@@ -119,7 +119,8 @@ class Transformer {
   // sees itself and its context tokens, from position 0. All windows of a call go through the
   // matrix products together.
   // FailedPrecondition when the model has no memory layers.
-  virtual absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) = 0;
+  virtual absl::StatusOr<std::vector<EncodedWindow>> Encode(
+      std::span<const WindowTokens> windows) = 0;
 
   // Appends `ids` to the local context and runs the model over them. `memory` may be null.
   // `logits` (may be null) = [vocab_size] of the last token, or [ids.size(), vocab_size] with

@@ -2,7 +2,9 @@
 #include <atomic>
 #include <mutex>
 #include <utility>
+#include <vector>
 
+#include "base/float16.h"
 #include "compute/cpu/aligned_array.h"
 #include "compute/cpu/matvec.h"
 #include "compute/cpu/ops.h"
@@ -11,9 +13,10 @@ namespace fovea::compute::cpu {
 namespace {
 
 // Up to this many rows the stored weights are read directly: reading a packed float copy, up to
-// eight times as large, takes longer than unpacking 4-bit weights in registers once for every four
-// rows. Measured on a Zen 4: the two meet at 16 rows.
+// eight times as large, takes longer. Plain types are as large as their copy or half as large, and
+// are converted again for every four rows. Measured on a Zen 4.
 constexpr int64_t kMaxDirectTokens = 12;
+constexpr int64_t kMaxDirectTokensQuantised = 32;
 
 // Weights are packed and multiplied by panels of this many output features; the last is smaller.
 constexpr int64_t kPanelFeatures = 576;
@@ -24,7 +27,7 @@ constexpr int64_t kChunkRows = 64;
 
 // Stored bytes of weights that a thread multiplies at a time in a single-token step: some
 // microseconds of work.
-constexpr int64_t kDirectBytesPerRange = 32 << 10;
+constexpr int64_t kDirectBytesPerRange = 16 << 10;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -63,13 +66,37 @@ class LoopStatus {
   absl::Status status_;
 };
 
+// A factor of a low-rank update as single-token steps read it: as bfloat16 where that is exact
+// (adapters are mostly stored so), which halves what is read; else the floats, borrowed.
+class LoraFactor {
+ public:
+  LoraFactor(const float* values, int64_t n) : values_(values) {
+    if (values == nullptr) return;
+    const auto is_exact = [](float value) { return float(BFloat16(value)) == value; };
+    if (!std::all_of(values, values + n, is_exact)) return;
+    rounded_.resize(static_cast<size_t>(n));
+    FloatToBFloat16(values, rounded_.data(), static_cast<size_t>(n));
+  }
+  DType dtype() const { return rounded_.empty() ? DType::kF32 : DType::kBF16; }
+  const std::byte* data() const {
+    return rounded_.empty() ? reinterpret_cast<const std::byte*>(values_)
+                            : reinterpret_cast<const std::byte*>(rounded_.data());
+  }
+
+ private:
+  const float* values_;
+  std::vector<BFloat16> rounded_;
+};
+
 class CpuLinear final : public Linear {
  public:
   CpuLinear(CpuDevice& device, const LinearWeights& weights, size_t row_bytes)
       : Linear(weights.in_features, weights.out_features),
         weights_(weights),
         row_bytes_(row_bytes),
-        budget_(device.packed_weights()) {}
+        budget_(device.packed_weights()),
+        lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
+        lora_b_(weights.lora_b, weights.lora_rank * weights.out_features) {}
 
   ~CpuLinear() override {
     if (packed_ != nullptr) budget_->Release(reserved_bytes_);
@@ -79,51 +106,91 @@ class CpuLinear final : public Linear {
                        float* out) const override {
     FOVEA_CHECK(n_tokens >= 0);
     if (n_tokens == 0) return absl::OkStatus();
-    const absl::Status status = n_tokens <= kMaxDirectTokens
-                                    ? ForwardDirect(AsCpu(device), x, n_tokens, add_to_out, out)
-                                    : ForwardBatch(AsCpu(device), x, n_tokens, add_to_out, out);
-    return Annotate(status, weights_.name);
+    if (n_tokens > max_direct_tokens()) {
+      return Annotate(ForwardBatch(AsCpu(device), x, n_tokens, add_to_out, out), weights_.name);
+    }
+    const Output output{this, out};
+    return ForwardDirect(AsCpu(device), {&output, 1}, x, n_tokens, add_to_out);
+  }
+
+  bool is_quantised() const { return Traits(weights_.dtype).block_size > 1; }
+  int64_t max_direct_tokens() const {
+    return is_quantised() ? kMaxDirectTokensQuantised : kMaxDirectTokens;
+  }
+
+  // All outputs are CpuLinears and n_tokens is at most what each computes directly.
+  static absl::Status ForwardDirect(CpuDevice& device, std::span<const Output> outputs,
+                                    const float* x, int64_t n_tokens, bool add_to_out) {
+    const auto linear = [&](size_t i) -> const CpuLinear& {
+      return static_cast<const CpuLinear&>(*outputs[i].linear);
+    };
+    const int64_t in_features = linear(0).in_features_;
+    bool has_quantised = false;
+    int64_t total_rank = 0;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      has_quantised |= linear(i).is_quantised();
+      total_rank += linear(i).weights_.lora_rank;
+    }
+    // Scratch: [x, quantised | A·x of each].
+    const size_t quantized_bytes = has_quantised ? QuantizedVectorsBytes(n_tokens, in_features) : 0;
+    absl::StatusOr<std::byte*> scratch = device.SharedScratch(
+        quantized_bytes + static_cast<size_t>(n_tokens * total_rank) * sizeof(float));
+    if (!scratch.ok()) return Annotate(scratch.status(), linear(0).weights_.name);
+    QuantizedVectors quantized;
+    if (has_quantised) quantized = QuantizeVectors(x, n_tokens, in_features, *scratch);
+
+    MatVecArgs args[kMaxTogether];
+    int64_t first_range[kMaxTogether + 1] = {};
+    int64_t grain[kMaxTogether];
+    auto* lora_u = reinterpret_cast<float*>(*scratch + quantized_bytes);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const CpuLinear& l = linear(i);
+      const LinearWeights& w = l.weights_;
+      args[i] = {.dtype = w.dtype,
+                 .weight = w.weight,
+                 .row_bytes = l.row_bytes_,
+                 .in_features = in_features,
+                 .x = x,
+                 .quantized = &quantized,
+                 .n_tokens = n_tokens,
+                 .bias = w.bias,
+                 .add_to_out = add_to_out,
+                 .out = outputs[i].out,
+                 .out_features = l.out_features_};
+      if (w.lora_a != nullptr) {
+        l.DownProject(x, n_tokens, lora_u);
+        args[i].lora_b = l.lora_b_.data();
+        args[i].lora_dtype = l.lora_b_.dtype();
+        args[i].lora_u = lora_u;
+        args[i].lora_rank = w.lora_rank;
+        lora_u += n_tokens * w.lora_rank;
+      }
+      grain[i] = std::max<int64_t>(1, kDirectBytesPerRange / static_cast<int64_t>(l.row_bytes_));
+      first_range[i + 1] = first_range[i] + CeilDiv(l.out_features_, grain[i]);
+    }
+    device.threads().ParallelFor(first_range[outputs.size()], 1, [&](int64_t range, int64_t, int) {
+      size_t i = 0;
+      while (range >= first_range[i + 1]) ++i;
+      const int64_t begin = (range - first_range[i]) * grain[i];
+      MatVecRows(args[i], begin, std::min(begin + grain[i], args[i].out_features));
+    });
+    return absl::OkStatus();
   }
 
  private:
-  absl::Status ForwardDirect(CpuDevice& device, const float* x, int64_t n_tokens, bool add_to_out,
-                             float* out) const {
-    MatVecArgs args{.dtype = weights_.dtype,
-                    .weight = weights_.weight,
-                    .row_bytes = row_bytes_,
-                    .in_features = in_features_,
-                    .x = x,
-                    .n_tokens = n_tokens,
-                    .bias = weights_.bias,
-                    .add_to_out = add_to_out,
-                    .out = out,
-                    .out_features = out_features_};
-    const bool has_lora = weights_.lora_a != nullptr;
-    if (has_lora) {
-      const int64_t rank = weights_.lora_rank;
-      ASSIGN_OR_RETURN(std::byte* const scratch,
-                       device.SharedScratch(static_cast<size_t>(n_tokens * rank) * sizeof(float)));
-      auto* const lora_u = reinterpret_cast<float*>(scratch);
-      const MatVecArgs down{.dtype = DType::kF32,
-                            .weight = reinterpret_cast<const std::byte*>(weights_.lora_a),
-                            .row_bytes = static_cast<size_t>(in_features_) * sizeof(float),
-                            .in_features = in_features_,
-                            .x = x,
-                            .n_tokens = n_tokens,
-                            .out = lora_u,
-                            .out_features = rank};
-      MatVecRows(down, 0, rank);
-      for (int64_t i = 0; i < n_tokens * rank; ++i) lora_u[i] *= weights_.lora_scale;
-      args.lora_b = weights_.lora_b;
-      args.lora_u = lora_u;
-      args.lora_rank = rank;
-    }
-    const int64_t grain =
-        std::max<int64_t>(1, kDirectBytesPerRange / static_cast<int64_t>(row_bytes_));
-    device.threads().ParallelFor(out_features_, grain, [&](int64_t begin, int64_t end, int) {
-      MatVecRows(args, begin, end);
-    });
-    return absl::OkStatus();
+  // scale · A·x [n_tokens, lora_rank].
+  void DownProject(const float* x, int64_t n_tokens, float* u) const {
+    const size_t value_bytes = lora_a_.dtype() == DType::kBF16 ? 2 : 4;
+    const MatVecArgs down{.dtype = lora_a_.dtype(),
+                          .weight = lora_a_.data(),
+                          .row_bytes = static_cast<size_t>(in_features_) * value_bytes,
+                          .in_features = in_features_,
+                          .x = x,
+                          .n_tokens = n_tokens,
+                          .out = u,
+                          .out_features = weights_.lora_rank};
+    MatVecRows(down, 0, weights_.lora_rank);
+    for (int64_t i = 0; i < n_tokens * weights_.lora_rank; ++i) u[i] *= weights_.lora_scale;
   }
 
   int64_t n_panels() const { return CeilDiv(out_features_, kPanelFeatures); }
@@ -282,6 +349,8 @@ class CpuLinear final : public Linear {
   const LinearWeights weights_;
   const size_t row_bytes_;
   const std::shared_ptr<MemoryBudget> budget_;
+  const LoraFactor lora_a_;  // [lora_rank, in_features]
+  const LoraFactor lora_b_;  // [out_features, lora_rank]
 
   mutable std::mutex mutex_;
   mutable std::atomic<bool> is_decided_{false};  // packed_ does not change any more
@@ -295,6 +364,20 @@ absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights) {
   ASSIGN_OR_RETURN(const size_t row_bytes, RowBytes(weights.dtype, weights.in_features));
   return std::make_unique<CpuLinear>(device, weights, row_bytes);
+}
+
+absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,
+                             const float* x, int64_t n_tokens) {
+  const bool is_direct = std::all_of(outputs.begin(), outputs.end(), [&](const auto& output) {
+    return n_tokens <= static_cast<const CpuLinear*>(output.linear)->max_direct_tokens();
+  });
+  if (n_tokens > 0 && is_direct) {
+    return CpuLinear::ForwardDirect(device, outputs, x, n_tokens, false);
+  }
+  for (const Linear::Output& output : outputs) {
+    RETURN_IF_ERROR(output.linear->Forward(device, x, n_tokens, false, output.out));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute::cpu

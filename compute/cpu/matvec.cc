@@ -6,6 +6,7 @@
 #include "base/float16.h"
 #include "base/status.h"
 #include "compute/cpu/simd_targets.h"
+#include "compute/cpu/vnni.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/matvec.cc"
@@ -13,6 +14,7 @@
 #include "hwy/foreach_target.h"
 // clang-format off
 #include "hwy/highway.h"
+#include "compute/cpu/stored_blocks-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -20,115 +22,8 @@ namespace fovea::compute::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Half a block (16 values) is the widest vector that the layouts of blocks suit.
-using D = hn::CappedTag<float, 16>;
-using V = hn::Vec<D>;
-constexpr int64_t kLanes = hn::MaxLanes(D());
-
-// The half at `bytes` as a float in every lane.
-HWY_INLINE V BroadcastHalf(const std::byte* bytes) {
-  const D d;
-  const hn::Rebind<uint16_t, D> du16;
-  const hn::Rebind<hwy::float16_t, D> d16;
-  uint16_t bits;
-  std::memcpy(&bits, bytes, sizeof(bits));
-  return hn::PromoteTo(d, hn::BitCast(d16, hn::Set(du16, bits)));
-}
-
-// Q4_0 and Q4_1: nibbles → weights of one block.
-template <DType kType>
-class NibbleWeights {
- public:
-  static constexpr size_t kHeaderBytes = kType == DType::kQ4_1 ? 4 : 2;
-  static constexpr size_t kBlockBytes = kHeaderBytes + 16;
-
-  explicit HWY_INLINE NibbleWeights(const std::byte* block) {
-    const D d;
-    scale_ = BroadcastHalf(block);
-    // d·(q − 8) = d·q − 8d, exactly: halves have 11 bits.
-    offset_ = kType == DType::kQ4_1 ? BroadcastHalf(block + 2) : hn::Mul(scale_, hn::Set(d, -8.0f));
-    if constexpr (kHasTable) table_ = hn::MulAdd(hn::Iota(d, 0.0f), scale_, offset_);
-  }
-
-  template <class VI>
-  HWY_INLINE V operator()(VI q) const {
-    const D d;
-    if constexpr (kHasTable) {
-      return hn::TableLookupLanes(table_, hn::IndicesFromVec(d, q));
-    } else {
-      return hn::MulAdd(hn::ConvertTo(d, q), scale_, offset_);
-    }
-  }
-
- private:
-  // Sixteen lanes hold all weights that a nibble may stand for: one permutation instead of a
-  // conversion and a product.
-  static constexpr bool kHasTable = kLanes == 16;
-
-  V scale_;
-  V offset_;
-  V table_;
-};
-
-// <row, x[t]> for kTokens vectors.
-template <DType kType, int kTokens>
-HWY_INLINE void DotNibbles(const std::byte* row, const float* x, int64_t n, int64_t x_stride,
-                           float* HWY_RESTRICT result) {
-  using Weights = NibbleWeights<kType>;
-  const D d;
-  const hn::Rebind<int32_t, D> di;
-  const hn::Rebind<uint8_t, D> d8;
-  const auto low_bits = hn::Set(di, 15);
-  V low_sum[kTokens];
-  V high_sum[kTokens];
-  for (int t = 0; t < kTokens; ++t) low_sum[t] = high_sum[t] = hn::Zero(d);
-  for (const float* const end = x + n; x < end; x += 32, row += Weights::kBlockBytes) {
-    const Weights weights(row);
-    const auto* bytes = reinterpret_cast<const uint8_t*>(row + Weights::kHeaderBytes);
-    for (int64_t i = 0; i < 16; i += kLanes) {
-      const auto q = hn::PromoteTo(di, hn::LoadU(d8, bytes + i));
-      const V low = weights(hn::And(q, low_bits));
-      const V high = weights(hn::ShiftRight<4>(q));
-      for (int t = 0; t < kTokens; ++t) {
-        const float* xt = x + t * x_stride + i;
-        low_sum[t] = hn::MulAdd(low, hn::LoadU(d, xt), low_sum[t]);
-        high_sum[t] = hn::MulAdd(high, hn::LoadU(d, xt + 16), high_sum[t]);
-      }
-    }
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    result[t] = hn::GetLane(hn::SumOfLanes(d, hn::Add(low_sum[t], high_sum[t])));
-  }
-}
-
-template <int kTokens>
-HWY_INLINE void DotQ8_0(const std::byte* row, const float* x, int64_t n, int64_t x_stride,
-                        float* HWY_RESTRICT result) {
-  constexpr size_t kBlockBytes = 34;
-  const D d;
-  const hn::Rebind<int32_t, D> di;
-  const hn::Rebind<int8_t, D> d8;
-  V sum[kTokens];
-  for (V& s : sum) s = hn::Zero(d);
-  for (const float* const end = x + n; x < end; x += 32, row += kBlockBytes) {
-    const V scale = BroadcastHalf(row);
-    const auto* q = reinterpret_cast<const int8_t*>(row + 2);
-    V block_sum[kTokens];
-    for (int64_t i = 0; i < 32; i += kLanes) {
-      const V value = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, q + i)));
-      for (int t = 0; t < kTokens; ++t) {
-        const V xt = hn::LoadU(d, x + t * x_stride + i);
-        block_sum[t] = i == 0 ? hn::Mul(value, xt) : hn::MulAdd(value, xt, block_sum[t]);
-      }
-    }
-    for (int t = 0; t < kTokens; ++t) sum[t] = hn::MulAdd(scale, block_sum[t], sum[t]);
-  }
-  for (int t = 0; t < kTokens; ++t) result[t] = hn::GetLane(hn::SumOfLanes(d, sum[t]));
-}
-
-template <DType kType>
-HWY_INLINE V LoadPlain(const std::byte* row, int64_t i) {
-  const D d;
+template <DType kType, class D>
+HWY_INLINE hn::Vec<D> LoadPlain(D d, const std::byte* row, int64_t i) {
   if constexpr (kType == DType::kF32) {
     return hn::LoadU(d, reinterpret_cast<const float*>(row) + i);
   } else if constexpr (kType == DType::kF16) {
@@ -140,102 +35,349 @@ HWY_INLINE V LoadPlain(const std::byte* row, int64_t i) {
   }
 }
 
-template <DType kType, int kTokens>
-HWY_INLINE void DotPlain(const std::byte* row, const float* x, int64_t n, int64_t x_stride,
-                         float* HWY_RESTRICT result) {
-  // Sums that depend on each other wait for the latency of the addition; four of them do not.
-  constexpr int kChains = kTokens >= 3 ? 1 : 4;
-  const D d;
-  V sum[kTokens * kChains];
-  for (V& s : sum) s = hn::Zero(d);
+// sum[t] + <row, x[t]> for kTokens vectors; what does not fill a vector is added to tail[t].
+template <DType kType, int kTokens, class D>
+HWY_INLINE void DotPlain(D d, const std::byte* row, const float* x, int64_t n,
+                         hn::Vec<D>* HWY_RESTRICT sum, float* HWY_RESTRICT tail) {
+  constexpr int64_t kLanes = hn::MaxLanes(D());
   int64_t i = 0;
-  for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
-    for (int c = 0; c < kChains; ++c) {
-      const V w = LoadPlain<kType>(row, i + c * kLanes);
+  if constexpr (kTokens < 3) {
+    // Sums that depend on each other wait for the latency of the addition; four of them do not.
+    constexpr int kChains = 4;
+    if (n >= kChains * kLanes) {
+      hn::Vec<D> chains[kTokens * kChains];
+      for (auto& chain : chains) chain = hn::Zero(d);
+      for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
+        for (int c = 0; c < kChains; ++c) {
+          const auto w = LoadPlain<kType>(d, row, i + c * kLanes);
+          for (int t = 0; t < kTokens; ++t) {
+            auto& chain = chains[t * kChains + c];
+            chain = hn::MulAdd(w, hn::LoadU(d, x + t * n + i + c * kLanes), chain);
+          }
+        }
+      }
       for (int t = 0; t < kTokens; ++t) {
-        V& s = sum[t * kChains + c];
-        s = hn::MulAdd(w, hn::LoadU(d, x + t * x_stride + i + c * kLanes), s);
+        for (int c = 0; c < kChains; ++c) sum[t] = hn::Add(sum[t], chains[t * kChains + c]);
       }
     }
   }
-  float tail[kTokens] = {};
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto w = LoadPlain<kType>(d, row, i);
+    for (int t = 0; t < kTokens; ++t) sum[t] = hn::MulAdd(w, hn::LoadU(d, x + t * n + i), sum[t]);
+  }
   if (i < n) {
-    float values[kChains * kLanes];
+    float values[kLanes];
     constexpr int64_t kValueBytes = kType == DType::kF32 ? 4 : 2;
     DequantizeRow(kType, row + i * kValueBytes, n - i, values);
     for (int t = 0; t < kTokens; ++t) {
-      for (int64_t j = i; j < n; ++j) tail[t] += values[j - i] * x[t * x_stride + j];
+      for (int64_t j = i; j < n; ++j) tail[t] += values[j - i] * x[t * n + j];
     }
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    V s = sum[t * kChains];
-    for (int c = 1; c < kChains; ++c) s = hn::Add(s, sum[t * kChains + c]);
-    result[t] = hn::GetLane(hn::SumOfLanes(d, s)) + tail[t];
   }
 }
 
-template <DType kType, int kTokens>
-HWY_NOINLINE void Rows(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const std::byte* weight = args.weight + static_cast<size_t>(row) * args.row_bytes;
-    float result[kTokens];
-    const float* x = args.x + token * args.in_features;
-    const int64_t n = args.in_features;
-    if constexpr (kType == DType::kQ4_0 || kType == DType::kQ4_1) {
-      DotNibbles<kType, kTokens>(weight, x, n, n, result);
-    } else if constexpr (kType == DType::kQ8_0) {
-      DotQ8_0<kTokens>(weight, x, n, n, result);
-    } else {
-      DotPlain<kType, kTokens>(weight, x, n, n, result);
+#if HWY_TARGET != HWY_SCALAR
+
+// How bytes are multiplied.
+enum class ByteProduct {
+  kMultiplyAdd,  // in steps
+  kVnni,         // in one instruction, in the encoding of the instruction set
+};
+
+using DI = hn::Repartition<int32_t, blocks::D8>;
+using DF = hn::Repartition<float, blocks::D8>;
+using VI = hn::Vec<DI>;
+using VX = hn::Vec<hn::RebindToSigned<blocks::D8>>;
+
+#if HWY_TARGET <= HWY_AVX2
+template <ByteProduct kProduct>
+HWY_INLINE VI AddVnni(VI sum, blocks::V8 a, VX b) {
+  static_assert(kProduct == ByteProduct::kVnni);
+  // Not an intrinsic: the instruction set that this is compiled for does not include it. Chosen
+  // where the processor has it (MatVecRows).
+#if HWY_TARGET <= HWY_AVX3
+  asm("%{evex%} vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "vm"(b.raw));
+#else
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(a.raw), "xm"(b.raw));
+#endif
+  return sum;
+}
+#endif
+
+// sum + products of quanta (at most 127) and signed digits (at least −127), added up within each
+// 16 of them; between which lanes of those 16 differs.
+template <ByteProduct kProduct>
+HWY_INLINE VI AddProducts(VI sum, blocks::V8 quanta, VX digits) {
+#if HWY_TARGET <= HWY_AVX2
+  if constexpr (kProduct == ByteProduct::kVnni) {
+    return AddVnni<kProduct>(sum, quanta, digits);
+  } else {
+    const auto pairs = _mm256_maddubs_epi16(quanta.raw, digits.raw);
+    return hn::Add(sum, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+  }
+#else
+  const hn::Repartition<int16_t, blocks::D8> d16;
+  const hn::Half<hn::RebindToSigned<blocks::D8>> half;
+  const auto signed_quanta = hn::BitCast(hn::RebindToSigned<blocks::D8>(), quanta);
+  auto high = hn::Zero(DI());
+  sum = hn::ReorderWidenMulAccumulate(DI(), hn::PromoteTo(d16, hn::LowerHalf(half, signed_quanta)),
+                                      hn::PromoteTo(d16, hn::LowerHalf(half, digits)), sum, high);
+  sum = hn::ReorderWidenMulAccumulate(DI(), hn::PromoteTo(d16, hn::UpperHalf(half, signed_quanta)),
+                                      hn::PromoteTo(d16, hn::UpperHalf(half, digits)), sum, high);
+  return hn::Add(sum, high);
+#endif
+}
+
+// The same for quanta that are signed bytes.
+template <ByteProduct kProduct>
+HWY_INLINE VI AddSignedProducts(VI sum, blocks::V8 quanta, VX digits) {
+#if HWY_TARGET <= HWY_AVX2
+  const __m256i magnitude = _mm256_sign_epi8(quanta.raw, quanta.raw);
+  const __m256i with_sign = _mm256_sign_epi8(digits.raw, quanta.raw);
+  return AddProducts<kProduct>(sum, blocks::V8{magnitude}, VX{with_sign});
+#else
+  return AddProducts<kProduct>(sum, quanta, digits);
+#endif
+}
+
+// Sums of products of a block's integers (see stored_blocks-inl.h) and those of a vector, from
+// value i on; added up within each 16 values.
+template <class Type, ByteProduct kProduct>
+HWY_INLINE VI BlockProducts(blocks::V8 quanta, const QuantizedVectors& x, int64_t at) {
+  const hn::RebindToSigned<blocks::D8> d8;
+  const DI di;
+  const VX high = hn::LoadU(d8, x.high + at);
+  const VX low = hn::LoadU(d8, x.low + at);
+  constexpr bool kIsSigned = Type::kZero == 128;
+  if constexpr (kIsSigned && kProduct == ByteProduct::kMultiplyAdd) {
+    const VI upper = AddSignedProducts<kProduct>(hn::Zero(di), quanta, high);
+    return AddSignedProducts<kProduct>(hn::ShiftLeft<7>(upper), quanta, low);
+  } else {
+    if constexpr (kIsSigned) {
+      // The first factor of the instruction is unsigned.
+      quanta = hn::Xor(quanta, hn::Set(blocks::D8(), uint8_t{128}));
     }
-    if (args.lora_b != nullptr) {
-      float update[kTokens];
-      DotPlain<DType::kF32, kTokens>(
-          reinterpret_cast<const std::byte*>(args.lora_b + row * args.lora_rank),
-          args.lora_u + token * args.lora_rank, args.lora_rank, args.lora_rank, update);
-      for (int t = 0; t < kTokens; ++t) result[t] += update[t];
+    VI sum = AddProducts<kProduct>(hn::Zero(di), quanta, high);
+    sum = AddProducts<kProduct>(hn::ShiftLeft<7>(sum), quanta, low);
+    if constexpr (Type::kZero != 0) {
+      constexpr int kBits = hwy::CeilLog2(static_cast<unsigned>(Type::kZero));
+      static_assert(Type::kZero == 1 << kBits);
+      sum = hn::Sub(sum, hn::ShiftLeft<kBits>(hn::LoadU(di, x.sums + at / 4)));
     }
-    const float bias = args.bias != nullptr ? args.bias[row] : 0.0f;
+    return sum;
+  }
+}
+
+// sum[t] + <row, x[token + t]> for kTokens vectors.
+template <class Type, ByteProduct kProduct, int kTokens>
+HWY_INLINE void DotBlocks(const std::byte* row, const QuantizedVectors& x, int64_t token,
+                          hn::Vec<DF>* HWY_RESTRICT sum) {
+  constexpr int64_t kLanes = hn::MaxLanes(DF());
+  constexpr int64_t kParts = Type::kHalves ? 2 : 1;
+  // Two chains of sums hide the latency of the additions.
+  constexpr int kChains = kTokens == 1 ? 2 : 1;
+  const DF df;
+  const int64_t n_blocks = x.n_values / kQuantizedBlock;
+  hn::Vec<DF> chains[kTokens * kChains];
+  for (auto& chain : chains) chain = hn::Zero(df);
+  for (int64_t first = 0; first < n_blocks; first += blocks::kMaxBlocks) {
+    const int64_t n = std::min(blocks::kMaxBlocks, n_blocks - first);
+    HWY_ALIGN float scale[kParts * blocks::kMaxBlocks];
+    HWY_ALIGN float offset[blocks::kMaxBlocks];
+    Type::Scales(row, first, n, scale, offset);
+    // Scales of the products.
+    HWY_ALIGN float scales[kTokens][kParts * blocks::kMaxBlocks];
     for (int t = 0; t < kTokens; ++t) {
-      float* out = args.out + (token + t) * args.out_features + row;
-      *out = result[t] + bias + (args.add_to_out ? *out : 0.0f);
+      const int64_t at = (token + t) * x.block_stride + first;
+      for (int64_t b = 0; b < n; b += kLanes) {
+        if constexpr (kParts == 1) {
+          hn::Store(hn::Mul(hn::Load(df, scale + b), hn::Load(df, x.scales + at + b)), df,
+                    scales[t] + b);
+        } else {
+          for (int64_t j = b; j < std::min(b + kLanes, n); ++j) {
+            scales[t][2 * j] = scale[2 * j] * x.scales[at + j];
+            scales[t][2 * j + 1] = scale[2 * j + 1] * x.scales[at + j];
+          }
+        }
+        if constexpr (Type::kHasOffset) {
+          sum[t] = hn::MulAdd(hn::Load(df, offset + b), hn::Load(df, x.totals + at + b), sum[t]);
+        }
+      }
     }
+    const auto add_block = [&](int64_t b, int chain) HWY_ATTR {
+      for (int64_t i = 0; i < kQuantizedBlock; i += blocks::kByteLanes) {
+        const blocks::V8 quanta = Type::Quanta(row, first + b, i);
+        for (int t = 0; t < kTokens; ++t) {
+          const int64_t at = (token + t) * x.n_values + (first + b) * kQuantizedBlock + i;
+          const VI products = BlockProducts<Type, kProduct>(quanta, x, at);
+          auto factor = hn::Set(df, scales[t][kParts * b]);
+          if constexpr (kParts == 2 && blocks::kByteLanes == 32) {
+            factor = hn::ConcatLowerLower(df, hn::Set(df, scales[t][2 * b + 1]), factor);
+          } else if constexpr (kParts == 2) {
+            factor = hn::Set(df, scales[t][2 * b + i / 16]);
+          }
+          auto& to = chains[t * kChains + chain];
+          to = hn::MulAdd(hn::ConvertTo(df, products), factor, to);
+        }
+      }
+    };
+    int64_t b = 0;
+    for (; b + kChains <= n; b += kChains) {
+      for (int chain = 0; chain < kChains; ++chain) add_block(b + chain, chain);
+    }
+    for (; b < n; ++b) add_block(b, 0);
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int c = 0; c < kChains; ++c) sum[t] = hn::Add(sum[t], chains[t * kChains + c]);
+  }
+}
+
+#endif  // HWY_TARGET != HWY_SCALAR
+
+// What is added to the product of a row, and where it goes.
+template <int kTokens, class D>
+HWY_INLINE void FinishRow(D d, const MatVecArgs& args, int64_t token, int64_t row,
+                          hn::Vec<D>* HWY_RESTRICT sum, float* HWY_RESTRICT tail) {
+  if (args.lora_b != nullptr) {
+    const float* u = args.lora_u + token * args.lora_rank;
+    if (args.lora_dtype == DType::kBF16) {
+      const std::byte* b = args.lora_b + row * args.lora_rank * 2;
+      DotPlain<DType::kBF16, kTokens>(d, b, u, args.lora_rank, sum, tail);
+    } else {
+      const std::byte* b = args.lora_b + row * args.lora_rank * 4;
+      DotPlain<DType::kF32, kTokens>(d, b, u, args.lora_rank, sum, tail);
+    }
+  }
+  const float bias = args.bias != nullptr ? args.bias[row] : 0.0f;
+  for (int t = 0; t < kTokens; ++t) {
+    const float result = hn::GetLane(hn::SumOfLanes(d, sum[t])) + tail[t] + bias;
+    float* out = args.out + (token + t) * args.out_features + row;
+    *out = result + (args.add_to_out ? *out : 0.0f);
   }
 }
 
 template <DType kType>
-void RowsOfType(const MatVecArgs& args, int64_t begin, int64_t end) {
+struct PlainRows {
+  template <int kTokens>
+  static HWY_NOINLINE void Run(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end) {
+    const hn::CappedTag<float, 16> d;
+    for (int64_t row = begin; row < end; ++row) {
+      hn::Vec<decltype(d)> sum[kTokens];
+      for (auto& s : sum) s = hn::Zero(d);
+      float tail[kTokens] = {};
+      DotPlain<kType, kTokens>(d, args.weight + static_cast<size_t>(row) * args.row_bytes,
+                               args.x + token * args.in_features, args.in_features, sum, tail);
+      FinishRow<kTokens>(d, args, token, row, sum, tail);
+    }
+  }
+};
+
+template <class RowsOfType>
+void AllTokens(const MatVecArgs& args, int64_t begin, int64_t end) {
   static_assert(kMatVecTokensPerPass == 4);
   int64_t token = 0;
-  for (; token + 4 <= args.n_tokens; token += 4) Rows<kType, 4>(args, token, begin, end);
-  switch (args.n_tokens - token) {
-    case 1:
-      return Rows<kType, 1>(args, token, begin, end);
-    case 2:
-      return Rows<kType, 2>(args, token, begin, end);
-    case 3:
-      return Rows<kType, 3>(args, token, begin, end);
+  for (; token + 4 <= args.n_tokens; token += 4) {
+    RowsOfType::template Run<4>(args, token, begin, end);
+  }
+  if (token + 2 <= args.n_tokens) {
+    RowsOfType::template Run<2>(args, token, begin, end);
+    token += 2;
+  }
+  if (token < args.n_tokens) RowsOfType::template Run<1>(args, token, begin, end);
+}
+
+void PlainRowsImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
+  switch (args.dtype) {
+    case DType::kF16:
+      return AllTokens<PlainRows<DType::kF16>>(args, begin, end);
+    case DType::kBF16:
+      return AllTokens<PlainRows<DType::kBF16>>(args, begin, end);
+    default:
+      return AllTokens<PlainRows<DType::kF32>>(args, begin, end);
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR
+
+void BlockRowsImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
+  const hn::CappedTag<float, 1> d;
+  const QuantizedVectors& x = *args.quantized;
+  const int64_t block_bytes = Traits(args.dtype).block_bytes;
+  const int64_t block_size = Traits(args.dtype).block_size;
+  float values[kMaxBlockSize];
+  for (int64_t row = begin; row < end; ++row) {
+    const std::byte* weight = args.weight + static_cast<size_t>(row) * args.row_bytes;
+    for (int64_t token = 0; token < args.n_tokens; ++token) {
+      float sum = 0.0f;
+      for (int64_t i = 0; i < x.n_values; ++i) {
+        if (i % block_size == 0) {
+          DequantizeRow(args.dtype, weight + i / block_size * block_bytes, block_size, values);
+        }
+        const int64_t at = token * x.n_values + i;
+        sum += values[i % block_size] * x.scales[token * x.block_stride + i / kQuantizedBlock] *
+               static_cast<float>(128 * x.high[at] + x.low[at]);
+      }
+      auto none = hn::Zero(d);
+      FinishRow<1>(d, args, token, row, &none, &sum);
+    }
+  }
+}
+
+#else
+
+template <class Type, ByteProduct kProduct>
+struct BlockRows {
+  template <int kTokens>
+  static HWY_NOINLINE void Run(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end) {
+    const DF d;
+    const QuantizedVectors x = *args.quantized;
+    for (int64_t row = begin; row < end; ++row) {
+      hn::Vec<DF> sum[kTokens];
+      for (auto& s : sum) s = hn::Zero(d);
+      float tail[kTokens] = {};
+      DotBlocks<Type, kProduct, kTokens>(args.weight + static_cast<size_t>(row) * args.row_bytes, x,
+                                         token, sum);
+      FinishRow<kTokens>(d, args, token, row, sum, tail);
+    }
+  }
+};
+
+template <ByteProduct kProduct>
+void BlockRowsOfType(const MatVecArgs& args, int64_t begin, int64_t end) {
+  switch (args.dtype) {
+    case DType::kQ4_0:
+      return AllTokens<BlockRows<blocks::Q4_0, kProduct>>(args, begin, end);
+    case DType::kQ4_1:
+      return AllTokens<BlockRows<blocks::Q4_1, kProduct>>(args, begin, end);
+    case DType::kQ5_0:
+      return AllTokens<BlockRows<blocks::Q5_0, kProduct>>(args, begin, end);
+    case DType::kQ5_1:
+      return AllTokens<BlockRows<blocks::Q5_1, kProduct>>(args, begin, end);
+    case DType::kQ8_0:
+      return AllTokens<BlockRows<blocks::Q8_0, kProduct>>(args, begin, end);
+    case DType::kQ4_K:
+      return AllTokens<BlockRows<blocks::Q4_K, kProduct>>(args, begin, end);
+    case DType::kQ5_K:
+      return AllTokens<BlockRows<blocks::Q5_K, kProduct>>(args, begin, end);
+    case DType::kQ6_K:
+      return AllTokens<BlockRows<blocks::Q6_K, kProduct>>(args, begin, end);
     default:
       return;
   }
 }
 
-void MatVecRowsImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
-  switch (args.dtype) {
-    case DType::kF32:
-      return RowsOfType<DType::kF32>(args, begin, end);
-    case DType::kF16:
-      return RowsOfType<DType::kF16>(args, begin, end);
-    case DType::kBF16:
-      return RowsOfType<DType::kBF16>(args, begin, end);
-    case DType::kQ4_0:
-      return RowsOfType<DType::kQ4_0>(args, begin, end);
-    case DType::kQ4_1:
-      return RowsOfType<DType::kQ4_1>(args, begin, end);
-    case DType::kQ8_0:
-      return RowsOfType<DType::kQ8_0>(args, begin, end);
-  }
+void BlockRowsImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
+#if HWY_TARGET <= HWY_AVX2
+#if HWY_TARGET <= HWY_AVX3
+  const bool has_vnni = HasAvx512Vnni();
+#else
+  const bool has_vnni = HasAvxVnni();
+#endif
+  if (has_vnni) return BlockRowsOfType<ByteProduct::kVnni>(args, begin, end);
+#endif
+  return BlockRowsOfType<ByteProduct::kMultiplyAdd>(args, begin, end);
 }
+
+#endif  // HWY_TARGET == HWY_SCALAR
 
 }  // namespace HWY_NAMESPACE
 }  // namespace fovea::compute::cpu
@@ -244,10 +386,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fovea::compute::cpu {
 
-HWY_EXPORT(MatVecRowsImpl);
+HWY_EXPORT(PlainRowsImpl);
+HWY_EXPORT(BlockRowsImpl);
 
 void MatVecRows(const MatVecArgs& args, int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(MatVecRowsImpl)(args, begin, end);
+  if (Traits(args.dtype).block_size == 1) {
+    HWY_DYNAMIC_DISPATCH(PlainRowsImpl)(args, begin, end);
+  } else {
+    HWY_DYNAMIC_DISPATCH(BlockRowsImpl)(args, begin, end);
+  }
 }
 
 }  // namespace fovea::compute::cpu

@@ -2,6 +2,8 @@
 // caller; the device is a CpuDevice.
 #pragma once
 
+#include <span>
+
 #include "compute/attention.h"
 #include "compute/cpu/cpu_device.h"
 #include "compute/embedding.h"
@@ -19,5 +21,7 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights);
+absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,
+                             const float* x, int64_t n_tokens);
 
 }  // namespace fovea::compute::cpu

@@ -106,8 +106,18 @@ std::optional<compute::DType> ElementType(uint32_t type) {
       return compute::DType::kQ4_0;
     case 3:
       return compute::DType::kQ4_1;
+    case 6:
+      return compute::DType::kQ5_0;
+    case 7:
+      return compute::DType::kQ5_1;
     case 8:
       return compute::DType::kQ8_0;
+    case 12:
+      return compute::DType::kQ4_K;
+    case 13:
+      return compute::DType::kQ5_K;
+    case 14:
+      return compute::DType::kQ6_K;
     case 30:
       return compute::DType::kBF16;
     default:
@@ -123,6 +133,9 @@ std::string ElementTypeName(uint32_t type) {
       "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
       "I8",      "I16",    "I32",     "I64",   "F64",    "IQ1_M", "BF16"};
   if (type < std::size(kNames)) return kNames[type];
+  if (type == 34) return "TQ1_0";
+  if (type == 35) return "TQ2_0";
+  if (type == 39) return "MXFP4";
   return StrCat("number ", type);
 }
 
@@ -280,9 +293,10 @@ absl::StatusOr<GgufFile> GgufFile::Parse(std::string_view bytes) {
     ASSIGN_OR_RETURN(const uint32_t type, reader.Fixed<uint32_t>(name));
     const std::optional<compute::DType> dtype = ElementType(type);
     if (!dtype.has_value()) {
-      return absl::UnimplementedError(StrCat(
-          name, ": element type ", ElementTypeName(type),
-          "; fovea reads F32, F16, BF16, Q4_0, Q4_1 and Q8_0: get the model in one of them"));
+      return absl::UnimplementedError(StrCat(name, ": element type ", ElementTypeName(type),
+                                             "; fovea reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, "
+                                             "Q5_1, Q8_0, Q4_K, Q5_K and Q6_K: get the "
+                                             "model in one of them"));
     }
     tensor.dtype = *dtype;
     absl::StatusOr<size_t> size = TensorBytes(tensor.dtype, tensor.shape);

@@ -9,9 +9,6 @@
 namespace fovea::compute {
 namespace {
 
-constexpr DType kAllTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                               DType::kQ4_0, DType::kQ4_1, DType::kQ8_0};
-
 TEST(DTypeTest, RowBytesAreThoseOfWholeBlocks) {
   EXPECT_EQ(*RowBytes(DType::kF32, 7), 28u);
   EXPECT_EQ(*RowBytes(DType::kF16, 7), 14u);
@@ -20,10 +17,16 @@ TEST(DTypeTest, RowBytesAreThoseOfWholeBlocks) {
   EXPECT_EQ(*RowBytes(DType::kQ4_1, 64), 40u);
   EXPECT_EQ(*RowBytes(DType::kQ8_0, 64), 68u);
   EXPECT_EQ(*RowBytes(DType::kQ8_0, 0), 0u);
+  EXPECT_EQ(*RowBytes(DType::kQ5_0, 64), 44u);
+  EXPECT_EQ(*RowBytes(DType::kQ5_1, 64), 48u);
+  EXPECT_EQ(*RowBytes(DType::kQ4_K, 512), 288u);
+  EXPECT_EQ(*RowBytes(DType::kQ5_K, 512), 352u);
+  EXPECT_EQ(*RowBytes(DType::kQ6_K, 512), 420u);
 }
 
 TEST(DTypeTest, RowBytesRefusesWhatIsNoRow) {
   EXPECT_TRUE(absl::IsInvalidArgument(RowBytes(DType::kQ4_0, 33).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(RowBytes(DType::kQ6_K, 288).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(RowBytes(DType::kF32, -1).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(RowBytes(DType::kQ8_0, -32).status()));
   constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
@@ -77,20 +80,26 @@ TEST(DTypeTest, Q8_0BlockByHand) {
 }
 
 TEST(DTypeTest, ValuesSurviveStorageWithinTheStepOfTheirType) {
-  const std::vector<float> values = RandomFloats(96, 1);
+  const std::vector<float> values = RandomFloats(512, 1);
   float largest = 0.0f;
   for (const float value : values) largest = std::max(largest, std::abs(value));
-  for (const DType dtype : kAllTypes) {
+  for (const DType dtype : kAllDTypes) {
     const std::vector<std::byte> row = Quantize(dtype, values);
-    ASSERT_EQ(row.size(), *RowBytes(dtype, 96));
-    std::vector<float> back(96);
-    DequantizeRow(dtype, row.data(), 96, back.data());
+    ASSERT_EQ(row.size(), *RowBytes(dtype, 512));
+    std::vector<float> back(512);
+    DequantizeRow(dtype, row.data(), 512, back.data());
     // Half a step of the coarsest possible block, the scale's own rounding included.
     const float step = dtype == DType::kF32    ? 0.0f
                        : dtype == DType::kF16  ? largest * 0x1p-11f
                        : dtype == DType::kBF16 ? largest * 0x1p-8f
                        : dtype == DType::kQ4_0 ? largest / 14.0f * 1.01f
                        : dtype == DType::kQ4_1 ? largest / 15.0f * 1.02f
+                       : dtype == DType::kQ5_0 ? largest / 30.0f * 1.02f
+                       : dtype == DType::kQ5_1 ? largest / 31.0f * 1.02f
+                       // Scales and offsets are themselves rounded to 1/63 of the largest one.
+                       : dtype == DType::kQ4_K ? largest * (1.0f / 15.0f + 2.0f / 63.0f)
+                       : dtype == DType::kQ5_K ? largest * (1.0f / 31.0f + 2.0f / 63.0f)
+                       : dtype == DType::kQ6_K ? largest * (0.5f / 31.0f + 0.5f / 127.0f) * 1.02f
                                                : largest / 254.0f * 1.1f;
     for (size_t i = 0; i < values.size(); ++i) {
       EXPECT_NEAR(back[i], values[i], step) << Traits(dtype).name << " value " << i;
@@ -99,13 +108,13 @@ TEST(DTypeTest, ValuesSurviveStorageWithinTheStepOfTheirType) {
 }
 
 TEST(DTypeTest, RowsNeedNoAlignment) {
-  for (const DType dtype : kAllTypes) {
-    const std::vector<std::byte> row = Quantize(dtype, RandomFloats(64, 1));
-    std::vector<float> expected(64), actual(64);
-    DequantizeRow(dtype, row.data(), 64, expected.data());
+  for (const DType dtype : kAllDTypes) {
+    const std::vector<std::byte> row = Quantize(dtype, RandomFloats(256, 1));
+    std::vector<float> expected(256), actual(256);
+    DequantizeRow(dtype, row.data(), 256, expected.data());
     std::vector<std::byte> shifted(row.size() + 1);
     std::copy(row.begin(), row.end(), shifted.begin() + 1);
-    DequantizeRow(dtype, shifted.data() + 1, 64, actual.data());
+    DequantizeRow(dtype, shifted.data() + 1, 256, actual.data());
     EXPECT_EQ(actual, expected) << Traits(dtype).name;
   }
 }

@@ -3,6 +3,7 @@
 #include "compute/cpu/simd_targets.h"
 // After simd_targets.h.
 #include "compute/attention.h"
+#include "compute/cpu/vnni.h"
 #include "compute/linear.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
@@ -39,6 +40,9 @@ void ExpectAgreement(Op op, double relative) {
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     const OnlyTarget only(target);
     ExpectClose(op(), expected, tolerance, hwy::TargetName(target));
+    cpu::DisableVnniForTest(true);
+    ExpectClose(op(), expected, tolerance, StrCat(hwy::TargetName(target), " without VNNI"));
+    cpu::DisableVnniForTest(false);
   }
 }
 
@@ -54,9 +58,8 @@ TEST(InstructionSetsTest, SeveralAreTestedOnX86) {
 
 TEST(InstructionSetsTest, LinearAgrees) {
   const auto device = MakeDevice();
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
-    const int64_t in_features = 96;
+  for (const DType dtype : kAllDTypes) {
+    const int64_t in_features = Traits(dtype).block_size == 256 ? 512 : 96;
     const int64_t out_features = 40;
     const std::vector<std::byte> weight =
         Quantize(dtype, RandomFloats(static_cast<size_t>(in_features * out_features), 1));

@@ -158,9 +158,19 @@ TEST(GgufFileTest, RefusesOverlapsDuplicatesAndMisalignment) {
 
 TEST(GgufFileTest, NamesElementTypesThatItDoesNotKnow) {
   GgufWriter quantised;
-  quantised.TensorInfo("blk.0.ffn_up.weight", {256}, 12, 0);
+  quantised.TensorInfo("blk.0.ffn_up.weight", {256}, 16, 0);
   ExpectRefused(quantised.Finish(), absl::StatusCode::kUnimplemented,
-                "blk.0.ffn_up.weight: element type Q4_K");
+                "blk.0.ffn_up.weight: element type IQ2_XXS; fovea reads F32");
+  for (const auto& [type, name] : {std::pair{10, "Q2_K"},
+                                   {11, "Q3_K"},
+                                   {20, "IQ4_NL"},
+                                   {23, "IQ4_XS"},
+                                   {34, "TQ1_0"},
+                                   {35, "TQ2_0"}}) {
+    GgufWriter other;
+    other.TensorInfo("w", {256}, static_cast<uint32_t>(type), 0);
+    ExpectRefused(other.Finish(), absl::StatusCode::kUnimplemented, StrCat("element type ", name));
+  }
   GgufWriter unknown;
   unknown.TensorInfo("x", {256}, 4711, 0);
   ExpectRefused(unknown.Finish(), absl::StatusCode::kUnimplemented, "x: element type number 4711");

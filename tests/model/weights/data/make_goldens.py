@@ -23,6 +23,20 @@ HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(4321)
 
 
+def k_blocks(quant):
+    """Two rows of two blocks with every bit at random, but for the halves that scale a block: gguf's
+    package reads the K types and does not write them."""
+    k_rng = np.random.default_rng(quant.value)
+    size = gguf.GGML_QUANT_SIZES[quant][1]
+    blocks = k_rng.integers(0, 256, (4, size), dtype=np.uint8)
+    halves = k_rng.uniform(-0.1, 0.1, (4, 2)).astype(np.float16).view(np.uint8)
+    if quant == Q.Q6_K:
+        blocks[:, -2:] = halves[:, :2]
+    else:
+        blocks[:, :4] = halves
+    return blocks.reshape(2, 2 * size)
+
+
 def types():
     writer = gguf.GGUFWriter(HERE / "types.gguf", "test")
     writer.add_uint8("test.uint8", 200)
@@ -45,8 +59,12 @@ def types():
     values[1, :32] = 0
     values[2, 32:] *= 1e-6
     expected = {}
-    for quant in (Q.F32, Q.F16, Q.BF16, Q.Q4_0, Q.Q4_1, Q.Q8_0):
+    for quant in (Q.F32, Q.F16, Q.BF16, Q.Q4_0, Q.Q4_1, Q.Q8_0, Q.Q5_0, Q.Q5_1):
         stored = gguf.quantize(values, quant)
+        writer.add_tensor(quant.name, stored, raw_dtype=quant)
+        expected["expected." + quant.name] = gguf.dequantize(stored, quant).astype(np.float32)
+    for quant in (Q.Q4_K, Q.Q5_K, Q.Q6_K):
+        stored = k_blocks(quant)
         writer.add_tensor(quant.name, stored, raw_dtype=quant)
         expected["expected." + quant.name] = gguf.dequantize(stored, quant).astype(np.float32)
     writer.write_header_to_file()
