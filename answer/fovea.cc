@@ -11,7 +11,8 @@ using memory::IngestedDocument;
 
 absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) {
   std::unique_ptr<Fovea> fovea(new Fovea);
-  ASSIGN_OR_RETURN(fovea->device_, compute::Device::Create(options.device, options.n_threads));
+  ASSIGN_OR_RETURN(fovea->device_,
+                   compute::Device::Create(options.device, options.n_threads, options.precision));
   memory::MemoryOptions memory_options;
   memory_options.mode = options.read_only ? storage::OpenMode::kRead : storage::OpenMode::kCreate;
   ASSIGN_OR_RETURN(fovea->memory_, memory::Memory::Open(options.memory, memory_options));

@@ -28,6 +28,8 @@ struct FoveaOptions {
   bool read_only = false;
   std::string device = "cpu";
   int n_threads = 0;  // 0: all processors
+  // Of products with weights: "float32", "int8", or "auto": the faster one on this machine.
+  std::string precision = "auto";
 };
 
 // Not thread-safe.

@@ -34,6 +34,12 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
       ->type_name("N");
   command->add_option("--device", options->device, "cpu (default), or cuda[:N]")
       ->type_name("DEVICE");
+  command
+      ->add_option(
+          "--precision", options->precision,
+          "Of products with weights: float32, int8, or auto (default): the faster one here")
+      ->check(CLI::IsMember({"auto", "float32", "int8"}))
+      ->type_name("TYPE");
 }
 
 void AddModelOptions(CLI::App* command, ModelOptions* options) {

@@ -23,6 +23,7 @@ CLI::Option* AddMemoryOption(CLI::App* command, std::string* memory);
 struct ComputeOptions {
   std::string device = "cpu";
   int threads = 0;  // 0: all processors
+  std::string precision = "auto";
 };
 void AddComputeOptions(CLI::App* command, ComputeOptions* options);
 

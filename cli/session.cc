@@ -14,7 +14,7 @@ const Clock::time_point kStartedAt = Clock::now();
 
 absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options) {
   absl::StatusOr<std::unique_ptr<compute::Device>> device =
-      compute::Device::Create(options.device, options.threads);
+      compute::Device::Create(options.device, options.threads, options.precision);
   if (!device.ok()) return Annotate(device.status(), StrCat("--device ", options.device));
   return device;
 }

@@ -2,9 +2,20 @@
 
 #include <utility>
 
+#include "compute/cpu/choose_precision.h"
 #include "compute/cpu/cpu_device.h"
 
 namespace fovea::compute {
+
+std::string_view PrecisionName(Precision precision) {
+  switch (precision) {
+    case Precision::kFloat32:
+      return "float32";
+    case Precision::kInt8:
+      return "int8";
+  }
+  return "float32";
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : device_(std::exchange(other.device_, nullptr)),
@@ -25,13 +36,23 @@ Buffer::~Buffer() {
   if (data_ != nullptr) device_->FreeRaw(data_);
 }
 
-absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, int n_threads) {
+absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, int n_threads,
+                                                       std::string_view precision) {
   if (n_threads < 0) {
     return absl::InvalidArgumentError(
         StrCat("number of threads: ", n_threads, ", want at least 1, or 0 for all processors"));
   }
   if (spec == "cpu") {
-    return std::make_unique<cpu::CpuDevice>(n_threads > 0 ? n_threads : NumProcessors());
+    auto device = std::make_unique<cpu::CpuDevice>(n_threads > 0 ? n_threads : NumProcessors());
+    if (precision == "auto") {
+      device->set_precision(cpu::FasterPrecision());
+    } else if (precision == PrecisionName(Precision::kInt8)) {
+      device->set_precision(Precision::kInt8);
+    } else if (precision != PrecisionName(Precision::kFloat32)) {
+      return absl::InvalidArgumentError(
+          StrCat("precision '", precision, "': unknown; use 'auto', 'float32' or 'int8'"));
+    }
+    return device;
   }
   if (spec == "cuda" || spec.starts_with("cuda:")) {
     return absl::UnimplementedError(

@@ -18,6 +18,11 @@ namespace fovea::compute {
 
 enum class DeviceKind { kCpu, kCuda };
 
+// What products of many rows with weights (compute/linear.h) are computed in. kInt8 rounds both
+// factors to 8 bits, with scales; everything else stays float32.
+enum class Precision { kFloat32, kInt8 };
+std::string_view PrecisionName(Precision precision);  // "float32", "int8"
+
 class Device;
 
 // Memory of a device, 64-byte aligned, uninitialised; freed with the object. Movable.
@@ -46,12 +51,19 @@ class Device {
  public:
   // `spec`: "cpu" (later "cuda[:N]"); n_threads 0 = all processors of the process.
   // InvalidArgument for an unknown device, Unimplemented for one this build has no part for.
-  static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0);
+  // `precision`: "float32", "int8", or "auto": the faster one, by a short measurement on this
+  // machine, made once a process.
+  static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0,
+                                                        std::string_view precision = "float32");
   virtual ~Device() = default;
 
   virtual DeviceKind kind() const = 0;
   // The CPU's team; on other devices the team for host-side work.
   virtual ThreadPool& threads() = 0;
+
+  // Of weights that are created from now on.
+  Precision precision() const { return precision_; }
+  void set_precision(Precision precision) { precision_ = precision; }
 
   // What copies of weights in a faster form (compute/linear.h) may take, 4 GiB until it is set.
   // Weights beyond it are converted again for each batch. Shared with the weights, which may
@@ -73,6 +85,7 @@ class Device {
   virtual void FreeRaw(void* data) = 0;
 
  private:
+  Precision precision_ = Precision::kFloat32;
   std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);
 };
 

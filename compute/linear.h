@@ -4,8 +4,9 @@
 // Few rows (single-token steps, short prompts) are computed straight from the stored weights, with
 // the LoRA as two small products beside them. Quantised weights are then multiplied as integers, by
 // rows of x that are rounded to 15 bits in blocks of 32 values, which errs by less than 2⁻¹⁵ of the
-// largest value of a block. Many rows use a float copy of W + scale·B·A packed for oneDNN,
-// made on first use (one dequantisation, the LoRA merged).
+// largest value of a block. Many rows use a copy of W + scale·B·A (one dequantisation, the LoRA
+// merged) in the device's precision(), made on first use: floats packed for oneDNN, or 8-bit
+// integers (compute/cpu/int8_gemm.h).
 #pragma once
 
 #include <memory>
@@ -30,6 +31,7 @@ struct LinearWeights {
   const float* lora_b = nullptr;  // [out_features, lora_rank]; borrowed
   int64_t lora_rank = 0;
   float lora_scale = 0.0f;
+  bool float32_only = false;  // whatever the device's precision
 };
 
 // Immutable after Create but for the packed copy, which is made once, under a lock: thread-safe,

@@ -163,6 +163,8 @@ absl::StatusOr<std::unique_ptr<Linear>> TransformerImpl::MakeLinear(const std::s
   weights.out_features = out_features;
   weights.in_features = in_features;
   weights.bias = bias;
+  // Many rows of logits are asked for to be compared, and one row is not affected.
+  weights.float32_only = out_features == config().vocab_size;
   if (const LoraTensors* lora = adapter_ ? adapter_->Find(module) : nullptr; lora != nullptr) {
     weights.lora_a = lora->a.data();
     weights.lora_b = lora->b.data();

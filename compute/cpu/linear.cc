@@ -4,8 +4,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/float16.h"
 #include "compute/cpu/aligned_array.h"
+#include "compute/cpu/grain.h"
+#include "compute/cpu/int8_gemm.h"
 #include "compute/cpu/matvec.h"
 #include "compute/cpu/ops.h"
 
@@ -24,6 +27,11 @@ constexpr int64_t kPanelFeatures = 576;
 // Rows of x that one call of oneDNN multiplies. Fixed, so that the arithmetic of a row does not
 // depend on the number of threads.
 constexpr int64_t kChunkRows = 64;
+
+// In 8 bits a thread multiplies this many rows, a multiple of the kernel's tiles, by panels of
+// about so many bytes: both stay in a 1 MiB L2 cache.
+constexpr int64_t kInt8ChunkRows = 96;
+constexpr size_t kInt8PanelsBytes = size_t{384} << 10;
 
 // Stored bytes of weights that a thread multiplies at a time in a single-token step: some
 // microseconds of work.
@@ -94,6 +102,7 @@ class CpuLinear final : public Linear {
       : Linear(weights.in_features, weights.out_features),
         weights_(weights),
         row_bytes_(row_bytes),
+        precision_(weights.float32_only ? Precision::kFloat32 : device.precision()),
         budget_(device.packed_weights()),
         lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
         lora_b_(weights.lora_b, weights.lora_rank * weights.out_features) {}
@@ -221,46 +230,47 @@ class CpuLinear final : public Linear {
     return (floats * sizeof(float) + 63) / 64 * 64;
   }
 
-  // W + scale·B·A of a panel → packed; `scratch` holds unpacked_panel_bytes().
-  absl::Status PackPanel(const GemmPlans& plans, int64_t panel, std::byte* scratch,
-                         std::byte* packed) const {
-    auto* const floats = reinterpret_cast<float*>(scratch);
-    const int64_t n = PanelFeatures(panel);
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t feature = panel * kPanelFeatures + i;
-      float* row = floats + i * in_features_;
+  // Rows [first, first + n) of W + scale·B·A → floats [n, in_features].
+  void MergeRows(int64_t first, int64_t n, float* floats) const {
+    for (int64_t feature = first; feature < first + n; ++feature, floats += in_features_) {
       DequantizeRow(weights_.dtype, weights_.weight + static_cast<size_t>(feature) * row_bytes_,
-                    in_features_, row);
+                    in_features_, floats);
       if (weights_.lora_a == nullptr) continue;
       for (int64_t r = 0; r < weights_.lora_rank; ++r) {
         const float factor =
             weights_.lora_scale * weights_.lora_b[feature * weights_.lora_rank + r];
         const float* a = weights_.lora_a + r * in_features_;
-        for (int64_t j = 0; j < in_features_; ++j) row[j] += factor * a[j];
+        for (int64_t j = 0; j < in_features_; ++j) floats[j] += factor * a[j];
       }
     }
-    return plans.Pack(n, in_features_, floats, packed);
   }
 
-  // The packed copy, or null when the budget has no room for it. Made by the first caller, on
-  // its device; others wait.
-  absl::StatusOr<const std::byte*> FindOrMakePacked(CpuDevice& device,
-                                                    const PackedSizes& sizes) const {
+  // A panel of W + scale·B·A → packed; `scratch` holds unpacked_panel_bytes().
+  absl::Status PackPanel(const GemmPlans& plans, int64_t panel, std::byte* scratch,
+                         std::byte* packed) const {
+    auto* const floats = reinterpret_cast<float*>(scratch);
+    MergeRows(panel * kPanelFeatures, PanelFeatures(panel), floats);
+    return plans.Pack(PanelFeatures(panel), in_features_, floats, packed);
+  }
+
+  // The packed copy of n_panels, or null when the budget has no room for it. Made by the first
+  // caller, on its device, by pack(panel, a thread's scratch, the copy); others wait.
+  absl::StatusOr<const std::byte*> FindOrMakePacked(
+      CpuDevice& device, size_t size_bytes, int64_t n_panels, size_t scratch_bytes,
+      absl::FunctionRef<absl::Status(int64_t, std::byte*, std::byte*)> pack) const {
     if (is_decided_.load(std::memory_order_acquire)) return packed_.get();
     const std::lock_guard<std::mutex> lock(mutex_);
     if (is_decided_.load(std::memory_order_relaxed)) return packed_.get();
-    const size_t size_bytes = sizes.panel * static_cast<size_t>(n_panels() - 1) + sizes.last;
     if (budget_->TryReserve(size_bytes)) {
       AlignedBytes packed = AllocateAligned(size_bytes);
       absl::Status status = packed != nullptr
-                                ? device.ReserveThreadScratch(unpacked_panel_bytes())
+                                ? device.ReserveThreadScratch(scratch_bytes)
                                 : absl::ResourceExhaustedError(StrCat(
                                       "cannot allocate ", size_bytes, " bytes for packed weights"));
       if (status.ok()) {
         LoopStatus loop;
-        device.threads().ParallelFor(n_panels(), 1, [&](int64_t panel, int64_t, int thread) {
-          loop.Update(PackPanel(device.gemm_plans(), panel, device.thread_scratch(thread),
-                                packed.get() + static_cast<size_t>(panel) * sizes.panel));
+        device.threads().ParallelFor(n_panels, 1, [&](int64_t panel, int64_t, int thread) {
+          loop.Update(pack(panel, device.thread_scratch(thread), packed.get()));
         });
         status = loop.status();
       }
@@ -275,10 +285,87 @@ class CpuLinear final : public Linear {
     return packed_.get();
   }
 
+  // As ForwardBatch, in 8 bits: x is quantised once, then multiplied by panels of features.
+  absl::Status ForwardInt8(CpuDevice& device, const float* x, int64_t n_tokens, bool add_to_out,
+                           float* out) const {
+    const size_t panel_bytes = Int8PanelBytes(in_features_);
+    const int64_t n_panels = CeilDiv(out_features_, kInt8PanelFeatures);
+    const size_t merged_bytes =
+        static_cast<size_t>(kInt8PanelFeatures * in_features_) * sizeof(float);
+    const auto features = [&](int64_t panel) {
+      return std::min(kInt8PanelFeatures, out_features_ - panel * kInt8PanelFeatures);
+    };
+    const auto pack = [&](int64_t panel, std::byte* scratch, std::byte* packed) {
+      auto* const floats = reinterpret_cast<float*>(scratch);
+      MergeRows(panel * kInt8PanelFeatures, features(panel), floats);
+      PackInt8Panel(floats, features(panel), in_features_, packed);
+    };
+    ASSIGN_OR_RETURN(
+        const std::byte* const packed,
+        FindOrMakePacked(device, panel_bytes * static_cast<size_t>(n_panels), n_panels,
+                         merged_bytes, [&](int64_t panel, std::byte* scratch, std::byte* to) {
+                           pack(panel, scratch, to + static_cast<size_t>(panel) * panel_bytes);
+                           return absl::OkStatus();
+                         }));
+
+    ASSIGN_OR_RETURN(std::byte* const rows_memory,
+                     device.SharedScratch(Int8RowsBytes(n_tokens, in_features_)));
+    const Int8Rows rows = MakeInt8Rows(n_tokens, in_features_, rows_memory);
+    device.threads().ParallelFor(
+        n_tokens, ElementwiseGrain(in_features_),
+        [&](int64_t begin, int64_t end, int) { QuantizeInt8Rows(x, begin, end, rows); });
+
+    const auto multiply = [&](int64_t panel, const std::byte* packed_panel, int64_t begin,
+                              int64_t end) {
+      const int64_t feature = panel * kInt8PanelFeatures;
+      MultiplyInt8({.rows = &rows,
+                    .panel = packed_panel,
+                    .n_features = features(panel),
+                    .bias = weights_.bias != nullptr ? weights_.bias + feature : nullptr,
+                    .add_to_out = add_to_out,
+                    .out = out + feature,
+                    .out_stride = out_features_},
+                   begin, end);
+    };
+    if (packed != nullptr) {
+      const int64_t n_chunks = CeilDiv(n_tokens, kInt8ChunkRows);
+      const auto panels_per_item =
+          static_cast<int64_t>(std::max<size_t>(1, kInt8PanelsBytes / panel_bytes));
+      device.threads().ParallelFor(
+          CeilDiv(n_panels, panels_per_item) * n_chunks, 1, [&](int64_t item, int64_t, int) {
+            const int64_t begin = item % n_chunks * kInt8ChunkRows;
+            const int64_t first = item / n_chunks * panels_per_item;
+            for (int64_t panel = first; panel < std::min(n_panels, first + panels_per_item);
+                 ++panel) {
+              multiply(panel, packed + static_cast<size_t>(panel) * panel_bytes, begin,
+                       std::min(n_tokens, begin + kInt8ChunkRows));
+            }
+          });
+      return absl::OkStatus();
+    }
+    // Without a copy each thread packs a panel for itself and multiplies all rows by it.
+    const size_t packed_offset = (merged_bytes + 63) / 64 * 64;
+    RETURN_IF_ERROR(device.ReserveThreadScratch(packed_offset + panel_bytes));
+    device.threads().ParallelFor(n_panels, 1, [&](int64_t panel, int64_t, int thread) {
+      std::byte* const scratch = device.thread_scratch(thread);
+      pack(panel, scratch, scratch + packed_offset);
+      multiply(panel, scratch + packed_offset, 0, n_tokens);
+    });
+    return absl::OkStatus();
+  }
+
   absl::Status ForwardBatch(CpuDevice& device, const float* x, int64_t n_tokens, bool add_to_out,
                             float* out) const {
+    if (precision_ == Precision::kInt8) return ForwardInt8(device, x, n_tokens, add_to_out, out);
     ASSIGN_OR_RETURN(const PackedSizes sizes, FindPackedSizes(device));
-    ASSIGN_OR_RETURN(const std::byte* const packed, FindOrMakePacked(device, sizes));
+    ASSIGN_OR_RETURN(
+        const std::byte* const packed,
+        FindOrMakePacked(device, sizes.panel * static_cast<size_t>(n_panels() - 1) + sizes.last,
+                         n_panels(), unpacked_panel_bytes(),
+                         [&](int64_t panel, std::byte* scratch, std::byte* to) {
+                           return PackPanel(device.gemm_plans(), panel, scratch,
+                                            to + static_cast<size_t>(panel) * sizes.panel);
+                         }));
 
     // Up to four shapes: whole or last chunk of rows × whole or last panel.
     const int64_t n_chunks = CeilDiv(n_tokens, kChunkRows);
@@ -348,6 +435,7 @@ class CpuLinear final : public Linear {
 
   const LinearWeights weights_;
   const size_t row_bytes_;
+  const Precision precision_;  // of many rows
   const std::shared_ptr<MemoryBudget> budget_;
   const LoraFactor lora_a_;  // [lora_rank, in_features]
   const LoraFactor lora_b_;  // [out_features, lora_rank]

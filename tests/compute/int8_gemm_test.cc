@@ -1,0 +1,260 @@
+#include "compute/cpu/int8_gemm.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "compute/cpu/aligned_array.h"
+#include "compute/linear.h"
+#include "tests/compute/op_test.h"
+
+namespace fovea::compute::cpu {
+namespace {
+
+struct Shape {
+  int64_t n_rows, n_features, k;
+};
+
+// Tiles and parts of them; panels and parts; groups, parts, and a k that is no multiple of four.
+std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  for (const int64_t k : {1, 3, 64, 67, 191, 192, 193, 576, 1000}) {
+    for (const auto& [n_rows, n_features] :
+         {std::pair<int64_t, int64_t>{1, 64}, {6, 1}, {13, 17}, {4, 48}, {11, 63}}) {
+      shapes.push_back({n_rows, n_features, k});
+    }
+  }
+  return shapes;
+}
+
+// A problem of one panel; out holds what is there before.
+struct Panel {
+  Shape shape;
+  std::vector<float> x, weight, bias, out;
+  AlignedBytes packed, rows_memory;
+  Int8Rows rows;
+
+  explicit Panel(const Shape& s) : shape(s) {
+    x = RandomFloats(static_cast<size_t>(s.n_rows * s.k), 1);
+    // Outliers, as hidden states have them.
+    for (size_t i = 0; i < x.size(); i += 37) x[i] *= 40.0f;
+    weight = RandomFloats(static_cast<size_t>(s.n_features * s.k), 2, 0.1f);
+    bias = RandomFloats(static_cast<size_t>(s.n_features), 3);
+    out = RandomFloats(static_cast<size_t>(s.n_rows * s.n_features), 4);
+    packed = AllocateAligned(Int8PanelBytes(s.k));
+    PackInt8Panel(weight.data(), s.n_features, s.k, packed.get());
+    rows_memory = AllocateAligned(Int8RowsBytes(s.n_rows, s.k));
+    rows = MakeInt8Rows(s.n_rows, s.k, rows_memory.get());
+    QuantizeInt8Rows(x.data(), 0, s.n_rows, rows);
+  }
+  Int8Product Product(bool has_bias, bool add_to_out, std::vector<float>* result) const {
+    *result = out;
+    return {.rows = &rows,
+            .panel = packed.get(),
+            .n_features = shape.n_features,
+            .bias = has_bias ? bias.data() : nullptr,
+            .add_to_out = add_to_out,
+            .out = result->data(),
+            .out_stride = shape.n_features};
+  }
+};
+
+TEST(Int8GemmTest, IsWithinTheRoundingOfBothFactors) {
+  for (const Shape& s : Shapes()) {
+    const Panel panel(s);
+    for (const bool has_bias : {false, true}) {
+      for (const bool add_to_out : {false, true}) {
+        std::vector<float> out;
+        MultiplyInt8(panel.Product(has_bias, add_to_out, &out), 0, s.n_rows);
+        std::vector<double> expected, tolerance;
+        for (int64_t row = 0; row < s.n_rows; ++row) {
+          for (int64_t f = 0; f < s.n_features; ++f) {
+            double sum = has_bias ? panel.bias[static_cast<size_t>(f)] : 0.0;
+            if (add_to_out) sum += panel.out[static_cast<size_t>(row * s.n_features + f)];
+            // Each factor errs by at most half of its group's step, the largest magnitude / 127.
+            double error = 0.0;
+            for (int64_t first = 0; first < s.k; first += kInt8Group) {
+              const int64_t n = std::min(kInt8Group, s.k - first);
+              const float* x = panel.x.data() + row * s.k + first;
+              const float* w = panel.weight.data() + f * s.k + first;
+              double x_step = 0.0, w_step = 0.0;
+              for (int64_t i = 0; i < n; ++i) {
+                x_step = std::max(x_step, std::abs(x[i]) / 127.0);
+                w_step = std::max(w_step, std::abs(w[i]) / 127.0);
+              }
+              for (int64_t i = 0; i < n; ++i) {
+                sum += static_cast<double>(x[i]) * w[i];
+                error +=
+                    std::abs(x[i]) * w_step / 2 + std::abs(w[i]) * x_step / 2 + x_step * w_step / 4;
+              }
+            }
+            expected.push_back(sum);
+            tolerance.push_back(error * 1.001 + kEpsilon * 16 * (std::abs(sum) + 1.0));
+          }
+        }
+        ExpectClose(out, expected, tolerance,
+                    StrCat(s.n_rows, " x ", s.n_features, " x ", s.k, " bias ", has_bias, " add ",
+                           add_to_out));
+      }
+    }
+  }
+}
+
+TEST(Int8GemmTest, SpecialInstructionsChangeNoBit) {
+  if (!HasFastInt8Gemm()) GTEST_SKIP() << "this processor has no AVX-512 VNNI";
+  for (const Shape& s : Shapes()) {
+    const Panel panel(s);
+    std::vector<float> fast, plain;
+    MultiplyInt8(panel.Product(true, true, &fast), 0, s.n_rows);
+    MultiplyInt8Plain(panel.Product(true, true, &plain), 0, s.n_rows);
+    EXPECT_EQ(fast, plain) << s.n_rows << " x " << s.n_features << " x " << s.k;
+  }
+}
+
+TEST(Int8GemmTest, ARowDoesNotDependOnThoseBesideIt) {
+  const Panel panel({13, 40, 300});
+  std::vector<float> together, apart;
+  MultiplyInt8(panel.Product(true, false, &together), 0, 13);
+  const Int8Product product = panel.Product(true, false, &apart);
+  for (int64_t row = 0; row < 13; ++row) MultiplyInt8(product, row, row + 1);
+  EXPECT_EQ(together, apart);
+}
+
+TEST(Int8GemmTest, IntegersAreExact) {
+  const Shape s{7, 20, 400};
+  Panel panel(s);
+  // With 127 in each group the scale is 1, and nothing is rounded.
+  for (int64_t i = 0; i < s.n_rows * s.k; ++i) {
+    panel.x[static_cast<size_t>(i)] =
+        i % s.k % kInt8Group == 0 ? 127.0f : static_cast<float>(i * 31 % 255 - 127);
+  }
+  for (int64_t i = 0; i < s.n_features * s.k; ++i) {
+    panel.weight[static_cast<size_t>(i)] =
+        i % s.k % kInt8Group == 1 ? -127.0f : static_cast<float>(i * 17 % 255 - 127);
+  }
+  PackInt8Panel(panel.weight.data(), s.n_features, s.k, panel.packed.get());
+  QuantizeInt8Rows(panel.x.data(), 0, s.n_rows, panel.rows);
+  std::vector<float> out;
+  MultiplyInt8(panel.Product(false, false, &out), 0, s.n_rows);
+  for (int64_t row = 0; row < s.n_rows; ++row) {
+    for (int64_t f = 0; f < s.n_features; ++f) {
+      float sum = 0.0f;  // below 2²⁴: exact
+      for (int64_t i = 0; i < s.k; ++i) {
+        sum += panel.x[static_cast<size_t>(row * s.k + i)] *
+               panel.weight[static_cast<size_t>(f * s.k + i)];
+      }
+      ASSERT_EQ(out[static_cast<size_t>(row * s.n_features + f)], sum) << row << ", " << f;
+    }
+  }
+}
+
+TEST(Int8GemmTest, ZerosGiveZerosAndWhatIsNotFiniteStaysSo) {
+  const Shape s{3, 5, 200};
+  Panel panel(s);
+  std::fill(panel.x.begin(), panel.x.begin() + s.k, 0.0f);
+  panel.x[static_cast<size_t>(s.k + 7)] = std::numeric_limits<float>::infinity();
+  panel.x[static_cast<size_t>(2 * s.k + 199)] = std::numeric_limits<float>::quiet_NaN();
+  QuantizeInt8Rows(panel.x.data(), 0, s.n_rows, panel.rows);
+  std::vector<float> out;
+  MultiplyInt8(panel.Product(false, false, &out), 0, s.n_rows);
+  for (size_t f = 0; f < 5; ++f) {
+    EXPECT_EQ(out[f], 0.0f);
+    EXPECT_FALSE(std::isfinite(out[5 + f]));
+    EXPECT_FALSE(std::isfinite(out[10 + f]));
+  }
+}
+
+struct LinearProblem {
+  std::vector<float> weight, bias, x, lora_a, lora_b;
+  LinearWeights weights;
+
+  LinearProblem(int64_t n_tokens, int64_t in, int64_t out) {
+    weight = RandomFloats(static_cast<size_t>(in * out), 1, 0.1f);
+    bias = RandomFloats(static_cast<size_t>(out), 2);
+    x = RandomFloats(static_cast<size_t>(n_tokens * in), 3);
+    lora_a = RandomFloats(static_cast<size_t>(4 * in), 4, 0.1f);
+    lora_b = RandomFloats(static_cast<size_t>(out * 4), 5, 0.1f);
+    weights = {.name = "test",
+               .dtype = DType::kF32,
+               .weight = reinterpret_cast<const std::byte*>(weight.data()),
+               .out_features = out,
+               .in_features = in,
+               .bias = bias.data(),
+               .lora_a = lora_a.data(),
+               .lora_b = lora_b.data(),
+               .lora_rank = 4,
+               .lora_scale = 2.0f};
+  }
+  std::vector<float> Compute(Device& device, int64_t n_tokens) const {
+    const auto linear = Linear::Create(device, weights);
+    EXPECT_TRUE(linear.ok()) << linear.status();
+    std::vector<float> out(static_cast<size_t>(n_tokens * weights.out_features), 1.0f);
+    const absl::Status status = (*linear)->Forward(device, x.data(), n_tokens, true, out.data());
+    EXPECT_TRUE(status.ok()) << status;
+    return out;
+  }
+};
+
+TEST(Int8LinearTest, IsCloseToFloat32AndIndependentOfThreadsAndMemory) {
+  for (const int64_t n_tokens : {40, 130}) {
+    const LinearProblem problem(n_tokens, 300, 700);
+    const auto float32 = *Device::Create("cpu", 2, "float32");
+    const std::vector<float> exact = problem.Compute(*float32, n_tokens);
+    double power = 0.0;
+    for (const float value : exact) power += static_cast<double>(value) * value;
+    std::vector<float> first;
+    for (const int n_threads : {1, 2, 5}) {
+      for (const bool has_room : {true, false}) {
+        const auto device = *Device::Create("cpu", n_threads, "int8");
+        if (!has_room) device->packed_weights()->set_limit_bytes(1000);
+        const std::vector<float> out = problem.Compute(*device, n_tokens);
+        if (first.empty()) first = out;
+        EXPECT_EQ(out, first) << n_threads << " threads, room " << has_room;
+        double error = 0.0;
+        for (size_t i = 0; i < out.size(); ++i) {
+          error +=
+              (static_cast<double>(out[i]) - exact[i]) * (static_cast<double>(out[i]) - exact[i]);
+        }
+        // Rounding steps of 1/127 of about three deviations are errors of about a hundredth.
+        EXPECT_GT(error, 0.0) << "not in 8 bits";
+        EXPECT_LT(std::sqrt(error / power), 0.02);
+      }
+    }
+  }
+}
+
+TEST(Int8LinearTest, TakesAByteAWeightAndGivesItBack) {
+  const LinearProblem problem(40, 576, 576);
+  const auto device = *Device::Create("cpu", 2, "int8");
+  {
+    const auto linear = *Linear::Create(*device, problem.weights);
+    std::vector<float> out(static_cast<size_t>(40 * 576));
+    ASSERT_TRUE(linear->Forward(*device, problem.x.data(), 40, false, out.data()).ok());
+    EXPECT_GE(device->packed_weights()->used_bytes(), 576u * 576u);
+    EXPECT_LE(device->packed_weights()->used_bytes(), 576u * 576u * 11 / 10);
+  }
+  EXPECT_EQ(device->packed_weights()->used_bytes(), 0u);
+}
+
+TEST(Int8LinearTest, Float32OnlyStaysSo) {
+  LinearProblem problem(40, 100, 70);
+  problem.weights.float32_only = true;
+  const auto int8 = *Device::Create("cpu", 2, "int8");
+  const auto float32 = *Device::Create("cpu", 2, "float32");
+  EXPECT_EQ(problem.Compute(*int8, 40), problem.Compute(*float32, 40));
+}
+
+TEST(PrecisionTest, IsWhatWasAskedFor) {
+  EXPECT_EQ((*Device::Create("cpu", 1))->precision(), Precision::kFloat32);
+  EXPECT_EQ((*Device::Create("cpu", 1, "int8"))->precision(), Precision::kInt8);
+  const Precision chosen = (*Device::Create("cpu", 1, "auto"))->precision();
+  EXPECT_EQ((*Device::Create("cpu", 1, "auto"))->precision(), chosen);
+  if (!HasFastInt8Gemm()) {
+    EXPECT_EQ(chosen, Precision::kFloat32);
+  }
+  const auto device = Device::Create("cpu", 1, "int4");
+  EXPECT_TRUE(absl::IsInvalidArgument(device.status()));
+  EXPECT_THAT(std::string(device.status().message()), testing::HasSubstr("'int4'"));
+}
+
+}  // namespace
+}  // namespace fovea::compute::cpu
