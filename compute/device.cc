@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
   }
   if (spec == "cpu") {
     auto device = std::make_unique<cpu::CpuDevice>(n_threads > 0 ? n_threads : NumProcessors());
+    device->set_exact(precision == PrecisionName(Precision::kFloat32));
     if (precision == "auto") {
       device->set_precision(cpu::FasterPrecision());
     } else if (precision == PrecisionName(Precision::kInt8)) {

@@ -52,7 +52,7 @@ class Device {
   // `spec`: "cpu" (later "cuda[:N]"); n_threads 0 = all processors of the process.
   // InvalidArgument for an unknown device, Unimplemented for one this build has no part for.
   // `precision`: "float32", "int8", or "auto": the faster one, by a short measurement on this
-  // machine, made once a process.
+  // machine, made once a process. "float32" is exact throughout.
   static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0,
                                                         std::string_view precision = "float32");
   virtual ~Device() = default;
@@ -64,6 +64,10 @@ class Device {
   // Of weights that are created from now on.
   Precision precision() const { return precision_; }
   void set_precision(Precision precision) { precision_ = precision; }
+  // Whether products of few rows with quantised weights are computed in float32, too, instead of
+  // from activations that are rounded to 15 bits (compute/linear.h).
+  bool is_exact() const { return is_exact_; }
+  void set_exact(bool is_exact) { is_exact_ = is_exact; }
 
   // What copies of weights in a faster form (compute/linear.h) may take, 4 GiB until it is set.
   // Weights beyond it are converted again for each batch. Shared with the weights, which may
@@ -86,6 +90,7 @@ class Device {
 
  private:
   Precision precision_ = Precision::kFloat32;
+  bool is_exact_ = false;
   std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);
 };
 

@@ -164,7 +164,9 @@ absl::StatusOr<std::unique_ptr<Linear>> TransformerImpl::MakeLinear(const std::s
   weights.in_features = in_features;
   weights.bias = bias;
   // Many rows of logits are asked for to be compared, and one row is not affected.
-  weights.float32_only = out_features == config().vocab_size;
+  // A LongLLaMA is to give its reference's logits.
+  weights.float32_only =
+      out_features == config().vocab_size || memory_config_.encoding == "reference";
   if (const LoraTensors* lora = adapter_ ? adapter_->Find(module) : nullptr; lora != nullptr) {
     weights.lora_a = lora->a.data();
     weights.lora_b = lora->b.data();

@@ -103,6 +103,7 @@ class CpuLinear final : public Linear {
         weights_(weights),
         row_bytes_(row_bytes),
         precision_(weights.float32_only ? Precision::kFloat32 : device.precision()),
+        is_exact_(device.is_exact()),
         budget_(device.packed_weights()),
         lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
         lora_b_(weights.lora_b, weights.lora_rank * weights.out_features) {}
@@ -123,8 +124,10 @@ class CpuLinear final : public Linear {
   }
 
   bool is_quantised() const { return Traits(weights_.dtype).block_size > 1; }
+  // By single-token steps: rows of x as integers.
+  bool uses_integers() const { return is_quantised() && !is_exact_; }
   int64_t max_direct_tokens() const {
-    return is_quantised() ? kMaxDirectTokensQuantised : kMaxDirectTokens;
+    return uses_integers() ? kMaxDirectTokensQuantised : kMaxDirectTokens;
   }
 
   // All outputs are CpuLinears and n_tokens is at most what each computes directly.
@@ -137,7 +140,7 @@ class CpuLinear final : public Linear {
     bool has_quantised = false;
     int64_t total_rank = 0;
     for (size_t i = 0; i < outputs.size(); ++i) {
-      has_quantised |= linear(i).is_quantised();
+      has_quantised |= linear(i).uses_integers();
       total_rank += linear(i).weights_.lora_rank;
     }
     // Scratch: [x, quantised | A·x of each].
@@ -160,7 +163,7 @@ class CpuLinear final : public Linear {
                  .row_bytes = l.row_bytes_,
                  .in_features = in_features,
                  .x = x,
-                 .quantized = &quantized,
+                 .quantized = l.uses_integers() ? &quantized : nullptr,
                  .n_tokens = n_tokens,
                  .bias = w.bias,
                  .add_to_out = add_to_out,
@@ -436,6 +439,7 @@ class CpuLinear final : public Linear {
   const LinearWeights weights_;
   const size_t row_bytes_;
   const Precision precision_;  // of many rows
+  const bool is_exact_;        // few rows of quantised weights, too
   const std::shared_ptr<MemoryBudget> budget_;
   const LoraFactor lora_a_;  // [lora_rank, in_features]
   const LoraFactor lora_b_;  // [out_features, lora_rank]

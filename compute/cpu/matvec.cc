@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "base/float16.h"
 #include "base/status.h"
@@ -389,9 +390,29 @@ namespace fovea::compute::cpu {
 HWY_EXPORT(PlainRowsImpl);
 HWY_EXPORT(BlockRowsImpl);
 
+namespace {
+
+// Quantised rows as floats: slower than as integers, and without their rounding.
+void DequantizedRows(const MatVecArgs& args, int64_t begin, int64_t end) {
+  std::vector<float> values(static_cast<size_t>(args.in_features));
+  MatVecArgs floats = args;
+  floats.dtype = DType::kF32;
+  floats.weight = reinterpret_cast<const std::byte*>(values.data());
+  floats.row_bytes = 0;  // every row is the one in `values`
+  for (int64_t row = begin; row < end; ++row) {
+    DequantizeRow(args.dtype, args.weight + static_cast<size_t>(row) * args.row_bytes,
+                  args.in_features, values.data());
+    HWY_DYNAMIC_DISPATCH(PlainRowsImpl)(floats, row, row + 1);
+  }
+}
+
+}  // namespace
+
 void MatVecRows(const MatVecArgs& args, int64_t begin, int64_t end) {
   if (Traits(args.dtype).block_size == 1) {
     HWY_DYNAMIC_DISPATCH(PlainRowsImpl)(args, begin, end);
+  } else if (args.quantized == nullptr) {
+    DequantizedRows(args, begin, end);
   } else {
     HWY_DYNAMIC_DISPATCH(BlockRowsImpl)(args, begin, end);
   }

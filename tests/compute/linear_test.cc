@@ -150,10 +150,13 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
       SCOPED_TRACE(
           StrCat("[", out_features, ",", in_features, "] x ", n_tokens, " rank ", p.lora_rank));
       const Data data = MakeData(p);
-      const auto linear = Linear::Create(*device, data.weights);
-      ASSERT_TRUE(linear.ok()) << linear.status();
       const Expected expected = Reference(p, data);
-      ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
+      for (const bool is_exact : {false, true}) {
+        device->set_exact(is_exact);
+        const auto linear = Linear::Create(*device, data.weights);
+        ASSERT_TRUE(linear.ok()) << linear.status();
+        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
+      }
     }
   }
 }

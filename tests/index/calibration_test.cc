@@ -258,7 +258,7 @@ TEST(BuildCheapestTest, OfCodedScansOnlyTheFirstThatReachesTheTargetIsBuilt) {
   const Progress progress([&](const ProgressUpdate& update) {
     if (update.done == 0 && update.done != last) ++n_coded;
     last = update.done;
-  });
+  }, nullptr);
   auto built = BuildCheapest(*device, {"Scan4", "Scan8"}, planted.keys.All(), 64, planted.queries,
                              0.99, progress);
   ASSERT_TRUE(built.ok()) << built.status();
