@@ -45,6 +45,10 @@ struct ReadLimits {
   double max_html_parse_seconds = 60;            // of processor time
   size_t max_jsonl_line_bytes = size_t{64} << 20;
   size_t max_pdf_bytes = size_t{512} << 20;
+  uint64_t max_pdf_text_bytes = uint64_t{1} << 30;  // of all pages
+  size_t max_pdf_memory_bytes = size_t{1} << 30;    // of the process that reads it
+  double max_pdf_page_seconds = 30;                 // of processor time
+  double max_pdf_seconds = 1800;                    // for all pages
 };
 
 // One file may hold many documents (JSONL). A document that cannot be read, or that is empty, is

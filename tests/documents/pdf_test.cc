@@ -98,6 +98,57 @@ TEST_F(PdfTest, StopsAtItsLimit) {
               IsStatus(absl::StatusCode::kResourceExhausted, "a PDF may have at most"));
 }
 
+// A page that writes one word over itself again and again, as a small deflated stream can.
+std::string Bomb(size_t n_bytes) {
+  const std::string line = "BT /F1 12 Tf 72 720 Td (aaaaaaaaaaaaaaaaaaaaaaaa) Tj ET\n";
+  std::string content;
+  while (content.size() < n_bytes) content += line;
+  return content;
+}
+
+TEST_F(PdfTest, StopsAtTheLimitsOfItsPages) {
+  ReadLimits little_text;
+  little_text.max_pdf_text_bytes = 10;
+  const std::string two = MakePdf({Lines({"one line"}), Lines({"another"})}, "");
+  const auto document = Open(Write("long.pdf", two), little_text);
+  EXPECT_THAT(ReadText(*document).status(),
+              IsStatus(absl::StatusCode::kResourceExhausted, "more than 10 bytes of text"));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  ReadLimits little_memory;
+  little_memory.max_pdf_memory_bytes = 8 << 20;
+  // poppler gives up in ways of its own where it finds no memory.
+  const absl::Status status =
+      OpenError(Write("large.pdf", MakePdf({Bomb(4 << 20)}, "")), little_memory);
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("bytes of memory"));
+#endif
+}
+
+TEST_F(PdfTest, StopsAtItsTime) {
+  ReadLimits little_time;
+  little_time.max_pdf_page_seconds = 1;
+  EXPECT_THAT(OpenError(Write("slow.pdf", MakePdf({Bomb(64 << 20)}, "")), little_time),
+              IsStatus(absl::StatusCode::kResourceExhausted, "takes too long"));
+}
+
+TEST_F(PdfTest, ManyPagesThatAreNotThereAreNone) {
+  std::string pdf = MakePdf({Lines({"one"})}, "");
+  const size_t count = pdf.find("/Count 1 ");
+  ASSERT_NE(count, std::string::npos);
+  pdf.replace(count, 9, "/Count 2000000000 ");
+  for (const Visited& visited : Visit(Write("many.pdf", pdf))) {
+    if (visited.status.ok()) ReadText(*visited.document).IgnoreError();
+  }
+}
+
+TEST_F(PdfTest, ATitleThatWasGivenStays) {
+  const auto document = Open(Write("a.pdf", MakePdf({Lines({"x"})}, "/Title (Its own)")));
+  document->title = "The user's";
+  ASSERT_TRUE(document->Rewind().ok());
+  ASSERT_TRUE(ReadText(*document).ok());
+  EXPECT_EQ(document->title, "The user's");
+}
+
 TEST_F(PdfTest, NoticesAFileThatChangesBetweenTwoReadings) {
   const auto path = Write("a.pdf", MakePdf({Lines({"some text"})}, ""));
   const auto document = Open(path);
