@@ -22,6 +22,11 @@ if(FOVEA_SANITIZE)
   add_link_options(-fsanitize=${FOVEA_SANITIZE})
 endif()
 
+if(FOVEA_FUZZ)
+  # What fuzzers watch, in every library; the targets themselves bring the fuzzer's main.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 function(fovea_options target)
   target_compile_options(${target} PRIVATE -Wall -Wextra)
   # GCC 12 sees overlapping copies in std::string's own assignments (its bug 105651).
