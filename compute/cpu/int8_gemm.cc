@@ -20,7 +20,7 @@
 
 // VPDPBUSD multiplies bytes without a sign by bytes with one. Weights are the former: stored as
 // w_q + 128. Then Σ x_q·w_q = Σ x_q·(w_q + 128) − 128·Σ x_q, and the last term is where a row's sum
-// starts (Int8Rows::starts). A sum of 192 products of 127 and 255 stays far below 2³¹.
+// starts (Int8Rows::starts). A sum of 96 products of 127 and 255 stays far below 2³¹.
 //
 // A packed panel holds, group by group: scales [64] | values [group / 4][64 features][4].
 
@@ -117,74 +117,96 @@ constexpr int64_t kScaleBytes = kInt8PanelFeatures * static_cast<int64_t>(sizeof
 constexpr int kVectors = kInt8PanelFeatures / 16;
 // 6 × 4 sums, 4 weights and 1 value of x want 29 of 32 registers.
 constexpr int kTileRows = 6;
+// GCC 12 warns of the unmasked conversion's own undefined operand.
+constexpr __mmask16 kAll = 0xffff;
 
 // The features of a panel that exist, as masks of its vectors.
 struct Masks {
   __mmask16 of[kVectors];
 };
 
+#define FOVEA_VNNI target("avx512f,avx512bw,avx512vl,avx512vnni")
+
+// sums[r, f] = starts[r · starts_stride] + Σ values[r · stride + i] · packed(i, f) for i below n, a
+// multiple of four. Not inlined: GCC 12 keeps the sums in registers only where nothing else is
+// done.
 template <int kRows>
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) void MultiplyTile(
-    const Int8Product& p, const Masks& masks, int64_t row) {
+__attribute__((FOVEA_VNNI, noinline)) void SumGroup(const int8_t* values, int64_t stride, int64_t n,
+                                                    const int32_t* starts, int64_t starts_stride,
+                                                    const std::byte* packed,
+                                                    int32_t (*sums)[kInt8PanelFeatures]) {
+  __m512i sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_set1_epi32(starts[r * starts_stride]);
+  }
+  for (int64_t i = 0; i < n; i += 4) {
+    __m512i weights[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(packed + v * 64);
+    packed += kInt8PanelFeatures * 4;
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      int32_t four;
+      std::memcpy(&four, values + r * stride + i, sizeof(four));
+      const __m512i xi = _mm512_set1_epi32(four);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], weights[v], xi);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) _mm512_store_si512(sums[r] + v * 16, sum[r][v]);
+  }
+}
+
+template <int kRows>
+__attribute__((FOVEA_VNNI)) void MultiplyTile(const Int8Product& p, const Masks& masks,
+                                              int64_t row) {
   const Int8Rows& x = *p.rows;
-  const std::byte* packed = p.panel;
   const int8_t* const values = x.values + row * x.stride;
   const float* const scales = x.scales + row * x.n_groups;
   const int32_t* const starts = x.starts + row * x.n_groups;
-  for (int64_t group = 0; group < x.n_groups; ++group) {
-    const int64_t first = group * kInt8Group;
-    const int64_t last = std::min(first + kInt8Group, x.stride);
-    const std::byte* const weight_scales = packed;
-    packed += kScaleBytes;
-    __m512i sums[kRows][kVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        sums[r][v] = _mm512_set1_epi32(starts[r * x.n_groups + group]);
-      }
-    }
-    for (int64_t i = first; i < last; i += 4) {
-      __m512i weights[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(packed + v * 64);
-      packed += kInt8PanelFeatures * 4;
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        int32_t four;
-        std::memcpy(&four, values + r * x.stride + i, sizeof(four));
-        const __m512i xi = _mm512_set1_epi32(four);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], weights[v], xi);
-        }
-      }
-    }
-    // Through memory: a second loop over the sums as they are would keep compilers from holding
-    // them in registers.
-    alignas(64) int32_t totals[kRows][kInt8PanelFeatures];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) _mm512_store_si512(totals[r] + v * 16, sums[r][v]);
-    }
+  float* const out = p.out + row * p.out_stride;
+  alignas(64) int32_t sums[kRows][kInt8PanelFeatures];
+  alignas(64) float totals[kRows][kInt8PanelFeatures];
+  for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      const __m512 weight_scale =
-          _mm512_load_ps(reinterpret_cast<const float*>(weight_scales) + v * 16);
-      for (int r = 0; r < kRows; ++r) {
-        float* const out = p.out + (row + r) * p.out_stride + v * 16;
-        const __m512i total = _mm512_load_si512(totals[r] + v * 16);
-        const __m512 sum =
-            _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(masks.of[v], total), weight_scale);
-        __m512 before = _mm512_setzero_ps();
-        if (group > 0 || p.add_to_out) before = _mm512_maskz_loadu_ps(masks.of[v], out);
-        if (group == 0 && p.bias != nullptr) {
-          before = _mm512_add_ps(before, _mm512_maskz_loadu_ps(masks.of[v], p.bias + v * 16));
-        }
-        _mm512_mask_storeu_ps(
-            out, masks.of[v],
-            _mm512_fmadd_ps(sum, _mm512_set1_ps(scales[r * x.n_groups + group]), before));
+      __m512 total = _mm512_setzero_ps();
+      if (p.add_to_out) total = _mm512_maskz_loadu_ps(masks.of[v], out + r * p.out_stride + v * 16);
+      if (p.bias != nullptr) {
+        total = _mm512_add_ps(total, _mm512_maskz_loadu_ps(masks.of[v], p.bias + v * 16));
       }
+      _mm512_store_ps(totals[r] + v * 16, total);
+    }
+  }
+  const std::byte* packed = p.panel;
+  for (int64_t group = 0; group < x.n_groups; ++group) {
+    const auto* const weight_scales = reinterpret_cast<const float*>(packed);
+    const int64_t first = group * kInt8Group;
+    const int64_t n = std::min(kInt8Group, x.stride - first);
+    SumGroup<kRows>(values + first, x.stride, n, starts + group, x.n_groups, packed + kScaleBytes,
+                    sums);
+    packed += kScaleBytes + kInt8PanelFeatures * n;
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 scale = _mm512_set1_ps(scales[r * x.n_groups + group]);
+      for (int v = 0; v < kVectors; ++v) {
+        const __m512i sum = _mm512_load_si512(sums[r] + v * 16);
+        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(kAll, sum),
+                                            _mm512_load_ps(weight_scales + v * 16));
+        _mm512_store_ps(totals[r] + v * 16,
+                        _mm512_fmadd_ps(scaled, scale, _mm512_load_ps(totals[r] + v * 16)));
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      _mm512_mask_storeu_ps(out + r * p.out_stride + v * 16, masks.of[v],
+                            _mm512_load_ps(totals[r] + v * 16));
     }
   }
 }

@@ -17,7 +17,7 @@ struct Shape {
 // Tiles and parts of them; panels and parts; groups, parts, and a k that is no multiple of four.
 std::vector<Shape> Shapes() {
   std::vector<Shape> shapes;
-  for (const int64_t k : {1, 3, 64, 67, 191, 192, 193, 576, 1000}) {
+  for (const int64_t k : {1, 3, 64, 67, 95, 96, 97, 191, 192, 576, 1000}) {
     for (const auto& [n_rows, n_features] :
          {std::pair<int64_t, int64_t>{1, 64}, {6, 1}, {13, 17}, {4, 48}, {11, 63}}) {
       shapes.push_back({n_rows, n_features, k});
