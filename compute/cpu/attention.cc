@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "compute/cpu/bf16_product.h"
 #include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
 #include "compute/cpu/simd_targets.h"
@@ -23,7 +24,9 @@
 //   output [rows, head_dim] = output · e^(old maximum − maximum) + weights·V
 // Both products are one kernel. With a few rows only (decoding), most lanes of scoresᵀ would be
 // padding: there scores are dot products, [rows, keys], all keys of the tile at once. Tiles depend
-// on the shapes alone, so results do not depend on the number of threads.
+// on the shapes alone, so results do not depend on the number of threads. Where weights are 8-bit
+// integers, the factors of both products may be rounded to bfloat16 (bf16_product.h): sums, maxima
+// and exponentials stay float32.
 
 #ifndef FOVEA_COMPUTE_CPU_ATTENTION_TILE
 #define FOVEA_COMPUTE_CPU_ATTENTION_TILE
@@ -55,6 +58,8 @@ struct AttentionTile {
   // Output rows of query q and head h lie at ((q · n_heads + h) · head_dim).
   float* output = nullptr;
   float* lse = nullptr;  // null: not wanted
+  // Both products with factors rounded to bfloat16; needs HasBf16Product and an even head_dim.
+  bool in_bf16 = false;
   float* scratch = nullptr;
 };
 
@@ -62,7 +67,7 @@ struct TileScratch {
   int64_t rows;      // padded
   int64_t head_dim;  // padded
   // Offsets in floats.
-  int64_t queries, scores, values, output, maximum, sum, correction, last_visible, total;
+  int64_t queries, scores, values, output, maximum, sum, correction, last_visible, keys, total;
 
   TileScratch(int64_t n_queries, int64_t group, int64_t unpadded_head_dim) {
     rows = RoundUp(n_queries * group, kMaxLanes);
@@ -75,7 +80,8 @@ struct TileScratch {
     sum = maximum + rows;
     correction = sum + rows;
     last_visible = correction + rows;
-    total = last_visible + rows;
+    keys = last_visible + rows;
+    total = keys + kKeysPerBlock * unpadded_head_dim / 2;
   }
 };
 
@@ -215,6 +221,7 @@ void ComputeTileImpl(const AttentionTile& tile) {
   float* const maximum = tile.scratch + layout.maximum;
   float* const sum = tile.scratch + layout.sum;
   float* const correction = tile.scratch + layout.correction;
+  auto* const key_pairs = reinterpret_cast<uint32_t*>(tile.scratch + layout.keys);  // if in_bf16
   // Relative to the last key of the first query, so that floats hold it exactly.
   float* const last_visible = tile.scratch + layout.last_visible;
   const int64_t scores_stride = layout.rows + kScoresPad;
@@ -240,6 +247,7 @@ void ComputeTileImpl(const AttentionTile& tile) {
   for (int64_t i = 0; i < head_dim; ++i) {
     std::fill(queries + i * layout.rows + n_rows, queries + (i + 1) * layout.rows, 0.0f);
   }
+  if (tile.in_bf16) PackRowPairs(queries, head_dim / 2, layout.rows, layout.rows);
   std::fill(last_visible + n_rows, last_visible + layout.rows,
             static_cast<float>(last_of_all - last_of_first));
   std::fill(maximum, maximum + layout.rows, kMinusInfinity);
@@ -250,16 +258,32 @@ void ComputeTileImpl(const AttentionTile& tile) {
     const int64_t n_keys = std::min(kKeysPerBlock, last_of_all + 1 - first);
     const float* block_keys = args.keys + first * kv_stride + tile.kv_head * head_dim;
     const float* block_values = args.values + first * kv_stride + tile.kv_head * head_dim;
-    Product({.a = block_keys,
-             .a_row_stride = kv_stride,
-             .a_k_stride = 1,
-             .b = queries,
-             .b_stride = layout.rows,
-             .n_k = head_dim,
-             .row_scale = nullptr,
-             .c = scores,
-             .c_stride = scores_stride},
-            n_keys, layout.rows);
+    if (tile.in_bf16) {
+      for (int64_t key = 0; key < n_keys; ++key) {
+        PackNeighbours(block_keys + key * kv_stride, head_dim, key_pairs + key * (head_dim / 2));
+      }
+      Bf16Product({.a = key_pairs,
+                   .a_row_stride = head_dim / 2,
+                   .a_k_stride = 1,
+                   .b = reinterpret_cast<const uint32_t*>(queries),
+                   .b_stride = layout.rows,
+                   .n_pairs = head_dim / 2,
+                   .add_to_c = false,
+                   .c = scores,
+                   .c_stride = scores_stride},
+                  n_keys, layout.rows);
+    } else {
+      Product({.a = block_keys,
+               .a_row_stride = kv_stride,
+               .a_k_stride = 1,
+               .b = queries,
+               .b_stride = layout.rows,
+               .n_k = head_dim,
+               .row_scale = nullptr,
+               .c = scores,
+               .c_stride = scores_stride},
+              n_keys, layout.rows);
+    }
     if (first + n_keys - 1 > last_of_first) {
       for (int64_t key = std::max<int64_t>(0, last_of_first + 1 - first); key < n_keys; ++key) {
         const V position = hn::Set(d, static_cast<float>(first + key - last_of_first));
@@ -297,16 +321,43 @@ void ComputeTileImpl(const AttentionTile& tile) {
       std::copy(block_values + key * kv_stride, block_values + key * kv_stride + head_dim, row);
       std::fill(row + head_dim, row + layout.head_dim, 0.0f);
     }
-    Product({.a = scores,
-             .a_row_stride = 1,
-             .a_k_stride = scores_stride,
-             .b = values,
-             .b_stride = layout.head_dim,
-             .n_k = n_keys,
-             .row_scale = correction,
-             .c = output,
-             .c_stride = layout.head_dim},
-            n_rows, layout.head_dim);
+    if (tile.in_bf16) {
+      if (n_keys % 2 != 0) {
+        std::fill_n(scores + n_keys * scores_stride, layout.rows, 0.0f);
+        std::fill_n(values + n_keys * layout.head_dim, layout.head_dim, 0.0f);
+      }
+      const int64_t n_pairs = (n_keys + 1) / 2;
+      PackRowPairs(scores, n_pairs, layout.rows, scores_stride);
+      PackRowPairs(values, n_pairs, layout.head_dim, layout.head_dim);
+      for (int64_t r = 0; r < n_rows; ++r) {
+        const V factor = hn::Set(d, correction[r]);
+        float* const row = output + r * layout.head_dim;
+        for (int64_t i = 0; i < layout.head_dim; i += kLanes) {
+          hn::Store(hn::Mul(hn::Load(d, row + i), factor), d, row + i);
+        }
+      }
+      Bf16Product({.a = reinterpret_cast<const uint32_t*>(scores),
+                   .a_row_stride = 1,
+                   .a_k_stride = scores_stride,
+                   .b = reinterpret_cast<const uint32_t*>(values),
+                   .b_stride = layout.head_dim,
+                   .n_pairs = n_pairs,
+                   .add_to_c = true,
+                   .c = output,
+                   .c_stride = layout.head_dim},
+                  n_rows, layout.head_dim);
+    } else {
+      Product({.a = scores,
+               .a_row_stride = 1,
+               .a_k_stride = scores_stride,
+               .b = values,
+               .b_stride = layout.head_dim,
+               .n_k = n_keys,
+               .row_scale = correction,
+               .c = output,
+               .c_stride = layout.head_dim},
+              n_rows, layout.head_dim);
+    }
   }
 
   for (int64_t q = 0; q < tile.n_queries; ++q) {
@@ -470,6 +521,8 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
     partials = reinterpret_cast<float*>(scratch);
     if (lse == nullptr) lse = partials + partial_floats * (n_splits - 1);
   }
+  const bool in_bf16 =
+      device.precision() == Precision::kInt8 && HasBf16Product() && args.head_dim % 2 == 0;
   const int64_t n_items = n_splits * n_tiles * args.n_kv_heads;
   device.threads().ParallelFor(n_items, 1, [&](int64_t item, int64_t, int thread) {
     // The last queries of a causal window see the most keys: they go first.
@@ -485,6 +538,7 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
                              .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
                              .output = partial != nullptr ? partial : args.output,
                              .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
+                             .in_bf16 = in_bf16,
                              .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))};
     if (has_few_rows) {
       HWY_DYNAMIC_DISPATCH(ComputeFewRowsTileImpl)(work);

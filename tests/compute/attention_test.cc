@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "compute/cpu/bf16_product.h"
 #include "tests/compute/op_test.h"
 
 namespace fovea::compute {
@@ -239,6 +240,41 @@ TEST_P(AttentionTest, MergingTwoEmptyPartialsIsEmpty) {
 
 INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
+
+// bfloat16 rounds each factor by up to 2⁻⁹; errors of sums of many such products average out.
+TEST(AttentionPrecisionTest, BesideEightBitWeightsItIsCloseToFloat32) {
+  MAKE_DEVICE_OR_SKIP(exact, "cpu", 1);
+  for (const Shape& s : {Shape{300, 300, 9, 3, 64, true}, Shape{65, 333, 4, 1, 20, true},
+                         Shape{40, 97, 6, 6, 100, false}, Shape{17, 1, 8, 2, 128, false}}) {
+    SCOPED_TRACE(ShapeName(s));
+    const Data data = MakeData(s);
+    const Partial expected = Compute(*exact, s, data);
+    Partial first;
+    for (const int n_threads : {1, 3}) {
+      const auto device = *Device::Create("cpu", n_threads, "int8");
+      const Partial partial = Compute(*device, s, data);
+      double error = 0.0, power = 0.0;
+      for (size_t i = 0; i < partial.output.size(); ++i) {
+        const double difference = static_cast<double>(partial.output[i]) - expected.output[i];
+        error += difference * difference;
+        power += static_cast<double>(expected.output[i]) * expected.output[i];
+      }
+      EXPECT_LT(std::sqrt(error / power), 0.01);
+      for (size_t i = 0; i < partial.lse.size(); ++i) {
+        EXPECT_NEAR(partial.lse[i], expected.lse[i], 0.02);
+      }
+      if (first.output.empty()) first = partial;
+      EXPECT_EQ(partial.output, first.output) << n_threads << " threads";
+    }
+    if (cpu::HasBf16Product()) {
+      EXPECT_NE(first.output, expected.output) << "was not rounded";
+    }
+  }
+  const Shape odd{40, 97, 6, 6, 33, true};
+  const Data data = MakeData(odd);
+  const auto device = *Device::Create("cpu", 1, "int8");
+  EXPECT_EQ(Compute(*device, odd, data).output, Compute(*exact, odd, data).output);
+}
 
 }  // namespace
 }  // namespace fovea::compute
