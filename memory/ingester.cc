@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <ctime>
 #include <deque>
+#include <future>
 #include <optional>
 #include <span>
+#include <system_error>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -66,6 +68,19 @@ struct QueuedWindow {
   std::optional<WindowRecord> window;  // unset: stored already
 };
 
+// A commit on its way to the disk while the next windows are encoded.
+struct CommitInFlight {
+  std::future<absl::Status> status;
+  std::vector<DocumentRecord> records;                   // as committed
+  std::vector<std::shared_ptr<OpenDocument>> completed;  // to be reported
+
+  bool Concerns(const std::string& id, const std::string& source) const {
+    return std::any_of(records.begin(), records.end(), [&](const DocumentRecord& record) {
+      return record.id == id || record.source == source;
+    });
+  }
+};
+
 class IngesterImpl final : public Ingester {
  public:
   IngesterImpl(Memory* memory, model::Transformer* model, IngestOptions options)
@@ -91,8 +106,11 @@ class IngesterImpl final : public Ingester {
   absl::StatusOr<int64_t> NextWindow(TokenStream* stream) const;
   absl::StatusOr<std::vector<model::EncodedWindow>> Encode(
       std::span<const model::WindowTokens> windows);
-  // Encodes what is queued and commits it.
+  // Encodes what is queued, waits for the commit before, and begins to commit it.
   absl::Status Flush();
+  // Waits for the commit that is under way, takes note of it and reports what it completed. To be
+  // called before anything else reads or changes what it may concern.
+  absl::Status FinishCommit();
   void Fail(const documents::TextDocument& document, const absl::Status& status);
   void Report(const IngestedDocument& result) {
     if (options_.on_document) options_.on_document(result);
@@ -113,6 +131,7 @@ class IngesterImpl final : public Ingester {
   std::vector<std::shared_ptr<OpenDocument>>
       open_;  // with windows in the queue, or to be completed
   int64_t encoded_tokens_ = 0;
+  std::optional<CommitInFlight> in_flight_;  // one at a time; destroying it waits
 };
 
 absl::Status IngesterImpl::AgreeOnSettings() {
@@ -137,17 +156,17 @@ absl::Status IngesterImpl::AgreeOnSettings() {
     settings.n_kv_heads = static_cast<int>(config.n_kv_heads);
     settings.head_dim = static_cast<int>(config.head_dim);
     if (settings.encoding != "window-local" && !is_reference) {
-      return absl::InvalidArgumentError(StrCat("encoding \"", settings.encoding,
-                                               "\": want \"window-local\" or \"reference\""));
+      return absl::InvalidArgumentError(
+          StrCat("encoding \"", settings.encoding, "\": want \"window-local\" or \"reference\""));
     }
     if (is_reference && settings.n_mem_layers == 0) {
       return absl::FailedPreconditionError(
           "encoding \"reference\": the model has no memory layers; name some with --mem-layers");
     }
     if (is_reference && settings.overlap != 0) {
-      return absl::InvalidArgumentError(
-          StrCat("overlap of ", settings.overlap,
-                 " tokens: windows of encoding \"reference\" have none, they attend to the memory"));
+      return absl::InvalidArgumentError(StrCat(
+          "overlap of ", settings.overlap,
+          " tokens: windows of encoding \"reference\" have none, they attend to the memory"));
     }
     if (settings.window < 16 || settings.window > config.max_position_embeddings) {
       return absl::InvalidArgumentError(StrCat("window of ", settings.window, " tokens: want 16 … ",
@@ -265,7 +284,10 @@ absl::Status IngesterImpl::CollectPool(DocumentNumber number, WindowPool* pool) 
 
 absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::string& collection) {
   auto hashed = HashText(document, options_.progress);
-  if (absl::IsCancelled(hashed.status())) return hashed.status();
+  if (absl::IsCancelled(hashed.status())) {
+    RETURN_IF_ERROR(FinishCommit());
+    return hashed.status();
+  }
   if (!hashed.ok()) {
     Fail(document, hashed.status());
     return absl::OkStatus();
@@ -279,6 +301,11 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
       RETURN_IF_ERROR(Flush());
       break;
     }
+  }
+  // Known documents are read and changed below, next to the store's other commits.
+  if (in_flight_ && (in_flight_->Concerns(id, document.source) || by_id_.contains(id) ||
+                     id_by_source_.contains(document.source))) {
+    RETURN_IF_ERROR(FinishCommit());
   }
   std::vector<DocumentNumber> replaced;
   if (document.replaceable) {
@@ -359,6 +386,7 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   absl::Status document_error;
   RETURN_IF_ERROR(QueueWindows(document, open, std::move(pool), &document_error));
   if (!document_error.ok()) {
+    RETURN_IF_ERROR(FinishCommit());
     // Its windows so far stay queued under a document that never becomes complete: they are
     // dropped here, and what was committed is taken back.
     std::erase_if(queue_, [&](const QueuedWindow& queued) { return queued.document == open; });
@@ -400,6 +428,7 @@ absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
 absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
     std::span<const model::WindowTokens> windows) {
   if (!IsReference()) return model_->Encode(windows);
+  RETURN_IF_ERROR(FinishCommit());  // they attend to what is stored
   IngestView view;
   for (const auto& open : open_) {
     view.with.push_back(open->record.number);
@@ -505,10 +534,19 @@ absl::Status IngesterImpl::Flush() {
     mutation.PutQuerySample(queued.window->slot_begin, ToQuerySample(window));
     encoded_tokens_ += window.n_tokens;
   }
+  // In order: the commit before may be what wrote the links that are read here.
+  RETURN_IF_ERROR(FinishCommit());
+  CommitInFlight commit;
+  std::vector<std::shared_ptr<OpenDocument>> still_open;
   for (const auto& open : open_) {
     open->record.complete = open->all_windows_queued;
     mutation.PutDocument(open->record);
-    if (!open->record.complete) continue;
+    commit.records.push_back(open->record);
+    if (!open->record.complete) {
+      still_open.push_back(open);
+      continue;
+    }
+    commit.completed.push_back(open);
     for (DocumentNumber number : open->replaced) {
       ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
       mutation.DeleteDocument(number);
@@ -519,19 +557,34 @@ absl::Status IngesterImpl::Flush() {
   }
   mutation.PutNextSlot(counters_.next_slot);
   mutation.PutNextDocumentNumber(counters_.next_document);
-  RETURN_IF_ERROR(memory_->store().Commit(std::move(mutation)));
+  const auto write = [store = &memory_->store(),
+                      shared = std::make_shared<Mutation>(std::move(mutation))] {
+    return store->Commit(std::move(*shared));
+  };
+  try {
+    commit.status = std::async(std::launch::async, write);
+  } catch (const std::system_error&) {  // no thread to be had: then without one
+    commit.status = std::async(std::launch::deferred, write);
+  }
+  in_flight_ = std::move(commit);
+  open_ = std::move(still_open);
   queue_.clear();
   queued_tokens_ = 0;
   queued_new_tokens_ = 0;
-  if (sealer_ != nullptr) sealer_->Notify();
+  const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
+  // What is stored is also reported.
+  if (!cancelled.ok()) RETURN_IF_ERROR(FinishCommit());
+  return cancelled;
+}
 
-  std::vector<std::shared_ptr<OpenDocument>> still_open;
-  for (const auto& open : open_) {
-    by_id_[open->record.id] = open->record;
-    if (!open->record.complete) {
-      still_open.push_back(open);
-      continue;
-    }
+absl::Status IngesterImpl::FinishCommit() {
+  if (!in_flight_) return absl::OkStatus();
+  CommitInFlight commit = *std::move(in_flight_);
+  in_flight_.reset();
+  RETURN_IF_ERROR(commit.status.get());
+  if (sealer_ != nullptr) sealer_->Notify();
+  for (const DocumentRecord& record : commit.records) by_id_[record.id] = record;
+  for (const auto& open : commit.completed) {
     for (DocumentNumber number : open->replaced) {
       absl::erase_if(by_id_, [number](const auto& entry) { return entry.second.number == number; });
     }
@@ -540,12 +593,12 @@ absl::Status IngesterImpl::Flush() {
     open->result.windows = open->record.n_windows;
     Report(open->result);
   }
-  open_ = std::move(still_open);
-  return options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
+  return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::Finish() {
   RETURN_IF_ERROR(Flush());
+  RETURN_IF_ERROR(FinishCommit());
   RETURN_IF_ERROR(memory_->UpdateTextIndex(options_.progress));
   if (sealer_ != nullptr) RETURN_IF_ERROR(sealer_->WaitUntilIdle(options_.progress));
   RETURN_IF_ERROR(memory_->Publish());

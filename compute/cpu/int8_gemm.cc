@@ -127,21 +127,31 @@ struct Masks {
 
 #define FOVEA_VNNI target("avx512f,avx512bw,avx512vl,avx512vnni")
 
-// sums[r, f] = starts[r · starts_stride] + Σ values[r · stride + i] · packed(i, f) for i below n, a
-// multiple of four. Not inlined: GCC 12 keeps the sums in registers only where nothing else is
-// done.
+// One group of a tile.
+struct GroupArgs {
+  const int8_t* values;  // [kRows, n], value_stride apart
+  int64_t value_stride;
+  int64_t n;              // a multiple of four
+  const int32_t* starts;  // [kRows], row_stride apart
+  const float* scales;    // [kRows], row_stride apart
+  int64_t row_stride;
+  const float* weight_scales;  // [kInt8PanelFeatures]
+  const std::byte* weights;    // [n / 4, kInt8PanelFeatures, 4]
+};
+
+// totals[r, f] += scales[r] · weight_scales[f] · (starts[r] + Σ values[r, i] · weights[i, f]).
+// Not inlined, unrolled, and the instruction by hand: so GCC 12 keeps the sums in registers.
 template <int kRows>
-__attribute__((FOVEA_VNNI, noinline)) void SumGroup(const int8_t* values, int64_t stride, int64_t n,
-                                                    const int32_t* starts, int64_t starts_stride,
-                                                    const std::byte* packed,
-                                                    int32_t (*sums)[kInt8PanelFeatures]) {
-  __m512i sum[kRows][kVectors];
+__attribute__((FOVEA_VNNI, noinline)) void AddGroup(const GroupArgs& g,
+                                                    float (*totals)[kInt8PanelFeatures]) {
+  __m512i sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_set1_epi32(starts[r * starts_stride]);
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_set1_epi32(g.starts[r * g.row_stride]);
   }
-  for (int64_t i = 0; i < n; i += 4) {
+  const std::byte* packed = g.weights;
+  for (int64_t i = 0; i < g.n; i += 4) {
     __m512i weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(packed + v * 64);
@@ -149,18 +159,24 @@ __attribute__((FOVEA_VNNI, noinline)) void SumGroup(const int8_t* values, int64_
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       int32_t four;
-      std::memcpy(&four, values + r * stride + i, sizeof(four));
+      std::memcpy(&four, g.values + r * g.value_stride + i, sizeof(four));
       const __m512i xi = _mm512_set1_epi32(four);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], weights[v], xi);
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[r][v]) : "v"(weights[v]), "v"(xi));
       }
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+    const __m512 scale = _mm512_set1_ps(g.scales[r * g.row_stride]);
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) _mm512_store_si512(sums[r] + v * 16, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512 scaled = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(kAll, sums[r][v]),
+                                          _mm512_load_ps(g.weight_scales + v * 16));
+      _mm512_store_ps(totals[r] + v * 16,
+                      _mm512_fmadd_ps(scaled, scale, _mm512_load_ps(totals[r] + v * 16)));
+    }
   }
 }
 
@@ -172,7 +188,6 @@ __attribute__((FOVEA_VNNI)) void MultiplyTile(const Int8Product& p, const Masks&
   const float* const scales = x.scales + row * x.n_groups;
   const int32_t* const starts = x.starts + row * x.n_groups;
   float* const out = p.out + row * p.out_stride;
-  alignas(64) int32_t sums[kRows][kInt8PanelFeatures];
   alignas(64) float totals[kRows][kInt8PanelFeatures];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
@@ -189,19 +204,16 @@ __attribute__((FOVEA_VNNI)) void MultiplyTile(const Int8Product& p, const Masks&
     const auto* const weight_scales = reinterpret_cast<const float*>(packed);
     const int64_t first = group * kInt8Group;
     const int64_t n = std::min(kInt8Group, x.stride - first);
-    SumGroup<kRows>(values + first, x.stride, n, starts + group, x.n_groups, packed + kScaleBytes,
-                    sums);
+    AddGroup<kRows>({.values = values + first,
+                     .value_stride = x.stride,
+                     .n = n,
+                     .starts = starts + group,
+                     .scales = scales + group,
+                     .row_stride = x.n_groups,
+                     .weight_scales = weight_scales,
+                     .weights = packed + kScaleBytes},
+                    totals);
     packed += kScaleBytes + kInt8PanelFeatures * n;
-    for (int r = 0; r < kRows; ++r) {
-      const __m512 scale = _mm512_set1_ps(scales[r * x.n_groups + group]);
-      for (int v = 0; v < kVectors; ++v) {
-        const __m512i sum = _mm512_load_si512(sums[r] + v * 16);
-        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(kAll, sum),
-                                            _mm512_load_ps(weight_scales + v * 16));
-        _mm512_store_ps(totals[r] + v * 16,
-                        _mm512_fmadd_ps(scaled, scale, _mm512_load_ps(totals[r] + v * 16)));
-      }
-    }
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
