@@ -44,6 +44,8 @@ void AddParity(CLI::App& app, Run* run) {
                    "A folder with config.json, weights, cases.json and cases.safetensors")
       ->required()
       ->type_name("DIR");
+  // What is compared with float32 is computed so, unless it is asked for otherwise.
+  arguments->compute.precision = "float32";
   AddComputeOptions(command, &arguments->compute);
   SetExample(command, "fovea parity --fixture fixtures/base-f32");
   command->callback([arguments, run] { *run = [arguments] { return RunParity(*arguments); }; });
