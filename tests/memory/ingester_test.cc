@@ -6,6 +6,7 @@
 #include <atomic>
 #include <map>
 #include <random>
+#include <set>
 
 #include "memory/searcher.h"
 #include "tests/memory/tiny_model.h"
@@ -213,6 +214,56 @@ TEST_F(IngesterTest, InterruptedIngestGoesOnWhereItWas) {
   EXPECT_LT(results[0].encoded_windows, results[0].windows);
   EXPECT_GT(results[0].encoded_windows, 0u);
   EXPECT_EQ(StoredText(results[0].id), text);
+}
+
+TEST_F(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
+  // Commits run beside the encoding: some are under way whenever the ingest is cancelled.
+  for (const int n_updates : {1, 2, 5, 1000}) {
+    SCOPED_TRACE(n_updates);
+    memory_.reset();
+    fs::remove_all(folder_ / "memory");
+    Reopen();
+    const auto complete = [this] {
+      std::set<std::string> ids;
+      EXPECT_TRUE(memory_->store()
+                      .ForEachDocument([&](const storage::DocumentRecord& record) {
+                        if (record.complete) ids.insert(record.id);
+                        return absl::OkStatus();
+                      })
+                      .ok());
+      return ids;
+    };
+    std::atomic<bool> cancelled{false};
+    std::set<std::string> reported;
+    int updates = 0;
+    IngestOptions options = Options();
+    options.progress = Progress(
+        [&](const ProgressUpdate&) {
+          if (++updates == n_updates) cancelled = true;
+        },
+        &cancelled);
+    options.on_document = [&](const IngestedDocument& document) {
+      EXPECT_TRUE(complete().contains(document.id)) << document.source;
+      reported.insert(document.id);
+    };
+    absl::Status status;
+    {
+      auto ingester = Ingester::Create(memory_.get(), model_.get(), options);
+      ASSERT_TRUE(ingester.ok()) << ingester.status();
+      for (uint32_t i = 0; i < 20 && status.ok(); ++i) {
+        const std::string source = StrCat("source ", i);
+        const auto document = documents::MakeTextDocument("", source, RandomText(200 + 40 * i, i));
+        document->replaceable = true;
+        status = (*ingester)->Add(*document, "default");
+      }
+      if (status.ok()) status = (*ingester)->Finish();
+    }
+    EXPECT_EQ(absl::IsCancelled(status), n_updates < 1000) << status;
+    EXPECT_EQ(complete(), reported);
+    if (n_updates == 1000) {
+      EXPECT_EQ(reported.size(), 20u);
+    }
+  }
 }
 
 TEST_F(IngesterTest, LeftoversOfAnInterruptedVersionGo) {
