@@ -127,6 +127,7 @@ TEST_F(PdfTest, StopsAtTheLimitsOfItsPages) {
 TEST_F(PdfTest, StopsAtItsTime) {
   ReadLimits little_time;
   little_time.max_pdf_page_seconds = 1;
+  little_time.max_pdf_memory_bytes = size_t{64} << 30;  // the time runs out first
   EXPECT_THAT(OpenError(Write("slow.pdf", MakePdf({Bomb(64 << 20)}, "")), little_time),
               IsStatus(absl::StatusCode::kResourceExhausted, "takes too long"));
 }
