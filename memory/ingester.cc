@@ -124,6 +124,7 @@ class IngesterImpl final : public Ingester {
   storage::Counters counters_;
   // All stored documents, complete or not.
   absl::flat_hash_map<std::string, DocumentRecord> by_id_;
+  absl::flat_hash_set<std::string> incomplete_ids_;             // few, of by_id_
   absl::flat_hash_map<std::string, std::string> id_by_source_;  // complete and replaceable ones
   std::deque<QueuedWindow> queue_;
   int64_t queued_new_tokens_ = 0;
@@ -212,6 +213,7 @@ absl::Status IngesterImpl::Initialize() {
   ASSIGN_OR_RETURN(counters_, memory_->store().ReadCounters());
   RETURN_IF_ERROR(memory_->store().ForEachDocument([this](const DocumentRecord& document) {
     by_id_[document.id] = document;
+    if (!document.complete) incomplete_ids_.insert(document.id);
     if (document.complete && document.replaceable) id_by_source_[document.source] = document.id;
     return absl::OkStatus();
   }));
@@ -317,6 +319,7 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   if (const auto half = by_id_.find(id);
       IsReference() && half != by_id_.end() && !half->second.complete) {
     RETURN_IF_ERROR(memory_->DeleteDocuments({half->second.number}));
+    incomplete_ids_.erase(id);
     by_id_.erase(half);
   }
   const auto known = by_id_.find(id);
@@ -356,9 +359,9 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   }
   for (DocumentNumber number : replaced) RETURN_IF_ERROR(CollectPool(number, &pool));
   // What earlier interrupted versions of this source left behind is used up and goes, too.
-  for (const auto& [other_id, other] : by_id_) {
-    if (!other.complete && other_id != id && document.replaceable &&
-        other.source == document.source) {
+  for (const std::string& other_id : incomplete_ids_) {
+    const DocumentRecord& other = by_id_.at(other_id);
+    if (other_id != id && document.replaceable && other.source == document.source) {
       RETURN_IF_ERROR(CollectPool(other.number, &pool));
       replaced.push_back(other.number);
     }
@@ -400,6 +403,7 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     if (by_id_.contains(id)) {
       RETURN_IF_ERROR(memory_->DeleteDocuments({record.number}));
       by_id_.erase(id);
+      incomplete_ids_.erase(id);
     }
     Fail(document, document_error);
     return absl::OkStatus();
@@ -583,10 +587,19 @@ absl::Status IngesterImpl::FinishCommit() {
   in_flight_.reset();
   RETURN_IF_ERROR(commit.status.get());
   if (sealer_ != nullptr) sealer_->Notify();
-  for (const DocumentRecord& record : commit.records) by_id_[record.id] = record;
+  for (const DocumentRecord& record : commit.records) {
+    by_id_[record.id] = record;
+    if (record.complete) {
+      incomplete_ids_.erase(record.id);
+    } else {
+      incomplete_ids_.insert(record.id);
+    }
+  }
   for (const auto& open : commit.completed) {
     for (DocumentNumber number : open->replaced) {
       absl::erase_if(by_id_, [number](const auto& entry) { return entry.second.number == number; });
+      absl::erase_if(incomplete_ids_,
+                     [this](const auto& other) { return !by_id_.contains(other); });
     }
     if (open->record.replaceable) id_by_source_[open->record.source] = open->record.id;
     open->result.tokens = open->record.n_tokens;
