@@ -136,8 +136,8 @@ BENCHMARK(BM_Attention)
     ->Args({1, 8192})
     ->UseRealTime();
 
-// The search of one memory layer for one token. Argument: keys of each KV head. bytes/s are those of
-// the keys or codes; keys/s count each key once, whatever the number of query heads.
+// The search of one memory layer for one token. Argument: keys of each KV head. bytes/s are those
+// of the keys or codes; keys/s count each key once, whatever the number of query heads.
 constexpr int64_t kScanHeads = 9;
 constexpr int64_t kScanKvHeads = 3;
 constexpr int64_t kScanDim = 64;
@@ -183,8 +183,7 @@ void BM_CodeScan(benchmark::State& state, int bits) {
   const std::vector<BFloat16> factors(kScanKvHeads * n_factors, BFloat16(1.0f));
   std::vector<CodedKeys> heads;
   for (size_t head = 0; head < kScanKvHeads; ++head) {
-    heads.push_back(
-        {codes.data() + head * code_bytes, factors.data() + head * n_factors, n_keys});
+    heads.push_back({codes.data() + head * code_bytes, factors.data() + head * n_factors, n_keys});
   }
   const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
   constexpr int64_t kCandidates = 64;

@@ -65,7 +65,7 @@ std::vector<float> MakeRotation(int64_t head_dim, int64_t padded_dim) {
 KeyCoder::KeyCoder(int bits, int64_t head_dim)
     : bits_(bits),
       head_dim_(head_dim),
-      padded_dim_((head_dim + 32 / bits - 1) / (32 / bits) * (32 / bits)),
+      padded_dim_(PaddedDim(bits, head_dim)),
       rotation_(MakeRotation(head_dim, padded_dim_)) {
   FOVEA_CHECK(bits == 2 || bits == 4 || bits == 8);
   FOVEA_CHECK(head_dim >= 1);

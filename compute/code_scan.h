@@ -45,7 +45,7 @@ class KeyCoder {
   int64_t head_dim() const { return head_dim_; }
   // head_dim rounded up to a whole line; what is added is rotated as well.
   int64_t padded_dim() const { return padded_dim_; }
-  int64_t n_lines() const { return padded_dim_ * bits_ / 32; }
+  int64_t n_lines() const { return NumLines(bits_, head_dim_); }
   int64_t code_bytes(int64_t n_keys) const { return NumBlocks(n_keys) * n_lines() * 64; }
   int64_t n_factors(int64_t n_keys) const { return NumBlocks(n_keys) * kCodeBlockKeys; }
   // [head_dim, padded_dim]: the image of each dimension.
@@ -55,6 +55,12 @@ class KeyCoder {
   void EncodeBlock(const float* keys, int64_t n_keys,  // [n_keys, head_dim], finite
                    std::byte* codes, BFloat16* factors) const;
 
+  static int64_t PaddedDim(int bits, int64_t head_dim) {
+    return (head_dim + 32 / bits - 1) / (32 / bits) * (32 / bits);
+  }
+  static int64_t NumLines(int bits, int64_t head_dim) {
+    return PaddedDim(bits, head_dim) * bits / 32;
+  }
   static int64_t NumBlocks(int64_t n_keys) {
     return (n_keys + kCodeBlockKeys - 1) / kCodeBlockKeys;
   }

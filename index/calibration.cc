@@ -188,9 +188,8 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
       if (is_enough) n_probe = n_probe / 4 * 3;
     }
   }
-  const bool is_coded =
-      index.spec().find("SQ") != std::string::npos || index.spec().find("PQ") != std::string::npos ||
-      CodeBits(index.spec()) > 0;
+  const bool is_coded = index.spec().find("SQ") != std::string::npos ||
+                        index.spec().find("PQ") != std::string::npos || CodeBits(index.spec()) > 0;
   int n_candidates = is_coded ? kMinCodedCandidates : kMinCandidates;
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());

@@ -2,10 +2,8 @@
 // which put the codes at a multiple of 64 bytes, the codes, the factors, zeros up to a multiple of
 // 64 bytes. The file is mapped, so that processes share it.
 #include <algorithm>
-#include <atomic>
-#include <bit>
 #include <cstring>
-#include <mutex>
+#include <limits>
 #include <utility>
 
 #include "compute/code_scan.h"
@@ -30,9 +28,16 @@ constexpr size_t kPadding = 56;  // after the 8 bytes that a file begins with
 // Keys that are coded between two reports of progress.
 constexpr int64_t kReportBlocks = 8192;
 
-size_t BlobSize(const KeyCoder& coder, int64_t n_keys) {
-  const auto factor_bytes = static_cast<size_t>(coder.n_factors(n_keys)) * sizeof(BFloat16);
-  return kAlignment + static_cast<size_t>(coder.code_bytes(n_keys)) +
+// Heads have 64 to 256 dimensions. A rotation has the square of it, which a file must not be able
+// to make arbitrarily large.
+constexpr int64_t kMaxHeadDim = 1024;
+
+// n_keys up to 2^31 − 1.
+size_t BlobSize(int bits, int64_t head_dim, int64_t n_keys) {
+  const auto n_blocks = static_cast<size_t>(KeyCoder::NumBlocks(n_keys));
+  const auto line_bytes = n_blocks * 64;
+  const size_t factor_bytes = n_blocks * kCodeBlockKeys * sizeof(BFloat16);
+  return kAlignment + static_cast<size_t>(KeyCoder::NumLines(bits, head_dim)) * line_bytes +
          (factor_bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
@@ -153,7 +158,8 @@ absl::Status CodedLayerIndex::Save(const std::filesystem::path& path) const {
     RETURN_IF_ERROR(sink(std::string_view(zeros).substr(0, kPadding)));
     RETURN_IF_ERROR(sink({reinterpret_cast<const char*>(keys.codes), code_bytes}));
     RETURN_IF_ERROR(sink({reinterpret_cast<const char*>(keys.factors), factor_bytes}));
-    const size_t rest = BlobSize(*coder_, keys.n_keys) - kPadding - code_bytes - factor_bytes;
+    const size_t rest = BlobSize(coder_->bits(), coder_->head_dim(), keys.n_keys) - kPadding -
+                        code_bytes - factor_bytes;
     return sink(std::string_view(zeros).substr(0, rest));
   });
 }
@@ -167,12 +173,19 @@ int CodeBits(const std::string& spec) {
   return 0;
 }
 
+absl::Status ValidateCodedSpec(const std::string& spec, int64_t head_dim) {
+  if (head_dim <= kMaxHeadDim) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("index specification \"", spec, "\": heads of ",
+                                           head_dim, " dimensions, want at most ", kMaxHeadDim));
+}
+
 absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
                                                             const std::string& spec,
                                                             const std::vector<HeadKeys>& keys,
                                                             int64_t head_dim,
                                                             const Progress& progress) {
   ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
+  RETURN_IF_ERROR(ValidateCodedSpec(spec, head_dim));
   auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
   const int64_t n_keys = ids.size();
   const int64_t n_blocks = KeyCoder::NumBlocks(n_keys);
@@ -225,12 +238,22 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LoadCodedIndex(const std::filesystem
     return absl::DataLossError(StrCat(path, ": codes of format \"", trailer.library, "\", want \"",
                                       kFormat, "\": rebuild the index"));
   }
-  auto coder = std::make_unique<const KeyCoder>(CodeBits(trailer.spec), trailer.head_dim);
+  // Sizes before anything is allocated by them.
+  const int bits = CodeBits(trailer.spec);
+  uint64_t n_keys = 0;
+  for (const IdRun& run : trailer.runs) n_keys += static_cast<uint64_t>(run.n);
+  if (trailer.head_dim > kMaxHeadDim || n_keys > std::numeric_limits<int32_t>::max() ||
+      trailer.index_dim != KeyCoder::PaddedDim(bits, trailer.head_dim)) {
+    return absl::DataLossError(StrCat(path, ": ", n_keys, " keys of ", trailer.head_dim,
+                                      " dimensions, coded as ", trailer.index_dim,
+                                      ": rebuild the index"));
+  }
   KeyIds ids(trailer.runs);
-  const size_t blob_size = BlobSize(*coder, ids.size());
+  const size_t blob_size = BlobSize(bits, trailer.head_dim, ids.size());
+  auto coder = std::make_unique<const KeyCoder>(bits, trailer.head_dim);
   std::vector<CodedKeys> heads;
   for (size_t h = 0; h < file.blobs.size(); ++h) {
-    if (file.blobs[h].size() != blob_size || trailer.index_dim != coder->padded_dim()) {
+    if (file.blobs[h].size() != blob_size) {
       return absl::DataLossError(StrCat(path, ": head ", h, " has ", file.blobs[h].size(),
                                         " bytes of codes, want ", blob_size, " for ", ids.size(),
                                         " keys: rebuild the index"));

@@ -62,8 +62,8 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesyst
 }
 
 absl::Status ValidateSpec(const std::string& spec, int64_t head_dim) {
-  if (spec == "auto" || spec == "exact" || CodeBits(spec) > 0) return absl::OkStatus();
-  return ValidateFaissSpec(spec, head_dim);
+  if (spec == "auto" || spec == "exact") return absl::OkStatus();
+  return CodeBits(spec) > 0 ? ValidateCodedSpec(spec, head_dim) : ValidateFaissSpec(spec, head_dim);
 }
 
 }  // namespace fovea::index

@@ -1,6 +1,6 @@
-// Approximate nearest keys of one memory layer of a sealed segment: coded scans and FAISS behind one
-// interface, an index for each KV head, built from stored keys and searched by the query heads of
-// its group. Candidates are approximate and unordered; whoever searches rescores them with the
+// Approximate nearest keys of one memory layer of a sealed segment: coded scans and FAISS behind
+// one interface, an index for each KV head, built from stored keys and searched by the query heads
+// of its group. Candidates are approximate and unordered; whoever searches rescores them with the
 // stored keys.
 //
 // "Scan2", "Scan4" and "Scan8" read codes of so many bits a dimension of all keys
@@ -55,9 +55,9 @@ struct LayerSearchArgs {
 class LayerIndex {
  public:
   // keys: one HeadKeys per KV head, all with the same ids. `spec` as above.
-  // InvalidArgument for a specification that neither fovea nor FAISS knows or that cannot hold these keys
-  // (an IVF with more lists than keys). No keys at all are fine: nothing is found. One thread a
-  // head.
+  // InvalidArgument for a specification that neither fovea nor FAISS knows or that cannot hold
+  // these keys (an IVF with more lists than keys). No keys at all are fine: nothing is found. One
+  // thread a head.
   static absl::StatusOr<std::unique_ptr<LayerIndex>> Build(compute::Device& device,
                                                            const std::string& spec,
                                                            const std::vector<HeadKeys>& keys,

@@ -42,6 +42,8 @@ absl::Status ValidateFaissSpec(const std::string& spec, int64_t head_dim);
 
 // Coded scans (coded_layer_index.cc): "Scan2", "Scan4", "Scan8". 0 for other specifications.
 int CodeBits(const std::string& spec);
+// `spec` is a coded scan.
+absl::Status ValidateCodedSpec(const std::string& spec, int64_t head_dim);
 absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
                                                             const std::string& spec,
                                                             const std::vector<HeadKeys>& keys,

@@ -51,8 +51,8 @@ struct SealPlan {
   std::vector<storage::SegmentRecord> merged = {};  // segments that the new one replaces
 };
 
-// What to seal now: nothing while the growing segment has less than `min_slots`. Merges that the new
-// segment causes are part of the plan, so that nothing is built to be merged at once.
+// What to seal now: nothing while the growing segment has less than `min_slots`. Merges that the
+// new segment causes are part of the plan, so that nothing is built to be merged at once.
 absl::StatusOr<std::optional<SealPlan>> PlanSealing(const storage::DocumentStore& store,
                                                     uint64_t min_slots = kSealSlots);
 

@@ -15,6 +15,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/code_scan.cc"
 #include "compute/cpu/simd_targets.h"
+#include "compute/cpu/vnni.h"
 // After simd_targets.h.
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
@@ -110,8 +111,8 @@ using Sums = hn::Vec<decltype(kSums)>;
 constexpr int64_t kLanes = hn::MaxLanes(kWords);
 constexpr int kParts = static_cast<int>(kCodeBlockKeys / kLanes);  // vectors of a line
 
-// Sums of products of bytes: in one instruction, or over 16 bits, where neither codes of 2 or 4 bits
-// and digits of 8 nor codes of 8 bits and digits of 7 overflow.
+// Sums of products of bytes: in one instruction, or over 16 bits, where neither codes of 2 or 4
+// bits and digits of 8 nor codes of 8 bits and digits of 7 overflow.
 template <bool kVnni>
 HWY_INLINE Sums AddProducts(Sums sums, Words codes, Words digits) {
 #if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
@@ -138,12 +139,11 @@ HWY_INLINE Sums AddProducts(Sums sums, Words codes, Words digits) {
   const auto even = hn::Mul(hn::And(wide_codes, hn::Set(d16, 0xff)),
                             hn::ShiftRight<8>(hn::ShiftLeft<8>(wide_digits)));
   const hn::RebindToUnsigned<decltype(d16)> du16;
-  const auto odd =
-      hn::Mul(hn::BitCast(d16, hn::ShiftRight<8>(hn::BitCast(du16, wide_codes))),
-              hn::ShiftRight<8>(wide_digits));
+  const auto odd = hn::Mul(hn::BitCast(d16, hn::ShiftRight<8>(hn::BitCast(du16, wide_codes))),
+                           hn::ShiftRight<8>(wide_digits));
   const Sums pairs = hn::BitCast(kSums, hn::Add(even, odd));
-  return hn::Add(sums, hn::Add(hn::ShiftRight<16>(pairs),
-                               hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs))));
+  return hn::Add(sums,
+                 hn::Add(hn::ShiftRight<16>(pairs), hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs))));
 #else
   int32_t sum = hn::GetLane(sums);
   for (int b = 0; b < 4; ++b) {
@@ -380,10 +380,10 @@ GridFit FitGrid(const float* HWY_RESTRICT x, int64_t n, float inverse_step, floa
   int64_t i = 0;
   for (; i + n_lanes <= n; i += n_lanes) {
     const auto value = hn::LoadU(d, x + i);
-    const auto code = hn::Min(
-        hn::Max(hn::Round(hn::MulAdd(value, hn::Set(d, inverse_step), hn::Set(d, middle))),
-                hn::Zero(d)),
-        hn::Set(d, 2.0f * middle));
+    const auto code =
+        hn::Min(hn::Max(hn::Round(hn::MulAdd(value, hn::Set(d, inverse_step), hn::Set(d, middle))),
+                        hn::Zero(d)),
+                hn::Set(d, 2.0f * middle));
     const auto centred = hn::Sub(code, hn::Set(d, middle));
     product = hn::MulAdd(centred, value, product);
     norm2 = hn::MulAdd(centred, centred, norm2);
@@ -412,18 +412,13 @@ HWY_EXPORT(FitGrid);
 
 namespace {
 
-std::atomic<bool> vnni_is_disabled{false};
-
 bool HasVnni() {
-#if defined(__x86_64__)
-  if (vnni_is_disabled.load(std::memory_order_relaxed)) return false;
   switch (HWY_DYNAMIC_DISPATCH(VnniEncoding)()) {
     case 512:
-      return __builtin_cpu_supports("avx512vnni") != 0;
+      return HasAvx512Vnni();
     case 256:
-      return __builtin_cpu_supports("avxvnni") != 0;
+      return HasAvxVnni();
   }
-#endif
   return false;
 }
 
@@ -756,8 +751,6 @@ void EncodeCodeBlock(const KeyCoder& coder, const float* keys, int64_t n_keys, s
     factors[key] = BFloat16(static_cast<float>(product > 0.0 ? norm2 / product : 0.0));
   }
 }
-
-void DisableCodeScanVnniForTest(bool disable) { vnni_is_disabled.store(disable); }
 
 }  // namespace fovea::compute::cpu
 #endif  // HWY_ONCE

@@ -10,7 +10,4 @@ void CodeScan(ThreadPool& threads, const CodeScanArgs& args, int64_t* positions)
 void EncodeCodeBlock(const KeyCoder& coder, const float* keys, int64_t n_keys, std::byte* codes,
                      BFloat16* factors);
 
-// For tests: from now on the scan does without VNNI instructions / uses what the processor has.
-void DisableCodeScanVnniForTest(bool disable);
-
 }  // namespace fovea::compute::cpu

@@ -10,7 +10,7 @@
 #include <random>
 #include <set>
 
-#include "compute/cpu/code_scan.h"
+#include "compute/cpu/vnni.h"
 
 namespace fovea::compute {
 namespace {
@@ -46,10 +46,9 @@ struct Coded {
       factors.emplace_back(static_cast<size_t>(coder.n_factors(n_keys)));
       for (int64_t block = 0; block < KeyCoder::NumBlocks(n_keys); ++block) {
         const int64_t first = block * kCodeBlockKeys;
-        coder.EncodeBlock(keys.back().data() + first * head_dim,
-                          std::min(kCodeBlockKeys, n_keys - first),
-                          codes.back().data() + block * coder.n_lines() * 64,
-                          factors.back().data() + first);
+        coder.EncodeBlock(
+            keys.back().data() + first * head_dim, std::min(kCodeBlockKeys, n_keys - first),
+            codes.back().data() + block * coder.n_lines() * 64, factors.back().data() + first);
       }
     }
     for (size_t h = 0; h < codes.size(); ++h) {
@@ -87,8 +86,8 @@ struct Coded {
     for (int64_t i = 0; i < coder.padded_dim(); ++i) {
       const auto at = static_cast<size_t>((key / 16 * coder.n_lines() + i / per_line) * 64 +
                                           key % 16 * 4 + i % per_line % 4);
-      const auto code = static_cast<unsigned>(bytes[at]) >> (i % per_line / 4 * bits) &
-                        ((1u << bits) - 1);
+      const auto code =
+          static_cast<unsigned>(bytes[at]) >> (i % per_line / 4 * bits) & ((1u << bits) - 1);
       sum += (code - ((1 << bits) - 1) / 2.0) * query.digits[static_cast<size_t>(i)];
     }
     const auto factor =
@@ -169,18 +168,19 @@ TEST_P(CodeScanShapeTest, FindsTheBestEstimates) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, CodeScanShapeTest,
-    ::testing::Values(Shape{2, 64, 1003, 3, 3, 1}, Shape{4, 64, 1003, 3, 3, 1},
-                      Shape{8, 64, 1003, 3, 3, 1}, Shape{2, 20, 50, 2, 1, 3},
-                      Shape{4, 20, 50, 2, 2, 3}, Shape{8, 20, 50, 1, 4, 2},
-                      Shape{2, 100, 333, 1, 5, 3}, Shape{4, 100, 333, 1, 7, 2},
-                      Shape{8, 100, 333, 1, 6, 2}, Shape{4, 128, 257, 2, 4, 5},
-                      Shape{2, 3, 40, 1, 2, 2}, Shape{4, 1, 17, 1, 1, 1}, Shape{8, 6, 5, 2, 3, 2}),
-    [](const auto& info) {
-      const Shape& s = info.param;
-      return StrCat("Bits", s.bits, "Dim", s.head_dim, "Keys", s.n_keys, "Group", s.group);
-    });
+INSTANTIATE_TEST_SUITE_P(Shapes, CodeScanShapeTest,
+                         ::testing::Values(Shape{2, 64, 1003, 3, 3, 1}, Shape{4, 64, 1003, 3, 3, 1},
+                                           Shape{8, 64, 1003, 3, 3, 1}, Shape{2, 20, 50, 2, 1, 3},
+                                           Shape{4, 20, 50, 2, 2, 3}, Shape{8, 20, 50, 1, 4, 2},
+                                           Shape{2, 100, 333, 1, 5, 3}, Shape{4, 100, 333, 1, 7, 2},
+                                           Shape{8, 100, 333, 1, 6, 2}, Shape{4, 128, 257, 2, 4, 5},
+                                           Shape{2, 3, 40, 1, 2, 2}, Shape{4, 1, 17, 1, 1, 1},
+                                           Shape{8, 6, 5, 2, 3, 2}),
+                         [](const auto& info) {
+                           const Shape& s = info.param;
+                           return StrCat("Bits", s.bits, "Dim", s.head_dim, "Keys", s.n_keys,
+                                         "Group", s.group);
+                         });
 
 TEST(CodeScanTest, EstimatesAreCloserWithMoreBits) {
   const std::vector<float> query = Normal(64, 3);
@@ -318,9 +318,9 @@ TEST(CodeScanTest, EveryInstructionSetFindsTheSame) {
     const Coded coded(bits, 64, 2000, 1);
     const std::vector<float> queries = Normal(4 * 64, 11);
     const std::vector<int64_t> want = Scan(coded, queries, 1, 4, 30);
-    cpu::DisableCodeScanVnniForTest(true);
+    cpu::DisableVnniForTest(true);
     EXPECT_EQ(Scan(coded, queries, 1, 4, 30), want) << bits;
-    cpu::DisableCodeScanVnniForTest(false);
+    cpu::DisableVnniForTest(false);
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
       hwy::SetSupportedTargetsForTest(target);
       hwy::GetChosenTarget().Update(hwy::SupportedTargets());

@@ -265,8 +265,8 @@ TEST_P(EverySpecTest, FewKeysPadWithMinusOne) {
 INSTANTIATE_TEST_SUITE_P(Specs, EverySpecTest,
                          ::testing::Values("Flat", "SQ8", "SQ4", "SQ6", "SQfp16", "PQ16x4fs",
                                            "PQ16", "IVF32,Flat", "IVF32,SQ8", "IVF32,PQ16",
-                                           "HNSW16", "HNSW16,SQ8", "IVF64_HNSW16,Flat",
-                                           "PCA48,SQ8", "Scan2", "Scan4", "Scan8"),
+                                           "HNSW16", "HNSW16,SQ8", "IVF64_HNSW16,Flat", "PCA48,SQ8",
+                                           "Scan2", "Scan4", "Scan8"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), ',', '_');
@@ -447,14 +447,14 @@ TEST(ValidateSpecTest, RefusesTheRestWithAReason) {
   }
 }
 
-class LayerIndexFileTest : public ::testing::Test {
+class LayerIndexFileTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     std::string name = (std::filesystem::temp_directory_path() / "layer_index_XXXXXX").string();
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     folder_ = name;
     path_ = folder_ / "index";
-    index_ = Build("IVF4,SQ8", keys_.Some({{nullptr, 60, 0}, {nullptr, 30, 70}}), 20);
+    index_ = Build(GetParam(), keys_.Some({{nullptr, 60, 0}, {nullptr, 30, 70}}), 20);
     ASSERT_NE(index_, nullptr);
     ASSERT_TRUE(index_->Save(path_).ok());
     bytes_ = *ReadFile(path_);
@@ -480,7 +480,12 @@ class LayerIndexFileTest : public ::testing::Test {
   std::string bytes_;
 };
 
-TEST_F(LayerIndexFileTest, LoadRefusesEveryTruncation) {
+INSTANTIATE_TEST_SUITE_P(Kinds, LayerIndexFileTest, ::testing::Values("IVF4,SQ8", "Scan4"),
+                         [](const auto& info) {
+                           return std::string(info.param == "Scan4" ? "Codes" : "Faiss");
+                         });
+
+TEST_P(LayerIndexFileTest, LoadRefusesEveryTruncation) {
   for (size_t size = 0; size < bytes_.size(); size += size < 64 ? 1 : 97) {
     EXPECT_TRUE(absl::IsDataLoss(LoadOf(bytes_.substr(0, size)))) << size;
   }
@@ -488,7 +493,7 @@ TEST_F(LayerIndexFileTest, LoadRefusesEveryTruncation) {
   EXPECT_TRUE(LoadOf(bytes_).ok());
 }
 
-TEST_F(LayerIndexFileTest, LoadRefusesEveryFlippedBit) {
+TEST_P(LayerIndexFileTest, LoadRefusesEveryFlippedBit) {
   std::mt19937 random(15);
   for (int i = 0; i < 150; ++i) {
     std::string bytes = bytes_;
@@ -497,7 +502,7 @@ TEST_F(LayerIndexFileTest, LoadRefusesEveryFlippedBit) {
   }
 }
 
-TEST_F(LayerIndexFileTest, LoadRefusesOtherFilesAndVersions) {
+TEST_P(LayerIndexFileTest, LoadRefusesOtherFilesAndVersions) {
   EXPECT_TRUE(absl::IsNotFound(LayerIndex::Load(folder_ / "absent").status()));
   EXPECT_TRUE(absl::IsDataLoss(LoadOf("")));
   EXPECT_TRUE(absl::IsDataLoss(LoadOf(std::string(10'000, 'x'))));
@@ -508,7 +513,7 @@ TEST_F(LayerIndexFileTest, LoadRefusesOtherFilesAndVersions) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("format version"));
 }
 
-TEST_F(LayerIndexFileTest, LoadSurvivesATrailerMadeToHarm) {
+TEST_P(LayerIndexFileTest, LoadSurvivesATrailerMadeToHarm) {
   // The trailer is fovea's own, read after the hash: sizes in it must not be believed.
   uint64_t trailer_size = 0;
   std::memcpy(&trailer_size, bytes_.data() + bytes_.size() - 24, 8);
@@ -530,7 +535,7 @@ TEST_F(LayerIndexFileTest, LoadSurvivesATrailerMadeToHarm) {
   EXPECT_GT(n_refused, 25);  // what is left changes means and names
 }
 
-TEST_F(LayerIndexFileTest, AFailedSaveLeavesTheOldFile) {
+TEST_P(LayerIndexFileTest, AFailedSaveLeavesTheOldFile) {
   const SyntheticKeys more(2, 20'000, 20, 17);
   auto large = Build("Flat", more.All(), 20);
   EXPECT_TRUE(absl::IsNotFound(index_->Save(folder_ / "absent" / "index")));
