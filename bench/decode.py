@@ -136,13 +136,14 @@ def model_path(options):
 
 options = common.arguments(__doc__, llama_python="", tokens=128, runs=9, depth=0)
 threads = options.threads or len(os.sched_getaffinity(0))
+options.threads = 0  # `model list` has no such option
+path = model_path(options)
 options.threads = threads
 sides = {
     "fovea": Fovea(options, "plain", "layers:9,15,21"),
     "fovea, adapter": Fovea(options, "adapter", options.adapter),
 }
 if options.llama_python:
-    path = model_path(options)
     files = {"as it is": path}
     for name, ftype in FTYPES.items():
         files[name] = os.path.join(options.work, f"decode-{name}.gguf")
