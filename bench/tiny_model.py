@@ -1,0 +1,73 @@
+"""A tiny random model and texts, for benches in which what is said does not matter."""
+import json
+import math
+import os
+import random
+import struct
+
+
+def write_tiny_model(folder):
+    """A LLaMA of two layers with a byte vocabulary."""
+    os.makedirs(folder, exist_ok=True)
+    hidden, heads, kv_heads, inner, vocab = 32, 4, 2, 64, 257
+    head_dim = hidden // heads
+    config = {"model_type": "llama", "vocab_size": vocab, "hidden_size": hidden,
+              "intermediate_size": inner, "num_hidden_layers": 2, "num_attention_heads": heads,
+              "num_key_value_heads": kv_heads, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
+              "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": 256,
+              "eos_token_id": 256}
+    json.dump(config, open(os.path.join(folder, "config.json"), "w"))
+    # GPT-2's printable alphabet of bytes.
+    printable = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+    alphabet, extra = {}, 0
+    for byte in range(256):
+        if byte in printable:
+            alphabet[byte] = chr(byte)
+        else:
+            alphabet[byte] = chr(256 + extra)
+            extra += 1
+    json.dump({"version": "1.0", "normalizer": None,
+               "added_tokens": [{"id": 256, "content": "<|end|>", "special": True}],
+               "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+               "decoder": {"type": "ByteLevel"},
+               "model": {"type": "BPE", "vocab": {alphabet[b]: b for b in range(256)},
+                         "merges": []}}, open(os.path.join(folder, "tokenizer.json"), "w"))
+    header, data, weights = {}, bytearray(), random.Random(0)
+
+    def add(name, *shape):
+        begin = len(data)
+        n = math.prod(shape)
+        if len(shape) == 1:
+            values = [1.0] * n
+        else:
+            values = [weights.gauss(0, shape[-1] ** -0.5) for _ in range(n)]
+        data.extend(struct.pack(f"<{n}f", *values))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+
+    add("model.embed_tokens.weight", vocab, hidden)
+    add("model.norm.weight", hidden)
+    for layer in range(2):
+        prefix = f"model.layers.{layer}."
+        add(prefix + "input_layernorm.weight", hidden)
+        add(prefix + "post_attention_layernorm.weight", hidden)
+        add(prefix + "self_attn.q_proj.weight", hidden, hidden)
+        add(prefix + "self_attn.k_proj.weight", kv_heads * head_dim, hidden)
+        add(prefix + "self_attn.v_proj.weight", kv_heads * head_dim, hidden)
+        add(prefix + "self_attn.o_proj.weight", hidden, hidden)
+        add(prefix + "mlp.gate_proj.weight", inner, hidden)
+        add(prefix + "mlp.up_proj.weight", inner, hidden)
+        add(prefix + "mlp.down_proj.weight", hidden, inner)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def random_text(rng, n_bytes):
+    words = []
+    size = 0
+    while size < n_bytes:
+        word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(1, 9)))
+        words.append(word)
+        size += len(word) + 1
+    return " ".join(words) + "."
