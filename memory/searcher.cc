@@ -683,6 +683,9 @@ std::vector<SlotMass> MemorySearcherImpl::Mass() const {
   std::vector<SlotMass> result;
   result.reserve(all.size());
   for (auto& [slot, entry] : all) result.push_back(std::move(entry));
+  // A map's order differs from process to process, and with it the last digits of sums.
+  std::sort(result.begin(), result.end(),
+            [](const SlotMass& a, const SlotMass& b) { return a.slot < b.slot; });
   return result;
 }
 
