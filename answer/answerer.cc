@@ -63,10 +63,10 @@ struct Inquiry {
   PromptContext* context;
   const StreamCallback& stream;
   const Progress& progress;
-  bool attends = false;  // the memory layers read the memory
+  bool attends = false;       // the memory layers read the memory
   bool is_reference = false;  // prompts run as LongLLaMA runs them
   RereadPlan reread = {};
-  std::unique_ptr<memory::MemorySearcher> searcher = nullptr;  // null: no memory at all
+  std::unique_ptr<memory::MemorySearcher> searcher = nullptr;   // null: no memory at all
   std::unique_ptr<ReferenceMemory> reference_memory = nullptr;  // of is_reference
 
   std::span<const model::ChatMessage> history() const {

@@ -233,9 +233,11 @@ void AddIngest(CLI::App& app, Run* run) {
                    "Tokens of the previous window that a window sees (default: 128)")
       ->check(CLI::Range(0, 1 << 20))
       ->type_name("N");
-  command->add_option("--encoding", arguments->encoding,
-                   "window-local, or reference: windows attend to the memory so far, as LongLLaMA's "
-                   "(default: the model's own)")
+  command
+      ->add_option(
+          "--encoding", arguments->encoding,
+          "window-local, or reference: windows attend to the memory so far, as LongLLaMA's "
+          "(default: the model's own)")
       ->check(CLI::IsMember({"window-local", "reference"}))
       ->type_name("HOW");
   command

@@ -90,9 +90,10 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
                     "Only this document: its id or the beginning of it (repeatable)")
       ->type_name("ID");
   command
-      ->add_option("--mode", options->mode,
-                   "Search of the memory: approximate (default), exact, or dense (every key; default "
-                   "for LongLLaMA)")
+      ->add_option(
+          "--mode", options->mode,
+          "Search of the memory: approximate (default), exact, or dense (every key; default "
+          "for LongLLaMA)")
       ->check(CLI::IsMember({"dense", "exact", "approximate"}))
       ->type_name("MODE");
   command->add_option("--top-k", ask.top_k, "Keys kept per query head (default: the model's)")

@@ -110,12 +110,11 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
   for (const auto& [name, n_documents] : stats.collections) collections[name] = n_documents;
   Json segments = Json::array();
   for (const memory::Stats::SegmentStats& segment : stats.segments) {
-    segments.push_back(
-        {{"tokens", segment.tokens},
-         {"index", segment.index},
-         {"state", segment.state},
-         {"needle_recall", segment.needle_recall},
-         {"candidates", segment.n_candidates}});
+    segments.push_back({{"tokens", segment.tokens},
+                        {"index", segment.index},
+                        {"state", segment.state},
+                        {"needle_recall", segment.needle_recall},
+                        {"candidates", segment.n_candidates}});
   }
   return {
       {"documents", stats.documents},

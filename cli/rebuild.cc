@@ -95,8 +95,9 @@ void AddRebuild(CLI::App& app, Run* run) {
   const auto arguments = std::make_shared<RebuildArguments>();
   AddMemoryOption(command, &arguments->memory)->required();
   command
-      ->add_option("--index", arguments->index,
-                   "auto, exact, Scan2, Scan4, Scan8, or a FAISS specification (default: the memory's)")
+      ->add_option(
+          "--index", arguments->index,
+          "auto, exact, Scan2, Scan4, Scan8, or a FAISS specification (default: the memory's)")
       ->type_name("SPEC");
   CLI::Option* reencode =
       command->add_flag("--reencode", arguments->reencode,

@@ -4,9 +4,10 @@
 // Few rows (single-token steps, short prompts) are computed straight from the stored weights, with
 // the LoRA as two small products beside them. Quantised weights are then multiplied as integers, by
 // rows of x that are rounded to 15 bits in blocks of 32 values, which errs by less than 2⁻¹⁵ of the
-// largest value of a block; on an exact device they are dequantised and multiplied as floats. Many rows use a copy of W + scale·B·A (one dequantisation, the LoRA
-// merged) in the device's precision(), made on first use: floats packed for oneDNN, or 8-bit
-// integers (compute/cpu/int8_gemm.h).
+// largest value of a block; on an exact device they are dequantised and multiplied as floats. Many
+// rows use a copy of W + scale·B·A (one dequantisation, the LoRA merged) in the device's
+// precision(), made on first use: floats packed for oneDNN, or 8-bit integers
+// (compute/cpu/int8_gemm.h).
 #pragma once
 
 #include <memory>

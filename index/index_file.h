@@ -1,6 +1,6 @@
-// The file of a layer's index: the bytes of each KV head (a search library's, or codes), then what fovea needs
-// to know about them, then a hash over everything. Reading checks the hash first: no byte that
-// was not written by fovea gets to the library's reader, which trusts its input.
+// The file of a layer's index: the bytes of each KV head (a search library's, or codes), then what
+// fovea needs to know about them, then a hash over everything. Reading checks the hash first: no
+// byte that was not written by fovea gets to the library's reader, which trusts its input.
 //
 //   file       = magic, blob of each head, trailer, size of the trailer (u64), hash (16 bytes)
 //   magic      = "FOVEAIX1"; the digit is the format version

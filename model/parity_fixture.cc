@@ -59,8 +59,8 @@ class FixtureTensors {
     const auto it = floats_.find(name);
     if (it == floats_.end()) return Missing(name);
     const StoredTensor& tensor = *it->second;
-    const auto n = static_cast<int64_t>(tensor.size_bytes) /
-                   compute::Traits(tensor.dtype).block_bytes;
+    const auto n =
+        static_cast<int64_t>(tensor.size_bytes) / compute::Traits(tensor.dtype).block_bytes;
     std::vector<float> values(static_cast<size_t>(n));
     compute::DequantizeRow(tensor.dtype, tensor.data, n, values.data());
     return values;
@@ -133,9 +133,9 @@ class FixtureRunner {
   }
 
   std::unique_ptr<State> NewState() const {
-    return std::make_unique<State>(device_, model_,
-                                   model_->memory_config().float32_entries ? EntryType::kFloat32
-                                                                           : EntryType::kBFloat16);
+    return std::make_unique<State>(
+        device_, model_,
+        model_->memory_config().float32_entries ? EntryType::kFloat32 : EntryType::kBFloat16);
   }
 
   // The state that a case starts from. A state at the end of another case is made again.
@@ -260,8 +260,8 @@ class FixtureRunner {
     ASSIGN_OR_RETURN(const std::vector<float> expected, tensors_.Floats(name));
     const size_t begin = static_cast<size_t>(row) * logits.size();
     if (expected.size() < begin + logits.size()) {
-      return absl::InvalidArgumentError(StrCat(name, ": ", expected.size(), " values, want ",
-                                               begin + logits.size(), " or more"));
+      return absl::InvalidArgumentError(
+          StrCat(name, ": ", expected.size(), " values, want ", begin + logits.size(), " or more"));
     }
     for (auto i = static_cast<size_t>(n_padding * model_->config().vocab_size); i < logits.size();
          ++i) {
@@ -289,8 +289,7 @@ class FixtureRunner {
     const int64_t head_dim = model_->config().head_dim;
     for (size_t m = 0; m < layers.size(); ++m) {
       for (const bool keys : {true, false}) {
-        const std::string name =
-            StrCat(case_name, keys ? ".mem_keys." : ".mem_values.", layers[m]);
+        const std::string name = StrCat(case_name, keys ? ".mem_keys." : ".mem_values.", layers[m]);
         ASSIGN_OR_RETURN(const std::vector<float> expected, tensors_.Floats(name));
         const std::vector<float>& actual = (keys ? entries.keys : entries.values)[m];
         if (expected.size() != actual.size()) {
@@ -300,9 +299,9 @@ class FixtureRunner {
         for (int64_t h = 0; h < n_heads; ++h) {
           for (int64_t t = 0; t < entries.n_tokens; ++t) {
             for (int64_t i = 0; i < head_dim; ++i) {
-              const double difference =
-                  std::abs(expected[static_cast<size_t>((h * entries.n_tokens + t) * head_dim + i)] -
-                           actual[static_cast<size_t>((t * n_heads + h) * head_dim + i)]);
+              const double difference = std::abs(
+                  expected[static_cast<size_t>((h * entries.n_tokens + t) * head_dim + i)] -
+                  actual[static_cast<size_t>((t * n_heads + h) * head_dim + i)]);
               result->memory_max = std::max(result->memory_max, difference);
             }
           }

@@ -32,11 +32,10 @@ absl::Status ReferenceSession::Run(const Call& call, std::vector<float>* logits,
     const bool is_tail = end == n;
     const bool to_memory = !has_context && !(is_tail && call.use_cache);
     std::vector<float> rows;
-    RETURN_IF_ERROR(RunSegment(call.ids.subspan(begin, end - begin),
-                               std::clamp<int64_t>(call.n_padding - begin, 0, end - begin),
-                               to_memory,
-                               logits != nullptr && (all_logits || is_tail) ? &rows : nullptr,
-                               all_logits, segments));
+    RETURN_IF_ERROR(RunSegment(
+        call.ids.subspan(begin, end - begin),
+        std::clamp<int64_t>(call.n_padding - begin, 0, end - begin), to_memory,
+        logits != nullptr && (all_logits || is_tail) ? &rows : nullptr, all_logits, segments));
     if (logits != nullptr) logits->insert(logits->end(), rows.begin(), rows.end());
     begin = end;
   }
@@ -57,8 +56,7 @@ absl::Status ReferenceSession::RunSegment(std::span<const int32_t> ids, int64_t 
         model_->Forward(ids.subspan(n_padding), &context_, memory_, logits, all_logits));
   }
   if (logits != nullptr) {
-    const auto n_values =
-        static_cast<size_t>((all_logits ? n : 1) * model_->config().vocab_size);
+    const auto n_values = static_cast<size_t>((all_logits ? n : 1) * model_->config().vocab_size);
     logits->insert(logits->begin(), n_values - logits->size(), 0.0f);
   }
   return to_memory ? MoveContextToMemory() : absl::OkStatus();

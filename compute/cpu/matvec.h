@@ -20,8 +20,8 @@ struct MatVecArgs {
   size_t row_bytes = 0;
   int64_t in_features = 0;
   const float* x = nullptr;                     // [n_tokens, in_features]
-  const QuantizedVectors* quantized = nullptr;  // the same, for quantised types: instead of x; null:
-                                                // they are dequantised, row by row
+  const QuantizedVectors* quantized = nullptr;  // the same, for quantised types: instead of x;
+                                                // null: they are dequantised, row by row
   int64_t n_tokens = 0;
   const float* bias = nullptr;        // [out_features] or null
   const std::byte* lora_b = nullptr;  // [out_features, lora_rank] or null

@@ -233,8 +233,8 @@ absl::Status RenderZephyr(std::span<const ChatMessage> messages, Prompt* prompt)
   return absl::OkStatus();
 }
 
-// LongLLaMA-Instruct and LongLLaMA-Code-Instruct: plain text, every part encoded by itself, as their
-// fine-tuning did.
+// LongLLaMA-Instruct and LongLLaMA-Code-Instruct: plain text, every part encoded by itself, as
+// their fine-tuning did.
 absl::Status RenderLongLlama(std::span<const ChatMessage> messages, Prompt* prompt) {
   // What both models were tuned with, as their authors publish it.
   constexpr std::string_view kSystem =

@@ -16,7 +16,8 @@ enum class ChatFormat { kNone, kChatMl, kLlama2, kLlama3, kMistral, kZephyr, kLo
 
 // From what the Jinja source writes ("<|im_start|>", "[INST]", …); kNone when nothing is known.
 ChatFormat RecognizeChatFormat(std::string_view jinja_template);
-// "none", "chatml", "llama2", "llama3", "mistral", "zephyr", "longllama". InvalidArgument lists them.
+// "none", "chatml", "llama2", "llama3", "mistral", "zephyr", "longllama". InvalidArgument lists
+// them.
 absl::StatusOr<ChatFormat> ParseChatFormat(std::string_view name);
 std::string_view ChatFormatName(ChatFormat format);
 

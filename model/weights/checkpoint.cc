@@ -69,7 +69,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::filesyst
   // What a file is shows in its first bytes, whatever it is called.
   ASSIGN_OR_RETURN(const bool is_gguf, StartsWithGgufMagic(path));
   if (is_gguf || path.extension() == ".gguf") return OpenGguf(path);
-  if (path.extension() == ".safetensors" || path.extension() == ".bin") return OpenHuggingFace(path);
+  if (path.extension() == ".safetensors" || path.extension() == ".bin")
+    return OpenHuggingFace(path);
   return absl::InvalidArgumentError(
       StrCat(path,
              ": no model; give a .gguf file, a .safetensors or .bin file with config.json "

@@ -34,10 +34,10 @@ struct Tensor {
 class Checkpoint {
  public:
   // A GGUF file (v2, v3), a .safetensors or PyTorch .bin file beside its config.json, or a folder
-  // with config.json and one or more of either (safetensors first). All tensors of the architecture are there and have
-  // the shapes that config() implies. NotFound; InvalidArgument for a damaged, truncated or
-  // contradictory file (names the tensor, its shape and the wanted one); Unimplemented names an
-  // architecture or element type that fovea does not know.
+  // with config.json and one or more of either (safetensors first). All tensors of the architecture
+  // are there and have the shapes that config() implies. NotFound; InvalidArgument for a damaged,
+  // truncated or contradictory file (names the tensor, its shape and the wanted one); Unimplemented
+  // names an architecture or element type that fovea does not know.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& path);
   virtual ~Checkpoint() = default;
 

@@ -47,10 +47,9 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::filesyst
   for (const auto& [tensor, value] : weight_map->items()) {
     const std::string file = value.is_string() ? value.get<std::string>() : "";
     if (!file.ends_with(format.extension) || std::filesystem::path(file).filename() != file) {
-      return absl::InvalidArgumentError(
-          StrCat(path, ": tensor ", Printable(tensor), " is in '", Printable(file),
-                 "', want the name of a ",
-                 format.extension, " file in the same folder"));
+      return absl::InvalidArgumentError(StrCat(path, ": tensor ", Printable(tensor), " is in '",
+                                               Printable(file), "', want the name of a ",
+                                               format.extension, " file in the same folder"));
     }
     files.emplace(tensor, file);
   }
@@ -157,9 +156,10 @@ class HuggingFaceCheckpoint : public Checkpoint {
       for (const StoredTensor& tensor : file->tensors()) {
         const auto it = file_of_tensor.find(tensor.name);
         if (it == file_of_tensor.end() || it->second != name) {
-          return absl::InvalidArgumentError(StrCat(
-              folder / name, ": tensor ", Printable(tensor.name), " is here, but ",
-              it == file_of_tensor.end() ? "not" : StrCat("in ", it->second), " in ", format.index_name));
+          return absl::InvalidArgumentError(
+              StrCat(folder / name, ": tensor ", Printable(tensor.name), " is here, but ",
+                     it == file_of_tensor.end() ? "not" : StrCat("in ", it->second), " in ",
+                     format.index_name));
         }
         ++n_found;
       }
@@ -170,7 +170,8 @@ class HuggingFaceCheckpoint : public Checkpoint {
       for (const auto& file : files_) {
         if (file->path().filename() == name && !file->Contains(tensor)) {
           return absl::InvalidArgumentError(StrCat(file->path(), ": tensor ", Printable(tensor),
-                                                   " is missing, ", format.index_name, " names it"));
+                                                   " is missing, ", format.index_name,
+                                                   " names it"));
         }
       }
     }

@@ -26,9 +26,10 @@ enum class Kind {
 };
 
 std::string_view KindName(Kind kind) {
-  constexpr std::string_view kNames[] = {
-      "None",       "a truth value", "a whole number", "a string",       "a tuple",   "a mark",
-      "a dictionary", "OrderedDict", "_rebuild_tensor_v2", "a storage type", "a storage", "a tensor"};
+  constexpr std::string_view kNames[] = {"None",           "a truth value", "a whole number",
+                                         "a string",       "a tuple",       "a mark",
+                                         "a dictionary",   "OrderedDict",   "_rebuild_tensor_v2",
+                                         "a storage type", "a storage",     "a tensor"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -39,9 +40,9 @@ using Ref = uint32_t;
 struct Value {
   Kind kind = Kind::kNone;
   compute::DType dtype = compute::DType::kF32;  // kStorageType
-  int64_t integer = 0;           // kInteger; kStorage, kTensor: index into the machine's tensors
-  std::string_view text = {};    // kString: bytes of the pickle
-  std::vector<Ref> items = {};   // kTuple
+  int64_t integer = 0;          // kInteger; kStorage, kTensor: index into the machine's tensors
+  std::string_view text = {};   // kString: bytes of the pickle
+  std::vector<Ref> items = {};  // kTuple
   std::vector<std::pair<std::string_view, Ref>> entries = {};  // kDictionary
 };
 
@@ -138,8 +139,8 @@ class Machine {
 
   absl::StatusOr<std::string_view> Bytes(size_t n) {
     if (bytes_.size() - position_ < n) {
-      return absl::InvalidArgumentError(StrCat("truncated: ", n, " more bytes wanted, there are ",
-                                               bytes_.size() - position_));
+      return absl::InvalidArgumentError(
+          StrCat("truncated: ", n, " more bytes wanted, there are ", bytes_.size() - position_));
     }
     position_ += n;
     return bytes_.substr(position_ - n, n);
@@ -234,9 +235,9 @@ class Machine {
       return absl::UnimplementedError(
           StrCat("tensors of ", full, "; fovea reads F32, F16 and BF16"));
     }
-    return absl::PermissionDeniedError(
-        StrCat("it would call ", full, ", which weights have no need of: not read, and nothing was ",
-               "executed. Take the weights as safetensors, from a source that you trust"));
+    return absl::PermissionDeniedError(StrCat(
+        "it would call ", full, ", which weights have no need of: not read, and nothing was ",
+        "executed. Take the weights as safetensors, from a source that you trust"));
   }
 
   absl::Status Integer(size_t n_bytes) {
@@ -344,9 +345,9 @@ class Machine {
     ASSIGN_OR_RETURN(tensor.strides, Integers(items[3]));
     if (tensor.offset_values < 0 || tensor.shape.size() != tensor.strides.size() ||
         tensor.shape.size() > 8) {
-      return absl::InvalidArgumentError(
-          StrCat("a tensor at ", tensor.offset_values, " of shape ", ShapeString(tensor.shape),
-                 " with strides ", ShapeString(tensor.strides)));
+      return absl::InvalidArgumentError(StrCat("a tensor at ", tensor.offset_values, " of shape ",
+                                               ShapeString(tensor.shape), " with strides ",
+                                               ShapeString(tensor.strides)));
     }
     return PushTensor(Kind::kTensor, std::move(tensor));
   }

@@ -17,11 +17,11 @@ namespace fovea::model {
 struct PickledTensor {
   std::string name;
   compute::DType dtype = compute::DType::kF32;
-  std::string storage;            // key of the record, "0"
-  int64_t storage_values = 0;     // as the pickle says; the record has the last word
-  int64_t offset_values = 0;      // of the first value in the storage
-  std::vector<int64_t> shape;     // not negative
-  std::vector<int64_t> strides;   // in values; as many as the shape has dimensions
+  std::string storage;           // key of the record, "0"
+  int64_t storage_values = 0;    // as the pickle says; the record has the last word
+  int64_t offset_values = 0;     // of the first value in the storage
+  std::vector<int64_t> shape;    // not negative
+  std::vector<int64_t> strides;  // in values; as many as the shape has dimensions
 };
 
 // The tensors of a pickled dictionary (dict or OrderedDict) of names and tensors: protocol 2, with

@@ -18,8 +18,8 @@ constexpr uint64_t kMaxPickleBytes = uint64_t{4} << 20;
 // What the first bytes are, where they are no zip archive.
 absl::Status ExplainOtherFormat(std::string_view bytes) {
   // The old format begins with a pickled number, 0x1950a86a20f9469cfc6c.
-  constexpr std::string_view kLegacyMagic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19",
-                                          14);
+  constexpr std::string_view kLegacyMagic(
+      "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 14);
   if (bytes.starts_with(kLegacyMagic)) {
     return absl::UnimplementedError(
         "the format of PyTorch before 1.6 (not a zip archive); load it there and torch.save it "
@@ -67,8 +67,8 @@ absl::Status TorchFile::Parse() {
     return absl::InvalidArgumentError("no member named data.pkl: not written by torch.save");
   }
   if (pickle->size_bytes > kMaxPickleBytes) {
-    return absl::InvalidArgumentError(StrCat("a pickle of ", pickle->size_bytes,
-                                             " bytes, the limit is ", kMaxPickleBytes));
+    return absl::InvalidArgumentError(
+        StrCat("a pickle of ", pickle->size_bytes, " bytes, the limit is ", kMaxPickleBytes));
   }
   const std::string prefix =
       pickle->name.substr(0, pickle->name.size() - kPickleName.size() + 1);  // with the slash
@@ -85,17 +85,16 @@ absl::Status TorchFile::Parse() {
     const std::string name = Printable(tensor.name);
     const auto record = by_name.find(StrCat(prefix, "data/", tensor.storage));
     if (record == by_name.end()) {
-      return absl::InvalidArgumentError(StrCat(name, ": its record data/",
-                                               Printable(tensor.storage), " is missing"));
+      return absl::InvalidArgumentError(
+          StrCat(name, ": its record data/", Printable(tensor.storage), " is missing"));
     }
     const uint64_t record_bytes = record->second->size_bytes;
     const absl::StatusOr<size_t> storage_bytes =
         TensorBytes(tensor.dtype, std::vector<int64_t>{tensor.storage_values});
     if (!storage_bytes.ok() || *storage_bytes != record_bytes) {
-      return absl::InvalidArgumentError(StrCat(name, ": a storage of ", tensor.storage_values,
-                                               " values of type ",
-                                               compute::Traits(tensor.dtype).name, ", its record has ",
-                                               record_bytes, " bytes"));
+      return absl::InvalidArgumentError(
+          StrCat(name, ": a storage of ", tensor.storage_values, " values of type ",
+                 compute::Traits(tensor.dtype).name, ", its record has ", record_bytes, " bytes"));
     }
     if (!IsContiguous(tensor)) {
       return absl::UnimplementedError(StrCat(name, ": shape ", ShapeString(tensor.shape),

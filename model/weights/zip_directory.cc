@@ -57,8 +57,7 @@ struct Directory {
 absl::StatusOr<Directory> FindDirectory(std::string_view archive) {
   if (archive.size() < kEndBytes) return Truncated("no end of a zip archive");
   // The end record is the last, but for a comment.
-  const size_t first =
-      archive.size() - std::min(archive.size(), kEndBytes + kMaxCommentBytes);
+  const size_t first = archive.size() - std::min(archive.size(), kEndBytes + kMaxCommentBytes);
   size_t at = archive.size() - kEndBytes;
   while (Number(archive, at, 4) != kEnd ||
          at + kEndBytes + Number(archive, at + 20, 2) != archive.size()) {
@@ -73,8 +72,7 @@ absl::StatusOr<Directory> FindDirectory(std::string_view archive) {
                          directory.size_bytes == kElsewhere32;
   if (elsewhere && at >= kEnd64LocatorBytes &&
       Number(archive, at - kEnd64LocatorBytes, 4) == kEnd64Locator) {
-    const auto end =
-        Slice(archive, Number(archive, at - kEnd64LocatorBytes + 8, 8), kEnd64Bytes);
+    const auto end = Slice(archive, Number(archive, at - kEnd64LocatorBytes + 8, 8), kEnd64Bytes);
     if (!end || Number(*end, 0, 4) != kEnd64) return Truncated("no Zip64 end record");
     disks = Number(*end, 16, 4) | Number(*end, 20, 4);
     directory = {.n_members = Number(*end, 32, 8),
@@ -121,8 +119,7 @@ absl::StatusOr<std::vector<ZipMember>> ReadZipDirectory(std::string_view archive
     }
     const uint64_t name_size = Number(*rest, 28, 2);
     const uint64_t extra_size = Number(*rest, 30, 2);
-    const uint64_t entry_size =
-        kCentralHeaderBytes + name_size + extra_size + Number(*rest, 32, 2);
+    const uint64_t entry_size = kCentralHeaderBytes + name_size + extra_size + Number(*rest, 32, 2);
     if (rest->size() < entry_size) return Truncated("the zip directory");
     ZipMember member;
     member.name = std::string(rest->substr(kCentralHeaderBytes, name_size));
@@ -143,8 +140,7 @@ absl::StatusOr<std::vector<ZipMember>> ReadZipDirectory(std::string_view archive
     if (!local || Number(*local, 0, 4) != kLocalHeader) {
       return Truncated(StrCat("no header of member ", Printable(member.name)));
     }
-    member.offset =
-        header + kLocalHeaderBytes + Number(*local, 26, 2) + Number(*local, 28, 2);
+    member.offset = header + kLocalHeaderBytes + Number(*local, 26, 2) + Number(*local, 28, 2);
     members.push_back(std::move(member));
     rest->remove_prefix(entry_size);
   }

@@ -1,5 +1,6 @@
-// A stored memory made and asked LongLLaMA's way gives what its inference gives in one process, with
-// everything in RAM (which tests/model/longllama_parity_test.cc compares with the public code).
+// A stored memory made and asked LongLLaMA's way gives what its inference gives in one process,
+// with everything in RAM (which tests/model/longllama_parity_test.cc compares with the public
+// code).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -47,8 +48,7 @@ class ReferenceTest : public TinyMemoryTest {
     };
     auto ingester = memory::Ingester::Create(memory_.get(), model_.get(), options);
     ASSERT_TRUE(ingester.ok()) << ingester.status();
-    const auto document =
-        documents::MakeTextDocument(title, source.empty() ? title : source, text);
+    const auto document = documents::MakeTextDocument(title, source.empty() ? title : source, text);
     document->replaceable = !source.empty();
     absl::Status status = (*ingester)->Add(*document, "default");
     ASSERT_TRUE(status.ok()) << status;
@@ -83,8 +83,8 @@ class ReferenceTest : public TinyMemoryTest {
     EXPECT_TRUE(session.Run({.ids = ids}, &logits).ok());
     std::vector<int32_t> answer;
     while (true) {
-      const auto best = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
-                                             logits.begin());
+      const auto best =
+          static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
       if (model_->tokenizer().IsEnd(best)) break;
       answer.push_back(best);
       if (static_cast<int>(answer.size()) == n_tokens) break;

@@ -408,7 +408,8 @@ TEST_F(CommandTest, StatsHasExactlyTheFieldsOfTheContract) {
                           "segments", "model", "fingerprint", "format_version"));
   EXPECT_THAT(Keys(json["bytes"]), ElementsAre("text", "blocks", "index"));
   for (const Json& segment : json["segments"]) {
-    EXPECT_THAT(Keys(segment), ElementsAre("tokens", "index", "state", "needle_recall", "candidates"));
+    EXPECT_THAT(Keys(segment),
+                ElementsAre("tokens", "index", "state", "needle_recall", "candidates"));
   }
   EXPECT_EQ(json["model"], "tiny");
   EXPECT_EQ(Command({"stats"}).code, 0);

@@ -58,7 +58,8 @@ class FaultFileSystem {
   void Heal();
 
   // What a power cut may leave: files cut to what was synced of them, files of which the folder
-  // was never synced gone, unless they are older than a rename in it. Only files written through this file system; no file may be open.
+  // was never synced gone, unless they are older than a rename in it. Only files written through
+  // this file system; no file may be open.
   void DropUnsynced();
 
   struct State;

@@ -173,8 +173,8 @@ TEST(RenderChatTest, LongLlamaEncodesEveryPartByItself) {
   const auto tokenizer = MakeSentencePiece();
   EXPECT_EQ(Render(*tokenizer, ChatFormat::kLongLlama, kConversation),
             Concatenate(*tokenizer, {"<s>", "Be brief.\n\n", "\nUSER: ", "What is a falcon?",
-                                     "\nASSISTANT: ", "A bird.", "</s>", "\nUSER: ",
-                                     "And a compass?", "\nASSISTANT: "}));
+                                     "\nASSISTANT: ", "A bird.", "</s>",
+                                     "\nUSER: ", "And a compass?", "\nASSISTANT: "}));
   const std::vector<int32_t> without_system =
       Render(*tokenizer, ChatFormat::kLongLlama, {kConversation[1]});
   EXPECT_THAT(tokenizer->Decode(without_system),

@@ -70,9 +70,8 @@ std::string ZipOf(const std::vector<Member>& members) {
     const std::string common = Bytes(m.flags) + Bytes(m.method) + Bytes<uint32_t>(0) +
                                Bytes<uint32_t>(0) + Bytes(size) + Bytes(size) + Bytes(name_size);
     directory += Bytes<uint32_t>(0x02014b50) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + common +
-                 Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) +
-                 Bytes<uint16_t>(0) + Bytes<uint32_t>(0) +
-                 Bytes(static_cast<uint32_t>(archive.size())) + m.name;
+                 Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) +
+                 Bytes<uint32_t>(0) + Bytes(static_cast<uint32_t>(archive.size())) + m.name;
     archive += Bytes<uint32_t>(0x04034b50) + Bytes<uint16_t>(0) + common + Bytes<uint16_t>(0) +
                m.name + m.bytes;
   }
@@ -128,13 +127,12 @@ TEST_F(TorchFileTest, ReadsHalfAndBrainFloats) {
 
 TEST_F(TorchFileTest, NeverCallsWhatAPickleNames) {
   const std::string marker = (folder_ / "executed").string();
-  for (const auto& [module, name] :
-       {std::pair<std::string, std::string>{"os", "system"},
-        {"posix", "system"},
-        {"builtins", "eval"},
-        {"torch._utils", "_rebuild_parameter"},
-        {"torch", "load"},
-        {"collections", "OrderedDict "}}) {
+  for (const auto& [module, name] : {std::pair<std::string, std::string>{"os", "system"},
+                                     {"posix", "system"},
+                                     {"builtins", "eval"},
+                                     {"torch._utils", "_rebuild_parameter"},
+                                     {"torch", "load"},
+                                     {"collections", "OrderedDict "}}) {
     const std::string pickle =
         "\x80\x02" + Global(module, name) + "(" + Text("touch " + marker) + "tR.";
     ExpectRefused(ZipOf({{"m/data.pkl", pickle}}), StatusCode::kPermissionDenied,
@@ -157,8 +155,7 @@ TEST_F(TorchFileTest, SaysWhatElseItDoesNotRead) {
   ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x04N."}}), StatusCode::kUnimplemented, "protocol 4");
   ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x02N."}}), StatusCode::kInvalidArgument,
                 "want a dictionary");
-  ExpectRefused(ZipOf({{"m/data.pkl", PickleOf(std::vector<TensorOf>{})},
-                       {"m/byteorder", "big"}}),
+  ExpectRefused(ZipOf({{"m/data.pkl", PickleOf(std::vector<TensorOf>{})}, {"m/byteorder", "big"}}),
                 StatusCode::kUnimplemented, "byte order 'big'");
 }
 
@@ -222,8 +219,7 @@ TEST_F(TorchFileTest, RefusesPicklesTruncatedAnywhere) {
 }
 
 TEST_F(TorchFileTest, SurvivesAnyFlippedByte) {
-  const std::string bytes =
-      FileOf({{"w", {2, 2}, {2, 1}, "0", 6, 1}, {"b", {3}, {1}, "0", 6, 3}});
+  const std::string bytes = FileOf({{"w", {2, 2}, {2, 1}, "0", 6, 1}, {"b", {3}, {1}, "0", 6, 3}});
   for (size_t i = 0; i < bytes.size(); ++i) {
     for (const int flip : {0x01, 0x04, 0x40, 0x80}) {
       std::string damaged = bytes;
