@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -13,6 +15,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "memory/salvage.h"
 
 namespace fovea::cli {
 namespace {
@@ -32,17 +35,37 @@ bool NeedsModel(const memory::VerifyReport& report) {
   });
 }
 
+// Puts a new store in the place of the memory's, and adds to *moved the findings that this repairs.
+absl::Status MoveToNewStore(const std::string& folder, const memory::VerifyReport& report,
+                            const Progress& progress, std::vector<memory::VerifyFinding>* moved) {
+  RETURN_IF_ERROR(memory::MoveToNewStore(folder, progress));
+  for (const memory::VerifyFinding& finding : report.damaged) {
+    if (finding.kind == "table" || finding.kind == "settings") moved->push_back(finding);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& arguments,
                                                  ProgressBar* bar) {
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
-  ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory,
-                                                 arguments.repair ? storage::OpenMode::kWrite
-                                                                  : storage::OpenMode::kRead,
-                                                 /*salvage=*/true));
+  const auto open = [&] {
+    return OpenMemory(arguments.memory,
+                      arguments.repair ? storage::OpenMode::kWrite : storage::OpenMode::kRead,
+                      /*salvage=*/true);
+  };
+  ASSIGN_OR_RETURN(auto memory, open());
   memory::VerifyOptions options;
   options.progress = bar->progress();
   ASSIGN_OR_RETURN(memory::VerifyReport report, memory::Verify(*device, memory.get(), options));
   if (report.ok || !arguments.repair) return report;
+
+  std::vector<memory::VerifyFinding> moved;
+  if (report.needs_new_store) {
+    memory.reset();
+    RETURN_IF_ERROR(MoveToNewStore(arguments.memory, report, bar->progress(), &moved));
+    ASSIGN_OR_RETURN(memory, open());
+    ASSIGN_OR_RETURN(report, memory::Verify(*device, memory.get(), options));
+  }
 
   std::unique_ptr<model::Transformer> model;
   if (NeedsModel(report)) {
@@ -60,7 +83,9 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
   }
   options.repair = true;
   options.model = model.get();
-  return memory::Verify(*device, memory.get(), options);
+  ASSIGN_OR_RETURN(report, memory::Verify(*device, memory.get(), options));
+  report.repaired.insert(report.repaired.begin(), moved.begin(), moved.end());
+  return report;
 }
 
 absl::StatusOr<ExitCode> RunVerify(const VerifyArguments& arguments) {

@@ -120,6 +120,9 @@ class Checker {
       damage.finding.what += StrCat("; its text is lost: ", IngestAgain(found.document));
       lost_windows_.insert(found.slot_begin);
       damaged_documents_.insert(found.document);
+    } else if (found.kind == "table" || (found.kind == "settings" && memory_->settings())) {
+      report_->needs_new_store = true;
+      damage.finding.what += "; `fovea verify --repair` copies what can be read to a new store";
     } else {
       damage.finding.what += "; restore the memory from a backup, or ingest into a new one";
     }

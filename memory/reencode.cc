@@ -1,18 +1,16 @@
 #include "memory/reencode.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "documents/text_document.h"
 #include "memory/ingester.h"
+#include "memory/versions.h"
 
 namespace fovea::memory {
 namespace {
@@ -66,32 +64,6 @@ class StoredTextDocument final : public documents::TextDocument {
   size_t next_link_ = 0;
   std::string unread_;
 };
-
-absl::StatusOr<std::string> NextVersion(const fs::path& folder, const std::string& version) {
-  int number = 0;
-  std::from_chars(version.data(), version.data() + version.size(), number);
-  if (number >= 9999) {
-    return absl::FailedPreconditionError(StrCat(
-        folder, ": version ", version, " is the last; ingest the documents into a new memory"));
-  }
-  return absl::StrFormat("%04d", number + 1);
-}
-
-// Removes version folders that neither serve nor are being filled: what a crash after an earlier
-// swap left behind.
-void RemoveOtherVersions(const fs::path& folder, const std::string& current,
-                         const std::string& next) {
-  std::error_code error;
-  std::vector<fs::path> stale;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    const bool is_version = name.size() == 4 && std::all_of(name.begin(), name.end(), [](char c) {
-                              return c >= '0' && c <= '9';
-                            });
-    if (is_version && name != current && name != next) stale.push_back(entry.path());
-  }
-  for (const fs::path& path : stale) fs::remove_all(path, error);
-}
 
 // Whether what an interrupted call left was encoded as this call would.
 bool SameEncoding(const storage::StoreSettings& a, const storage::StoreSettings& b) {
@@ -246,11 +218,10 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
   result.tokens = next->Current()->n_tokens;
 
   // The commit point.
-  RETURN_IF_ERROR(WriteFileAtomic(folder / "CURRENT", StrCat(next_version, "\n")));
+  RETURN_IF_ERROR(MakeCurrent(folder, next_version));
   next.reset();
   old.reset();
-  std::error_code ignored;  // what cannot be removed now goes with the next call
-  fs::remove_all(folder / version, ignored);
+  RemoveOtherVersions(folder, next_version);
   return result;
 }
 

@@ -303,8 +303,13 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
           auto block = keys ? memory_->cache().Keys(window.slot_begin, memory_layer)
                             : memory_->cache().Values(window.slot_begin, memory_layer);
           if (!block.ok()) {
+            // A window that can be searched has its blocks.
+            const absl::Status status =
+                absl::IsNotFound(block.status())
+                    ? absl::DataLossError(StrCat("missing: ", block.status().message()))
+                    : block.status();
             errors[thread] = Annotate(
-                block.status(), StrCat("document ", generation_->documents[window.document].id,
+                status, StrCat("document ", generation_->documents[window.document].id,
                                        " (", generation_->documents[window.document].source, ")"));
             return;
           }

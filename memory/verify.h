@@ -22,7 +22,7 @@ struct VerifyOptions {
 
 struct VerifyFinding {
   // "document", "window", "block", "sample", "link", "segment", "index_file", "text_index",
-  // "settings", "file" (of the store)
+  // "settings", "table" and "file" (of the store)
   std::string kind;
   std::string document;  // id, where one is concerned; may be empty
   std::string what;
@@ -30,6 +30,9 @@ struct VerifyFinding {
 
 struct VerifyReport {
   bool ok = true;  // nothing is damaged (any more, after a repair)
+  // The store has table files that cannot be read ("table" findings), or lost a record of its own
+  // ("settings"): MoveToNewStore (salvage.h) comes before a repair.
+  bool needs_new_store = false;
   int64_t documents = 0;
   int64_t blocks = 0;
   int64_t index_files = 0;

@@ -16,6 +16,7 @@
 #include "storage/mutation_impl.h"
 #include "storage/rocksdb_options.h"
 #include "storage/rocksdb_status.h"
+#include "storage/settings_copy.h"
 
 namespace fovea::storage {
 namespace {
@@ -322,6 +323,7 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   witness_->Write(next.epoch);
   view_->AcceptMissingCommits();
   if (impl.settings) {
+    WriteSettingsCopy(*context_->file_system, folder(), *impl.settings);
     auto settings = std::make_shared<const StoreSettings>(*std::move(impl.settings));
     const std::lock_guard<std::mutex> view_lock(view_mutex_);
     settings_ = std::move(settings);
@@ -397,6 +399,10 @@ absl::StatusOr<std::optional<StoreSettings>> DocumentStoreImpl::Settings() const
             ASSIGN_OR_RETURN(settings, DecodeSettings(value));
             return absl::OkStatus();
           });
+  if (context_->options.salvage && (absl::IsDataLoss(status) || absl::IsNotFound(status))) {
+    absl::StatusOr<StoreSettings> copy = ReadSettingsCopy(*context_->file_system, folder());
+    if (copy.ok()) return *std::move(copy);
+  }
   if (absl::IsNotFound(status)) return std::optional<StoreSettings>();
   RETURN_IF_ERROR(status);
   return settings;
@@ -410,6 +416,7 @@ absl::StatusOr<Counters> DocumentStoreImpl::ReadCounters() const {
             ASSIGN_OR_RETURN(counters, DecodeCounters(value));
             return absl::OkStatus();
           });
+  if (context_->options.salvage && absl::IsDataLoss(status)) return RecoverCounters();
   // Every store has them from its creation on.
   if (absl::IsNotFound(status)) return StoreView::LostManifest(*context_);
   RETURN_IF_ERROR(status);

@@ -99,7 +99,8 @@ struct BytesByKind {
 // Something that verification found.
 struct Damage {
   std::string
-      kind;  // "settings", "document", "link", "window", "block", "sample", "segment", "file"
+      kind;  // "settings", "document", "link", "window", "block", "sample", "segment"; of the
+             // store's files: "table" (see CopyReadable), "file"
   Slot slot_begin = 0;    // of the window concerned, where there is one
   int memory_layer = -1;  // of the block concerned
   DocumentNumber document = 0;
@@ -162,6 +163,14 @@ class DocumentStore {
   };
   virtual absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const = 0;
+
+  // Copies every record that can be read, as it is, to `to`, an empty store that is open for
+  // writing. A table file that cannot be read stays in its store for good: RocksDB cannot compact
+  // it, and what is put in the place of its records does not make walks over them readable.
+  // Requires a writer. `progress` gets the bytes copied so far; an error that it returns ends the
+  // copy, which is useless then, as after any other error.
+  virtual absl::Status CopyReadable(
+      DocumentStore* to, const std::function<absl::Status(uint64_t n_bytes)>& progress) = 0;
 
   // Frees the space of what was deleted, blocks included. Long; needs free space for a copy of the
   // files that hold deleted blocks; safe to interrupt by ending the process. FailedPrecondition in

@@ -24,7 +24,12 @@ absl::StatusOr<Counters> DocumentStoreImpl::RecoverCounters() const {
   const auto raise = [](uint64_t value, uint64_t* counter) {
     *counter = std::max(*counter, value);
   };
-  RETURN_IF_ERROR(
+  // Where a family cannot be read to its end the numbers are lower bounds, good enough for a copy
+  // that has nothing beyond them either.
+  const auto unless_damaged = [](const absl::Status& status) {
+    return absl::IsDataLoss(status) ? absl::OkStatus() : status;
+  };
+  RETURN_IF_ERROR(unless_damaged(
       ForEach(ColumnFamily::kWindows, RecordType::kWindow, "", "",
               [&](std::string_view key, std::string_view value) {
                 const uint64_t slot = ParseNumberKey(key).value_or(0);
@@ -32,8 +37,8 @@ absl::StatusOr<Counters> DocumentStoreImpl::RecoverCounters() const {
                 raise(SaturatingAdd(slot, window.ok() ? window->ids.size() : kLargestWindow),
                       &counters.next_slot);
                 return absl::OkStatus();
-              }));
-  RETURN_IF_ERROR(ForEach(ColumnFamily::kLinks, RecordType::kLink, "", "",
+              })));
+  RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kLinks, RecordType::kLink, "", "",
                           [&](std::string_view key, std::string_view value) {
                             const absl::StatusOr<WindowLink> link = DecodeLink(key, value);
                             if (!link.ok()) return absl::OkStatus();
@@ -41,14 +46,14 @@ absl::StatusOr<Counters> DocumentStoreImpl::RecoverCounters() const {
                                   &counters.next_slot);
                             raise(SaturatingAdd(link->document, 1), &counters.next_document);
                             return absl::OkStatus();
-                          }));
-  RETURN_IF_ERROR(ForEach(ColumnFamily::kDocuments, RecordType::kDocument, "", "",
+                          })));
+  RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kDocuments, RecordType::kDocument, "", "",
                           [&](std::string_view key, std::string_view /*value*/) {
                             raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
                                   &counters.next_document);
                             return absl::OkStatus();
-                          }));
-  RETURN_IF_ERROR(ForEach(ColumnFamily::kSegments, RecordType::kSegment, "", "",
+                          })));
+  RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kSegments, RecordType::kSegment, "", "",
                           [&](std::string_view key, std::string_view value) {
                             raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
                                   &counters.next_segment);
@@ -59,7 +64,7 @@ absl::StatusOr<Counters> DocumentStoreImpl::RecoverCounters() const {
                             raise(segment->generation, &counters.generation);
                             raise(segment->slot_end, &counters.next_slot);
                             return absl::OkStatus();
-                          }));
+                          })));
   counters.epoch = ReadWitness(*context_->file_system, folder()).value_or(0);
   return counters;
 }

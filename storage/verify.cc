@@ -1,5 +1,5 @@
 // DocumentStore::Verify: reads every record, checks that the records fit each other, and goes on
-// after damage.
+// after damage. Also DocumentStore::CopyReadable, which walks in the same way.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -15,6 +15,7 @@
 #include "storage/keys.h"
 #include "storage/rocksdb_options.h"
 #include "storage/rocksdb_status.h"
+#include "storage/settings_copy.h"
 
 namespace fovea::storage {
 namespace {
@@ -37,8 +38,13 @@ std::string Text(const absl::Status& status) { return std::string(ToStd(status.m
 class Verifier {
  public:
   using Report = std::function<absl::Status(const Damage&)>;
+  // A record as it is stored, damaged or not.
+  using OnRecord = std::function<absl::Status(ColumnFamily family, std::string_view key,
+                                              std::string_view value)>;
 
-  Verifier(const DocumentStoreImpl& store, const Report& report) : store_(store), report_(report) {}
+  // `on_record` gets the records of the families that are walked; it may be empty.
+  Verifier(const DocumentStoreImpl& store, const Report& report, const OnRecord& on_record = {})
+      : store_(store), report_(report), on_record_(on_record) {}
 
   absl::StatusOr<DocumentStore::VerifyCounts> Run() {
     RETURN_IF_ERROR(CheckCommits());
@@ -47,9 +53,20 @@ class Verifier {
     RETURN_IF_ERROR(CheckLinks());
     RETURN_IF_ERROR(CheckUnlinkedWindows());
     RETURN_IF_ERROR(CheckWindows());
+    RETURN_IF_ERROR(CheckSamples());
     RETURN_IF_ERROR(CheckSegments());
     RETURN_IF_ERROR(CheckTableFiles());
     return counts_;
+  }
+
+  // Only the walks; blocks and meta are read by their keys.
+  absl::Status WalkRecords() {
+    RETURN_IF_ERROR(CheckMeta());
+    RETURN_IF_ERROR(CheckDocuments());
+    RETURN_IF_ERROR(CheckLinks());
+    RETURN_IF_ERROR(CheckUnlinkedWindows());
+    RETURN_IF_ERROR(CheckSamples());
+    return CheckSegments();
   }
 
  private:
@@ -89,6 +106,7 @@ class Verifier {
   absl::Status CheckDocumentLinks(DocumentNumber number, const std::vector<WindowLink>& links);
   absl::Status CheckUnlinkedWindows();
   absl::Status CheckWindows();
+  absl::Status CheckSamples();
   absl::Status CheckWindow(Slot slot_begin, const ExpectedWindow& expected);
   absl::Status CheckSegments();
   absl::Status CheckTableFiles();
@@ -99,6 +117,7 @@ class Verifier {
 
   const DocumentStoreImpl& store_;
   const Report& report_;
+  const OnRecord& on_record_;
   DocumentStore::VerifyCounts counts_;
   std::shared_ptr<const StoreSettings> settings_;
   Counters counters_;
@@ -116,6 +135,7 @@ absl::Status Verifier::Walk(ColumnFamily family, RecordType type, const char* ki
     std::unique_ptr<rocksdb::Iterator> it(view->db().NewIterator({}, view->family(family)));
     for (it->Seek(position); it->Valid(); it->Next()) {
       in_gap = false;
+      if (on_record_) RETURN_IF_ERROR(on_record_(family, ToView(it->key()), ToView(it->value())));
       RETURN_IF_ERROR(use(ToView(it->key()), ToView(it->value())));
       position.assign(it->key().data(), it->key().size());
       position.push_back('\0');
@@ -159,19 +179,20 @@ absl::Status Verifier::CheckCommits() {
 absl::Status Verifier::CheckMeta() {
   const absl::Status format = store_.CheckFormat();  // a store with damage here opens in salvage
   if (!format.ok()) RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(format)}));
+  const absl::Status stored = store_.Get(
+      ColumnFamily::kMeta, RecordType::kSettings, std::string(kSettingsKey),
+      [](std::string_view, std::string_view value) { return DecodeSettings(value).status(); });
+  if (!stored.ok() && !absl::IsNotFound(stored)) {
+    RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(stored)}));
+  }
+  // In salvage there may be a copy of the settings, and counters as far as records tell.
   const auto settings = store_.Settings();
-  if (settings.ok()) {
-    if (*settings) settings_ = std::make_shared<const StoreSettings>(**settings);
-  } else {
-    RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(settings.status())}));
-  }
+  if (settings.ok() && *settings) settings_ = std::make_shared<const StoreSettings>(**settings);
+  const absl::Status counted = store_.view()->ReadCounters().status();
+  if (!counted.ok()) RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(counted)}));
   const auto counters = store_.ReadCounters();
-  if (counters.ok()) {
-    counters_ = *counters;
-    counters_known_ = true;
-  } else {
-    RETURN_IF_ERROR(report_({.kind = "settings", .what = Text(counters.status())}));
-  }
+  counters_known_ = counters.ok();
+  if (counters.ok()) counters_ = *counters;
   return absl::OkStatus();
 }
 
@@ -326,7 +347,11 @@ absl::Status Verifier::CheckWindows() {
   for (const auto& [slot_begin, expected] : windows_) {
     RETURN_IF_ERROR(CheckWindow(slot_begin, expected));
   }
-  // Samples are read for themselves: not every window has one.
+  return absl::OkStatus();
+}
+
+absl::Status Verifier::CheckSamples() {
+  // Read for themselves: not every window has one.
   const NextKey next = [this](const std::string& key) -> std::optional<std::string> {
     return NextWindowKey(key);
   };
@@ -458,7 +483,7 @@ absl::Status Verifier::CheckTableFiles() {
     rocksdb::Status status = reader.Open(file.db_path + file.name);
     if (status.ok()) status = reader.VerifyChecksum();
     if (status.ok() || (IsMissingFile(status) && was_removed(file))) continue;
-    RETURN_IF_ERROR(report_({.kind = "file",
+    RETURN_IF_ERROR(report_({.kind = "table",
                              .what = StrCat("table file ", file.name, " (", file.column_family_name,
                                             "): ", status.ToString())}));
   }
@@ -468,6 +493,70 @@ absl::Status Verifier::CheckTableFiles() {
 absl::StatusOr<DocumentStore::VerifyCounts> DocumentStoreImpl::Verify(
     const std::function<absl::Status(const Damage&)>& report) const {
   return Verifier(*this, report).Run();
+}
+
+absl::Status DocumentStoreImpl::CopyReadable(
+    DocumentStore* to, const std::function<absl::Status(uint64_t n_bytes)>& progress) {
+  auto* target = static_cast<DocumentStoreImpl*>(to);
+  FOVEA_CHECK(!context_->is_reader() && !target->context_->is_reader());
+  constexpr size_t kBatchBytes = size_t{8} << 20;
+  uint64_t n_bytes = 0;
+  rocksdb::WriteBatch batch;
+  const auto write = [&]() -> absl::Status {
+    RETURN_IF_ERROR(FromRocksDb(target->Write(&batch), StrCat(target->folder(), ": copying")));
+    n_bytes += batch.GetDataSize();
+    batch.Clear();
+    return progress(n_bytes);
+  };
+  const auto put = [&](ColumnFamily family, std::string_view key,
+                       std::string_view value) -> absl::Status {
+    RETURN_IF_ERROR(FromRocksDb(batch.Put(target->view_->family(family), {key.data(), key.size()},
+                                          {value.data(), value.size()}),
+                                StrCat(target->folder(), ": copying")));
+    return batch.GetDataSize() < kBatchBytes ? absl::OkStatus() : write();
+  };
+  const auto unless_damaged = [](const absl::Status& status) {
+    return absl::IsDataLoss(status) || absl::IsNotFound(status) ? absl::OkStatus() : status;
+  };
+
+  const absl::StatusOr<std::optional<StoreSettings>> settings = Settings();
+  if (settings.ok() && settings->has_value()) {
+    ASSIGN_OR_RETURN(const std::string record, EncodeSettings(**settings));
+    RETURN_IF_ERROR(put(ColumnFamily::kMeta, kSettingsKey, record));
+    WriteSettingsCopy(*target->context_->file_system, target->folder(), **settings);
+  }
+  std::vector<Slot> windows;
+  const Verifier::OnRecord on_record = [&](ColumnFamily family, std::string_view key,
+                                           std::string_view value) {
+    if (family == ColumnFamily::kWindows) windows.push_back(ParseNumberKey(key).value_or(0));
+    return put(family, key, value);
+  };
+  // What is damaged or missing is found where the copy is verified.
+  const Verifier::Report ignore = [](const Damage&) { return absl::OkStatus(); };
+  RETURN_IF_ERROR(Verifier(*this, ignore, on_record).WalkRecords());
+  for (const Slot slot : windows) {
+    // What follows a damaged block of a window is not copied: the window is encoded again anyway.
+    RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kBlocks, RecordType::kBlockKeys,
+                                           NumberKey(slot), NumberKey(slot + 1),
+                                           [&](std::string_view key, std::string_view value) {
+                                             return put(ColumnFamily::kBlocks, key, value);
+                                           })));
+  }
+
+  RETURN_IF_ERROR(write());
+  // The source's may be lower bounds, or the very record that is damaged.
+  ASSIGN_OR_RETURN(Counters counters, target->RecoverCounters());
+  const std::scoped_lock lock(commit_mutex_, target->commit_mutex_);
+  counters.next_slot = std::max(counters.next_slot, counters_.next_slot);
+  counters.next_document = std::max(counters.next_document, counters_.next_document);
+  counters.next_segment = std::max(counters.next_segment, counters_.next_segment);
+  counters.generation = std::max(counters.generation, counters_.generation);
+  counters.epoch = counters_.epoch + 1;
+  RETURN_IF_ERROR(put(ColumnFamily::kMeta, kCountersKey, EncodeCounters(counters)));
+  RETURN_IF_ERROR(write());
+  target->counters_ = counters;
+  target->witness_->Write(counters.epoch);
+  return target->LoadSettings();
 }
 
 }  // namespace fovea::storage

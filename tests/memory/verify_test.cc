@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "memory/block_layout.h"
 #include "memory/rebuild.h"
+#include "memory/salvage.h"
 #include "memory/sealer.h"
 #include "memory/segment_files.h"
 #include "tests/memory/synthetic_memory.h"
@@ -207,8 +208,30 @@ TEST_F(VerifyTest, DamagedTableFilesAreNamedWhereTheMemoryOpensToBeSalvaged) {
     ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, memory.get(), verify));
     EXPECT_FALSE(report.ok);
     EXPECT_THAT(report.damaged, testing::Contains(Field("kind", &VerifyFinding::kind, "document")));
-    EXPECT_THAT(report.damaged, testing::Contains(Field("kind", &VerifyFinding::kind, "file")));
+    EXPECT_THAT(report.damaged, testing::Contains(Field("kind", &VerifyFinding::kind, "table")));
+    EXPECT_TRUE(report.needs_new_store);
   }
+
+  // What an interrupted move left behind is no part of the next one.
+  ASSERT_OK(CreateDirectories(folder_ / "m" / "0002" / "store"));
+  ASSERT_OK(WriteFileAtomic(folder_ / "m" / "0002" / "store" / "CURRENT", "half a store"));
+  ASSERT_OK(MoveToNewStore(folder_ / "m", Progress()));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "m" / "0001"));
+  MemoryOptions options;
+  options.mode = storage::OpenMode::kWrite;
+  options.salvage = true;
+  ASSERT_OK_AND_ASSIGN(memory_, Memory::Open(folder_ / "m", options));
+  EXPECT_THAT(VisibleSegments(store()), SizeIs(1));
+  // Only the titles and sources are lost; the texts, keys and values are there.
+  const VerifyReport repaired = Run(true);
+  EXPECT_FALSE(repaired.needs_new_store);
+  EXPECT_TRUE(repaired.ok);
+  EXPECT_THAT(repaired.repaired, SizeIs(2));
+  EXPECT_THAT(repaired.repaired, Each(Finding("document", "recovered")));
+  memory_.reset();
+  ASSERT_OK_AND_ASSIGN(memory_, OpenMemory(folder_ / "m", storage::OpenMode::kWrite));
+  EXPECT_THAT(memory_->Current()->documents, SizeIs(2));
+  ExpectClean();
 }
 
 TEST_F(VerifyTest, ATextIndexOfAnotherStoreIsMadeAgain) {

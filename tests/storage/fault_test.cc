@@ -646,7 +646,7 @@ TEST(VerifyTest, TableFileWithADamagedBlockIsReportedByItsRecordsAndTheRestIsRea
   bool file_named = false;
   for (const Damage& damage : found) {
     if (damage.kind == "window" && damage.document != 0) damaged.insert(damage.slot_begin);
-    if (damage.kind == "file") {
+    if (damage.kind == "table") {
       file_named = file_named || damage.what.find(table.filename()) != std::string::npos;
     }
   }
