@@ -98,9 +98,8 @@ struct BytesByKind {
 
 // Something that verification found.
 struct Damage {
-  std::string
-      kind;  // "settings", "document", "link", "window", "block", "sample", "segment"; of the
-             // store's files: "table" (see CopyReadable), "file"
+  std::string kind;  // "settings", "document", "link", "window", "block", "sample", "segment"; of
+                     // the store's files: "table" (see CopyReadable), "file"
   Slot slot_begin = 0;    // of the window concerned, where there is one
   int memory_layer = -1;  // of the block concerned
   DocumentNumber document = 0;

@@ -38,8 +38,8 @@ class DocumentStoreImpl : public DocumentStore {
   absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const override;
   absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const override;
-  absl::Status CopyReadable(
-      DocumentStore* to, const std::function<absl::Status(uint64_t n_bytes)>& progress) override;
+  absl::Status CopyReadable(DocumentStore* to,
+                            const std::function<absl::Status(uint64_t n_bytes)>& progress) override;
   absl::Status Compact() override;
   absl::StatusOr<BytesByKind> SizeByKind() const override;
 

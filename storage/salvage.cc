@@ -38,33 +38,35 @@ absl::StatusOr<Counters> DocumentStoreImpl::RecoverCounters() const {
                       &counters.next_slot);
                 return absl::OkStatus();
               })));
-  RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kLinks, RecordType::kLink, "", "",
-                          [&](std::string_view key, std::string_view value) {
-                            const absl::StatusOr<WindowLink> link = DecodeLink(key, value);
-                            if (!link.ok()) return absl::OkStatus();
-                            raise(SaturatingAdd(link->slot_begin, link->n_tokens),
-                                  &counters.next_slot);
-                            raise(SaturatingAdd(link->document, 1), &counters.next_document);
-                            return absl::OkStatus();
-                          })));
+  RETURN_IF_ERROR(unless_damaged(
+      ForEach(ColumnFamily::kLinks, RecordType::kLink, "", "",
+              [&](std::string_view key, std::string_view value) {
+                const absl::StatusOr<WindowLink> link = DecodeLink(key, value);
+                if (!link.ok()) return absl::OkStatus();
+                raise(SaturatingAdd(link->slot_begin, link->n_tokens), &counters.next_slot);
+                raise(SaturatingAdd(link->document, 1), &counters.next_document);
+                return absl::OkStatus();
+              })));
   RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kDocuments, RecordType::kDocument, "", "",
-                          [&](std::string_view key, std::string_view /*value*/) {
-                            raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
-                                  &counters.next_document);
-                            return absl::OkStatus();
-                          })));
+                                         [&](std::string_view key, std::string_view /*value*/) {
+                                           raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
+                                                 &counters.next_document);
+                                           return absl::OkStatus();
+                                         })));
   RETURN_IF_ERROR(unless_damaged(ForEach(ColumnFamily::kSegments, RecordType::kSegment, "", "",
-                          [&](std::string_view key, std::string_view value) {
-                            raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
-                                  &counters.next_segment);
-                            const absl::StatusOr<SegmentRecord> segment = DecodeSegment(key, value);
-                            if (!segment.ok()) return absl::OkStatus();
-                            // The youngest generation may be one that was being built; its segments
-                            // are as good, and slots that it lacks are searched without an index.
-                            raise(segment->generation, &counters.generation);
-                            raise(segment->slot_end, &counters.next_slot);
-                            return absl::OkStatus();
-                          })));
+                                         [&](std::string_view key, std::string_view value) {
+                                           raise(SaturatingAdd(ParseNumberKey(key).value_or(0), 1),
+                                                 &counters.next_segment);
+                                           const absl::StatusOr<SegmentRecord> segment =
+                                               DecodeSegment(key, value);
+                                           if (!segment.ok()) return absl::OkStatus();
+                                           // The youngest generation may be one that was being
+                                           // built; its segments are as good, and slots that it
+                                           // lacks are searched without an index.
+                                           raise(segment->generation, &counters.generation);
+                                           raise(segment->slot_end, &counters.next_slot);
+                                           return absl::OkStatus();
+                                         })));
   counters.epoch = ReadWitness(*context_->file_system, folder()).value_or(0);
   return counters;
 }

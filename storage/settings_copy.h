@@ -1,6 +1,6 @@
-// The settings record once more, beside RocksDB's files: with the counters it lies in a table file of
-// a few hundred bytes, and without it keys and values are of an unknown model. (Counters can be made
-// again from the other records.) Read in salvage only.
+// The settings record once more, beside RocksDB's files: with the counters it lies in a table file
+// of a few hundred bytes, and without it keys and values are of an unknown model. (Counters can be
+// made again from the other records.) Read in salvage only.
 #pragma once
 
 #include <filesystem>
