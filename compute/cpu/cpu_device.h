@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compute/cpu/gemm.h"
+#include "compute/cpu/huge_pages.h"
 #include "compute/cpu/rope_table.h"
 #include "compute/device.h"
 
@@ -13,6 +14,10 @@ namespace fovea::compute::cpu {
 
 class CpuDevice final : public Device {
  public:
+  // Enough for the models that answer at once on a CPU; of larger ones a part, so that memory use
+  // stays near the size of the model's file.
+  static constexpr size_t kResidentBytes = size_t{512} << 20;
+
   explicit CpuDevice(int n_threads) : threads_(n_threads), thread_scratch_(n_threads) {}
 
   DeviceKind kind() const override { return DeviceKind::kCpu; }
@@ -30,6 +35,9 @@ class CpuDevice final : public Device {
 
   GemmPlans& gemm_plans() { return gemm_plans_; }
   RopeTable& rope_table() { return rope_table_; }
+  // Copies of stored weights for single-token steps. Shared with the weights, which may outlive the
+  // device.
+  const std::shared_ptr<HugePages>& resident_weights() const { return resident_weights_; }
 
  protected:
   absl::StatusOr<void*> AllocateRaw(size_t size_bytes) override;
@@ -41,6 +49,7 @@ class CpuDevice final : public Device {
   Buffer shared_scratch_;
   GemmPlans gemm_plans_;
   RopeTable rope_table_;
+  std::shared_ptr<HugePages> resident_weights_ = std::make_shared<HugePages>(kResidentBytes);
 };
 
 // The CPU implementations' view of a device whose kind() is kCpu.

@@ -105,6 +105,7 @@ class CpuLinear final : public Linear {
         precision_(weights.float32_only ? Precision::kFloat32 : device.precision()),
         is_exact_(device.is_exact()),
         budget_(device.packed_weights()),
+        resident_(device.resident_weights()),
         lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
         lora_b_(weights.lora_b, weights.lora_rank * weights.out_features) {}
 
@@ -159,7 +160,7 @@ class CpuLinear final : public Linear {
       const CpuLinear& l = linear(i);
       const LinearWeights& w = l.weights_;
       args[i] = {.dtype = w.dtype,
-                 .weight = w.weight,
+                 .weight = l.DirectWeight(device, n_tokens),
                  .row_bytes = l.row_bytes_,
                  .in_features = in_features,
                  .x = x,
@@ -190,6 +191,27 @@ class CpuLinear final : public Linear {
   }
 
  private:
+  // The stored weights: where they were given, from the first single-token step on a copy in huge
+  // pages, if there is room. Many such steps follow on one another, and each waits for the memory.
+  const std::byte* DirectWeight(CpuDevice& device, int64_t n_tokens) const {
+    if (const std::byte* weight = direct_weight_.load(std::memory_order_acquire)) return weight;
+    if (n_tokens > 1) return weights_.weight;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (const std::byte* weight = direct_weight_.load(std::memory_order_relaxed)) return weight;
+    const size_t size_bytes = static_cast<size_t>(out_features_) * row_bytes_;
+    const std::byte* weight = weights_.weight;
+    if (std::byte* const copy = resident_->Allocate(size_bytes); copy != nullptr) {
+      constexpr int64_t kRange = 128 << 10;
+      device.threads().ParallelFor(static_cast<int64_t>(size_bytes), kRange,
+                                   [&](int64_t begin, int64_t end, int) {
+                                     std::copy(weight + begin, weight + end, copy + begin);
+                                   });
+      weight = copy;
+    }
+    direct_weight_.store(weight, std::memory_order_release);
+    return weight;
+  }
+
   // scale · A·x [n_tokens, lora_rank].
   void DownProject(const float* x, int64_t n_tokens, float* u) const {
     const size_t value_bytes = lora_a_.dtype() == DType::kBF16 ? 2 : 4;
@@ -441,6 +463,7 @@ class CpuLinear final : public Linear {
   const Precision precision_;  // of many rows
   const bool is_exact_;        // few rows of quantised weights, too
   const std::shared_ptr<MemoryBudget> budget_;
+  const std::shared_ptr<HugePages> resident_;
   const LoraFactor lora_a_;  // [lora_rank, in_features]
   const LoraFactor lora_b_;  // [out_features, lora_rank]
 
@@ -448,6 +471,7 @@ class CpuLinear final : public Linear {
   mutable std::atomic<bool> is_decided_{false};  // packed_ does not change any more
   mutable AlignedBytes packed_;
   mutable size_t reserved_bytes_ = 0;
+  mutable std::atomic<const std::byte*> direct_weight_{nullptr};  // see DirectWeight
 };
 
 }  // namespace

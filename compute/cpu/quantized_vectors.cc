@@ -1,5 +1,6 @@
 #include "compute/cpu/quantized_vectors.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/status.h"
@@ -32,6 +33,7 @@ void QuantizeVectorImpl(const float* x, const QuantizedVectors& out, int64_t tok
   int32_t* sums = out.sums + token * (out.n_values / 4);
   float* scales = out.scales + token * out.block_stride;
   float* totals = out.totals + token * out.block_stride;
+  float* lane_scales = out.lane_scales + token * out.block_stride * 8;
   const int64_t n_blocks = out.n_values / kQuantizedBlock;
   for (int64_t block = 0; block < n_blocks; ++block) {
     const float* values = x + block * kQuantizedBlock;
@@ -72,12 +74,14 @@ void QuantizeVectorImpl(const float* x, const QuantizedVectors& out, int64_t tok
     const float not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
     scales[block] = scale + not_finite;
     totals[block] = scales[block] * static_cast<float>(hn::GetLane(hn::SumOfLanes(di, total)));
+    std::fill_n(lane_scales + block * 8, 8, scales[block]);
     high += kQuantizedBlock;
     low += kQuantizedBlock;
     sums += kQuantizedBlock / 4;
   }
   for (int64_t block = n_blocks; block < out.block_stride; ++block) {
     scales[block] = totals[block] = 0.0f;
+    std::fill_n(lane_scales + block * 8, 8, 0.0f);
   }
 }
 
@@ -95,12 +99,15 @@ namespace {
 // Blocks of a vector rounded up to the widest vector of floats, which is also 64 bytes.
 int64_t BlockStride(int64_t n_values) { return (n_values / kQuantizedBlock + 15) / 16 * 16; }
 
+// A vector of the widest digits may begin with the last block.
+constexpr size_t kReadableBehind = 64;
+
 }  // namespace
 
 size_t QuantizedVectorsBytes(int64_t n_tokens, int64_t n_values) {
   const int64_t bytes = 2 * n_values + n_values / 4 * static_cast<int64_t>(sizeof(int32_t)) +
-                        2 * BlockStride(n_values) * static_cast<int64_t>(sizeof(float));
-  return static_cast<size_t>(n_tokens * bytes);
+                        (2 + 8) * BlockStride(n_values) * static_cast<int64_t>(sizeof(float));
+  return static_cast<size_t>(n_tokens * bytes) + kReadableBehind;
 }
 
 QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_values,
@@ -110,7 +117,8 @@ QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_val
       .n_tokens = n_tokens, .n_values = n_values, .block_stride = BlockStride(n_values)};
   out.scales = reinterpret_cast<float*>(memory);
   out.totals = out.scales + n_tokens * out.block_stride;
-  out.sums = reinterpret_cast<int32_t*>(out.totals + n_tokens * out.block_stride);
+  out.lane_scales = out.totals + n_tokens * out.block_stride;
+  out.sums = reinterpret_cast<int32_t*>(out.lane_scales + n_tokens * out.block_stride * 8);
   out.high = reinterpret_cast<int8_t*>(out.sums + n_tokens * (n_values / 4));
   out.low = out.high + n_tokens * n_values;
   for (int64_t token = 0; token < n_tokens; ++token) {

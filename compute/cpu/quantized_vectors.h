@@ -26,7 +26,12 @@ struct QuantizedVectors {
   int32_t* sums = nullptr;
   float* scales = nullptr;  // [n_tokens, block_stride]
   float* totals = nullptr;  // [n_tokens, block_stride]: scale · sum of the block
+  // [n_tokens, block_stride, 8]: each scale eight times, for the lanes that a block's products
+  // fill.
+  float* lane_scales = nullptr;
 };
+
+// What lies 64 bytes behind the last digit or sum may be read.
 
 size_t QuantizedVectorsBytes(int64_t n_tokens, int64_t n_values);
 
