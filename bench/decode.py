@@ -1,6 +1,6 @@
 """Tokens/s of an answer: single-token steps of fovea and of llama.cpp on the same GGUF file.
 
-  python3 bench/decode.py --llama-python VENV/bin/python [--tokens 128] [--runs 9] [--threads 2]
+  python3 bench/decode.py --llama-python VENV/bin/python [--tokens 96] [--runs 9] [--threads 2]
 
 llama.cpp comes from the package llama-cpp-python in the environment of --llama-python; it is
 measured in each configuration: the file as it is, requantised by llama.cpp to Q4_0 and to F16, flash
@@ -134,7 +134,7 @@ def model_path(options):
     sys.exit(f"{options.model}: no such model")
 
 
-options = common.arguments(__doc__, llama_python="", tokens=128, runs=9, depth=0)
+options = common.arguments(__doc__, llama_python="", tokens=96, runs=9, depth=0)
 threads = options.threads or len(os.sched_getaffinity(0))
 options.threads = 0  # `model list` has no such option
 path = model_path(options)

@@ -64,6 +64,7 @@ absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOption
                                         *session.memory->settings(), model.model, model.adapter));
   }
   ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
+  session.model->PrepareSteps();
   ASSIGN_OR_RETURN(
       session.answerer,
       answer::Answerer::Create(session.device.get(), session.model.get(), session.memory.get()));

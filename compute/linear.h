@@ -48,6 +48,10 @@ class Linear {
   virtual absl::Status Forward(Device& device, const float* x, int64_t n_tokens, bool add_to_out,
                                float* out) const = 0;
 
+  // Makes ready what calls with one token use (on a CPU the weights in an order of their own, where
+  // there is room); else the first such call does.
+  virtual void PrepareSteps(Device& /*device*/) const {}
+
   // Several weights that multiply the same x (queries, keys and values; gate and up): what Forward
   // computes, in fewer loops over the device's threads, whose start and end a single-token step
   // feels. At most kMaxTogether outputs.

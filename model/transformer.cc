@@ -57,6 +57,7 @@ class TransformerImpl final : public Transformer {
   absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows) override;
   absl::Status Forward(std::span<const int32_t> ids, LocalContext* context, MemorySource* memory,
                        std::vector<float>* logits, bool all_logits) override;
+  void PrepareSteps() override;
   MemoryEntries Entries(const LocalContext& context) const override;
   absl::StatusOr<EncodedWindow> EncodeAttending(std::span<const int32_t> ids,
                                                 MemorySource* memory) override;
@@ -223,6 +224,16 @@ absl::Status TransformerImpl::LoadLayers() {
     key_gains_.push_back(adapter_ ? adapter_->MemoryKeyGain(layer) : std::vector<float>());
   }
   return absl::OkStatus();
+}
+
+void TransformerImpl::PrepareSteps() {
+  for (const Layer& layer : layers_) {
+    for (const auto* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      (*linear)->PrepareSteps(*device_);
+    }
+  }
+  lm_head_->PrepareSteps(*device_);
 }
 
 int TransformerImpl::MemoryIndex(int64_t l) const {

@@ -130,6 +130,10 @@ class Transformer {
                                MemorySource* memory, std::vector<float>* logits,
                                bool all_logits = false) = 0;
 
+  // Makes ready what Forward with one token uses; else the first such call does, and takes some
+  // tens of milliseconds longer.
+  virtual void PrepareSteps() = 0;
+
   // Encodes one window that attends to `memory` (LongLLaMA's way), from position 0, layers up to
   // the last memory layer only.
   virtual absl::StatusOr<EncodedWindow> EncodeAttending(std::span<const int32_t> ids,

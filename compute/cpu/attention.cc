@@ -6,6 +6,7 @@
 #include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
 #include "compute/cpu/simd_targets.h"
+#include "hwy/cache_control.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/attention.cc"
@@ -389,6 +390,34 @@ float Dot(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n) {
   return sum;
 }
 
+#if HWY_TARGET != HWY_SCALAR
+
+// scores[i] = scale · <query, key i> for kLanes keys: the sums across lanes of all keys together,
+// by adding neighbours of two vectors into one until one is left.
+HWY_INLINE void ScoresOfVector(const float* HWY_RESTRICT query, const float* HWY_RESTRICT keys,
+                               int64_t stride, int64_t head_dim, float scale,
+                               float* HWY_RESTRICT scores) {
+  const D d;
+  V sums[kLanes];
+  for (int64_t key = 0; key < kLanes; ++key) {
+    V sum = hn::Mul(hn::LoadU(d, query), hn::LoadU(d, keys + key * stride));
+    for (int64_t i = kLanes; i < head_dim; i += kLanes) {
+      sum = hn::MulAdd(hn::LoadU(d, query + i), hn::LoadU(d, keys + key * stride + i), sum);
+    }
+    sums[key] = sum;
+  }
+  for (int64_t n = kLanes / 2; n > 0; n /= 2) {
+    for (int64_t i = 0; i < n; ++i) {
+      const V first = sums[2 * i];
+      const V second = sums[2 * i + 1];
+      sums[i] = hn::Add(hn::ConcatEven(d, second, first), hn::ConcatOdd(d, second, first));
+    }
+  }
+  hn::StoreU(hn::Mul(sums[0], hn::Set(d, scale)), d, scores);
+}
+
+#endif  // HWY_TARGET != HWY_SCALAR
+
 // scores[n] → e^(scores − maximum), in place; the padding up to a whole vector is overwritten.
 struct RowSoftmax {
   float maximum;
@@ -426,7 +455,23 @@ void ComputeFewRowsTileImpl(const AttentionTile& tile) {
     return (tile.first_query + row / group) * args.n_heads + tile.kv_head * group + row % group;
   };
 
-  for (int64_t key = 0; key < n_keys; ++key) {
+  int64_t key = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; key + kLanes <= n_keys && head_dim % kLanes == 0; key += kLanes) {
+    // Rows of a head lie apart, where the processor does not see a stream.
+    for (int64_t k = 0; k < kLanes; ++k) {
+      for (int64_t i = 0; i < head_dim; i += 64 / sizeof(float)) {
+        hwy::Prefetch(keys + (key + kLanes + k) * kv_stride + i);
+        hwy::Prefetch(values + (key + k) * kv_stride + i);
+      }
+    }
+    for (int64_t row = 0; row < n_rows; ++row) {
+      ScoresOfVector(args.queries + out_row(row) * head_dim, keys + key * kv_stride, kv_stride,
+                     head_dim, args.scale, scores + row * kKeysPerSplit + key);
+    }
+  }
+#endif
+  for (; key < n_keys; ++key) {
     for (int64_t row = 0; row < n_rows; ++row) {
       scores[row * kKeysPerSplit + key] = args.scale * Dot(args.queries + out_row(row) * head_dim,
                                                            keys + key * kv_stride, head_dim);

@@ -11,6 +11,7 @@
 #include "compute/cpu/int8_gemm.h"
 #include "compute/cpu/matvec.h"
 #include "compute/cpu/ops.h"
+#include "compute/cpu/row_tiles.h"
 
 namespace fovea::compute::cpu {
 namespace {
@@ -107,7 +108,8 @@ class CpuLinear final : public Linear {
         budget_(device.packed_weights()),
         resident_(device.resident_weights()),
         lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
-        lora_b_(weights.lora_b, weights.lora_rank * weights.out_features) {}
+        lora_b_(weights.lora_b, weights.lora_rank * weights.out_features),
+        stored_weights_{weights.weight, false, lora_b_.data(), lora_b_.dtype()} {}
 
   ~CpuLinear() override {
     if (packed_ != nullptr) budget_->Release(reserved_bytes_);
@@ -123,6 +125,8 @@ class CpuLinear final : public Linear {
     const Output output{this, out};
     return ForwardDirect(AsCpu(device), {&output, 1}, x, n_tokens, add_to_out);
   }
+
+  void PrepareSteps(Device& device) const override { FindDirectWeights(AsCpu(device), 1); }
 
   bool is_quantised() const { return Traits(weights_.dtype).block_size > 1; }
   // By single-token steps: rows of x as integers.
@@ -152,6 +156,7 @@ class CpuLinear final : public Linear {
     QuantizedVectors quantized;
     if (has_quantised) quantized = QuantizeVectors(x, n_tokens, in_features, *scratch);
 
+    const DirectWeights* direct[kMaxTogether];
     MatVecArgs args[kMaxTogether];
     int64_t first_range[kMaxTogether + 1] = {};
     int64_t grain[kMaxTogether];
@@ -159,8 +164,9 @@ class CpuLinear final : public Linear {
     for (size_t i = 0; i < outputs.size(); ++i) {
       const CpuLinear& l = linear(i);
       const LinearWeights& w = l.weights_;
+      direct[i] = &l.FindDirectWeights(device, n_tokens);
       args[i] = {.dtype = w.dtype,
-                 .weight = l.DirectWeight(device, n_tokens),
+                 .weight = direct[i]->weight,
                  .row_bytes = l.row_bytes_,
                  .in_features = in_features,
                  .x = x,
@@ -172,44 +178,83 @@ class CpuLinear final : public Linear {
                  .out_features = l.out_features_};
       if (w.lora_a != nullptr) {
         l.DownProject(x, n_tokens, lora_u);
-        args[i].lora_b = l.lora_b_.data();
-        args[i].lora_dtype = l.lora_b_.dtype();
+        args[i].lora_b = direct[i]->lora_b;
+        args[i].lora_dtype = direct[i]->lora_dtype;
         args[i].lora_u = lora_u;
         args[i].lora_rank = w.lora_rank;
         lora_u += n_tokens * w.lora_rank;
       }
-      grain[i] = std::max<int64_t>(1, kDirectBytesPerRange / static_cast<int64_t>(l.row_bytes_));
+      // Whole tiles.
+      grain[i] = CeilDiv(kDirectBytesPerRange / static_cast<int64_t>(l.row_bytes_) + 1, kTileRows) *
+                 kTileRows;
       first_range[i + 1] = first_range[i] + CeilDiv(l.out_features_, grain[i]);
     }
     device.threads().ParallelFor(first_range[outputs.size()], 1, [&](int64_t range, int64_t, int) {
       size_t i = 0;
       while (range >= first_range[i + 1]) ++i;
       const int64_t begin = (range - first_range[i]) * grain[i];
-      MatVecRows(args[i], begin, std::min(begin + grain[i], args[i].out_features));
+      const int64_t end = std::min(begin + grain[i], args[i].out_features);
+      if (direct[i]->in_tiles) {
+        MultiplyRowTiles(args[i], begin, end);
+      } else {
+        MatVecRows(args[i], begin, end);
+      }
     });
     return absl::OkStatus();
   }
 
  private:
-  // The stored weights: where they were given, from the first single-token step on a copy in huge
-  // pages, if there is room. Many such steps follow on one another, and each waits for the memory.
-  const std::byte* DirectWeight(CpuDevice& device, int64_t n_tokens) const {
-    if (const std::byte* weight = direct_weight_.load(std::memory_order_acquire)) return weight;
-    if (n_tokens > 1) return weights_.weight;
+  // What few rows are multiplied by: from the first single-token step on a copy in huge pages, in
+  // tiles where the processor multiplies those, if there is room; till then, and else, the stored
+  // weights themselves. Many such steps follow on one another, and each waits for the memory.
+  struct DirectWeights {
+    const std::byte* weight = nullptr;
+    bool in_tiles = false;
+    const std::byte* lora_b = nullptr;  // in the order of the weights
+    DType lora_dtype = DType::kF32;
+  };
+  const DirectWeights& FindDirectWeights(CpuDevice& device, int64_t n_tokens) const {
+    if (has_resident_.load(std::memory_order_acquire)) return resident_weights_;
+    if (n_tokens > 1) return stored_weights_;
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (const std::byte* weight = direct_weight_.load(std::memory_order_relaxed)) return weight;
-    const size_t size_bytes = static_cast<size_t>(out_features_) * row_bytes_;
-    const std::byte* weight = weights_.weight;
-    if (std::byte* const copy = resident_->Allocate(size_bytes); copy != nullptr) {
-      constexpr int64_t kRange = 128 << 10;
-      device.threads().ParallelFor(static_cast<int64_t>(size_bytes), kRange,
-                                   [&](int64_t begin, int64_t end, int) {
-                                     std::copy(weight + begin, weight + end, copy + begin);
-                                   });
-      weight = copy;
+    if (!has_resident_.load(std::memory_order_relaxed)) {
+      resident_weights_ = MakeResident(device);
+      has_resident_.store(true, std::memory_order_release);
     }
-    direct_weight_.store(weight, std::memory_order_release);
-    return weight;
+    return resident_weights_;
+  }
+
+  DirectWeights MakeResident(CpuDevice& device) const {
+    const size_t weight_bytes = static_cast<size_t>(out_features_) * row_bytes_;
+    const int64_t n_lora = out_features_ * weights_.lora_rank;
+    const bool in_tiles =
+        uses_integers() && HasRowTiles(weights_.dtype, out_features_, in_features_);
+    std::byte* const copy = resident_->Allocate(weight_bytes);
+    std::byte* const lora_copy =
+        copy != nullptr && in_tiles && n_lora > 0
+            ? resident_->Allocate(static_cast<size_t>(n_lora) * sizeof(float))
+            : nullptr;
+    if (copy == nullptr || (in_tiles && n_lora > 0 && lora_copy == nullptr)) return stored_weights_;
+    if (!in_tiles) {
+      constexpr int64_t kRange = 128 << 10;
+      device.threads().ParallelFor(
+          static_cast<int64_t>(weight_bytes), kRange, [&](int64_t begin, int64_t end, int) {
+            std::copy(weights_.weight + begin, weights_.weight + end, copy + begin);
+          });
+      return {copy, false, stored_weights_.lora_b, stored_weights_.lora_dtype};
+    }
+    device.threads().ParallelFor(
+        out_features_ / kTileRows, 8, [&](int64_t begin, int64_t end, int) {
+          PackRowTiles(weights_.dtype, weights_.weight, row_bytes_, begin, end, copy);
+        });
+    auto* const b = reinterpret_cast<float*>(lora_copy);
+    for (int64_t i = 0; i < n_lora; ++i) {  // [out_features, rank] → [tiles, rank, 16]
+      const int64_t row = i / weights_.lora_rank;
+      const int64_t r = i % weights_.lora_rank;
+      b[(row / kTileRows * weights_.lora_rank + r) * kTileRows + row % kTileRows] =
+          weights_.lora_b[i];
+    }
+    return {copy, true, lora_copy, DType::kF32};
   }
 
   // scale · A·x [n_tokens, lora_rank].
@@ -471,7 +516,9 @@ class CpuLinear final : public Linear {
   mutable std::atomic<bool> is_decided_{false};  // packed_ does not change any more
   mutable AlignedBytes packed_;
   mutable size_t reserved_bytes_ = 0;
-  mutable std::atomic<const std::byte*> direct_weight_{nullptr};  // see DirectWeight
+  const DirectWeights stored_weights_;
+  mutable DirectWeights resident_weights_;
+  mutable std::atomic<bool> has_resident_{false};  // resident_weights_ does not change any more
 };
 
 }  // namespace

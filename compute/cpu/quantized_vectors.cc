@@ -33,6 +33,7 @@ void QuantizeVectorImpl(const float* x, const QuantizedVectors& out, int64_t tok
   int32_t* sums = out.sums + token * (out.n_values / 4);
   float* scales = out.scales + token * out.block_stride;
   float* totals = out.totals + token * out.block_stride;
+  int32_t* block_sums = out.block_sums + token * out.block_stride;
   float* lane_scales = out.lane_scales + token * out.block_stride * 8;
   const int64_t n_blocks = out.n_values / kQuantizedBlock;
   for (int64_t block = 0; block < n_blocks; ++block) {
@@ -73,7 +74,8 @@ void QuantizeVectorImpl(const float* x, const QuantizedVectors& out, int64_t tok
     // + 0, or NaN.
     const float not_finite = hn::GetLane(hn::SumOfLanes(d, probe));
     scales[block] = scale + not_finite;
-    totals[block] = scales[block] * static_cast<float>(hn::GetLane(hn::SumOfLanes(di, total)));
+    block_sums[block] = hn::GetLane(hn::SumOfLanes(di, total));
+    totals[block] = scales[block] * static_cast<float>(block_sums[block]);
     std::fill_n(lane_scales + block * 8, 8, scales[block]);
     high += kQuantizedBlock;
     low += kQuantizedBlock;
@@ -81,6 +83,7 @@ void QuantizeVectorImpl(const float* x, const QuantizedVectors& out, int64_t tok
   }
   for (int64_t block = n_blocks; block < out.block_stride; ++block) {
     scales[block] = totals[block] = 0.0f;
+    block_sums[block] = 0;
     std::fill_n(lane_scales + block * 8, 8, 0.0f);
   }
 }
@@ -106,7 +109,7 @@ constexpr size_t kReadableBehind = 64;
 
 size_t QuantizedVectorsBytes(int64_t n_tokens, int64_t n_values) {
   const int64_t bytes = 2 * n_values + n_values / 4 * static_cast<int64_t>(sizeof(int32_t)) +
-                        (2 + 8) * BlockStride(n_values) * static_cast<int64_t>(sizeof(float));
+                        (2 + 1 + 8) * BlockStride(n_values) * static_cast<int64_t>(sizeof(float));
   return static_cast<size_t>(n_tokens * bytes) + kReadableBehind;
 }
 
@@ -117,7 +120,8 @@ QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_val
       .n_tokens = n_tokens, .n_values = n_values, .block_stride = BlockStride(n_values)};
   out.scales = reinterpret_cast<float*>(memory);
   out.totals = out.scales + n_tokens * out.block_stride;
-  out.lane_scales = out.totals + n_tokens * out.block_stride;
+  out.block_sums = reinterpret_cast<int32_t*>(out.totals + n_tokens * out.block_stride);
+  out.lane_scales = reinterpret_cast<float*>(out.block_sums + n_tokens * out.block_stride);
   out.sums = reinterpret_cast<int32_t*>(out.lane_scales + n_tokens * out.block_stride * 8);
   out.high = reinterpret_cast<int8_t*>(out.sums + n_tokens * (n_values / 4));
   out.low = out.high + n_tokens * n_values;

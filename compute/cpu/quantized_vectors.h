@@ -24,8 +24,9 @@ struct QuantizedVectors {
   // [n_tokens, n_values / 4]: the four numbers of each 16 values add up to the sum of their
   // 128·high + low.
   int32_t* sums = nullptr;
-  float* scales = nullptr;  // [n_tokens, block_stride]
-  float* totals = nullptr;  // [n_tokens, block_stride]: scale · sum of the block
+  float* scales = nullptr;        // [n_tokens, block_stride]
+  float* totals = nullptr;        // [n_tokens, block_stride]: scale · sum of the block
+  int32_t* block_sums = nullptr;  // [n_tokens, block_stride]: sum of a block's 128·high + low
   // [n_tokens, block_stride, 8]: each scale eight times, for the lanes that a block's products
   // fill.
   float* lane_scales = nullptr;
