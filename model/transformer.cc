@@ -122,7 +122,14 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   const ModelConfig& config = model->checkpoint_->config();
   const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();
   if (options.needs_tokenizer || tokenizer_spec.kind != TokenizerSpec::Kind::kNone) {
-    ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Create(tokenizer_spec));
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(tokenizer_spec);
+    if (tokenizer.ok() && (*tokenizer)->vocab_size() > config.vocab_size) {
+      tokenizer = absl::InvalidArgumentError(StrCat(
+          "the tokenizer has ", (*tokenizer)->vocab_size(), " tokens, the embedding table only ",
+          config.vocab_size, " rows: it is another model's"));
+    }
+    if (!tokenizer.ok()) return Annotate(tokenizer.status(), options.model.native());
+    model->tokenizer_ = *std::move(tokenizer);
   }
   model->memory_config_ = model->checkpoint_->memory_config();
   if (options.adapter) {
