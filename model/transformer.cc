@@ -577,9 +577,19 @@ absl::StatusOr<EncodedWindow> TransformerImpl::EncodeAttending(std::span<const i
   QuerySampler sampler(memory, &sampled);
   LocalContext context = LocalContext::ForWindow();
   RETURN_IF_ERROR(Forward(ids, &context, &sampler, nullptr, false));
-  EncodedWindow window = ToEncodedWindow(Entries(context));
-  window.n_sampled = sampled.n_sampled;
-  window.queries = std::move(sampled.queries);
+  // As ToEncodedWindow(Entries(context)), without a copy of all in floats.
+  EncodedWindow window = std::move(sampled);
+  window.n_tokens = context.n_tokens();
+  const int64_t n_values = window.n_tokens * config().n_kv_heads * config().head_dim;
+  for (size_t m = 0; m < memory_config_.mem_layers.size(); ++m) {
+    const auto layer = static_cast<size_t>(memory_config_.mem_layers[m]);
+    std::vector<BFloat16>& keys = window.keys.emplace_back(n_values);
+    StoreKeys(static_cast<int>(m), ContextUnrotatedKeys(&context)[m].data<float>(), window.n_tokens,
+              keys.data());
+    std::vector<BFloat16>& values = window.values.emplace_back(n_values);
+    FloatToBFloat16(ContextValues(&context)[layer].data<float>(), values.data(),
+                    static_cast<size_t>(n_values));
+  }
   return window;
 }
 

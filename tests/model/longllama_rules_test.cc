@@ -308,6 +308,13 @@ class LongLlamaRulesTest : public testing::Test {
     }
     return largest;
   }
+  // Rows begin … end − 1; none where there are fewer.
+  static Rows Part(const Rows& rows, size_t begin, size_t end) {
+    EXPECT_LE(begin, end);
+    EXPECT_LE(end, rows.size());
+    if (begin > end || end > rows.size()) return {};
+    return {rows.begin() + static_cast<int64_t>(begin), rows.begin() + static_cast<int64_t>(end)};
+  }
   static void ExpectNear(const Rows& actual, const Rows& expected) {
     EXPECT_LT(Difference(actual, expected), kTolerance);
   }
@@ -375,9 +382,9 @@ TEST_F(LongLlamaRulesTest, Rule03_WithoutALocalContextWindowsGoToTheMemory) {
 
   State prompt(this);
   const Rows logits = prompt.Run(Slice(ids_, 0, 36));
-  ExpectNear(Rows(logits.begin(), logits.begin() + 16), first.logits);
-  ExpectNear(Rows(logits.begin() + 16, logits.begin() + 30), second.logits);
-  ExpectNear(Rows(logits.begin() + 30, logits.end()), tail.logits);
+  ExpectNear(Part(logits, 0, 16), first.logits);
+  ExpectNear(Part(logits, 16, 30), second.logits);
+  ExpectNear(Part(logits, 30, logits.size()), tail.logits);
   EXPECT_THAT(prompt.segments,
               ElementsAre(Segment{16, 0, 0}, Segment{14, 0, 16}, Segment{6, 0, 30}));
   EXPECT_EQ(prompt.session.local_length(), 6);
@@ -448,7 +455,7 @@ TEST_F(LongLlamaRulesTest, Rule07_ATailLongerThanTheWindowStaysUntilTheNextStep)
   EXPECT_EQ(state.session.local_length(), 24);
   const auto head = plain_->Run(Slice(ids_, 0, 6));
   const auto tail = plain_->Run(Slice(ids_, 6, 30), {}, head.entries);
-  ExpectNear(Rows(logits.begin() + 6, logits.end()), tail.logits);
+  ExpectNear(Part(logits, 6, logits.size()), tail.logits);
   ExpectNear(state.Run({ids_[30]}),
              plain_->Run({ids_[30]}, {}, head.entries + tail.entries).logits);
   EXPECT_EQ(state.session.local_length(), 1);
@@ -472,7 +479,7 @@ TEST_F(LongLlamaRulesTest, Rule08_PositionsAreIndexesInTheLocalContext) {
   Entries memory = plain_->Run(Slice(ids_, 0, 16)).entries;
   memory = memory + plain_->Run(Slice(ids_, 16, 30), {}, memory).entries;
   const auto tail = plain_->Run(Slice(ids_, 30, 36), {}, memory);
-  ExpectNear(Rows(logits.begin() + 30, logits.end()), tail.logits);
+  ExpectNear(Part(logits, 30, logits.size()), tail.logits);
   const auto elsewhere = plain_->Run(Slice(ids_, 30, 36), {}, memory, /*n_padding=*/30);
   EXPECT_GT(Difference(tail.logits, elsewhere.logits), 1e-2);
 
@@ -508,7 +515,7 @@ TEST_F(LongLlamaRulesTest, Rule10_WithoutPositionalsMemoryLayersRotateNothing) {
   const Rows logits = state.Run(Slice(ids_, 0, 12));
   const auto window = plain_->Run(Slice(ids_, 0, 6));
   const auto tail = plain_->Run(Slice(ids_, 6, 12), {}, window.entries);
-  ExpectNear(Rows(logits.begin() + 6, logits.end()), tail.logits);
+  ExpectNear(Part(logits, 6, logits.size()), tail.logits);
 
   // In a model of one layer, a memory layer, the order of what a token sees makes no difference
   // then, and it does with positions.
@@ -598,9 +605,15 @@ TEST_F(LongLlamaRulesTest, Rule14_PaddingCountsForLengthsAndIsLeftOutOfTheMemory
   const auto first = plain_->Run(Slice(ids_, 5, 16), {}, {}, /*n_padding=*/5);
   const auto second = plain_->Run(Slice(ids_, 16, 24), {}, first.entries);
   ExpectMemory(state.memory, first.entries + second.entries);
-  ExpectNear(Rows(logits.begin() + 5, logits.begin() + 16), first.logits);
-  ExpectNear(Rows(logits.begin() + 24, logits.end()),
+  ExpectNear(Part(logits, 5, 16), first.logits);
+  ExpectNear(Part(logits, 24, logits.size()),
              plain_->Run(Slice(ids_, 24, 30), {}, first.entries + second.entries).logits);
+
+  // Positions count it, too, which shows against a memory.
+  State padded(this, state.memory);
+  const Entries memory = first.entries + second.entries;
+  ExpectNear(Part(padded.Run(Slice(ids_, 30, 36), {.n_padding = 3}), 3, 6),
+             plain_->Run(Slice(ids_, 33, 36), {}, memory, /*n_padding=*/3).logits);
 
   // In a local context: 4 of padding and 2 tokens leave room for 10 more.
   State local(this);
@@ -620,8 +633,7 @@ TEST_F(LongLlamaRulesTest, Rule15_WithoutMemoryLayersWhatLeavesTheLocalContextIs
   const Rows logits = state.Run(Slice(ids_, 0, 50));
   // The same splits.
   EXPECT_THAT(state.Lengths(), ElementsAre(16, 16, 12, 6));
-  ExpectNear(Rows(logits.begin() + 16, logits.begin() + 32),
-             plain_->Run(Slice(ids_, 16, 32)).logits);
+  ExpectNear(Part(logits, 16, 32), plain_->Run(Slice(ids_, 16, 32)).logits);
   // The same overflow.
   for (size_t i = 0; i < 11; ++i) state.Run({ids_[i]});
   EXPECT_EQ(state.session.local_length(), 1);
