@@ -22,10 +22,16 @@ constexpr int64_t kMaxDirectTokens = 12;
 constexpr int64_t kMaxDirectTokensQuantised = 32;
 
 // Weights are packed and multiplied by panels of this many output features; the last is smaller.
-// Without a copy each thread holds a panel, as floats and packed, and takes one at a time: smaller
-// ones cost less memory and leave no thread without one.
 constexpr int64_t kPanelFeatures = 576;
-constexpr int64_t kUnkeptPanelFeatures = 192;
+
+// Where no copy is kept, each thread converts a panel at a time, to floats and then packed: panels
+// of whole tiles that stay in its cache, measured on a Zen 4.
+constexpr int64_t kUnkeptPanelBytes = int64_t{5} << 19;
+int64_t UnkeptPanelFeatures(int64_t in_features) {
+  const int64_t fitting =
+      kUnkeptPanelBytes / (std::max<int64_t>(in_features, 1) * int64_t{sizeof(float)});
+  return std::clamp<int64_t>(fitting / 64 * 64, 64, 192);
+}
 
 // Rows of x that one call of oneDNN multiplies. Fixed, so that the arithmetic of a row does not
 // depend on the number of threads.
@@ -107,7 +113,8 @@ class CpuLinear final : public Linear {
         row_bytes_(row_bytes),
         precision_(weights.float32_only ? Precision::kFloat32 : device.precision()),
         is_exact_(device.is_exact()),
-        panel_features_(weights.keeps_copy ? kPanelFeatures : kUnkeptPanelFeatures),
+        panel_features_(weights.keeps_copy ? kPanelFeatures
+                                           : UnkeptPanelFeatures(weights.in_features)),
         budget_(device.packed_weights()),
         resident_(device.resident_weights()),
         lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
