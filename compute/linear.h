@@ -34,7 +34,8 @@ struct LinearWeights {
   int64_t lora_rank = 0;
   float lora_scale = 0.0f;
   bool float32_only = false;  // whatever the device's precision
-  bool keeps_copy = true;     // within the device's packed_weights(); false: never
+  // Copies in a faster form or place, as far as the device has room for them; false: none.
+  bool keeps_copy = true;
 };
 
 // Immutable after Create but for the packed copy, which is made once, under a lock: thread-safe,

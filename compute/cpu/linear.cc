@@ -206,7 +206,7 @@ class CpuLinear final : public Linear {
   // pages, if there is room. Many such steps follow on one another, and each waits for the memory.
   const std::byte* DirectWeight(CpuDevice& device, int64_t n_tokens) const {
     if (const std::byte* weight = direct_weight_.load(std::memory_order_acquire)) return weight;
-    if (n_tokens > 1) return weights_.weight;
+    if (n_tokens > 1 || !weights_.keeps_copy) return weights_.weight;
     const std::lock_guard<std::mutex> lock(mutex_);
     if (const std::byte* weight = direct_weight_.load(std::memory_order_relaxed)) return weight;
     const size_t size_bytes = static_cast<size_t>(out_features_) * row_bytes_;
