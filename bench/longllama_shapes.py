@@ -108,7 +108,12 @@ def write_bin(path, shard, values):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", out)
         for i, (_, shape) in enumerate(shard):
-            with archive.open(f"archive/data/{i}", "w", force_zip64=True) as f:
+            # Records begin at multiples of 64 bytes: a field of padding in the header, whose other
+            # parts are 30 bytes, the name and 20 bytes of sizes.
+            record = zipfile.ZipInfo(f"archive/data/{i}")
+            padding = -(archive.fp.tell() + 30 + len(record.filename) + 20 + 4) % 64
+            record.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
+            with archive.open(record, "w", force_zip64=True) as f:
                 for piece in values.pieces(shape):
                     f.write(piece)
 
@@ -130,7 +135,7 @@ def write_tokenizer(folder, vocab_size):
 
 def write_checkpoint(folder, config):
     os.makedirs(folder)
-    values, suffix = Values(), {"safetensors": "safetensors", "bin": "bin"}[options.format]
+    values, suffix = Values(), options.format
     stem = {"safetensors": "model", "bin": "pytorch_model"}[options.format]
     parts = list(shards(config))
     weight_map = {}

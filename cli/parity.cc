@@ -1,4 +1,5 @@
 // fovea parity: a fixture of LongLLaMA's reference, run here and compared.
+#include <algorithm>
 #include <memory>
 
 #include "cli/command.h"
@@ -20,7 +21,13 @@ absl::StatusOr<ExitCode> RunParity(const ParityArguments& arguments) {
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
   ASSIGN_OR_RETURN(const auto results, model::RunParityFixture(device.get(), arguments.fixture));
   Json cases = Json::array();
+  double max = 0.0;
+  bool sizes_equal = true;
+  bool overflow_equal = true;
   for (const model::ParityCase& result : results) {
+    max = std::max(max, result.max);
+    sizes_equal &= result.sizes_equal;
+    overflow_equal &= result.overflow_equal;
     cases.push_back({{"name", result.name},
                      {"max", result.max},
                      {"median", result.median},
@@ -29,7 +36,10 @@ absl::StatusOr<ExitCode> RunParity(const ParityArguments& arguments) {
                      {"sizes_equal", result.sizes_equal},
                      {"overflow_equal", result.overflow_equal}});
   }
-  RETURN_IF_ERROR(WriteOutput(JsonLine({{"cases", std::move(cases)}})));
+  RETURN_IF_ERROR(WriteOutput(JsonLine({{"cases", std::move(cases)},
+                                        {"max", max},
+                                        {"sizes_equal", sizes_equal},
+                                        {"overflow_equal", overflow_equal}})));
   return kDone;
 }
 

@@ -7,7 +7,8 @@
 // largest value of a block; on an exact device they are dequantised and multiplied as floats. Many
 // rows use a copy of W + scale·B·A (one dequantisation, the LoRA merged) in the device's
 // precision(), made on first use: floats packed for oneDNN, or 8-bit integers
-// (compute/cpu/int8_gemm.h).
+// (compute/cpu/int8_gemm.h). Where there is no room for it, or none is wanted, that is done again
+// for each batch, some features at a time.
 #pragma once
 
 #include <memory>
@@ -33,6 +34,8 @@ struct LinearWeights {
   int64_t lora_rank = 0;
   float lora_scale = 0.0f;
   bool float32_only = false;  // whatever the device's precision
+  // Copies in a faster form or place, as far as the device has room for them; false: none.
+  bool keeps_copy = true;
 };
 
 // Immutable after Create but for the packed copy, which is made once, under a lock: thread-safe,

@@ -265,7 +265,8 @@ class FixtureRunner {
     }
     for (auto i = static_cast<size_t>(n_padding * model_->config().vocab_size); i < logits.size();
          ++i) {
-      differences_.push_back(std::abs(logits[i] - expected[begin + i]));
+      const float difference = std::abs(logits[i] - expected[begin + i]);
+      differences_.push_back(std::isnan(difference) ? INFINITY : difference);
     }
     return absl::OkStatus();
   }

@@ -48,24 +48,25 @@ absl::Status ReferenceSession::RunSegment(std::span<const int32_t> ids, int64_t 
   const auto n = static_cast<int64_t>(ids.size());
   if (segments != nullptr) segments->push_back({n, local_length(), memory_length()});
   if (local_length() > 0 && local_length() + n > model_->config().max_position_embeddings) {
-    RETURN_IF_ERROR(MoveContextToMemory());
+    RETURN_IF_ERROR(MoveToMemory(&context_));
   }
-  if (n_padding > 0) context_.AddPadding(n_padding);
+  LocalContext window = LocalContext::ForWindow();
+  LocalContext* const context = to_memory ? &window : &context_;
+  if (n_padding > 0) context->AddPadding(n_padding);
   if (n_padding < n) {
-    RETURN_IF_ERROR(
-        model_->Forward(ids.subspan(n_padding), &context_, memory_, logits, all_logits));
+    RETURN_IF_ERROR(model_->Forward(ids.subspan(n_padding), context, memory_, logits, all_logits));
   }
   if (logits != nullptr) {
     const auto n_values = static_cast<size_t>((all_logits ? n : 1) * model_->config().vocab_size);
     logits->insert(logits->begin(), n_values - logits->size(), 0.0f);
   }
-  return to_memory ? MoveContextToMemory() : absl::OkStatus();
+  return to_memory ? MoveToMemory(&window) : absl::OkStatus();
 }
 
-absl::Status ReferenceSession::MoveContextToMemory() {
-  RETURN_IF_ERROR(memory_->Append(model_->Entries(context_)));
-  memory_padding_ += context_.n_padding();
-  context_.Clear();
+absl::Status ReferenceSession::MoveToMemory(LocalContext* context) {
+  RETURN_IF_ERROR(memory_->Append(model_->Entries(*context)));
+  memory_padding_ += context->n_padding();
+  context->Clear();
   return absl::OkStatus();
 }
 

@@ -28,10 +28,10 @@ class ReferenceSession {
   ReferenceSession(Transformer* model, GrowingMemory* memory);
 
   struct Call {
-    std::span<const int32_t> ids;     // at least one
-    int64_t n_padding = 0;            // of them, at the beginning, that are masked (left padding)
-    bool use_cache = true;            // false: everything goes to the memory
-    int64_t last_context_length = 0;  // 0: the model's
+    std::span<const int32_t> ids = {};  // at least one
+    int64_t n_padding = 0;              // of them, at the beginning, that are masked (left padding)
+    bool use_cache = true;              // false: everything goes to the memory
+    int64_t last_context_length = 0;    // 0: the model's
   };
   // One forward pass of the reference, with the state before it (and before an overflow).
   struct Segment {
@@ -55,7 +55,7 @@ class ReferenceSession {
   absl::Status RunSegment(std::span<const int32_t> ids, int64_t n_padding, bool to_memory,
                           std::vector<float>* logits, bool all_logits,
                           std::vector<Segment>* segments);
-  absl::Status MoveContextToMemory();
+  absl::Status MoveToMemory(LocalContext* context);
 
   Transformer* model_;
   GrowingMemory* memory_;

@@ -29,6 +29,11 @@ int64_t SampledToken(int64_t s, int64_t n_tokens) {
   return std::min((s + 1) * kSampleStride, n_tokens) - 1;
 }
 
+// Weights up to this size may have a copy in a faster form beside them (compute/linear.h). Of
+// larger ones the mapped file is all that a machine may have room for, and a whole copy would not
+// be made anyway: Device::packed_weights().
+constexpr size_t kMaxCopiedWeightBytes = size_t{4} << 30;
+
 absl::Status NoMemoryLayers() {
   return absl::FailedPreconditionError(
       "the model has no memory layers: give an adapter (--adapter) or name layers");
@@ -86,6 +91,11 @@ class TransformerImpl final : public Transformer {
   // Index of layer `l` among the memory layers, −1 for others.
   int MemoryIndex(int64_t l) const;
   bool Rotates(int64_t l) const { return memory_config_.mem_positionals || MemoryIndex(l) < 0; }
+  // Whether a context keeps a layer's keys (values) after the layer has run.
+  static bool KeepsKeys(const LocalContext& context) { return !IsWindow(context); }
+  bool KeepsValues(const LocalContext& context, int64_t l) const {
+    return !IsWindow(context) || MemoryIndex(l) >= 0;
+  }
   absl::Status GrowContext(int64_t n_tokens, LocalContext* context);
   void StoreKeys(int memory_layer, const float* keys, int64_t n_tokens, BFloat16* out) const;
 
@@ -100,6 +110,7 @@ class TransformerImpl final : public Transformer {
   const Tensor* embedding_ = nullptr;
   std::vector<float> final_norm_;
   std::unique_ptr<Linear> lm_head_;
+  bool keeps_copies_ = true;
   std::vector<float> inverse_frequencies_;
   Workspace work_;
 };
@@ -112,7 +123,14 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   const ModelConfig& config = model->checkpoint_->config();
   const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();
   if (options.needs_tokenizer || tokenizer_spec.kind != TokenizerSpec::Kind::kNone) {
-    ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Create(tokenizer_spec));
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(tokenizer_spec);
+    if (tokenizer.ok() && (*tokenizer)->vocab_size() > config.vocab_size) {
+      tokenizer = absl::InvalidArgumentError(StrCat(
+          "the tokenizer has ", (*tokenizer)->vocab_size(), " tokens, the embedding table only ",
+          config.vocab_size, " rows: it is another model's"));
+    }
+    if (!tokenizer.ok()) return Annotate(tokenizer.status(), options.model.native());
+    model->tokenizer_ = *std::move(tokenizer);
   }
   model->memory_config_ = model->checkpoint_->memory_config();
   if (options.adapter) {
@@ -168,6 +186,7 @@ absl::StatusOr<std::unique_ptr<Linear>> TransformerImpl::MakeLinear(const std::s
   // A LongLLaMA is to give its reference's logits.
   weights.float32_only =
       out_features == config().vocab_size || memory_config_.encoding == "reference";
+  weights.keeps_copy = keeps_copies_;
   if (const LoraTensors* lora = adapter_ ? adapter_->Find(module) : nullptr; lora != nullptr) {
     weights.lora_a = lora->a.data();
     weights.lora_b = lora->b.data();
@@ -181,6 +200,9 @@ absl::Status TransformerImpl::LoadLayers() {
   const ModelConfig& c = config();
   const int64_t q_size = c.n_heads * c.head_dim;
   const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  size_t weight_bytes = 0;
+  for (const Tensor& tensor : checkpoint_->tensors()) weight_bytes += tensor.size_bytes;
+  keeps_copies_ = weight_bytes <= kMaxCopiedWeightBytes;
   layers_.resize(static_cast<size_t>(c.n_layers));
   for (int64_t l = 0; l < c.n_layers; ++l) {
     Layer& layer = layers_[static_cast<size_t>(l)];
@@ -407,18 +429,21 @@ absl::Status TransformerImpl::GrowContext(int64_t n_tokens, LocalContext* contex
                std::max(n_tokens, c.max_position_embeddings));
   const int64_t row = c.n_kv_heads * c.head_dim;
   const size_t used_bytes = static_cast<size_t>(ContextTokens(context) * row) * sizeof(float);
+  const auto grow = [&](Buffer* buffer) -> absl::Status {
+    ASSIGN_OR_RETURN(Buffer larger,
+                     device_->Allocate(static_cast<size_t>(capacity * row) * sizeof(float)));
+    if (used_bytes > 0) std::memcpy(larger.data<char>(), buffer->data<char>(), used_bytes);
+    *buffer = std::move(larger);
+    return absl::OkStatus();
+  };
   ContextKeys(context).resize(static_cast<size_t>(c.n_layers));
   ContextValues(context).resize(static_cast<size_t>(c.n_layers));
-  if (IsReference(*context)) ContextUnrotatedKeys(context).resize(memory_config_.mem_layers.size());
-  for (auto* buffers :
-       {&ContextKeys(context), &ContextValues(context), &ContextUnrotatedKeys(context)}) {
-    for (Buffer& buffer : *buffers) {
-      ASSIGN_OR_RETURN(Buffer larger,
-                       device_->Allocate(static_cast<size_t>(capacity * row) * sizeof(float)));
-      if (used_bytes > 0) std::memcpy(larger.data<char>(), buffer.data<char>(), used_bytes);
-      buffer = std::move(larger);
-    }
+  for (int64_t l = 0; l < c.n_layers; ++l) {
+    if (KeepsKeys(*context)) RETURN_IF_ERROR(grow(&ContextKeys(context)[l]));
+    if (KeepsValues(*context, l)) RETURN_IF_ERROR(grow(&ContextValues(context)[l]));
   }
+  if (IsReference(*context)) ContextUnrotatedKeys(context).resize(memory_config_.mem_layers.size());
+  for (Buffer& buffer : ContextUnrotatedKeys(context)) RETURN_IF_ERROR(grow(&buffer));
   ContextCapacity(context) = capacity;
   return absl::OkStatus();
 }
@@ -429,6 +454,7 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
   const auto n = static_cast<int64_t>(ids.size());
   if (n == 0) return absl::InvalidArgumentError("no tokens to run the model on");
   const int64_t past = ContextTokens(context);
+  FOVEA_CHECK(past == 0 || !IsWindow(*context));
   const int64_t total = past + n;
   if (total > c.max_position_embeddings && !IsReference(*context)) {
     return absl::ResourceExhaustedError(
@@ -450,8 +476,11 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
   for (int64_t l = 0; l < n_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const int memory_layer = memory == nullptr ? -1 : MemoryIndex(l);
-    float* keys = ContextKeys(context)[static_cast<size_t>(l)].data<float>();
-    float* values = ContextValues(context)[static_cast<size_t>(l)].data<float>();
+    float* keys = KeepsKeys(*context) ? ContextKeys(context)[static_cast<size_t>(l)].data<float>()
+                                      : work_.k.data<float>();
+    float* values = KeepsValues(*context, l)
+                        ? ContextValues(context)[static_cast<size_t>(l)].data<float>()
+                        : work_.v.data<float>();
     float* k = keys + past * kv_size;
     RETURN_IF_ERROR(Norm(x, layer.attention_norm, n, normed));
     const Linear::Output outputs[] = {
@@ -514,7 +543,11 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
                                       bool all_logits) {
   const ModelConfig& c = config();
   const int64_t past = ContextTokens(context);
-  RETURN_IF_ERROR(RunLayers(ids, c.n_layers, context, memory));
+  int64_t n_layers = c.n_layers;
+  if (IsWindow(*context) && logits == nullptr) {
+    n_layers = memory_config_.mem_layers.empty() ? 0 : memory_config_.mem_layers.back() + 1;
+  }
+  RETURN_IF_ERROR(RunLayers(ids, n_layers, context, memory));
   if (logits == nullptr) return absl::OkStatus();
   const auto n = static_cast<int64_t>(ids.size());
   const int64_t n_out = all_logits ? n : 1;
@@ -553,11 +586,21 @@ absl::StatusOr<EncodedWindow> TransformerImpl::EncodeAttending(std::span<const i
   EncodedWindow sampled;
   sampled.n_sampled = SampleSize(static_cast<int64_t>(ids.size()));
   QuerySampler sampler(memory, &sampled);
-  LocalContext context = LocalContext::ForReference();
-  RETURN_IF_ERROR(RunLayers(ids, memory_config_.mem_layers.back() + 1, &context, &sampler));
-  EncodedWindow window = ToEncodedWindow(Entries(context));
-  window.n_sampled = sampled.n_sampled;
-  window.queries = std::move(sampled.queries);
+  LocalContext context = LocalContext::ForWindow();
+  RETURN_IF_ERROR(Forward(ids, &context, &sampler, nullptr, false));
+  // As ToEncodedWindow(Entries(context)), without a copy of all in floats.
+  EncodedWindow window = std::move(sampled);
+  window.n_tokens = context.n_tokens();
+  const int64_t n_values = window.n_tokens * config().n_kv_heads * config().head_dim;
+  for (size_t m = 0; m < memory_config_.mem_layers.size(); ++m) {
+    const auto layer = static_cast<size_t>(memory_config_.mem_layers[m]);
+    std::vector<BFloat16>& keys = window.keys.emplace_back(n_values);
+    StoreKeys(static_cast<int>(m), ContextUnrotatedKeys(&context)[m].data<float>(), window.n_tokens,
+              keys.data());
+    std::vector<BFloat16>& values = window.values.emplace_back(n_values);
+    FloatToBFloat16(ContextValues(&context)[layer].data<float>(), values.data(),
+                    static_cast<size_t>(n_values));
+  }
   return window;
 }
 

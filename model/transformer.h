@@ -45,6 +45,13 @@ class LocalContext {
     context.is_reference_ = true;
     return context;
   }
+  // The same for one window that goes to a memory whole: keeps nothing but what the memory takes,
+  // so that nothing can be appended to it. A model runs no layer whose results nobody asks for.
+  static LocalContext ForWindow() {
+    LocalContext context = ForReference();
+    context.is_window_ = true;
+    return context;
+  }
 
   int64_t n_tokens() const { return n_tokens_; }
   // Positions before the first token that hold nothing: left padding. They take part in no
@@ -62,11 +69,13 @@ class LocalContext {
  private:
   friend class Transformer;
   bool is_reference_ = false;
+  bool is_window_ = false;
   int64_t n_tokens_ = 0;
   int64_t n_padding_ = 0;
   int64_t capacity_ = 0;
-  std::vector<compute::Buffer> keys_;    // per layer [capacity, n_kv_heads, head_dim]
-  std::vector<compute::Buffer> values_;  // per layer [capacity, n_kv_heads, head_dim]
+  // Per layer [capacity, n_kv_heads, head_dim]; of a window no keys, and values of memory layers.
+  std::vector<compute::Buffer> keys_;
+  std::vector<compute::Buffer> values_;
   // Per memory layer [capacity, n_kv_heads, head_dim], before RoPE; for the reference only.
   std::vector<compute::Buffer> unrotated_keys_;
 };
@@ -142,7 +151,7 @@ class Transformer {
   // The device that the model runs on.
   virtual compute::Device* device() const = 0;
 
-  // The whole content of a context made by LocalContext::ForReference and filled by this model.
+  // The whole content of a context made by ForReference or ForWindow and filled by this model.
   virtual MemoryEntries Entries(const LocalContext& context) const = 0;
 
  protected:
@@ -159,6 +168,7 @@ class Transformer {
     return c.unrotated_keys_;
   }
   static bool IsReference(const LocalContext& c) { return c.is_reference_; }
+  static bool IsWindow(const LocalContext& c) { return c.is_window_; }
   static int64_t& ContextTokens(LocalContext* c) { return c->n_tokens_; }
   static int64_t& ContextCapacity(LocalContext* c) { return c->capacity_; }
 };

@@ -52,6 +52,12 @@ absl::Status ReadRope(const Json& json, ModelConfig* config) {
     rope = JsonFind(json, "rope_scaling");
     key = "rope_scaling";
   }
+  if (rope != nullptr && config->architecture == "longllama") {
+    return absl::UnimplementedError(
+        StrCat("key ", key,
+               ": LongLLaMA's inference knows no scaling of positions, and longer "
+               "texts go to its memory; want null"));
+  }
   if (rope != nullptr) {
     if (!rope->is_object()) {
       return absl::InvalidArgumentError(StrCat("key ", key, ": want an object"));

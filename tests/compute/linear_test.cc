@@ -210,6 +210,26 @@ TEST_P(LinearTest, WithoutRoomForPackedWeightsTheResultIsTheSame) {
   EXPECT_EQ(device->packed_weights()->used_bytes(), 0u);
 }
 
+TEST_P(LinearTest, WeightsThatKeepNoCopyTakeNoRoom) {
+  const auto& [spec, dtype] = GetParam();
+  const Problem p{.dtype = dtype,
+                  .n_tokens = 100,
+                  .in_features = 768,
+                  .out_features = 1300,
+                  .lora_rank = 4,
+                  .has_bias = true,
+                  .add_to_out = true};
+  const Data data = MakeData(p);
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  LinearWeights weights = data.weights;
+  weights.keeps_copy = false;
+  const auto linear = Linear::Create(*device, weights);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  const Expected expected = Reference(p, data);
+  ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
+  EXPECT_EQ(device->packed_weights()->used_bytes(), 0u);
+}
+
 TEST_P(LinearTest, TogetherIsAsAlone) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 2);

@@ -3,10 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-
-#include "file_writers.h"
 #include "model/weights/tensor_pickle.h"
+#include "torch_writer.h"
 
 namespace fovea::model {
 namespace {
@@ -15,76 +13,10 @@ using absl::StatusCode;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// --- A writer of what torch.save writes; nothing is checked ---
-
-std::string Text(std::string_view text) {
-  return "X" + Bytes<uint32_t>(static_cast<uint32_t>(text.size())) + std::string(text);
-}
-std::string Number(int32_t n) { return "J" + Bytes(n); }
-std::string Numbers(const std::vector<int32_t>& numbers) {
-  std::string tuple = "(";
-  for (const int32_t n : numbers) tuple += Number(n);
-  return tuple + "t";
-}
-std::string Global(std::string_view module, std::string_view name) {
-  return "c" + std::string(module) + "\n" + std::string(name) + "\n";
-}
-
-struct TensorOf {
-  std::string name;
-  std::vector<int32_t> shape, strides;
-  std::string storage = "0";
-  int32_t storage_values = 0;
-  int32_t offset = 0;
-  std::string type = "FloatStorage";
-};
-
-std::string PickleOf(const TensorOf& t) {
-  return Text(t.name) + Global("torch._utils", "_rebuild_tensor_v2") + "((" + Text("storage") +
-         Global("torch", t.type) + Text(t.storage) + Text("cpu") + Number(t.storage_values) + "tQ" +
-         Number(t.offset) + Numbers(t.shape) + Numbers(t.strides) + "\x89" +
-         Global("collections", "OrderedDict") + ")R" + "tR";
-}
-
-// An OrderedDict with attributes, as the state of a module is.
-std::string PickleOf(const std::vector<TensorOf>& tensors) {
-  std::string pickle = "\x80\x02" + Global("collections", "OrderedDict") + ")Rq";
-  pickle += '\0';
-  pickle += "(";
-  for (const TensorOf& tensor : tensors) pickle += PickleOf(tensor);
-  return pickle + "u}" + Text("_metadata") + "}sb.";
-}
-
-struct Member {
-  std::string name;
-  std::string bytes;
-  uint16_t method = 0;
-  uint16_t flags = 0;
-};
-
-std::string ZipOf(const std::vector<Member>& members) {
-  std::string archive, directory;
-  for (const Member& m : members) {
-    const auto size = static_cast<uint32_t>(m.bytes.size());
-    const auto name_size = static_cast<uint16_t>(m.name.size());
-    const std::string common = Bytes(m.flags) + Bytes(m.method) + Bytes<uint32_t>(0) +
-                               Bytes<uint32_t>(0) + Bytes(size) + Bytes(size) + Bytes(name_size);
-    directory += Bytes<uint32_t>(0x02014b50) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + common +
-                 Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) +
-                 Bytes<uint32_t>(0) + Bytes(static_cast<uint32_t>(archive.size())) + m.name;
-    archive += Bytes<uint32_t>(0x04034b50) + Bytes<uint16_t>(0) + common + Bytes<uint16_t>(0) +
-               m.name + m.bytes;
-  }
-  const auto n = static_cast<uint16_t>(members.size());
-  return archive + directory + Bytes<uint32_t>(0x06054b50) + Bytes<uint32_t>(0) + Bytes(n) +
-         Bytes(n) + Bytes(static_cast<uint32_t>(directory.size())) +
-         Bytes(static_cast<uint32_t>(archive.size())) + Bytes<uint16_t>(0);
-}
-
 const std::string kSix = FloatBytes({1, 2, 3, 4, 5, 6});
 
-std::string FileOf(const std::vector<TensorOf>& tensors) {
-  return ZipOf({{"m/data.pkl", PickleOf(tensors)}, {"m/data/0", kSix}, {"m/version", "3\n"}});
+std::string FileOf(const std::vector<TorchTensor>& tensors) {
+  return ZipOf({{"m/data.pkl", TorchPickleOf(tensors)}, {"m/data/0", kSix}, {"m/version", "3\n"}});
 }
 
 class TorchFileTest : public testing::Test {
@@ -134,7 +66,7 @@ TEST_F(TorchFileTest, NeverCallsWhatAPickleNames) {
                                      {"torch", "load"},
                                      {"collections", "OrderedDict "}}) {
     const std::string pickle =
-        "\x80\x02" + Global(module, name) + "(" + Text("touch " + marker) + "tR.";
+        "\x80\x02" + PickledGlobal(module, name) + "(" + PickledText("touch " + marker) + "tR.";
     ExpectRefused(ZipOf({{"m/data.pkl", pickle}}), StatusCode::kPermissionDenied,
                   module + "." + name);
   }
@@ -155,12 +87,12 @@ TEST_F(TorchFileTest, SaysWhatElseItDoesNotRead) {
   ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x04N."}}), StatusCode::kUnimplemented, "protocol 4");
   ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x02N."}}), StatusCode::kInvalidArgument,
                 "want a dictionary");
-  ExpectRefused(ZipOf({{"m/data.pkl", PickleOf(std::vector<TensorOf>{})}, {"m/byteorder", "big"}}),
+  ExpectRefused(ZipOf({{"m/data.pkl", TorchPickleOf({})}, {"m/byteorder", "big"}}),
                 StatusCode::kUnimplemented, "byte order 'big'");
 }
 
 TEST_F(TorchFileTest, RefusesZipBombsAndOtherArchives) {
-  const std::string pickle = PickleOf(std::vector<TensorOf>{});
+  const std::string pickle = TorchPickleOf({});
   ExpectRefused(ZipOf({{"m/data.pkl", pickle, /*method=*/8}}), StatusCode::kUnimplemented,
                 "compressed");
   ExpectRefused(ZipOf({{"m/data.pkl", pickle, 0, /*flags=*/1}}), StatusCode::kUnimplemented,
@@ -192,6 +124,33 @@ TEST_F(TorchFileTest, RefusesRecordsThatContradictThePickle) {
                 StatusCode::kInvalidArgument, "w is there twice");
 }
 
+TEST_F(TorchFileTest, RefusesAbsurdSizes) {
+  constexpr int64_t kHuge = int64_t{1} << 62;
+  // As many bytes as 64 bits count, and a product that wraps around to the record's 24.
+  ExpectRefused(FileOf({{"w", {6}, {1}, "0", kHuge + 6}}), StatusCode::kInvalidArgument,
+                "its record has 24 bytes");
+  ExpectRefused(FileOf({{"w", {kHuge}, {1}, "0", 6}}), StatusCode::kInvalidArgument, "w: ");
+  ExpectRefused(
+      FileOf({{"w", {int64_t{1} << 32, int64_t{1} << 32}, {int64_t{1} << 32, 1}, "0", 6}}),
+      StatusCode::kUnimplemented, "not contiguous");
+  ExpectRefused(FileOf({{"w", {3}, {1}, "0", 6, INT64_MAX}}), StatusCode::kInvalidArgument,
+                "3 values at 9223372036854775807");
+  ExpectRefused(FileOf({{"w", std::vector<int64_t>(9, 1), std::vector<int64_t>(9, 1), "0", 6}}),
+                StatusCode::kInvalidArgument, "of shape [1,1,1,1,1,1,1,1,1]");
+  // Strings and members longer than the file.
+  const std::string text = "\x80\x02}X" + Bytes<uint32_t>(0xffffffff) + "w.";
+  ExpectRefused(ZipOf({{"m/data.pkl", text}}), StatusCode::kInvalidArgument,
+                "4294967295 more bytes wanted");
+  const std::string pickle = TorchPickleOf({{"w", {6}, {1}, "0", 6}});
+  for (const uint64_t claim : {uint64_t{1} << 40, ~uint64_t{0}, ~uint64_t{0} - 100}) {
+    const auto file =
+        Open(ZipOf({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, /*claimed_bytes=*/claim}}));
+    EXPECT_EQ(file.status().code(), StatusCode::kInvalidArgument) << file.status();
+  }
+  // The claim is read: the right one is accepted.
+  EXPECT_TRUE(Open(ZipOf({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, 24}})).ok());
+}
+
 // Two members may not share bytes: the same bytes would be read as both.
 TEST_F(TorchFileTest, RefusesOverlappingMembers) {
   std::string archive = FileOf({{"w", {6}, {1}, "0", 6}});
@@ -210,7 +169,7 @@ TEST_F(TorchFileTest, RefusesFilesTruncatedAnywhere) {
 }
 
 TEST_F(TorchFileTest, RefusesPicklesTruncatedAnywhere) {
-  const std::string pickle = PickleOf({{"w", {2, 2}, {2, 1}, "0", 6, 1}});
+  const std::string pickle = TorchPickleOf({{"w", {2, 2}, {2, 1}, "0", 6, 1}});
   ASSERT_TRUE(ReadTensorPickle(pickle).ok());
   for (size_t size = 0; size < pickle.size(); ++size) {
     const auto tensors = ReadTensorPickle(std::string_view(pickle).substr(0, size));
