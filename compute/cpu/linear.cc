@@ -171,7 +171,8 @@ class CpuLinear final : public Linear {
     MatVecArgs args[kMaxTogether];
     int64_t first_range[kMaxTogether + 1] = {};
     int64_t grain[kMaxTogether];
-    auto* lora_u = reinterpret_cast<float*>(*scratch + quantized_bytes);
+    float* lora_u[kMaxTogether] = {};
+    auto* next_u = reinterpret_cast<float*>(*scratch + quantized_bytes);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const CpuLinear& l = linear(i);
       const LinearWeights& w = l.weights_;
@@ -188,18 +189,25 @@ class CpuLinear final : public Linear {
                  .out = outputs[i].out,
                  .out_features = l.out_features_};
       if (w.lora_a != nullptr) {
-        l.DownProject(x, n_tokens, lora_u);
         args[i].lora_b = direct[i]->lora_b;
         args[i].lora_dtype = direct[i]->lora_dtype;
-        args[i].lora_u = lora_u;
+        args[i].lora_u = lora_u[i] = next_u;
         args[i].lora_rank = w.lora_rank;
-        lora_u += n_tokens * w.lora_rank;
+        next_u += n_tokens * w.lora_rank;
       }
       // Whole tiles.
       grain[i] = CeilDiv(kDirectBytesPerRange / static_cast<int64_t>(l.row_bytes_) + 1, kTileRows) *
                  kTileRows;
       first_range[i + 1] = first_range[i] + CeilDiv(l.out_features_, grain[i]);
     }
+    device.threads().ParallelFor(total_rank, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; ++row) {
+        size_t i = 0;
+        int64_t r = row;
+        while (r >= linear(i).weights_.lora_rank) r -= linear(i++).weights_.lora_rank;
+        linear(i).DownProjectRow(x, n_tokens, r, lora_u[i]);
+      }
+    });
     device.threads().ParallelFor(first_range[outputs.size()], 1, [&](int64_t range, int64_t, int) {
       size_t i = 0;
       while (range >= first_range[i + 1]) ++i;
@@ -268,19 +276,19 @@ class CpuLinear final : public Linear {
     return {copy, true, lora_copy, DType::kF32};
   }
 
-  // scale · A·x [n_tokens, lora_rank].
-  void DownProject(const float* x, int64_t n_tokens, float* u) const {
+  // Row `r` of scale · A·x → u [n_tokens, lora_rank].
+  void DownProjectRow(const float* x, int64_t n_tokens, int64_t r, float* u) const {
     const size_t value_bytes = lora_a_.dtype() == DType::kBF16 ? 2 : 4;
-    const MatVecArgs down{.dtype = lora_a_.dtype(),
-                          .weight = lora_a_.data(),
-                          .row_bytes = static_cast<size_t>(in_features_) * value_bytes,
-                          .in_features = in_features_,
-                          .x = x,
-                          .n_tokens = n_tokens,
-                          .out = u,
-                          .out_features = weights_.lora_rank};
-    MatVecRows(down, 0, weights_.lora_rank);
-    for (int64_t i = 0; i < n_tokens * weights_.lora_rank; ++i) u[i] *= weights_.lora_scale;
+    MatVecRows({.dtype = lora_a_.dtype(),
+                .weight = lora_a_.data(),
+                .row_bytes = static_cast<size_t>(in_features_) * value_bytes,
+                .in_features = in_features_,
+                .x = x,
+                .n_tokens = n_tokens,
+                .out = u,
+                .out_features = weights_.lora_rank},
+               r, r + 1);
+    for (int64_t t = 0; t < n_tokens; ++t) u[t * weights_.lora_rank + r] *= weights_.lora_scale;
   }
 
   int64_t n_panels() const { return CeilDiv(out_features_, panel_features_); }

@@ -47,7 +47,7 @@ HWY_INLINE __m512i AddVnni(__m512i sum, __m512i quanta, const int8_t* digits) {
   return sum;
 }
 
-// Sums of a block, in two digits: high · 128 + low.
+// Sums of a block of 16 rows, in two digits: high · 128 + low.
 struct BlockSums {
   __m512i high, low;
 };
@@ -149,11 +149,15 @@ void MultiplyRowTilesImpl(const MatVecArgs& args, int64_t begin, int64_t end) {
   }
 }
 
+bool HasKernelImpl() { return HasAvx512Vnni(); }
+
 #else
 
 void MultiplyRowTilesImpl(const MatVecArgs& /*args*/, int64_t /*begin*/, int64_t /*end*/) {
-  FOVEA_CHECK(false);  // HasRowTiles says so
+  FOVEA_CHECK(false);  // HasKernelImpl says so
 }
+
+bool HasKernelImpl() { return false; }
 
 #endif  // HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 
@@ -165,10 +169,12 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::compute::cpu {
 
 HWY_EXPORT(MultiplyRowTilesImpl);
+HWY_EXPORT(HasKernelImpl);
 
 bool HasRowTiles(DType dtype, int64_t out_features, int64_t in_features) {
   return (dtype == DType::kQ4_0 || dtype == DType::kQ4_1 || dtype == DType::kQ8_0) &&
-         out_features % kTileRows == 0 && in_features % kQuantizedBlock == 0 && HasAvx512Vnni();
+         out_features % kTileRows == 0 && in_features % kQuantizedBlock == 0 &&
+         HWY_DYNAMIC_DISPATCH(HasKernelImpl)();
 }
 
 void PackRowTiles(DType dtype, const std::byte* weight, size_t row_bytes, int64_t first_tile,

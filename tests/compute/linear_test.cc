@@ -132,9 +132,10 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
   MAKE_DEVICE_OR_SKIP(device, spec, 2);
   const int64_t block_size = Traits(dtype).block_size;
   // [in, out]: one block; more than a panel; more blocks than are converted at once; rows that
-  // are no whole number of vectors or blocks.
+  // are no whole number of vectors or blocks; whole tiles of 16 rows.
   const std::vector<std::pair<int64_t, int64_t>> shapes = {
-      {32, 17}, {576, 600}, {2080, 1}, {2112, 20}, {67, 33}, {5, 2}, {256, 19}, {2304, 37}};
+      {32, 17},  {576, 600}, {2080, 1}, {2112, 20},  {67, 33}, {5, 2},
+      {256, 19}, {2304, 37}, {96, 64},  {1536, 176}, {256, 16}};
   for (const auto& [in_features, out_features] : shapes) {
     if (in_features % block_size != 0) continue;
     for (const int64_t n_tokens : {1, 2, 3, 4, 7, 12, 13, 32, 33, 130}) {
@@ -156,6 +157,9 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
         const auto linear = Linear::Create(*device, data.weights);
         ASSERT_TRUE(linear.ok()) << linear.status();
         ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
+        (*linear)->PrepareSteps(*device);
+        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance,
+                    "with prepared steps");
       }
     }
   }
@@ -230,6 +234,24 @@ TEST_P(LinearTest, WeightsThatKeepNoCopyTakeNoRoom) {
   EXPECT_EQ(device->packed_weights()->used_bytes(), 0u);
 }
 
+TEST_P(LinearTest, StepsNeedTheStoredWeightsNoMoreThanOnce) {
+  const auto& [spec, dtype] = GetParam();
+  const Problem p{.dtype = dtype,
+                  .n_tokens = 1,
+                  .in_features = 512,
+                  .out_features = 96,
+                  .lora_rank = 3,
+                  .has_bias = true,
+                  .add_to_out = true};
+  Data data = MakeData(p);
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  const auto linear = Linear::Create(*device, data.weights);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  const std::vector<float> first = Compute(*device, **linear, p, data);
+  std::fill(data.weight.begin(), data.weight.end(), std::byte{1});
+  EXPECT_EQ(Compute(*device, **linear, p, data), first) << "a copy lies where reading is fast";
+}
+
 TEST_P(LinearTest, TogetherIsAsAlone) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 2);
@@ -275,20 +297,23 @@ TEST_P(LinearTest, TogetherIsAsAlone) {
 TEST_P(LinearTest, ValuesThatAreNotFiniteStaySo) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 1);
-  for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
-    const Problem p{.dtype = dtype,
-                    .n_tokens = 1,
-                    .in_features = 256,
-                    .out_features = 3,
-                    .lora_rank = 0,
-                    .has_bias = false,
-                    .add_to_out = false};
-    Data data = MakeData(p);
-    data.x[77] = bad;
-    const auto linear = Linear::Create(*device, data.weights);
-    ASSERT_TRUE(linear.ok()) << linear.status();
-    for (const float value : Compute(*device, **linear, p, data))
-      EXPECT_FALSE(std::isfinite(value));
+  for (const int64_t out_features : {3, 16}) {
+    for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+      const Problem p{.dtype = dtype,
+                      .n_tokens = 1,
+                      .in_features = 256,
+                      .out_features = out_features,
+                      .lora_rank = 0,
+                      .has_bias = false,
+                      .add_to_out = false};
+      Data data = MakeData(p);
+      data.x[77] = bad;
+      const auto linear = Linear::Create(*device, data.weights);
+      ASSERT_TRUE(linear.ok()) << linear.status();
+      for (const float value : Compute(*device, **linear, p, data)) {
+        EXPECT_FALSE(std::isfinite(value));
+      }
+    }
   }
 }
 
