@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <future>
 
 #include "compute/attention.h"
 #include "compute/embedding.h"
@@ -121,6 +122,9 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   model->device_ = device;
   ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::Open(options.model));
   const ModelConfig& config = model->checkpoint_->config();
+  // Reads all weights; the tokenizer is made meanwhile, which takes about as long for a small model.
+  const auto fingerprint =
+      std::async(std::launch::async, [&] { return model->checkpoint_->Fingerprint(); });
   const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();
   if (options.needs_tokenizer || tokenizer_spec.kind != TokenizerSpec::Kind::kNone) {
     absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(tokenizer_spec);
@@ -153,6 +157,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   RETURN_IF_ERROR(model->LoadLayers());
 
   FastHasher hasher;
+  fingerprint.wait();
   hasher.Update(model->checkpoint_->Fingerprint().ToHex());
   if (model->adapter_ != nullptr) hasher.Update(model->adapter_->Fingerprint().ToHex());
   hasher.Update(AsBytes(std::span<const int>(model->memory_config_.mem_layers)));

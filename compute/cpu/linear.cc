@@ -262,17 +262,16 @@ class CpuLinear final : public Linear {
           });
       return {copy, false, stored_weights_.lora_b, stored_weights_.lora_dtype};
     }
+    auto* const lora_tiles = reinterpret_cast<float*>(lora_copy);
+    const int64_t rank = weights_.lora_rank;
     device.threads().ParallelFor(
-        out_features_ / kTileRows, 8, [&](int64_t begin, int64_t end, int) {
+        out_features_ / kTileRows, 4, [&](int64_t begin, int64_t end, int) {
           PackRowTiles(weights_.dtype, weights_.weight, row_bytes_, begin, end, copy);
+          for (int64_t row = begin * kTileRows; row < end * kTileRows && n_lora > 0; ++row) {
+            float* to = lora_tiles + row / kTileRows * kTileRows * rank + row % kTileRows;
+            for (int64_t r = 0; r < rank; ++r) to[r * kTileRows] = weights_.lora_b[row * rank + r];
+          }
         });
-    auto* const b = reinterpret_cast<float*>(lora_copy);
-    for (int64_t i = 0; i < n_lora; ++i) {  // [out_features, rank] → [tiles, rank, 16]
-      const int64_t row = i / weights_.lora_rank;
-      const int64_t r = i % weights_.lora_rank;
-      b[(row / kTileRows * weights_.lora_rank + r) * kTileRows + row % kTileRows] =
-          weights_.lora_b[i];
-    }
     return {copy, true, lora_copy, DType::kF32};
   }
 

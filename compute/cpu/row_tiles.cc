@@ -177,29 +177,43 @@ bool HasRowTiles(DType dtype, int64_t out_features, int64_t in_features) {
          HWY_DYNAMIC_DISPATCH(HasKernelImpl)();
 }
 
+namespace {
+
+// kHalves: scales and offsets before the quanta of a stored block; kFlip: xored with four quanta.
+template <size_t kBlockBytes, size_t kHalves, uint32_t kFlip>
+void PackTile(const std::byte* rows, size_t row_bytes, std::byte* out) {
+  constexpr size_t kGroups = (kBlockBytes - 2 * kHalves) / 4;
+  for (size_t b = 0; b < row_bytes; b += kBlockBytes, out += kTileRows * kBlockBytes) {
+    for (size_t row = 0; row < kTileRows; ++row) {
+      const std::byte* block = rows + row * row_bytes + b;
+      for (size_t h = 0; h < kHalves; ++h) {
+        std::memcpy(out + kGroups * 64 + h * 32 + row * 2, block + h * 2, 2);
+      }
+      for (size_t g = 0; g < kGroups; ++g) {
+        uint32_t four;
+        std::memcpy(&four, block + kHalves * 2 + g * 4, 4);
+        four ^= kFlip;
+        std::memcpy(out + g * 64 + row * 4, &four, 4);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void PackRowTiles(DType dtype, const std::byte* weight, size_t row_bytes, int64_t first_tile,
                   int64_t end_tile, std::byte* tiles) {
-  const auto block_bytes = static_cast<size_t>(Traits(dtype).block_bytes);
-  const size_t n_halves = dtype == DType::kQ4_1 ? 2 : 1;  // before the quanta of a stored block
-  const size_t n_groups = dtype == DType::kQ8_0 ? 8 : 4;
-  const std::byte flipped_bit{dtype == DType::kQ8_0 ? uint8_t{128} : uint8_t{0}};
-  const size_t n_blocks = row_bytes / block_bytes;
-  std::byte* out = tiles + static_cast<size_t>(first_tile) * kTileRows * row_bytes;
   for (int64_t tile = first_tile; tile < end_tile; ++tile) {
-    const std::byte* rows = weight + static_cast<size_t>(tile) * kTileRows * row_bytes;
-    for (size_t b = 0; b < n_blocks; ++b, out += kTileRows * block_bytes) {
-      for (size_t row = 0; row < kTileRows; ++row) {
-        const std::byte* block = rows + row * row_bytes + b * block_bytes;
-        for (size_t h = 0; h < n_halves; ++h) {
-          std::memcpy(out + n_groups * 64 + h * 32 + row * 2, block + h * 2, 2);
-        }
-        for (size_t g = 0; g < n_groups; ++g) {
-          std::byte four[4];
-          std::memcpy(four, block + n_halves * 2 + g * 4, 4);
-          for (std::byte& byte : four) byte ^= flipped_bit;
-          std::memcpy(out + g * 64 + row * 4, four, 4);
-        }
-      }
+    const size_t at = static_cast<size_t>(tile) * kTileRows * row_bytes;
+    switch (dtype) {
+      case DType::kQ4_0:
+        PackTile<18, 1, 0>(weight + at, row_bytes, tiles + at);
+        break;
+      case DType::kQ4_1:
+        PackTile<20, 2, 0>(weight + at, row_bytes, tiles + at);
+        break;
+      default:
+        PackTile<34, 1, 0x80808080>(weight + at, row_bytes, tiles + at);
     }
   }
 }
