@@ -1,11 +1,15 @@
 // Scans of all keys by their codes (compute/code_scan.h). A head's bytes in the file: 56 zeros,
 // which put the codes at a multiple of 64 bytes, the codes, the factors, zeros up to a multiple of
-// 64 bytes. The file is mapped, so that processes share it.
+// 64 bytes. The file is mapped, so that processes share it; one that goes on searching copies the
+// codes into huge pages, which are read faster.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
+#include <mutex>
 #include <utility>
 
+#include "base/huge_pages.h"
 #include "compute/code_scan.h"
 #include "index/index_file.h"
 #include "index/key_ids.h"
@@ -27,6 +31,12 @@ constexpr size_t kPadding = 56;  // after the 8 bytes that a file begins with
 
 // Keys that are coded between two reports of progress.
 constexpr int64_t kReportBlocks = 8192;
+
+// Searches for single tokens after which the codes are copied: an answer has begun, and each of its
+// tokens reads them all. The copy takes as long as a few of those searches.
+constexpr int kSearchesBeforeCopy = 4;
+// Larger codes stay in the file, of which the system can drop what it needs the memory for.
+constexpr size_t kMaxCopiedBytes = size_t{1} << 30;
 
 // Heads have 64 to 256 dimensions. A rotation has the square of it, which a file must not be able
 // to make arbitrarily large.
@@ -88,6 +98,9 @@ class CodedLayerIndex final : public LayerIndex {
     return ids_.runs().empty() || (ids_.runs().size() == 1 && ids_.runs()[0].first_id == 0);
   }
 
+  // heads_, or their copy in huge pages.
+  const std::vector<CodedKeys>& HeadsToScan(compute::Device& device, int64_t n_queries) const;
+
   const std::string spec_;
   const std::unique_ptr<const KeyCoder> coder_;
   const KeyIds ids_;
@@ -95,7 +108,36 @@ class CodedLayerIndex final : public LayerIndex {
   const std::vector<HeadCodes> owned_;      // empty when they are in the file
   const std::unique_ptr<MappedFile> file_;  // null when they are owned
   const std::vector<CodedKeys> heads_;
+  mutable std::atomic<int> n_steps_{0};  // searches for single tokens
+  mutable std::mutex copy_mutex_;
+  mutable HugePages copy_{kMaxCopiedBytes};
+  mutable std::vector<CodedKeys> copied_heads_;  // once is_copied_
+  mutable std::atomic<bool> is_copied_{false};
 };
+
+const std::vector<CodedKeys>& CodedLayerIndex::HeadsToScan(compute::Device& device,
+                                                           int64_t n_queries) const {
+  if (is_copied_.load(std::memory_order_acquire)) return copied_heads_;
+  if (file_ == nullptr || n_queries > 1) return heads_;
+  if (n_steps_.fetch_add(1, std::memory_order_relaxed) < kSearchesBeforeCopy) return heads_;
+  // Others go on with the file meanwhile.
+  const std::unique_lock<std::mutex> lock(copy_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || is_copied_.load(std::memory_order_relaxed)) return heads_;
+  const auto code_bytes = static_cast<size_t>(coder_->code_bytes(heads_[0].n_keys));
+  std::byte* const codes = copy_.Allocate(code_bytes * heads_.size());
+  if (codes == nullptr) return heads_;
+  copied_heads_ = heads_;
+  for (size_t h = 0; h < heads_.size(); ++h) {
+    std::byte* const to = codes + h * code_bytes;
+    device.threads().ParallelFor(
+        static_cast<int64_t>(code_bytes), 256 << 10, [&](int64_t begin, int64_t end, int) {
+          std::memcpy(to + begin, heads_[h].codes + begin, static_cast<size_t>(end - begin));
+        });
+    copied_heads_[h].codes = to;
+  }
+  is_copied_.store(true, std::memory_order_release);
+  return copied_heads_;
+}
 
 absl::Status CodedLayerIndex::Search(compute::Device& device, const LayerSearchArgs& args,
                                      std::vector<int64_t>* candidates) const {
@@ -126,7 +168,7 @@ absl::Status CodedLayerIndex::Search(compute::Device& device, const LayerSearchA
   candidates->resize(static_cast<size_t>(args.n_queries * args.n_heads * args.n_candidates));
   RETURN_IF_ERROR(compute::CodeScan(device,
                                     {.coder = coder_.get(),
-                                     .heads = heads_,
+                                     .heads = HeadsToScan(device, args.n_queries),
                                      .queries = args.queries,
                                      .n_queries = args.n_queries,
                                      .n_heads = args.n_heads,

@@ -122,7 +122,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   model->device_ = device;
   ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::Open(options.model));
   const ModelConfig& config = model->checkpoint_->config();
-  // Reads all weights; the tokenizer is made meanwhile, which takes about as long for a small model.
+  // Reads all weights; the tokenizer is made meanwhile, which takes about as long for a small
+  // model.
   const auto fingerprint =
       std::async(std::launch::async, [&] { return model->checkpoint_->Fingerprint(); });
   const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();

@@ -219,17 +219,26 @@ HWY_INLINE uint32_t AllowedKeys(const BlockRange& range, int64_t block) {
   return static_cast<uint32_t>(range.allowed[block / 4] >> (block % 4 * 16)) & 0xffffu;
 }
 
-// Scores of which some reach a row's threshold: rare, so out of line.
-HWY_NOINLINE void Collect(const float* scores, int64_t block, uint32_t allowed, int64_t n_keys,
+// Those of a block's scores whose bit is set, when they reach the row's threshold: rare, so out of
+// line.
+HWY_NOINLINE void Collect(const float* scores, uint32_t bits, int64_t block, int64_t n_keys,
                           Collector& collector) {
   const int64_t first = block * kCodeBlockKeys;
-  if (n_keys - first < kCodeBlockKeys) allowed &= (1u << (n_keys - first)) - 1;
-  for (; allowed != 0; allowed &= allowed - 1) {
-    const int key = std::countr_zero(allowed);
+  if (n_keys - first < kCodeBlockKeys) bits &= (1u << (n_keys - first)) - 1;
+  for (; bits != 0; bits &= bits - 1) {
+    const int key = std::countr_zero(bits);
+    // The threshold rises with what is added.
     if (scores[key] >= collector.threshold()) {
       collector.Add({scores[key], static_cast<int32_t>(first + key)});
     }
   }
+}
+
+// Bit l for lane l.
+HWY_INLINE uint32_t LaneBits(hn::Mask<decltype(kFloats)> mask) {
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(kFloats, mask, bytes);
+  return bytes[0] | static_cast<uint32_t>(bytes[1]) << 8;
 }
 
 template <int kBits, int kRows, int kBlocks, bool kVnni>
@@ -257,11 +266,16 @@ HWY_INLINE void ScanBlocks(const BlockRange& range, const RowGroup& group, int64
     }
     if (HWY_LIKELY(hn::AllFalse(kFloats, reaches))) continue;
     HWY_ALIGN float stored[kBlocks * kCodeBlockKeys];
+    uint32_t bits[kBlocks] = {};
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) hn::Store(scores[v], kFloats, stored + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) {
+      hn::Store(scores[v], kFloats, stored + v * kLanes);
+      bits[v / kParts] |= LaneBits(hn::Ge(scores[v], threshold)) << (v % kParts * kLanes);
+    }
     for (int b = 0; b < kBlocks; ++b) {
-      Collect(stored + b * kCodeBlockKeys, block + b, AllowedKeys(range, block + b),
-              range.keys->n_keys, collectors[r]);
+      bits[b] &= AllowedKeys(range, block + b);
+      if (bits[b] == 0) continue;
+      Collect(stored + b * kCodeBlockKeys, bits[b], block + b, range.keys->n_keys, collectors[r]);
     }
   }
 }
@@ -633,7 +647,9 @@ class Scanner {
   void Finish(int64_t* positions, int64_t n_wanted, bool* is_short) {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     std::atomic<bool> any_short{false};
-    threads_.ParallelFor(n_rows_, 32, [&](int64_t begin, int64_t end, int /*thread*/) {
+    // A row takes some microseconds; those of a single token suffice for a few threads.
+    const int64_t grain = n_rows_ < 64 ? 2 : 32;
+    threads_.ParallelFor(n_rows_, grain, [&](int64_t begin, int64_t end, int /*thread*/) {
       std::vector<Hit> all;
       for (int64_t row = begin; row < end; ++row) {
         float& threshold = scratch_.thresholds[static_cast<size_t>(row)];

@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/huge_pages.h"
 #include "compute/cpu/gemm.h"
-#include "compute/cpu/huge_pages.h"
 #include "compute/cpu/rope_table.h"
 #include "compute/device.h"
 

@@ -1,6 +1,7 @@
-// Memory in huge pages, for weights that each token reads once, in order. Through the 4 KiB pages
-// of a mapped file a core gets two thirds of the memory's bandwidth or less: the processor's
-// prefetching stops at the end of each page, and each costs a look into the page table.
+// Memory in huge pages, for data that is read in full again and again, in order: weights, codes of
+// keys. Through the 4 KiB pages of a mapped file a core gets two thirds of the memory's bandwidth
+// or less: the processor's prefetching stops at the end of each page, and each costs a look into
+// the page table.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,7 @@
 #include <mutex>
 #include <vector>
 
-namespace fovea::compute::cpu {
+namespace fovea {
 
 // Grows only; everything is freed with it. Thread-safe.
 class HugePages {
@@ -35,4 +36,4 @@ class HugePages {
   size_t free_bytes_ = 0;
 };
 
-}  // namespace fovea::compute::cpu
+}  // namespace fovea

@@ -1,11 +1,11 @@
-#include "compute/cpu/huge_pages.h"
+#include "base/huge_pages.h"
 
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
 
-namespace fovea::compute::cpu {
+namespace fovea {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
@@ -47,4 +47,4 @@ std::byte* HugePages::Allocate(size_t size_bytes) {
   return result;
 }
 
-}  // namespace fovea::compute::cpu
+}  // namespace fovea
