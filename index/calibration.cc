@@ -25,6 +25,7 @@ constexpr double kConfidentMass = 0.5;
 constexpr int kMinCandidates = 32;
 constexpr int kMinCodedCandidates = 64;
 constexpr int kMaxCandidates = 1024;
+constexpr int kFewCandidates = 128;
 // Enough for what a probe finds to be judged by the probe alone.
 constexpr int kProbingCandidates = 512;
 constexpr int kMinEfSearch = 16;
@@ -343,7 +344,9 @@ absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
     if (absl::IsInvalidArgument(built.status())) continue;
     RETURN_IF_ERROR(built.status());
     if (built->needle_recall.recall < target) continue;
-    has_codes = has_codes || CodeBits(spec) > 0;
+    // More bits cannot be cheaper where few candidates suffice; where many are wanted, rescoring
+    // them may cost more than reading longer codes.
+    has_codes = has_codes || (CodeBits(spec) > 0 && built->effort.n_candidates <= kFewCandidates);
     if (built->relative_cost < best.relative_cost) {
       best = *std::move(built);
     }

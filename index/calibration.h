@@ -63,9 +63,10 @@ absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const s
                                                 const CalibrationQueries& queries, double target,
                                                 const Progress& progress);
 
-// The cheapest, by measured time, of the exact scan and those of `specs` that reach the target; of
-// coded scans only the first that does, the others are not built (name them by bits). The exact
-// scan where the sample holds fewer than kMinConfident confident pairs to judge by.
+// The cheapest, by measured time, of the exact scan and those of `specs` that reach the target;
+// after a coded scan that does so with few candidates, those of more bits are not built (name them
+// by bits). The exact scan where the sample holds fewer than kMinConfident confident pairs to judge
+// by.
 absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
                                               const std::vector<std::string>& specs,
                                               const std::vector<HeadKeys>& keys, int64_t head_dim,

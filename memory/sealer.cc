@@ -38,6 +38,9 @@ absl::StatusOr<std::vector<storage::SegmentRecord>> VisibleSegments(
 }  // namespace
 
 int SegmentTier(uint64_t n_slots) {
+  // Three quarters of a tier's size belong to it: the tail of an ingest, and what is merged with
+  // it, are seldom whole, and a search takes some time for each segment, however small.
+  n_slots += n_slots / 3;
   int tier = 0;
   for (uint64_t size = std::max(n_slots, kSealTailSlots); size < kSealSlots; size *= kMergeFactor) {
     --tier;

@@ -35,7 +35,7 @@ inline constexpr int kMergeFactor = 4;
 // Segments are not planned larger than this: the keys of one layer of it must fit main memory.
 inline constexpr uint64_t kMaxSegmentSlots = 4194304;
 
-// floor(log4(n_slots / kSealSlots)), at least that of kSealTailSlots.
+// floor(log4(4/3 · n_slots / kSealSlots)), at least that of kSealTailSlots.
 int SegmentTier(uint64_t n_slots);
 
 // How many of the last segments become one, the newest (last of `n_slots`) included; 1: none but

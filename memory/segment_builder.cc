@@ -5,8 +5,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "index/calibration.h"
 #include "index/layer_index.h"
@@ -28,8 +30,13 @@ constexpr int64_t kEnoughConfident = 32;
 constexpr int kUnjudgedProbeShare = 8;
 constexpr int kUnjudgedCandidates = 128;
 
-// Windows to take calibration queries from, spread evenly over the segment.
-constexpr int64_t kSampledWindows = 64;
+// What "auto" takes where no layer has them: a scan of all keys at 4 bits has found, on real keys,
+// every needle that was looked for (with 64 candidates 0.998 and more).
+constexpr std::string_view kUnjudgedSpec = "Scan4";
+
+// Windows to take calibration queries from, spread evenly over the segment. Of book text one
+// (query, head) pair in a hundred is confident, in the layer that has the most.
+constexpr int64_t kSampledWindows = 128;
 
 absl::StatusOr<uint64_t> TakeSegmentId(storage::DocumentStore* store) {
   // Reading and writing the counter must not interleave with another builder of the process; there
@@ -188,23 +195,27 @@ class Builder {
     ASSIGN_OR_RETURN(queries_, ReadCalibrationQueries(*store_, settings_, windows_));
     const int n_layers = settings_.n_mem_layers;
     layers_.resize(static_cast<size_t>(n_layers));
-    std::string spec = request_.spec == kAuto ? "" : request_.spec;
-    // The last memory layers have the most confident queries (index-study: 0.1%, 6% and 17% of the
-    // queries of layers 9, 15 and 21): "auto" is decided there.
+    // With "auto" each layer has the specification that suits its queries. A layer with too few
+    // confident ones to judge by takes that of another; the last memory layers have the most
+    // (index-study: 0.1%, 6% and 17% of the queries of layers 9, 15 and 21).
+    std::string judged_spec;
     for (int layer = n_layers - 1; layer >= 0; --layer) {
-      const bool decides = spec.empty();
-      ASSIGN_OR_RETURN(const Outcome outcome,
-                       BuildLayer(layer, decides ? std::string(kAuto) : spec));
+      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, request_.spec));
       if (outcome == Outcome::kExact) return record;
-      if (decides && outcome == Outcome::kBuilt) spec = layers_[static_cast<size_t>(layer)]->spec;
+      if (outcome == Outcome::kBuilt && judged_spec.empty()) {
+        judged_spec = layers_[static_cast<size_t>(layer)]->spec;
+      }
     }
-    if (spec.empty()) return record;  // no layer had enough confident queries to judge by
-    for (int layer = n_layers - 1; layer >= 0 && !layers_[static_cast<size_t>(layer)]; --layer) {
-      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, spec));
+    if (judged_spec.empty()) judged_spec = kUnjudgedSpec;
+    for (int layer = n_layers - 1; layer >= 0; --layer) {
+      if (layers_[static_cast<size_t>(layer)]) continue;
+      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, judged_spec));
       if (outcome == Outcome::kExact) return record;
     }
 
-    record.spec = spec;
+    std::set<std::string> specs;
+    for (const std::optional<BuiltLayer>& layer : layers_) specs.insert(layer->spec);
+    record.spec = absl::StrJoin(specs, " + ");
     record.faiss_version = index::FaissVersion();
     bool judged = false;
     int largest_probe = 0;
@@ -249,12 +260,6 @@ class Builder {
       return spec == kAuto && built->needle_recall.n_confident < kEnoughConfident
                  ? Outcome::kUnjudged
                  : Outcome::kExact;
-    }
-    // "auto" promises the target: where this layer misses it with the specification that another
-    // layer chose, the exact scan serves.
-    if (request_.spec == kAuto && built->needle_recall.n_confident >= kEnoughConfident &&
-        built->needle_recall.recall < kTargetNeedleRecall) {
-      return Outcome::kExact;
     }
     const std::filesystem::path path = index_folder_ / SegmentFileName(id_, layer);
     RETURN_IF_ERROR(built->index->Save(path));

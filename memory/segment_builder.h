@@ -22,9 +22,9 @@ namespace fovea::memory {
 // Share of confident queries whose best key an index must find (index/calibration.h).
 inline constexpr double kTargetNeedleRecall = 0.99;
 
-// Queries that an index is calibrated with, per memory layer: enough for a few hundred confident
-// (query, head) pairs on real keys, and cheap beside building an index.
-inline constexpr int64_t kCalibrationQueries = 256;
+// Queries that an index is calibrated with, per memory layer: enough for some dozens of confident
+// (query, head) pairs of book text, and cheap beside building an index.
+inline constexpr int64_t kCalibrationQueries = 512;
 
 struct SegmentRequest {
   uint64_t generation = 0;

@@ -13,12 +13,15 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-TEST(SegmentTierTest, IsTheLogarithmToBase4OfTheSize) {
+TEST(SegmentTierTest, IsTheLogarithmToBase4OfTheSizeAndAThird) {
   EXPECT_EQ(SegmentTier(1), -2);
   EXPECT_EQ(SegmentTier(kSealTailSlots), -2);
   EXPECT_EQ(SegmentTier(4 * kSealTailSlots), -1);
+  EXPECT_EQ(SegmentTier(kSealSlots * 3 / 4 - 1), -1);
+  EXPECT_EQ(SegmentTier(kSealSlots * 3 / 4), 0);
   EXPECT_EQ(SegmentTier(kSealSlots), 0);
-  EXPECT_EQ(SegmentTier(4 * kSealSlots - 1), 0);
+  EXPECT_EQ(SegmentTier(3 * kSealSlots - 1), 0);
+  EXPECT_EQ(SegmentTier(3 * kSealSlots), 1);
   EXPECT_EQ(SegmentTier(4 * kSealSlots), 1);
   EXPECT_EQ(SegmentTier(kMaxSegmentSlots), 3);
 }
@@ -29,6 +32,12 @@ TEST(MergeCountTest, FourOfATierBecomeOne) {
   EXPECT_EQ(MergeCount(std::vector<uint64_t>{s, s, s}), 1u);
   EXPECT_EQ(MergeCount(std::vector<uint64_t>{s, s, s, s}), 4u);
   EXPECT_EQ(MergeCount(std::vector<uint64_t>{4 * s, s, s, s, s}), 4u);
+}
+
+TEST(MergeCountTest, ATailThatIsNearlyWholeIsMerged) {
+  const uint64_t s = kSealSlots;
+  EXPECT_EQ(MergeCount(std::vector<uint64_t>{s + 900, s, s + 300, s * 9 / 10}), 4u);
+  EXPECT_EQ(MergeCount(std::vector<uint64_t>{s, s, s, s / 2}), 1u);
 }
 
 TEST(MergeCountTest, AMergeThatFillsATierCascades) {
