@@ -10,7 +10,7 @@ namespace {
 // A loop of a single-token step takes tens of microseconds and the next one follows at once;
 // spinning for about that long saves two context switches a loop. Longer would burn a core that
 // others need.
-constexpr int kSpins = 4000;
+constexpr int kSpins = 20000;
 
 inline void Pause() {
 #if defined(__x86_64__)
