@@ -16,9 +16,9 @@ prompt greedily and leave it out of the time. They take turns, so that what else
 all alike; the first round warms up; medians of --runs. "ratio" is fovea over llama.cpp's best
 configuration.
 
---check N measures instead what the repeated cells rest on: N tokens evaluated one way beside the same
-number repeated from --piece, taking turns; the states have to be of the same size, "tiled_over_evaluated"
-is to be 1 within the noise.
+--check N measures instead what the repeated cells rest on: N tokens evaluated one way beside the
+same number repeated from --piece, taking turns; the states have to be of the same size, and
+"tiled_over_evaluated" is to be 1 within the noise.
 """
 import json
 import os
@@ -31,7 +31,7 @@ WARM_UP = "The history of the town begins with"
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 BYTES_PER_TOKEN = 4.35
 
-options = common.arguments(__doc__, llama_python="", memory="", depth=65536, piece=4096, runs=5,
+options = common.arguments(__doc__, llama_python="", memory="", depth=65536, piece=1024, runs=5,
                            tokens=48, llama_tokens=8, check=0)
 if not options.llama_python:
     sys.exit("context_rate.py: give --llama-python (a Python with llama-cpp-python)")

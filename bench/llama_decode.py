@@ -69,6 +69,9 @@ class Context:
                 self.repeat(piece)
             last = llama_cpp.llama_memory_seq_pos_max(self.memory, 0)
             assert last == depth - 1, f"the context ends at position {last}, want {depth - 1}"
+        # Tells how many cells there are.
+        self.state_bytes = llama_cpp.llama_state_seq_get_size(self.context, 0)
+        self.evaluate(self.prompt)
 
     def tokenize(self, text):
         data = text.encode()
@@ -99,29 +102,29 @@ class Context:
             api.llama_memory_seq_rm(memory, 1, -1, -1)
         api.llama_memory_seq_rm(memory, 0, self.depth, -1)
 
-    def state_bytes(self):
-        """Of the cells in front of the prompt: tells how many there are."""
-        self.api.llama_memory_seq_rm(self.memory, 0, self.depth, -1)
-        return self.api.llama_state_seq_get_size(self.context, 0)
-
     def rate(self):
-        """Tokens/s of a greedy continuation of the prompt; the prompt and its token are not timed."""
-        self.api.llama_memory_seq_rm(self.memory, 0, self.depth, -1)
-        self.evaluate(self.prompt)
-        one = (self.api.llama_token * 1)()
-        token = self.api.llama_sampler_sample(self.greedy, self.context, -1)
+        """Tokens/s of a greedy continuation of the prompt; the first token, which the prompt's last
+        one gives, is not timed."""
+        api, one = self.api, (self.api.llama_token * 1)()
+
+        def step(token):
+            one[0] = token
+            if api.llama_decode(self.context, api.llama_batch_get_one(one, 1)):
+                sys.exit("llama_decode failed")
+            return api.llama_sampler_sample(self.greedy, self.context, -1)
+
+        # The rest of the prompt stays from run to run.
+        api.llama_memory_seq_rm(self.memory, 0, self.depth + len(self.prompt) - 1, -1)
+        token = step(self.prompt[-1])
         start = time.perf_counter()
         for _ in range(self.n_tokens - 1):
-            one[0] = token
-            if self.api.llama_decode(self.context, self.api.llama_batch_get_one(one, 1)):
-                sys.exit("llama_decode failed")
-            token = self.api.llama_sampler_sample(self.greedy, self.context, -1)
+            token = step(token)
         return (self.n_tokens - 1) / (time.perf_counter() - start)
 
 
 def serve(settings):
     context = Context(**settings)
-    print(context.state_bytes(), flush=True)
+    print(context.state_bytes, flush=True)
     for _ in sys.stdin:
         print(context.rate(), flush=True)
 
