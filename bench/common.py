@@ -52,6 +52,20 @@ def fovea(options, *args, stdin=None, check=True):
     return [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
 
 
+def model_path(options):
+    """The file of --model: a path, or a model that `fovea model list` knows."""
+    if os.path.exists(options.model):
+        return options.model
+    threads, options.threads = options.threads, 0  # `model list` has no such option
+    listed = fovea(options, "model", "list")
+    options.threads = threads
+    for model in listed:
+        for entry in model.get("models", [model]):
+            if entry.get("name") == options.model:
+                return entry["path"]
+    sys.exit(f"{options.model}: no such file, and no model of `fovea model list`")
+
+
 def ask(options, memory, questions, *args):
     """One process for all questions; their results in order."""
     stdin = "".join(q.replace("\n", " ") + "\n" for q in questions)
