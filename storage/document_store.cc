@@ -272,6 +272,34 @@ absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutati
   return next;
 }
 
+rocksdb::Status DocumentStoreImpl::DeleteOneByOne(
+    const std::vector<Mutation::Impl::Operation>& operations,
+    const Mutation::Impl::Operation& range, rocksdb::WriteBatch* batch) const {
+  rocksdb::ColumnFamilyHandle* family = view_->family(range.family);
+  rocksdb::ReadOptions read;
+  const rocksdb::Slice upper_bound(range.value);
+  read.iterate_upper_bound = &upper_bound;
+  const std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator(read, family));
+  rocksdb::Status status;
+  for (it->Seek(range.key); status.ok() && it->Valid(); it->Next()) {
+    status = batch->Delete(family, it->key());
+  }
+  if (status.ok()) status = it->status();
+  // What cannot be read can still be hidden.
+  if (status.IsCorruption() || IsMissingFile(status)) {
+    return batch->DeleteRange(family, range.key, range.value);
+  }
+  // What this very commit put there before.
+  for (const Mutation::Impl::Operation* put = operations.data(); status.ok() && put != &range;
+       ++put) {
+    if (put->family == range.family && put->action == Mutation::Impl::Action::kPut &&
+        put->key >= range.key && put->key < range.value) {
+      status = batch->Delete(family, put->key);
+    }
+  }
+  return status;
+}
+
 absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   FOVEA_CHECK(mutation.impl_ != nullptr);  // not moved from
   if (context_->is_reader()) {
@@ -300,7 +328,9 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
         status = batch.Delete(family, operation.key);
         break;
       case Mutation::Impl::Action::kDeleteRange:
-        status = batch.DeleteRange(family, operation.key, operation.value);
+        status = operation.family == ColumnFamily::kLinks
+                     ? DeleteOneByOne(impl.operations, operation, &batch)
+                     : batch.DeleteRange(family, operation.key, operation.value);
         break;
     }
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
