@@ -9,6 +9,7 @@ windows and an index specification that has files make every step happen within 
 kills on a memory of its own, which is kept small by deleting. Progress goes to standard error; a run
 that is cut goes on where it was when it is started again with the same --work and --seed.
 """
+import hashlib
 import json
 import os
 import random
@@ -128,6 +129,12 @@ class Job:
             if not state["pending"]:
                 state["pending"] = self.new_texts(rng)
             args = ["ingest", *state["pending"]]
+            # What a killed ingest had stored, and was deleted since, comes back now.
+            for path in state["pending"]:
+                with open(path, "rb") as f:
+                    prefix = hashlib.sha256(f.read()).hexdigest()[:12]
+                if state["stored"].get(prefix) == "deleted":
+                    del state["stored"][prefix]
         elif step == "delete":
             n = 1 if len(sure) <= MAX_DOCUMENTS else len(sure) // 2
             victims = rng.sample(sure, n)
