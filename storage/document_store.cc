@@ -205,7 +205,8 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
   // Only what never had a commit may be taken for new.
   for (const ColumnFamily family :
        {ColumnFamily::kMeta, ColumnFamily::kDocuments, ColumnFamily::kWindows}) {
-    std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator({}, view_->family(family)));
+    std::unique_ptr<rocksdb::Iterator> it(
+        view_->db().NewIterator(WalkOptions(), view_->family(family)));
     it->SeekToFirst();
     if (it->Valid() || !it->status().ok()) {
       return absl::DataLossError(StrCat(folder(), ": the format version is missing from ",
@@ -276,7 +277,7 @@ rocksdb::Status DocumentStoreImpl::DeleteOneByOne(
     const std::vector<Mutation::Impl::Operation>& operations,
     const Mutation::Impl::Operation& range, rocksdb::WriteBatch* batch) const {
   rocksdb::ColumnFamilyHandle* family = view_->family(range.family);
-  rocksdb::ReadOptions read;
+  rocksdb::ReadOptions read = WalkOptions();
   const rocksdb::Slice upper_bound(range.value);
   read.iterate_upper_bound = &upper_bound;
   const std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator(read, family));
@@ -285,9 +286,21 @@ rocksdb::Status DocumentStoreImpl::DeleteOneByOne(
     status = batch->Delete(family, it->key());
   }
   if (status.ok()) status = it->status();
-  // What cannot be read can still be hidden.
   if (status.IsCorruption() || IsMissingFile(status)) {
-    return batch->DeleteRange(family, range.key, range.value);
+    // Keys that cannot be read follow from the document's record. Without that, too, there is
+    // nothing left that could be shown.
+    DocumentRecord document;
+    const std::string key = range.key;
+    const absl::Status found =
+        Get(ColumnFamily::kDocuments, RecordType::kDocument, key,
+            [&](std::string_view record_key, std::string_view value) -> absl::Status {
+              ASSIGN_OR_RETURN(document, DecodeDocument(record_key, value));
+              return absl::OkStatus();
+            });
+    status = rocksdb::Status::OK();
+    for (uint64_t i = 0; found.ok() && status.ok() && i < document.n_windows; ++i) {
+      status = batch->Delete(family, LinkKey(document.number, i));
+    }
   }
   // What this very commit put there before.
   for (const Mutation::Impl::Operation* put = operations.data(); status.ok() && put != &range;
@@ -396,7 +409,7 @@ absl::Status DocumentStoreImpl::ForEach(ColumnFamily family, RecordType type,
   std::string position = begin;
   for (int attempt = 1;; ++attempt) {
     const std::shared_ptr<StoreView> view = this->view();
-    rocksdb::ReadOptions read;
+    rocksdb::ReadOptions read = WalkOptions();
     const rocksdb::Slice upper_bound(end);
     if (!end.empty()) read.iterate_upper_bound = &upper_bound;
     std::unique_ptr<rocksdb::Iterator> it(view->db().NewIterator(read, view->family(family)));

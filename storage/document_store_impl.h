@@ -78,9 +78,8 @@ class DocumentStoreImpl : public DocumentStore {
   rocksdb::Status Flush(bool wait) const;
   // Synced. Makes room in memory first.
   rocksdb::Status Write(rocksdb::WriteBatch* batch) const;
-  // Deletes the keys of `range`, one of `operations`, without leaving a range tombstone: where a
-  // walk over the family meets one, RocksDB 7.8 may forget that it could not read a block before,
-  // and end early as if nothing were missing. Requires commit_mutex_.
+  // Deletes the keys of `range`, one of `operations`, a range of links, without a range tombstone
+  // (WalkOptions says why). Requires commit_mutex_.
   rocksdb::Status DeleteOneByOne(const std::vector<Mutation::Impl::Operation>& operations,
                                  const Mutation::Impl::Operation& range,
                                  rocksdb::WriteBatch* batch) const;
