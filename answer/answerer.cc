@@ -42,6 +42,9 @@ absl::Status CheckOptions(const AskOptions& options) {
   return absl::OkStatus();
 }
 
+// How often a question begins anew because another process removed what it was reading.
+constexpr int kMaxAttempts = 5;
+
 // What the ids of a conversation were run with. When it changes, what the local context holds was
 // computed with something else.
 struct MemoryView {
@@ -68,6 +71,7 @@ struct Inquiry {
   RereadPlan reread = {};
   std::unique_ptr<memory::MemorySearcher> searcher = nullptr;   // null: no memory at all
   std::unique_ptr<ReferenceMemory> reference_memory = nullptr;  // of is_reference
+  bool has_streamed = false;  // the caller has seen a piece of the answer
 
   std::span<const model::ChatMessage> history() const {
     if (conversation == nullptr || options.raw) return {};
@@ -139,18 +143,31 @@ class AnswererImpl : public Answerer {
     if (inquiry.question.find_first_not_of(" \t\r\n") == std::string::npos) {
       return absl::InvalidArgumentError("the question is empty");
     }
-    RETURN_IF_ERROR(OpenView(&inquiry));
-    Answer answer;
-    answer.question = inquiry.question;
-    if (inquiry.searcher != nullptr) answer.usage.memory_tokens = inquiry.searcher->n_tokens();
-    absl::Status status = AnswerInto(inquiry, start, &answer);
-    // Stopped before the first token: an answer without text, not an error.
-    if (absl::IsCancelled(status)) {
-      answer.finish_reason = "cancelled";
-      return answer;
+    for (int attempt = 1;; ++attempt) {
+      RETURN_IF_ERROR(OpenView(&inquiry));
+      Answer answer;
+      answer.question = inquiry.question;
+      if (inquiry.searcher != nullptr) answer.usage.memory_tokens = inquiry.searcher->n_tokens();
+      const absl::Status status = AnswerInto(inquiry, start, &answer);
+      if (status.ok()) return answer;
+      // Stopped before the first token: an answer without text, not an error.
+      if (absl::IsCancelled(status)) {
+        answer.finish_reason = "cancelled";
+        return answer;
+      }
+      if (attempt == kMaxAttempts || inquiry.has_streamed || !MovedOn(&inquiry)) return status;
     }
-    RETURN_IF_ERROR(status);
-    return answer;
+  }
+
+  // Whether another process has changed the memory since the question was put to it. What the
+  // question still had to read may have been deleted and its space freed.
+  bool MovedOn(Inquiry* inquiry) {
+    inquiry->context->Clear();
+    inquiry->reference_memory.reset();
+    inquiry->searcher.reset();
+    if (memory_ == nullptr) return false;
+    const absl::StatusOr<bool> changed = memory_->Refresh();
+    return changed.ok() && *changed;
   }
 
   // The memory as it is now, as far as the question is to see it.
@@ -252,8 +269,14 @@ class AnswererImpl : public Answerer {
         .seed = options.seed,
         .end_ids = options.raw ? raw_end_ids_ : end_ids_,
         .skip_leading_space = !options.raw,
-        .stream = inquiry.stream,
+        .stream = nullptr,
     };
+    if (inquiry.stream != nullptr) {
+      generate.stream = [&inquiry](std::string_view piece) {
+        inquiry.has_streamed = true;
+        return inquiry.stream(piece);
+      };
+    }
     RETURN_IF_ERROR(
         inquiry.context->Run(prompt.ids, model_, source, &generate.logits, inquiry.progress));
     ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.progress));

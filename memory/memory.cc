@@ -83,20 +83,31 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
   auto memory = std::unique_ptr<Memory>(new Memory());
   memory->folder_ = folder;
   memory->options_ = options;
-  std::string version = options.version;
-  bool is_new = false;
-  if (version.empty()) {
-    if (options.mode == OpenMode::kCreate && !Exists(folder)) {
+  if (!options.version.empty()) {
+    RETURN_IF_ERROR(memory->OpenVersion(options.version));
+    return memory;
+  }
+  const bool may_create = options.mode == OpenMode::kCreate;
+  for (;;) {
+    const bool is_new = may_create && !Exists(folder);
+    std::string version = kFirstVersion;
+    if (is_new) {
       RETURN_IF_ERROR(CheckUsableForCreation(folder));
-      version = kFirstVersion;
-      is_new = true;
     } else {
       ASSIGN_OR_RETURN(version, CurrentVersion(folder));
     }
+    const absl::Status opened = memory->OpenVersion(version);
+    // Another process may have put the next version in the place of this one after CURRENT was
+    // read. Then this one is being removed: a reader may find it half gone, and what a writer
+    // stored in it would be lost.
+    if (!is_new || Exists(folder)) {
+      ASSIGN_OR_RETURN(const std::string current, CurrentVersion(folder));
+      if (current != version) continue;
+    }
+    RETURN_IF_ERROR(opened);
+    if (is_new) RETURN_IF_ERROR(WriteFileAtomic(CurrentPath(folder), StrCat(version, "\n")));
+    return memory;
   }
-  RETURN_IF_ERROR(memory->OpenVersion(version));
-  if (is_new) RETURN_IF_ERROR(WriteFileAtomic(CurrentPath(folder), StrCat(version, "\n")));
-  return memory;
 }
 
 absl::Status Memory::OpenVersion(const std::string& version) {
@@ -187,16 +198,35 @@ absl::StatusOr<bool> Memory::Refresh() {
   if (options_.version.empty()) {
     ASSIGN_OR_RETURN(const std::string version, CurrentVersion(folder_));
     if (folder_ / version != version_folder_) {
-      RETURN_IF_ERROR(OpenVersion(version));
+      // Beside this one, which is as good as before if it fails.
+      ASSIGN_OR_RETURN(std::unique_ptr<Memory> next, Open(folder_, options_));
+      TakeVersion(next.get());
       return true;
     }
   }
   ASSIGN_OR_RETURN(const bool changed, store_->Refresh());
-  if (!changed) return false;
+  if (changed) is_behind_ = true;
+  if (!is_behind_) return false;
   ASSIGN_OR_RETURN(settings_, store_->Settings());
   if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
   RETURN_IF_ERROR(Publish());
+  is_behind_ = false;
   return true;
+}
+
+void Memory::TakeVersion(Memory* other) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_ = other->Current();
+  }
+  version_folder_ = std::move(other->version_folder_);
+  text_index_ = std::move(other->text_index_);
+  text_index_status_ = std::move(other->text_index_status_);
+  text_generation_ = other->text_generation_;
+  settings_ = std::move(other->settings_);
+  cache_ = std::move(other->cache_);  // before the store that it reads from
+  store_ = std::move(other->store_);
+  is_behind_ = false;
 }
 
 absl::Status Memory::Publish() {
@@ -209,9 +239,21 @@ absl::Status Memory::Publish() {
 
 absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration(
     const IngestView& view) const {
+  // The store is read in several walks. Where a commit comes between them, or a reader's view moves
+  // on, they tell of different states.
+  constexpr int kMaxAttempts = 20;
+  for (int attempt = 1;; ++attempt) {
+    ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
+    absl::StatusOr<std::shared_ptr<const Generation>> generation = ReadGeneration(counters, view);
+    ASSIGN_OR_RETURN(const storage::Counters after, store_->ReadCounters());
+    if (after.epoch == counters.epoch || attempt == kMaxAttempts) return generation;
+  }
+}
+
+absl::StatusOr<std::shared_ptr<const Generation>> Memory::ReadGeneration(
+    const storage::Counters& counters, const IngestView& view) const {
   const std::shared_ptr<const Generation> previous = Current();
   auto generation = std::make_shared<Generation>();
-  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
   generation->epoch = counters.epoch;
   generation->generation = counters.generation;
   generation->next_slot = counters.next_slot;
@@ -228,15 +270,25 @@ absl::StatusOr<std::shared_ptr<const Generation>> Memory::BuildGeneration(
     return absl::OkStatus();
   }));
   absl::flat_hash_set<Slot> stored;
+  std::vector<uint64_t> n_windows(generation->documents.size());
   RETURN_IF_ERROR(store_->ForEachLink([&](const storage::WindowLink& link) {
     stored.insert(link.slot_begin);
     const auto document = index_of.find(link.document);
     if (document == index_of.end()) return absl::OkStatus();
+    ++n_windows[document->second];
     generation->windows.push_back(
         {link.slot_begin, link.n_tokens, document->second, link.byte_begin, link.ordinal});
     generation->n_tokens += link.n_tokens;
     return absl::OkStatus();
   }));
+  // A part of a document must not pass for the whole, whatever became of the rest.
+  for (size_t i = 0; i < n_windows.size(); ++i) {
+    const storage::DocumentRecord& document = generation->documents[i];
+    if (!document.complete || n_windows[i] == document.n_windows) continue;
+    return absl::DataLossError(StrCat(folder_, ": document ", document.id, " (", document.source,
+                                      ") has ", n_windows[i], " windows, want ", document.n_windows,
+                                      ": run `fovea verify --repair`"));
+  }
   generation->n_windows_stored = stored.size();
   std::sort(generation->windows.begin(), generation->windows.end(),
             [](const LiveWindow& a, const LiveWindow& b) { return a.slot_begin < b.slot_begin; });

@@ -66,7 +66,8 @@ class Memory {
   absl::StatusOr<std::shared_ptr<const Generation>> View(const IngestView& view) const {
     return BuildGeneration(view);
   }
-  // Readers: catches up with the writing process; returns whether anything changed.
+  // Readers: catches up with the writing process; returns whether anything changed. After an error
+  // the old view stays, and the next call tries again.
   absl::StatusOr<bool> Refresh();
   // Writers: makes what was committed visible to later queries (a new generation).
   absl::Status Publish();
@@ -100,6 +101,8 @@ class Memory {
   Memory() = default;
   // Opens the version folder's store, caches and text index.
   absl::Status OpenVersion(const std::string& version);
+  // Puts what `other` has opened in the place of what is open here.
+  void TakeVersion(Memory* other);
   std::filesystem::path TextIndexPath(uint64_t generation) const;
   // The text index of the store's generation. Writers remove the files of earlier ones, replace a
   // damaged one and bring it up to the store.
@@ -107,6 +110,8 @@ class Memory {
   absl::Status FillTextIndex(index::TextIndex* text_index, const Progress& progress);
   absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration(
       const IngestView& view = {}) const;
+  absl::StatusOr<std::shared_ptr<const Generation>> ReadGeneration(
+      const storage::Counters& counters, const IngestView& view) const;
 
   std::filesystem::path folder_;
   std::filesystem::path version_folder_;
@@ -117,6 +122,7 @@ class Memory {
   absl::Status text_index_status_;
   uint64_t text_generation_ = 0;
   std::optional<storage::StoreSettings> settings_;
+  bool is_behind_ = false;    // the store moved on, but what follows from it could not be read
   mutable std::mutex mutex_;  // guards current_
   std::shared_ptr<const Generation> current_;
 };

@@ -205,7 +205,8 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
   // Only what never had a commit may be taken for new.
   for (const ColumnFamily family :
        {ColumnFamily::kMeta, ColumnFamily::kDocuments, ColumnFamily::kWindows}) {
-    std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator({}, view_->family(family)));
+    std::unique_ptr<rocksdb::Iterator> it(
+        view_->db().NewIterator(WalkOptions(), view_->family(family)));
     it->SeekToFirst();
     if (it->Valid() || !it->status().ok()) {
       return absl::DataLossError(StrCat(folder(), ": the format version is missing from ",
@@ -272,6 +273,46 @@ absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutati
   return next;
 }
 
+rocksdb::Status DocumentStoreImpl::DeleteOneByOne(
+    const std::vector<Mutation::Impl::Operation>& operations,
+    const Mutation::Impl::Operation& range, rocksdb::WriteBatch* batch) const {
+  rocksdb::ColumnFamilyHandle* family = view_->family(range.family);
+  rocksdb::ReadOptions read = WalkOptions();
+  const rocksdb::Slice upper_bound(range.value);
+  read.iterate_upper_bound = &upper_bound;
+  const std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator(read, family));
+  rocksdb::Status status;
+  for (it->Seek(range.key); status.ok() && it->Valid(); it->Next()) {
+    status = batch->Delete(family, it->key());
+  }
+  if (status.ok()) status = it->status();
+  if (status.IsCorruption() || IsMissingFile(status)) {
+    // Keys that cannot be read follow from the document's record. Without that, too, there is
+    // nothing left that could be shown.
+    DocumentRecord document;
+    const std::string key = range.key;
+    const absl::Status found =
+        Get(ColumnFamily::kDocuments, RecordType::kDocument, key,
+            [&](std::string_view record_key, std::string_view value) -> absl::Status {
+              ASSIGN_OR_RETURN(document, DecodeDocument(record_key, value));
+              return absl::OkStatus();
+            });
+    status = rocksdb::Status::OK();
+    for (uint64_t i = 0; found.ok() && status.ok() && i < document.n_windows; ++i) {
+      status = batch->Delete(family, LinkKey(document.number, i));
+    }
+  }
+  // What this very commit put there before.
+  for (const Mutation::Impl::Operation* put = operations.data(); status.ok() && put != &range;
+       ++put) {
+    if (put->family == range.family && put->action == Mutation::Impl::Action::kPut &&
+        put->key >= range.key && put->key < range.value) {
+      status = batch->Delete(family, put->key);
+    }
+  }
+  return status;
+}
+
 absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   FOVEA_CHECK(mutation.impl_ != nullptr);  // not moved from
   if (context_->is_reader()) {
@@ -300,7 +341,9 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
         status = batch.Delete(family, operation.key);
         break;
       case Mutation::Impl::Action::kDeleteRange:
-        status = batch.DeleteRange(family, operation.key, operation.value);
+        status = operation.family == ColumnFamily::kLinks
+                     ? DeleteOneByOne(impl.operations, operation, &batch)
+                     : batch.DeleteRange(family, operation.key, operation.value);
         break;
     }
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
@@ -370,7 +413,7 @@ absl::Status DocumentStoreImpl::ForEach(ColumnFamily family, RecordType type,
   std::string position = begin;
   for (int attempt = 1;; ++attempt) {
     const std::shared_ptr<StoreView> view = this->view();
-    rocksdb::ReadOptions read;
+    rocksdb::ReadOptions read = WalkOptions();
     const rocksdb::Slice upper_bound(end);
     if (!end.empty()) read.iterate_upper_bound = &upper_bound;
     std::unique_ptr<rocksdb::Iterator> it(view->db().NewIterator(read, view->family(family)));

@@ -8,9 +8,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "storage/commit_witness.h"
 #include "storage/document_store.h"
+#include "storage/mutation_impl.h"
 #include "storage/record_codec.h"
 #include "storage/store_view.h"
 
@@ -76,6 +78,11 @@ class DocumentStoreImpl : public DocumentStore {
   rocksdb::Status Flush(bool wait) const;
   // Synced. Makes room in memory first.
   rocksdb::Status Write(rocksdb::WriteBatch* batch) const;
+  // Deletes the keys of `range`, one of `operations`, a range of links, without a range tombstone
+  // (WalkOptions says why). Requires commit_mutex_.
+  rocksdb::Status DeleteOneByOne(const std::vector<Mutation::Impl::Operation>& operations,
+                                 const Mutation::Impl::Operation& range,
+                                 rocksdb::WriteBatch* batch) const;
   // The counters after `mutation`, or why it must not be committed. Requires commit_mutex_.
   absl::StatusOr<Counters> CheckMutation(const Mutation& mutation) const;
   absl::Status CompactBlocks(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* blocks);

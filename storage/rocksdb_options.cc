@@ -93,6 +93,12 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
   return db;
 }
 
+rocksdb::ReadOptions WalkOptions() {
+  rocksdb::ReadOptions options;
+  options.ignore_range_deletions = true;
+  return options;
+}
+
 std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
     const std::shared_ptr<rocksdb::Cache>& block_cache) {
   rocksdb::BlockBasedTableOptions table;

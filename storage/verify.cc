@@ -132,7 +132,8 @@ absl::Status Verifier::Walk(ColumnFamily family, RecordType type, const char* ki
   bool in_gap = false;
   for (;;) {
     const std::shared_ptr<StoreView> view = store_.view();
-    std::unique_ptr<rocksdb::Iterator> it(view->db().NewIterator({}, view->family(family)));
+    std::unique_ptr<rocksdb::Iterator> it(
+        view->db().NewIterator(WalkOptions(), view->family(family)));
     for (it->Seek(position); it->Valid(); it->Next()) {
       in_gap = false;
       if (on_record_) RETURN_IF_ERROR(on_record_(family, ToView(it->key()), ToView(it->value())));

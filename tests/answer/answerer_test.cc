@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/answer/tiny_memory.h"
+#include "tests/storage/fault_file_system.h"
 
 namespace fovea::answer {
 namespace {
@@ -279,6 +280,56 @@ TEST_F(AnswererTest, OptionsThatMakeNoSenseAreRefused) {
             kInvalid);
   EXPECT_EQ(code([](AskOptions& options) { options.n_sources = -1; }), kInvalid);
   EXPECT_EQ(answerer->Ask(" \n", Brief(), nullptr, {}).status().code(), kInvalid);
+}
+
+TEST_F(AnswererTest, AQuestionWhoseDocumentsAreDeletedMeanwhileBeginsAnew) {
+  // Long enough for keys and values to lie in files of their own.
+  window_ = 400;
+  std::string text;
+  for (int i = 0; text.size() < 2000; ++i) text += StrCat("otter number ", i, " swims.\n");
+  LoadModel();
+  OpenMemory();
+  IngestText("animals", text);
+  IngestText("tools", "A hammer drives nails.\n\nA chisel cuts wood.\n");
+  const std::string animals = memory_->Current()->documents[0].id;
+  memory_.reset();
+  storage::FaultFileSystem disk;
+  auto reader = memory::Memory::Open(folder_ / "memory", {.file_system = disk.file_system()});
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  auto answerer = Answerer::Create(device_.get(), model_.get(), reader->get());
+  ASSERT_TRUE(answerer.ok()) << answerer.status();
+  bool deleted = false;
+  const auto delete_animals = [&] {
+    auto writer = memory::Memory::Open(folder_ / "memory", {.mode = storage::OpenMode::kWrite});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_EQ((*writer)->Current()->documents[0].id, animals);
+    const auto number = (*writer)->Current()->documents[0].number;
+    ASSERT_TRUE((*writer)->DeleteDocuments({number}).ok());
+    ASSERT_TRUE((*writer)->store().Compact().ok());
+    deleted = true;
+  };
+  disk.CallBeforeOpen(".blob", delete_animals);
+  const auto answer = (*answerer)->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_TRUE(deleted);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->sources, ::testing::Not(IsEmpty()));
+  for (const memory::Passage& source : answer->sources) EXPECT_EQ(source.title, "tools");
+  EXPECT_LT(answer->usage.memory_tokens, 100u);
+}
+
+TEST_F(AnswererTest, AnErrorThatNoWriterCausedIsReported) {
+  MakeMemory();
+  memory_.reset();
+  storage::FaultFileSystem disk;
+  auto reader = memory::Memory::Open(folder_ / "memory", {.file_system = disk.file_system()});
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  auto answerer = Answerer::Create(device_.get(), model_.get(), reader->get());
+  ASSERT_TRUE(answerer.ok()) << answerer.status();
+  disk.FailAt(storage::FileOperation::kRead, 1, storage::FileFailure::kIoError, /*lasting=*/true,
+              ".sst");
+  const auto answer = (*answerer)->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_FALSE(answer.ok());
+  EXPECT_THAT(std::string(answer.status().message()), HasSubstr("injected"));
 }
 
 }  // namespace

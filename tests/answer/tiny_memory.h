@@ -53,7 +53,7 @@ class TinyMemoryTest : public ::testing::Test {
     memory::IngestOptions options;
     options.model_name = "tiny";
     options.adapter_name = "none";
-    options.window = 128;
+    options.window = window_;
     options.overlap = 16;
     auto ingester = memory::Ingester::Create(memory_.get(), model_.get(), options);
     ASSERT_TRUE(ingester.ok()) << ingester.status();
@@ -65,6 +65,7 @@ class TinyMemoryTest : public ::testing::Test {
   }
 
   static constexpr int64_t kMaxPositions = 512;
+  int window_ = 128;
   std::filesystem::path folder_;
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -83,6 +84,19 @@ class Program {
     close(err_fd);
   }
   void Signal(int number) const { kill(pid_, number); }
+  bool IsRunning() const {
+    siginfo_t info = {};
+    return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == 0;
+  }
+  // Of main memory that it holds now.
+  int64_t ResidentBytes() const {
+    std::ifstream statm(std::filesystem::path("/proc") / std::to_string(pid_) / "statm");
+    int64_t total_pages = 0;
+    int64_t resident_pages = 0;
+    statm >> total_pages >> resident_pages;
+    return resident_pages * sysconf(_SC_PAGESIZE);
+  }
   ProgramResult Wait() {
     int status = 0;
     while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {

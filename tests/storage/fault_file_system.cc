@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <functional>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -96,6 +97,16 @@ struct FaultFileSystem::State {
     return {scratch, bytes.size()};
   }
 
+  void BeforeOpen(const std::string& name) {
+    std::function<void()> call;
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (open_call && name.find(open_name) != std::string::npos)
+        call = std::exchange(open_call, {});
+    }
+    if (call) call();
+  }
+
   void Synced(const std::string& name, uint64_t size_bytes) {
     const std::lock_guard<std::mutex> lock(mutex);
     synced_bytes[name] = size_bytes;
@@ -117,6 +128,8 @@ struct FaultFileSystem::State {
   std::string flip_name;
   uint64_t flip_offset = 0;
   uint8_t flip_mask = 0;
+  std::string open_name;
+  std::function<void()> open_call;
   // For DropUnsynced: what is safe of each file written here, and the files whose folder was not
   // synced since they were made.
   std::map<std::string, uint64_t> synced_bytes;
@@ -297,6 +310,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
   IOStatus NewSequentialFile(const std::string& name, const FileOptions& options,
                              std::unique_ptr<rocksdb::FSSequentialFile>* result,
                              IODebugContext* context) override {
+    state_->BeforeOpen(name);
     IOStatus status = FileSystemWrapper::NewSequentialFile(name, options, result, context);
     if (status.ok()) {
       *result = std::make_unique<FaultySequentialFile>(std::move(*result), name, state_);
@@ -306,6 +320,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
   IOStatus NewRandomAccessFile(const std::string& name, const FileOptions& options,
                                std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
                                IODebugContext* context) override {
+    state_->BeforeOpen(name);
     IOStatus status = FileSystemWrapper::NewRandomAccessFile(name, options, result, context);
     if (status.ok()) {
       *result = std::make_unique<FaultyRandomAccessFile>(std::move(*result), name, state_);
@@ -414,6 +429,12 @@ void FaultFileSystem::FailAt(FileOperation operation, int64_t nth, FileFailure f
   state_->fail_name = name_contains;
 }
 
+void FaultFileSystem::CallBeforeOpen(const std::string& name_contains, std::function<void()> call) {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->open_name = name_contains;
+  state_->open_call = std::move(call);
+}
+
 void FaultFileSystem::TearAppendAt(int64_t nth) {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   state_->tear_at = nth;
@@ -445,6 +466,7 @@ void FaultFileSystem::Heal() {
   state_->kill_at.reset();
   state_->room.reset();
   state_->flip_name.clear();
+  state_->open_call = {};
 }
 
 void FaultFileSystem::DropUnsynced() {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -54,6 +55,9 @@ class FaultFileSystem {
   void LimitBytes(int64_t n_bytes);
   // Every read of that byte sees it exclusive-or `mask`. The file on disk stays as it is.
   void FlipOnRead(const std::filesystem::path& file, uint64_t offset, uint8_t mask);
+  // Calls `call` once, before the next file whose path contains `name_contains` is opened for
+  // reading: what another process does in that moment.
+  void CallBeforeOpen(const std::string& name_contains, std::function<void()> call);
   // All of the above end.
   void Heal();
 

@@ -352,6 +352,60 @@ TEST_F(FlippedByteTest, ReadersDetectItInEveryFileOrAreNotTouchedByIt) {
   EXPECT_THAT(harmful, ::testing::IsSupersetOf({".sst", ".blob", ".log"}));
 }
 
+TEST(DamagedWalkTest, NoRecordIsMissingWithoutAnError) {
+  // Each session leaves table files of its own; from four on they move to the next level.
+  TemporaryFolder folder(FastTemporaryRoot());
+  constexpr DocumentNumber kSessions = 7;
+  for (DocumentNumber number = 1; number <= kSessions; ++number) {
+    ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    Mutation mutation;
+    if (number == 1) mutation.PutSettings(TestSettings());
+    PutDocument(WorkloadDocument(number), &mutation);
+    if (number == 2) DeleteDocument(WorkloadDocument(1), &mutation);
+    if (number == kSessions) DeleteDocument(WorkloadDocument(3), &mutation);
+    ASSERT_OK(store->Commit(std::move(mutation)));
+  }
+  const auto walk = [](const DocumentStore& store, size_t* n_documents, size_t* n_links) {
+    *n_documents = *n_links = 0;
+    absl::Status status = store.ForEachDocument([&](const DocumentRecord&) {
+      ++*n_documents;
+      return absl::OkStatus();
+    });
+    status.Update(store.ForEachLink([&](const WindowLink&) {
+      ++*n_links;
+      return absl::OkStatus();
+    }));
+    return status;
+  };
+  size_t n_documents = 0;
+  size_t n_links = 0;
+  int n_files = 0;
+  int n_errors = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    if (entry.path().extension() != ".sst") continue;
+    SCOPED_TRACE(entry.path());
+    ++n_files;
+    FaultFileSystem disk;
+    disk.FlipOnRead(entry.path(), 10, 1);
+    StoreOptions options;
+    options.file_system = disk.file_system();
+    absl::StatusOr<std::unique_ptr<DocumentStore>> reader =
+        OpenStore(folder.path(), OpenMode::kRead, options);
+    const absl::Status status =
+        reader.ok() ? walk(**reader, &n_documents, &n_links) : reader.status();
+    if (!status.ok()) {
+      EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+      ++n_errors;
+      continue;
+    }
+    EXPECT_EQ(n_documents, kSessions - 2);
+    EXPECT_EQ(n_links, 3 * (kSessions - 2));
+  }
+  // A table with documents and one with links for each session, but what was deleted.
+  EXPECT_GT(n_files, 3 * static_cast<int>(kSessions));
+  EXPECT_GE(n_errors, 2 * static_cast<int>(kSessions - 2));
+}
+
 TEST_F(FlippedByteTest, WritersDetectItInEveryFileThatRecoveryReads) {
   int n_refused = 0;
   std::vector<std::filesystem::path> files;

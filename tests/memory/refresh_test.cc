@@ -1,0 +1,158 @@
+// A reader that follows the writer where something goes wrong between the two: a read that fails
+// once, a version that is swapped at the worst moment.
+#include "base/file.h"
+#include "tests/memory/synthetic_memory.h"
+#include "tests/storage/fault_file_system.h"
+
+namespace fovea::memory {
+namespace {
+
+using storage::FaultFileSystem;
+using storage::FileFailure;
+using storage::FileOperation;
+using storage::OpenMode;
+using ::testing::SizeIs;
+
+class RefreshTest : public testing::Test {
+ protected:
+  std::filesystem::path Folder() const { return folder_ / "m"; }
+  // A memory of two documents, not open.
+  void MakeMemory() {
+    ASSERT_OK_AND_ASSIGN(const auto memory, CreateSyntheticMemory(Folder(), "exact"));
+    ASSERT_OK(AddDocument(memory->store(), {}).status());
+    ASSERT_OK(AddDocument(memory->store(), {}).status());
+    ASSERT_OK(memory->Publish());
+  }
+  // Deletes the oldest document and adds one, as another process does.
+  void ChangeMemory() {
+    ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+    ASSERT_OK(memory->DeleteDocuments({memory->Current()->documents.front().number}));
+    ASSERT_OK(AddDocument(memory->store(), {}).status());
+    ASSERT_OK(memory->UpdateTextIndex(Progress()));
+  }
+  // What a re-encoding does in the end. The next version has a document more.
+  void SwapVersions() {
+    std::filesystem::copy(Folder() / "0001", Folder() / "0002",
+                          std::filesystem::copy_options::recursive);
+    {
+      MemoryOptions options;
+      options.mode = OpenMode::kWrite;
+      options.version = "0002";
+      ASSERT_OK_AND_ASSIGN(const auto memory, Memory::Open(Folder(), options));
+      ASSERT_OK(AddDocument(memory->store(), {}).status());
+      ASSERT_OK(memory->UpdateTextIndex(Progress()));
+    }
+    ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0002\n"));
+    std::filesystem::remove_all(Folder() / "0001");
+  }
+  absl::StatusOr<std::unique_ptr<Memory>> OpenWithFaults(OpenMode mode) {
+    MemoryOptions options;
+    options.mode = mode;
+    options.file_system = disk_.file_system();
+    return Memory::Open(Folder(), options);
+  }
+  static std::vector<DocumentNumber> Numbers(const Memory& memory) {
+    std::vector<DocumentNumber> numbers;
+    for (const DocumentRecord& document : memory.Current()->documents) {
+      numbers.push_back(document.number);
+    }
+    return numbers;
+  }
+
+  TemporaryFolder folder_{storage::FastTemporaryRoot()};
+  FaultFileSystem disk_;
+};
+
+TEST_F(RefreshTest, WhatFailedHalfWayIsFinishedByTheNextCall) {
+  int n_failed = 0;
+  for (int64_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    std::filesystem::remove_all(Folder());
+    MakeMemory();
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenWithFaults(OpenMode::kRead));
+    const std::vector<DocumentNumber> before = Numbers(*reader);
+    ChangeMemory();
+    const int64_t n_before = disk_.n_operations(FileOperation::kRead);
+    disk_.FailAt(FileOperation::kRead, nth, FileFailure::kIoError);
+    const absl::StatusOr<bool> refreshed = reader->Refresh();
+    const bool was_reached = disk_.n_operations(FileOperation::kRead) >= n_before + nth;
+    disk_.Heal();
+    if (!refreshed.ok()) {
+      ++n_failed;
+      EXPECT_EQ(Numbers(*reader), before);
+      ASSERT_OK_AND_ASSIGN(const bool changed, reader->Refresh());
+      EXPECT_TRUE(changed);
+    }
+    EXPECT_EQ(Numbers(*reader), (std::vector<DocumentNumber>{2, 3}));
+    EXPECT_EQ(reader->Current()->n_tokens, 2u * 4 * 64);
+    ASSERT_OK_AND_ASSIGN(const bool again, reader->Refresh());
+    EXPECT_FALSE(again);
+    if (!was_reached) break;
+  }
+  EXPECT_GT(n_failed, 5);
+}
+
+TEST_F(RefreshTest, AVersionThatDoesNotOpenLeavesTheOldOne) {
+  MakeMemory();
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+  ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0002\n"));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_FALSE(reader->Refresh().ok());
+    ASSERT_THAT(reader->Current()->documents, SizeIs(2));
+    EXPECT_OK(reader->store().GetWindow(0).status());
+  }
+  ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0001\n"));
+  ASSERT_OK_AND_ASSIGN(bool changed, reader->Refresh());
+  EXPECT_FALSE(changed);
+  SwapVersions();
+  ASSERT_OK_AND_ASSIGN(changed, reader->Refresh());
+  EXPECT_TRUE(changed);
+  EXPECT_THAT(reader->Current()->documents, SizeIs(3));
+}
+
+TEST_F(RefreshTest, APartOfADocumentDoesNotPassForTheWhole) {
+  MakeMemory();
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+  {
+    ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+    DocumentRecord document = memory->Current()->documents[1];
+    document.n_windows += 1;
+    Mutation mutation;
+    mutation.PutDocument(document);
+    ASSERT_OK(memory->store().Commit(std::move(mutation)));
+  }
+  for (const absl::Status& status :
+       {reader->Refresh().status(), OpenMemory(Folder(), OpenMode::kRead).status()}) {
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                ::testing::HasSubstr("books/2.txt) has 4 windows, want 5"));
+  }
+}
+
+TEST_F(RefreshTest, OpeningBesideASwapOfVersionsFindsTheNewOne) {
+  for (const OpenMode mode : {OpenMode::kRead, OpenMode::kWrite, OpenMode::kCreate}) {
+    // At its first file, and when it has read most of them.
+    for (const char* moment : {"CURRENT", ".sst"}) {
+      SCOPED_TRACE(StrCat("mode ", static_cast<int>(mode), ", ", moment));
+      std::filesystem::remove_all(Folder());
+      MakeMemory();
+      bool swapped = false;
+      disk_.CallBeforeOpen(moment, [&] {
+        swapped = true;
+        SwapVersions();
+      });
+      ASSERT_OK_AND_ASSIGN(const auto memory, OpenWithFaults(mode));
+      EXPECT_TRUE(swapped);
+      EXPECT_EQ(memory->version_folder().filename(), "0002");
+      EXPECT_THAT(memory->Current()->documents, SizeIs(3));
+      if (mode == OpenMode::kRead) continue;
+      // What is stored now is there for the next process.
+      ASSERT_OK(AddDocument(memory->store(), {}).status());
+      ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+      EXPECT_THAT(reader->Current()->documents, SizeIs(4));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fovea::memory
