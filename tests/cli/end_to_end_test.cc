@@ -53,7 +53,8 @@ class EndToEndTest : public ProgramTest {
 TEST_F(EndToEndTest, AnswersFromTheMemoryWithSources) {
   const ProgramResult ingest = Fovea({"ingest", "--json", harbor_, compass_});
   ASSERT_EQ(ingest.code, 0) << ingest.err;
-  EXPECT_THAT(ingest.err, IsEmpty());  // the adapter was found: no hint
+  // The adapter was found: no hint. (On a slow machine there are lines of progress.)
+  EXPECT_THAT(ingest.err, ::testing::Not(HasSubstr("fovea: ")));
 
   const Json stats = Fovea({"stats", "--json"}).json();
   EXPECT_EQ(stats["model"], "smollm2");
