@@ -7,10 +7,10 @@
 namespace fovea {
 namespace {
 
-// A loop of a single-token step takes tens of microseconds and the next one follows at once, or after
-// some tens more that one thread works alone; spinning for that long saves two context switches a
-// loop, which cost a virtual machine more than a real one. About 0.2 ms; longer would burn a core
-// that others need.
+// A loop of a single-token step takes tens of microseconds and the next one follows at once, or
+// after some tens more that one thread works alone; spinning for that long saves two context
+// switches a loop, which cost a virtual machine more than a real one. About 0.2 ms; longer would
+// burn a core that others need.
 constexpr int kSpins = 20000;
 
 inline void Pause() {

@@ -38,6 +38,23 @@ absl::Status CheckUsableForCreation(const fs::path& folder) {
   return absl::OkStatus();
 }
 
+bool HasStore(const fs::path& version_folder) {
+  std::error_code error;
+  return fs::is_directory(version_folder / "store", error);
+}
+
+absl::Status NoSuchVersion(const fs::path& folder, const std::string& version) {
+  std::string versions;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    if (HasStore(entry.path())) versions += StrCat(" ", entry.path().filename().string());
+  }
+  return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", version,
+                                    "\", but there is no such version of the ",
+                                    "memory, only:", versions.empty() ? " none" : versions,
+                                    "; write the name of the newest one into it"));
+}
+
 // A database with what SQLite keeps beside it.
 void RemoveTextIndex(const fs::path& path) {
   for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
@@ -96,7 +113,10 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
     } else {
       ASSIGN_OR_RETURN(version, CurrentVersion(folder));
     }
-    const absl::Status opened = memory->OpenVersion(version);
+    // A writer would make a new, empty store there, beside the documents.
+    const absl::Status opened = is_new || HasStore(folder / version)
+                                    ? memory->OpenVersion(version)
+                                    : NoSuchVersion(folder, version);
     // Another process may have put the next version in the place of this one after CURRENT was
     // read. Then this one is being removed: a reader may find it half gone, and what a writer
     // stored in it would be lost.

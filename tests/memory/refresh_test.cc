@@ -110,6 +110,21 @@ TEST_F(RefreshTest, AVersionThatDoesNotOpenLeavesTheOldOne) {
   EXPECT_THAT(reader->Current()->documents, SizeIs(3));
 }
 
+// A flipped bit in CURRENT: nobody may start an empty memory beside the documents.
+TEST_F(RefreshTest, AVersionThatIsNotThereIsNamedAndNotMade) {
+  MakeMemory();
+  ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0201\n"));
+  for (const OpenMode mode : {OpenMode::kRead, OpenMode::kWrite, OpenMode::kCreate}) {
+    const absl::Status status = OpenMemory(Folder(), mode).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("only: 0001"));
+    EXPECT_FALSE(std::filesystem::exists(Folder() / "0201"));
+  }
+  ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0001\n"));
+  ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kCreate));
+  EXPECT_THAT(memory->Current()->documents, SizeIs(2));
+}
+
 TEST_F(RefreshTest, APartOfADocumentDoesNotPassForTheWhole) {
   MakeMemory();
   ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
