@@ -44,7 +44,7 @@ def read_zst(path):
 def fovea(options, *args, stdin=None, check=True):
     """Runs the command line with --json; returns the list of JSON objects it printed."""
     command = [options.fovea, *args, "--json", "--quiet"]
-    if options.threads:
+    if options.threads and args[0] not in ("model", "stats"):  # those have no such option
         command += ["--threads", str(options.threads)]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8")
     if check and result.returncode != 0:
@@ -56,10 +56,7 @@ def model_path(options):
     """The file of --model: a path, or a model that `fovea model list` knows."""
     if os.path.exists(options.model):
         return options.model
-    threads, options.threads = options.threads, 0  # `model list` has no such option
-    listed = fovea(options, "model", "list")
-    options.threads = threads
-    for model in listed:
+    for model in fovea(options, "model", "list"):
         for entry in model.get("models", [model]):
             if entry.get("name") == options.model:
                 return entry["path"]
