@@ -18,7 +18,7 @@ configuration.
 
 --check N measures instead what the repeated cells rest on: N tokens evaluated one way beside the
 same number repeated from --piece, taking turns; the states have to be of the same size, and
-"tiled_over_evaluated" is to be 1 within the noise.
+"tiled_over_evaluated" is to be 1 within the noise (two contexts evaluated alike were seen 6% apart).
 """
 import json
 import os
