@@ -244,6 +244,12 @@ TEST_P(EverySpecTest, SaveAndLoadGiveTheSameAnswers) {
   LayerSearchArgs args = Args(32);
   args.n_probe = 4;
   EXPECT_EQ(Search(**loaded, args), Search(*index, args));
+  // An answer of many tokens, in the middle of which codes are copied out of the file.
+  args.n_queries = 1;
+  const std::vector<int64_t> of_one = Search(*index, args);
+  for (int token = 0; token < 12; ++token) {
+    EXPECT_EQ(Search(**loaded, args), of_one) << "token " << token;
+  }
 }
 
 TEST_P(EverySpecTest, FewKeysPadWithMinusOne) {

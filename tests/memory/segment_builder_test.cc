@@ -160,6 +160,24 @@ TEST_F(SegmentBuilderTest, WithoutSampledQueriesTheEffortIsCautious) {
   EXPECT_GE(record.n_candidates, 128);
 }
 
+TEST_F(SegmentBuilderTest, AutoWithoutQueriesToJudgeByTakesFourBits) {
+  const int64_t n_windows = 64;  // as many tokens as an index is worth its while for
+  ASSERT_OK(AddDocument(store(), {.n_windows = n_windows, .with_blocks = false}).status());
+  Mutation blocks;
+  for (Slot slot = 0; slot < 64 * n_windows; slot += 64) {
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      blocks.PutBlock(slot, layer, SyntheticBlock(slot, layer, 64));
+    }
+  }
+  ASSERT_OK(store().Commit(std::move(blocks)));
+  ASSERT_OK_AND_ASSIGN(const SegmentRecord record, Build("auto", 0, 64 * n_windows));
+  EXPECT_EQ(record.spec, "Scan4");
+  EXPECT_EQ(record.requested_spec, "auto");
+  EXPECT_GE(record.n_candidates, 128);
+  const Segment segment = OpenSegment(record, index_folder_);
+  EXPECT_THAT(segment.layers, SizeIs(kTestLayers));
+}
+
 TEST_F(SegmentBuilderTest, AMissingBlockIsNamedAndNoFileStays) {
   ASSERT_OK(AddDocument(store(), {.n_windows = 4}).status());
   ASSERT_OK(AddDocument(store(), {.n_windows = 1, .with_blocks = false}).status());
