@@ -189,3 +189,15 @@ def ingest(options, memory, path, *args):
     start = time.time()
     result = fovea(options, "ingest", "--memory", memory, "--model", options.model, *args, path)
     return result[-1], time.time() - start
+
+
+def take_turns(sides, n_runs):
+    """Rates of each side's run(), {name: [n_runs]}: one run of each in every round, so that what else
+    the machine does hits all alike; a round before them warms up."""
+    rates = {name: [] for name in sides}
+    for run in range(n_runs + 1):
+        for name, side in sides.items():
+            rate = side.run()
+            if run > 0:
+                rates[name].append(rate)
+    return rates

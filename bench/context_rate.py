@@ -76,12 +76,7 @@ def llama_name(file, flash, cache):
 
 
 def medians(sides):
-    rates = {name: [] for name in sides}
-    for run in range(options.runs + 1):
-        for name, side in sides.items():
-            rate = side.run()
-            if run > 0:  # the first one warms up
-                rates[name].append(rate)
+    rates = common.take_turns(sides, options.runs)
     return ({name: common.median(values) for name, values in rates.items()},
             {name: {"median": round(common.median(values), 2), "min": round(min(values), 2),
                     "max": round(max(values), 2)} for name, values in rates.items()})

@@ -53,12 +53,7 @@ if options.llama_python:
                                    flash=flash, cache="F16", prompt=PROMPT,
                                    n_tokens=options.tokens))
 
-rates = {name: [] for name in sides}
-for run in range(options.runs + 1):
-    for name, side in sides.items():
-        rate = side.run()
-        if run > 0:  # the first one warms up
-            rates[name].append(rate)
+rates = common.take_turns(sides, options.runs)
 
 figures = {"bench": "decode", "threads": options.threads, "tokens": options.tokens,
            "runs": options.runs, "tokens_per_second": {}}

@@ -5,7 +5,6 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <random>
 #include <set>
 
 #include "gmock/gmock.h"
@@ -27,17 +26,6 @@ constexpr bool kMemoryIsKeptBack = true;
 #else
 constexpr bool kMemoryIsKeptBack = false;
 #endif
-
-// Words that no other seed has.
-std::string Words(uint32_t seed, size_t n_bytes) {
-  std::mt19937 random(seed);
-  std::string text;
-  while (text.size() < n_bytes) {
-    for (uint32_t n = 2 + random() % 7; n > 0; --n) text += static_cast<char>('a' + random() % 26);
-    text += ' ';
-  }
-  return text += ".\n";
-}
 
 // The questions that a process answers one by one: `fovea ask -`.
 class Dialog {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <random>
 #include <set>
 
 #include "absl/cleanup/cleanup.h"
@@ -24,17 +23,6 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-// Words that no other seed has.
-std::string Words(uint32_t seed, size_t n_bytes) {
-  std::mt19937 random(seed);
-  std::string text;
-  while (text.size() < n_bytes) {
-    for (uint32_t n = 2 + random() % 7; n > 0; --n) text += static_cast<char>('a' + random() % 26);
-    text += ' ';
-  }
-  return text += ".\n";
-}
 
 class FaultTest : public ProgramTest {
  protected:

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <random>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -24,6 +25,17 @@
 #include "nlohmann/json.hpp"
 
 namespace fovea::cli {
+
+// Words that no other seed has.
+inline std::string Words(uint32_t seed, size_t n_bytes) {
+  std::mt19937 random(seed);
+  std::string text;
+  while (text.size() < n_bytes) {
+    for (uint32_t n = 2 + random() % 7; n > 0; --n) text += static_cast<char>('a' + random() % 26);
+    text += ' ';
+  }
+  return text += ".\n";
+}
 
 using Arguments = std::vector<std::string>;
 using Environment = std::map<std::string, std::string>;
