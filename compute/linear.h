@@ -1,8 +1,9 @@
 // y = x·Wᵀ + bias (+ residual), W as it is stored on disk (float or block-quantised), with an
 // optional low-rank update (LoRA, Hu et al. 2021): W + scale·B·A.
 //
-// Few rows (single-token steps, short prompts) are computed straight from the stored weights, with
-// the LoRA as two small products beside them. Quantised weights are then multiplied as integers, by
+// Few rows (single-token steps, short prompts) are computed straight from the stored weights, or a
+// copy of their bytes where a step reads them faster (PrepareSteps), with the LoRA as two small
+// products beside them. Quantised weights are then multiplied as integers, by
 // rows of x that are rounded to 15 bits in blocks of 32 values, which errs by less than 2⁻¹⁵ of the
 // largest value of a block; on an exact device they are dequantised and multiplied as floats. Many
 // rows use a copy of W + scale·B·A (one dequantisation, the LoRA merged) in the device's
