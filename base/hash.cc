@@ -2,6 +2,11 @@
 
 #include <openssl/evp.h>
 #include <xxhash.h>
+#ifdef FOVEA_XXHASH_DISPATCH
+// XXH3 by what the processor has (AVX2, AVX-512) instead of by what its architecture promises:
+// twice as fast. The same values.
+#include <xxh_x86dispatch.h>
+#endif
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_format.h"

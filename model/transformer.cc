@@ -78,6 +78,9 @@ class TransformerImpl final : public Transformer {
   // The layers 0 … n_layers − 1 of Forward.
   absl::Status RunLayers(std::span<const int32_t> ids, int64_t n_layers, LocalContext* context,
                          MemorySource* memory);
+  // Null where the model has none and none is needed.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const Checkpoint& checkpoint,
+                                                                  const LoadOptions& options);
   absl::Status LoadLayers();
   absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) const;
   absl::StatusOr<std::unique_ptr<Linear>> MakeLinear(const std::string& module,
@@ -116,27 +119,33 @@ class TransformerImpl final : public Transformer {
   Workspace work_;
 };
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> TransformerImpl::MakeTokenizer(
+    const Checkpoint& checkpoint, const LoadOptions& options) {
+  const TokenizerSpec& spec = checkpoint.tokenizer_spec();
+  if (!options.needs_tokenizer && spec.kind == TokenizerSpec::Kind::kNone) return nullptr;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(spec);
+  const int64_t n_rows = checkpoint.config().vocab_size;
+  if (tokenizer.ok() && (*tokenizer)->vocab_size() > n_rows) {
+    tokenizer = absl::InvalidArgumentError(StrCat("the tokenizer has ", (*tokenizer)->vocab_size(),
+                                                  " tokens, the embedding table only ", n_rows,
+                                                  " rows: it is another model's"));
+  }
+  if (!tokenizer.ok()) return Annotate(tokenizer.status(), options.model.native());
+  return tokenizer;
+}
+
 absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* device,
                                                                    const LoadOptions& options) {
   auto model = std::make_unique<TransformerImpl>();
   model->device_ = device;
   ASSIGN_OR_RETURN(model->checkpoint_, Checkpoint::Open(options.model));
   const ModelConfig& config = model->checkpoint_->config();
-  // Reads all weights; the tokenizer is made meanwhile, which takes about as long for a small
-  // model.
+  // The fingerprint reads all weights, the tokenizer sorts its vocabulary, the layers are set up:
+  // each takes about as long as the others for a small model, and all at once.
   const auto fingerprint =
       std::async(std::launch::async, [&] { return model->checkpoint_->Fingerprint(); });
-  const TokenizerSpec& tokenizer_spec = model->checkpoint_->tokenizer_spec();
-  if (options.needs_tokenizer || tokenizer_spec.kind != TokenizerSpec::Kind::kNone) {
-    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(tokenizer_spec);
-    if (tokenizer.ok() && (*tokenizer)->vocab_size() > config.vocab_size) {
-      tokenizer = absl::InvalidArgumentError(StrCat(
-          "the tokenizer has ", (*tokenizer)->vocab_size(), " tokens, the embedding table only ",
-          config.vocab_size, " rows: it is another model's"));
-    }
-    if (!tokenizer.ok()) return Annotate(tokenizer.status(), options.model.native());
-    model->tokenizer_ = *std::move(tokenizer);
-  }
+  auto tokenizer =
+      std::async(std::launch::async, [&] { return MakeTokenizer(*model->checkpoint_, options); });
   model->memory_config_ = model->checkpoint_->memory_config();
   if (options.adapter) {
     ASSIGN_OR_RETURN(model->adapter_, Adapter::Load(*options.adapter, config));
@@ -156,6 +165,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
   }
   std::sort(model->memory_config_.mem_layers.begin(), model->memory_config_.mem_layers.end());
   RETURN_IF_ERROR(model->LoadLayers());
+  ASSIGN_OR_RETURN(model->tokenizer_, tokenizer.get());
 
   FastHasher hasher;
   fingerprint.wait();
