@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "absl/strings/escaping.h"
 #include "storage/byte_io.h"
 #include "tests/storage/store_test_util.h"
 
@@ -103,6 +104,34 @@ TEST(RecordCodecTest, EveryRecordDecodesToWhatWasEncoded) {
   EXPECT_TRUE(*DecodeWindow(NumberKey(1234567), *EncodeWindow(window)) == window);
   const QuerySample queries = TestSample(9);
   EXPECT_TRUE(*DecodeQuerySample(NumberKey(9), *EncodeQuerySample(9, queries), nullptr) == queries);
+}
+
+std::string Hex(const absl::StatusOr<std::string>& value) {
+  if (!value.ok()) return value.status().ToString();
+  return std::string(ToStd(absl::BytesToHexString(ToAbsl(*value))));
+}
+
+// What earlier releases wrote and read. A difference here is a memory that one of the two cannot
+// open.
+TEST(RecordCodecTest, BytesOfABfloat16MemoryAreAsEver) {
+  EXPECT_EQ(Hex(EncodeFormatVersion(1)), "0101000000441ff5a1fc5a01ba");
+  StoreSettings settings = TestSettings();
+  settings.adapter = "a";
+  settings.encoding = "reference";
+  EXPECT_EQ(Hex(EncodeSettings(settings)),
+            "020439663263116d6f64656c732f736d616c6c2e67677566016140"
+            "08097265666572656e6365046175746f0203103859d15c4273d97c");
+  Block block;
+  block.n_tokens = 2;
+  block.n_kv_heads = 1;
+  block.head_dim = 2;
+  using Numbers = std::vector<BFloat16>;
+  block.keys = decltype(block.keys)(Numbers{BFloat16(1.0f), BFloat16(-2.0f), BFloat16(0.1f), {}});
+  block.values = decltype(block.values)(Numbers{{}, BFloat16(3.0f), BFloat16(1e30f), {}});
+  EXPECT_EQ(Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kKeys)),
+            "07020000000100000002000000803f00c0cd3d0000a74984569f76bb85");
+  EXPECT_EQ(Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kValues)),
+            "08020000000100000002000000000040404a710000c2cb026b5c5c4c44");
 }
 
 TEST(RecordCodecTest, TextsWithAnyBytesSurvive) {
