@@ -187,7 +187,7 @@ class AnswererImpl : public Answerer {
     if (!has_memory || (!options.use_memory && inquiry->reread.n_passages == 0)) {
       return absl::OkStatus();
     }
-    RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
+    RETURN_IF_ERROR(memory_->CheckModel(*model_));
     memory::SearchOptions search;
     search.mode = options.mode.value_or(inquiry->is_reference ? memory::SearchMode::kDense
                                                               : memory::SearchMode::kApproximate);
@@ -224,7 +224,8 @@ class AnswererImpl : public Answerer {
     }
     if (inquiry.is_reference) {
       inquiry.reference_memory = std::make_unique<ReferenceMemory>(
-          device_, inquiry.attends ? inquiry.searcher.get() : nullptr);
+          device_, inquiry.attends ? inquiry.searcher.get() : nullptr,
+          model_->memory_config().entry_type);
     }
     inquiry.context->UseReference(inquiry.reference_memory.get());
 
@@ -352,7 +353,7 @@ absl::StatusOr<std::unique_ptr<Answerer>> Answerer::Create(compute::Device* devi
                                                            model::Transformer* model,
                                                            memory::Memory* memory) {
   if (memory != nullptr && memory->settings().has_value()) {
-    RETURN_IF_ERROR(memory->CheckFingerprint(model->fingerprint()));
+    RETURN_IF_ERROR(memory->CheckModel(*model));
   }
   ASSIGN_OR_RETURN(PromptStyle style,
                    ChoosePromptStyle(model->memory_config(), model->tokenizer().spec()));

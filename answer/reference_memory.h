@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "answer/prompt_context.h"
 #include "memory/searcher.h"
@@ -11,12 +12,13 @@
 
 namespace fovea::answer {
 
-// Entries that a session adds are kept in bfloat16, as stored ones are.
+// Entries that a session adds are kept in the type that stored ones have, or without a stored
+// memory in the model's (MemoryConfig::entry_type).
 class ReferenceMemory final : public RewindableMemory {
  public:
   // `searcher` may be null (no stored memory), else it outlives this.
-  ReferenceMemory(compute::Device* device, memory::MemorySearcher* searcher)
-      : device_(device), searcher_(searcher) {
+  ReferenceMemory(compute::Device* device, memory::MemorySearcher* searcher, EntryType type)
+      : device_(device), searcher_(searcher), type_(type) {
     n_session_windows_ = searcher_ != nullptr ? searcher_->n_session_windows() : 0;
     Rewind();
   }
@@ -29,7 +31,7 @@ class ReferenceMemory final : public RewindableMemory {
   absl::Status Append(model::MemoryEntries entries) override {
     n_appended_ += entries.n_tokens;
     if (searcher_ == nullptr) return alone_->Append(std::move(entries));
-    searcher_->AddSessionWindow(model::ToEncodedWindow(entries));
+    searcher_->AddSessionWindow(model::ToEncodedWindow(std::move(entries), type_));
     return absl::OkStatus();
   }
 
@@ -40,12 +42,13 @@ class ReferenceMemory final : public RewindableMemory {
   void Rewind() override {
     n_appended_ = 0;
     if (searcher_ != nullptr) searcher_->TruncateSessionWindows(n_session_windows_);
-    if (searcher_ == nullptr) alone_.emplace(device_, model::EntryType::kBFloat16);
+    if (searcher_ == nullptr) alone_.emplace(device_, type_);
   }
 
  private:
   compute::Device* device_;
   memory::MemorySearcher* searcher_;
+  EntryType type_;
   std::optional<model::DenseMemory> alone_;
   size_t n_session_windows_ = 0;  // a conversation's, from before
   int64_t n_appended_ = 0;

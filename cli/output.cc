@@ -127,7 +127,7 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
       {"segments", std::move(segments)},
       {"model", settings.model},
       {"fingerprint", settings.fingerprint},
-      {"format_version", settings.format_version}};
+      {"format_version", settings.format_version()}};
 }
 
 Json ToJson(const memory::RebuildResult& result, double seconds) {

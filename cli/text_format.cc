@@ -246,7 +246,8 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
                  "\n");
   text += StrCat("window       ", settings.window, " tokens, overlap ", settings.overlap, "\n");
   text += StrCat("fingerprint  ", settings.fingerprint, "\n");
-  text += StrCat("format       ", settings.format_version, "\n");
+  text += StrCat("format       ", settings.format_version(), ", keys and values in ",
+                 EntryTypeName(settings.entry_type), "\n");
   return text;
 }
 

@@ -79,7 +79,7 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
         answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
                                 arguments.model.model, arguments.model.adapter));
     ASSIGN_OR_RETURN(model, LoadModel(device.get(), choice));
-    RETURN_IF_ERROR(memory->CheckFingerprint(model->fingerprint()));
+    RETURN_IF_ERROR(memory->CheckModel(*model));
   }
   options.repair = true;
   options.model = model.get();

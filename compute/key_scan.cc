@@ -89,6 +89,15 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best) {
     return absl::InvalidArgumentError(
         StrCat("KeyScan: the result holds ", best->n_queries(), " queries, want ", args.n_queries));
   }
+  const KeyRun* first = nullptr;
+  for (const KeyRun& run : args.runs) {
+    if (run.n_keys == 0) continue;
+    if (first == nullptr) first = &run;
+    if (run.keys.type() == first->keys.type()) continue;
+    return absl::InvalidArgumentError(StrCat("KeyScan: runs of ", EntryTypeName(run.keys.type()),
+                                             " and of ", EntryTypeName(first->keys.type()),
+                                             " keys, want one type in a call"));
+  }
   switch (device.kind()) {
     case DeviceKind::kCpu:
       cpu::KeyScan(device.threads(), args, best);
@@ -98,11 +107,11 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best) {
   }
 }
 
-float KeyScore(const float* query, const BFloat16* key, int64_t head_dim) {
+float KeyScore(const float* query, EntryPointer key, int64_t head_dim) {
   return cpu::KeyScore(query, key, head_dim);
 }
 
-void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
                std::span<float> scores) {
   FOVEA_CHECK(keys.size() == scores.size());
   cpu::KeyScores(query, head_dim, keys, scores);

@@ -1,13 +1,13 @@
-// The exact nearest-key scan: inner products of queries with stored bfloat16 keys, the k best of
-// each query kept. Each key is read once for all queries (all query heads of its group and all
-// positions); queries stay float, products accumulate in float.
+// The exact nearest-key scan: inner products of queries with stored keys (bfloat16 or float32), the
+// k best of each query kept. Each key is read once for all queries (all query heads of its group
+// and all positions); queries stay float, products accumulate in float.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "base/float16.h"
+#include "base/entries.h"
 #include "compute/device.h"
 
 namespace fovea::compute {
@@ -19,7 +19,7 @@ struct ScoredId {
 
 // A run of keys that lie together: key j of the run has id first_id + j.
 struct KeyRun {
-  const BFloat16* keys = nullptr;  // [n_keys, head_dim]
+  EntryPointer keys;  // [n_keys, head_dim]
   int64_t n_keys = 0;
   int64_t first_id = 0;
 };
@@ -55,7 +55,7 @@ struct KeyScanArgs {
   int64_t n_queries = 0;
   int64_t query_stride = 0;
   int64_t head_dim = 0;
-  std::span<const KeyRun> runs;  // any number; ids must not repeat
+  std::span<const KeyRun> runs;  // any number, keys of one type; ids must not repeat
 };
 // Pushes into *best (of n_queries). Uses all threads of the device; the result does not depend on
 // how many there are. InvalidArgument for shapes that do not fit each other.
@@ -63,11 +63,11 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
 
 // The score of one query with one key: fused multiply-adds in float over the dimensions in order,
 // bit for bit what KeyScan computes. Host memory.
-float KeyScore(const float* query, const BFloat16* key, int64_t head_dim);
+float KeyScore(const float* query, EntryPointer key, int64_t head_dim);
 
 // scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time: for the rescoring of
-// candidates that lie anywhere. Host memory. scores.size() == keys.size().
-void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+// candidates that lie anywhere. Host memory. All keys have one type; scores.size() == keys.size().
+void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
                std::span<float> scores);
 
 }  // namespace fovea::compute

@@ -205,7 +205,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
 class KeyLookup {
  public:
   KeyLookup(const HeadKeys& runs, int64_t head_dim) : runs_(runs), head_dim_(head_dim) {}
-  const BFloat16* Find(int64_t id) const {
+  EntryPointer Find(int64_t id) const {
     const auto after =
         std::upper_bound(runs_.begin(), runs_.end(), id,
                          [](int64_t wanted, const KeyRun& run) { return wanted < run.first_id; });
@@ -252,7 +252,7 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
                                  const CalibrationQueries& queries, Effort effort) {
   const int64_t group = queries.n_heads / static_cast<int64_t>(keys.size());
   std::vector<int64_t> candidates;
-  std::vector<const BFloat16*> pointers;
+  std::vector<EntryPointer> pointers;
   std::vector<float> scores;
   return TimePositions(queries, [&](int64_t position) -> absl::Status {
     RETURN_IF_ERROR(index.Search(device, SearchArgs(queries, position, 1, effort), &candidates));

@@ -256,8 +256,8 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& dev
           const int64_t n_block = std::min(kCodeBlockKeys, n_keys - block * kCodeBlockKeys);
           for (int64_t k = 0; k < n_block; ++k) {
             float* key = centred.data() + k * head_dim;
-            BFloat16ToFloat(cursor.At(block * kCodeBlockKeys + k), key,
-                            static_cast<size_t>(head_dim));
+            EntriesToFloat(cursor.At(block * kCodeBlockKeys + k), key,
+                           static_cast<size_t>(head_dim));
             for (int64_t d = 0; d < head_dim; ++d) key[d] -= mean[static_cast<size_t>(d)];
           }
           coder->EncodeBlock(centred.data(), n_block, head.codes.data() + block * block_bytes,

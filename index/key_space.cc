@@ -17,7 +17,7 @@ absl::StatusOr<KeyStatistics> Analyse(const std::vector<compute::KeyRun>& runs, 
   int64_t position = 0;
   for (const compute::KeyRun& run : runs) {
     for (int64_t j = 0; j < run.n_keys; ++j, ++position) {
-      BFloat16ToFloat(run.keys + j * head_dim, key.data(), dim);
+      EntriesToFloat(run.keys + j * head_dim, key.data(), dim);
       for (size_t d = 0; d < dim; ++d) {
         sum[d] += key[d];
         if (key[d] < low[d]) low[d] = key[d], lowest[d] = position;
@@ -38,7 +38,7 @@ absl::StatusOr<KeyStatistics> Analyse(const std::vector<compute::KeyRun>& runs, 
   double largest = 0.0;
   for (const compute::KeyRun& run : runs) {
     for (int64_t j = 0; j < run.n_keys; ++j) {
-      BFloat16ToFloat(run.keys + j * head_dim, key.data(), dim);
+      EntriesToFloat(run.keys + j * head_dim, key.data(), dim);
       float norm2 = 0.0f;
       for (size_t d = 0; d < dim; ++d) {
         const float value = key[d] - statistics.mean[d];
@@ -59,9 +59,9 @@ absl::StatusOr<KeyStatistics> Analyse(const std::vector<compute::KeyRun>& runs, 
   return statistics;
 }
 
-void KeySpace::MapKey(const BFloat16* key, float* out) const {
+void KeySpace::MapKey(EntryPointer key, float* out) const {
   const size_t dim = mean_.size();
-  BFloat16ToFloat(key, out, dim);
+  EntriesToFloat(key, out, dim);
   float norm2 = 0.0f;
   for (size_t d = 0; d < dim; ++d) {
     out[d] -= mean_[d];

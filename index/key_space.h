@@ -42,7 +42,7 @@ class KeySpace {
   float radius() const { return radius_; }
   int64_t index_dim() const { return index_dim_; }
 
-  void MapKey(const BFloat16* key, float* out) const;   // [head_dim] → [index_dim]
+  void MapKey(EntryPointer key, float* out) const;      // [head_dim] → [index_dim]
   void MapQuery(const float* query, float* out) const;  // [head_dim] → [index_dim]
 
  private:

@@ -18,7 +18,7 @@ absl::StatusOr<KeyIds> SharedIds(const std::vector<HeadKeys>& keys);
 class KeyCursor {
  public:
   KeyCursor(const HeadKeys& runs, int64_t head_dim) : runs_(runs), head_dim_(head_dim) {}
-  const BFloat16* At(int64_t position) {
+  EntryPointer At(int64_t position) {
     while (position >= begin_ + runs_[run_].n_keys) begin_ += runs_[run_++].n_keys;
     return runs_[run_].keys + (position - begin_) * head_dim_;
   }

@@ -25,16 +25,15 @@ absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_l
   using Part = storage::DocumentStore::BlockPart;
   ASSIGN_OR_RETURN(storage::Block block,
                    store_->GetBlock(slot_begin, memory_layer, keys ? Part::kKeys : Part::kValues));
-  auto half =
-      std::make_shared<const std::vector<BFloat16>>(std::move(keys ? block.keys : block.values));
+  auto half = std::make_shared<const EntryVector>(std::move(keys ? block.keys : block.values));
   std::lock_guard<std::mutex> lock(mutex_);
   if (const auto it = entries_.find(key); it != entries_.end()) return it->second.block;
   recency_.push_front(key);
   entries_[key] = {half, recency_.begin()};
-  used_bytes_ += half->size() * sizeof(BFloat16);
+  used_bytes_ += half->size_bytes();
   while (used_bytes_ > capacity_bytes_ && recency_.size() > 1) {
     const auto oldest = entries_.find(recency_.back());
-    used_bytes_ -= oldest->second.block->size() * sizeof(BFloat16);
+    used_bytes_ -= oldest->second.block->size_bytes();
     entries_.erase(oldest);
     recency_.pop_back();
   }

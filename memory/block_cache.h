@@ -6,17 +6,16 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "base/float16.h"
+#include "base/entries.h"
 #include "base/status.h"
 #include "storage/document_store.h"
 
 namespace fovea::memory {
 
 // One half of a block: [n_kv_heads, n_tokens, head_dim].
-using HalfBlock = std::shared_ptr<const std::vector<BFloat16>>;
+using HalfBlock = std::shared_ptr<const EntryVector>;
 
 // Thread-safe; blocks handed out stay valid as long as they are held.
 class BlockCache {

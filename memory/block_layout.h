@@ -1,8 +1,8 @@
 // From what a model's encoder returns to what the store keeps: tokens outermost becomes heads
-// outermost, so that the keys of one head lie together for scans.
+// outermost, so that the keys of one head lie together for scans, and numbers get the memory's
+// type.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "base/status.h"
@@ -12,9 +12,9 @@
 namespace fovea::memory {
 
 // One memory layer of an encoded window:
-// [n_tokens, n_kv_heads, head_dim] → [n_kv_heads, n_tokens, head_dim], keys and values.
+// [n_tokens, n_kv_heads, head_dim] → [n_kv_heads, n_tokens, head_dim], keys and values in `type`.
 inline storage::Block ToBlock(const model::EncodedWindow& window, int memory_layer,
-                              int64_t n_kv_heads, int64_t head_dim) {
+                              int64_t n_kv_heads, int64_t head_dim, EntryType type) {
   const auto layer = static_cast<size_t>(memory_layer);
   const auto n_values = static_cast<size_t>(window.n_tokens * n_kv_heads * head_dim);
   FOVEA_CHECK(layer < window.keys.size() && layer < window.values.size());
@@ -23,17 +23,18 @@ inline storage::Block ToBlock(const model::EncodedWindow& window, int memory_lay
   block.n_tokens = window.n_tokens;
   block.n_kv_heads = n_kv_heads;
   block.head_dim = head_dim;
-  const auto transpose = [&](const std::vector<BFloat16>& in, std::vector<BFloat16>* out) {
-    out->resize(n_values);
+  const auto transpose = [&](const EntryVector& in) {
+    EntryVector out(type, n_values);
     for (int64_t token = 0; token < window.n_tokens; ++token) {
       for (int64_t head = 0; head < n_kv_heads; ++head) {
-        std::copy_n(in.data() + (token * n_kv_heads + head) * head_dim, head_dim,
-                    out->data() + (head * window.n_tokens + token) * head_dim);
+        out.Set(static_cast<size_t>((head * window.n_tokens + token) * head_dim),
+                in.data() + (token * n_kv_heads + head) * head_dim, static_cast<size_t>(head_dim));
       }
     }
+    return out;
   };
-  transpose(window.keys[layer], &block.keys);
-  transpose(window.values[layer], &block.values);
+  block.keys = transpose(window.keys[layer]);
+  block.values = transpose(window.values[layer]);
   return block;
 }
 

@@ -156,6 +156,7 @@ absl::Status IngesterImpl::AgreeOnSettings() {
     settings.n_mem_layers = static_cast<int>(model_->n_mem_layers());
     settings.n_kv_heads = static_cast<int>(config.n_kv_heads);
     settings.head_dim = static_cast<int>(config.head_dim);
+    settings.entry_type = model_->memory_config().entry_type;
     if (settings.encoding != "window-local" && !is_reference) {
       return absl::InvalidArgumentError(
           StrCat("encoding \"", settings.encoding, "\": want \"window-local\" or \"reference\""));
@@ -184,7 +185,7 @@ absl::Status IngesterImpl::AgreeOnSettings() {
     RETURN_IF_ERROR(index::ValidateSpec(settings.index_spec, settings.head_dim));
     RETURN_IF_ERROR(memory_->InitializeSettings(settings));
   }
-  RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
+  RETURN_IF_ERROR(memory_->CheckModel(*model_));
   settings_ = *memory_->settings();
   const auto contradiction = [this](std::string_view what, const auto& have, const auto& given) {
     return absl::FailedPreconditionError(StrCat(memory_->folder(), ": was made with ", what, " ",
@@ -532,8 +533,9 @@ absl::Status IngesterImpl::Flush() {
     if (settings_.n_mem_layers == 0) continue;
     const model::EncodedWindow& window = encoded[next_encoded++];
     for (int layer = 0; layer < settings_.n_mem_layers; ++layer) {
-      mutation.PutBlock(queued.window->slot_begin, layer,
-                        ToBlock(window, layer, settings_.n_kv_heads, settings_.head_dim));
+      mutation.PutBlock(
+          queued.window->slot_begin, layer,
+          ToBlock(window, layer, settings_.n_kv_heads, settings_.head_dim, settings_.entry_type));
     }
     mutation.PutQuerySample(queued.window->slot_begin, ToQuerySample(window));
     encoded_tokens_ += window.n_tokens;

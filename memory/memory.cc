@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "base/file.h"
 #include "memory/segment_files.h"
+#include "model/transformer.h"
 
 namespace fovea::memory {
 namespace {
@@ -199,13 +200,23 @@ absl::Status Memory::OpenTextIndex() {
   return opened.status();
 }
 
-absl::Status Memory::CheckFingerprint(const std::string& fingerprint) const {
-  if (!settings_ || settings_->fingerprint == fingerprint) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      StrCat(folder_, ": was made by model ", settings_->fingerprint, " (", settings_->model,
-             settings_->adapter.empty() ? "" : StrCat(" with adapter ", settings_->adapter),
-             "), opened with ", fingerprint,
-             ": pass the first model, or convert it with `fovea rebuild --reencode`"));
+absl::Status Memory::CheckModel(const model::Transformer& model) const {
+  if (!settings_) return absl::OkStatus();
+  if (settings_->fingerprint != model.fingerprint()) {
+    return absl::FailedPreconditionError(
+        StrCat(folder_, ": was made by model ", settings_->fingerprint, " (", settings_->model,
+               settings_->adapter.empty() ? "" : StrCat(" with adapter ", settings_->adapter),
+               "), opened with ", model.fingerprint(),
+               ": pass the first model, or convert it with `fovea rebuild --reencode`"));
+  }
+  if (settings_->entry_type == EntryType::kFloat32 &&
+      model.memory_config().entry_type != EntryType::kFloat32) {
+    return absl::FailedPreconditionError(
+        StrCat(folder_, ": keeps entries in float32, the model's config.json now says mem_dtype ",
+               EntryTypeName(model.memory_config().entry_type),
+               ": put float32 back there, or convert the memory with `fovea rebuild --reencode`"));
+  }
+  return absl::OkStatus();
 }
 
 std::shared_ptr<const Generation> Memory::Current() const {
@@ -451,8 +462,9 @@ absl::Status Memory::CompactIfWorthwhile(double min_deleted_share) {
   ASSIGN_OR_RETURN(const storage::BytesByKind bytes, store_->SizeByKind());
   const std::shared_ptr<const Generation> generation = Current();
   // Keys and values of a token: what the blocks of live tokens need.
-  const uint64_t token_bytes = uint64_t{2} * sizeof(BFloat16) * settings_->n_mem_layers *
-                               settings_->n_kv_heads * settings_->head_dim;
+  const uint64_t token_bytes = uint64_t{2} * EntryBytes(settings_->entry_type) *
+                               settings_->n_mem_layers * settings_->n_kv_heads *
+                               settings_->head_dim;
   const uint64_t live_bytes = generation->n_tokens * token_bytes;
   constexpr uint64_t kNotWorthIt = 8 << 20;  // a few megabytes of write buffers and samples
   if (bytes.blocks <= live_bytes + kNotWorthIt) return absl::OkStatus();

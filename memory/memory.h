@@ -24,6 +24,10 @@
 #include "memory/generation.h"
 #include "storage/document_store.h"
 
+namespace fovea::model {
+class Transformer;
+}
+
 namespace fovea::memory {
 
 struct MemoryOptions {
@@ -58,8 +62,10 @@ class Memory {
 
   // Unset before the first ingest fixed them.
   const std::optional<storage::StoreSettings>& settings() const { return settings_; }
-  // FailedPrecondition, naming both fingerprints, when `fingerprint` is not the memory's.
-  absl::Status CheckFingerprint(const std::string& fingerprint) const;
+  // FailedPrecondition, naming both, when the fingerprint of `model` is not the memory's, or when
+  // its entries are bfloat16 and the memory's float32. (A bfloat16 memory of a model whose entries
+  // are float32 is an older one: it stays as it is until it is encoded again.)
+  absl::Status CheckModel(const model::Transformer& model) const;
 
   std::shared_ptr<const Generation> Current() const;
   // What is stored now, for a writer that encodes with the memory; it is not published.

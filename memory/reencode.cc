@@ -68,7 +68,7 @@ class StoredTextDocument final : public documents::TextDocument {
 // Whether what an interrupted call left was encoded as this call would.
 bool SameEncoding(const storage::StoreSettings& a, const storage::StoreSettings& b) {
   return a.fingerprint == b.fingerprint && a.window == b.window && a.overlap == b.overlap &&
-         a.encoding == b.encoding;
+         a.encoding == b.encoding && a.entry_type == b.entry_type;
 }
 
 // The next version, open for writing: what an interrupted call left of it where that fits, else an
@@ -102,6 +102,7 @@ storage::StoreSettings WantedSettings(const storage::StoreSettings& old,
   wanted.fingerprint = model.fingerprint();
   wanted.model = options.model_name;
   wanted.adapter = options.adapter_name;
+  wanted.entry_type = model.memory_config().entry_type;
   if (!options.index_spec.empty()) wanted.index_spec = options.index_spec;
   const int64_t positions = model.config().max_position_embeddings;
   if (wanted.window + wanted.overlap > positions) {

@@ -194,7 +194,7 @@ class Repairer {
       return absl::OkStatus();
     }
     const storage::StoreSettings& settings = **settings_or;
-    RETURN_IF_ERROR(memory_->CheckFingerprint(model_->fingerprint()));
+    RETURN_IF_ERROR(memory_->CheckModel(*model_));
 
     std::map<Slot, std::vector<Damage*>> by_window;
     ForEach(Repair::kEncodeWindow,
@@ -241,7 +241,8 @@ class Repairer {
       for (const int layer : layers) {
         if (layer >= 0) {
           mutation.PutBlock(slot, layer,
-                            ToBlock(encoded[i], layer, settings.n_kv_heads, settings.head_dim));
+                            ToBlock(encoded[i], layer, settings.n_kv_heads, settings.head_dim,
+                                    settings.entry_type));
         } else {
           mutation.PutQuerySample(slot, ToQuerySample(encoded[i]));
         }

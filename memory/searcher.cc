@@ -48,6 +48,17 @@ float LogSumExp(std::span<const ScoredId> sorted, float scale) {
   return high + std::log(sum);
 }
 
+// out[0 … n) += factor · the entries at `numbers`.
+void AddScaled(EntryPointer numbers, float factor, int64_t n, float* out) {
+  if (numbers.type() == EntryType::kFloat32) {
+    const float* from = numbers.As<float>();
+    for (int64_t j = 0; j < n; ++j) out[j] += factor * from[j];
+  } else {
+    const BFloat16* from = numbers.As<BFloat16>();
+    for (int64_t j = 0; j < n; ++j) out[j] += factor * static_cast<float>(from[j]);
+  }
+}
+
 // A run of windows that is searched in one way.
 struct SearchedSegment {
   std::shared_ptr<const Segment> segment;  // with indexes
@@ -123,7 +134,7 @@ class MemorySearcherImpl final : public MemorySearcher {
   absl::Status LoadWanted(int memory_layer, bool keys, BlockTable* table);
   // Ends the use: blocks stay where there is room for all, and are left to the cache where not.
   void EndUse(BlockTable* table) const;
-  const BFloat16* SessionValue(int memory_layer, int64_t kv_head, int64_t slot) const;
+  EntryPointer SessionValue(int memory_layer, int64_t kv_head, int64_t slot) const;
 
   compute::Device* device_;
   Memory* memory_;
@@ -132,6 +143,7 @@ class MemorySearcherImpl final : public MemorySearcher {
   int64_t n_kv_heads_ = 0;
   int64_t head_dim_ = 0;
   int n_mem_layers_ = 0;
+  EntryType entry_type_ = EntryType::kBFloat16;  // of stored entries, and of the session's
   std::vector<uint32_t> windows_;  // allowed ones: indexes into generation_->windows, by slot
   std::vector<uint32_t> scanned_;  // of those, the ones searched exactly
   std::vector<SearchedSegment> indexed_;
@@ -168,6 +180,7 @@ absl::Status MemorySearcherImpl::Initialize() {
     n_kv_heads_ = settings->n_kv_heads;
     head_dim_ = settings->head_dim;
     n_mem_layers_ = settings->n_mem_layers;
+    entry_type_ = settings->entry_type;
   }
   ASSIGN_OR_RETURN(windows_, SelectWindows(*generation_, options_.scope));
   const bool uses_indexes = options_.mode == SearchMode::kApproximate;
@@ -205,10 +218,10 @@ absl::Status MemorySearcherImpl::Initialize() {
   uint64_t scanned_tokens = 0;
   for (uint32_t w : scanned_) scanned_tokens += generation_->windows[w].n_tokens;
   const uint64_t key_bytes =
-      scanned_tokens * sizeof(BFloat16) * n_mem_layers_ * n_kv_heads_ * head_dim_;
+      scanned_tokens * EntryBytes(entry_type_) * n_mem_layers_ * n_kv_heads_ * head_dim_;
   keep_runs_ = key_bytes <= memory_->cache().capacity_bytes();
   const uint64_t all_bytes =
-      2 * n_tokens_ * sizeof(BFloat16) * n_mem_layers_ * n_kv_heads_ * head_dim_;
+      2 * n_tokens_ * EntryBytes(entry_type_) * n_mem_layers_ * n_kv_heads_ * head_dim_;
   keep_blocks_ = all_bytes <= memory_->cache().capacity_bytes();
   const auto n_layers = static_cast<size_t>(n_mem_layers_);
   keys_.resize(n_layers);
@@ -367,8 +380,8 @@ absl::Status MemorySearcherImpl::ForEachRuns(
     size_t end = begin;
     uint64_t bytes = 0;
     while (end < windows.size() && (end == begin || bytes < portion_bytes)) {
-      bytes += generation_->windows[windows[end++]].n_tokens * sizeof(BFloat16) * n_kv_heads_ *
-               head_dim_;
+      bytes += generation_->windows[windows[end++]].n_tokens * EntryBytes(entry_type_) *
+               n_kv_heads_ * head_dim_;
     }
     ASSIGN_OR_RETURN(const LoadedRuns loaded,
                      LoadRuns(std::span(windows).subspan(begin, end - begin), memory_layer));
@@ -441,7 +454,7 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     const int64_t n_candidates = args.n_candidates;
     device_->threads().ParallelFor(
         query.n_queries * query.n_heads, 2, [&](int64_t begin, int64_t end, int) {
-          std::vector<const BFloat16*> keys;
+          std::vector<EntryPointer> keys;
           std::vector<int64_t> slots;
           std::vector<float> scores;
           for (int64_t i = begin; i < end; ++i) {
@@ -498,7 +511,7 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
       lse[i] = LogSumExp(hits, query.scale);
       for (const ScoredId& hit : hits) {
         const float weight = std::exp(hit.score * query.scale - lse[i]);
-        const BFloat16* value;
+        EntryPointer value;
         if (hit.id >= kSessionSlots) {
           value = SessionValue(query.memory_layer, kv_head, hit.id);
         } else {
@@ -506,7 +519,7 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
           const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
           value = table.blocks[place.window]->data() + (kv_head * n_tokens + place.token) * d;
         }
-        for (int64_t j = 0; j < d; ++j) out[j] += weight * static_cast<float>(value[j]);
+        AddScaled(value, weight, d, out);
       }
     }
   });
@@ -514,8 +527,8 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
   return absl::OkStatus();
 }
 
-const BFloat16* MemorySearcherImpl::SessionValue(int memory_layer, int64_t kv_head,
-                                                 int64_t slot) const {
+EntryPointer MemorySearcherImpl::SessionValue(int memory_layer, int64_t kv_head,
+                                              int64_t slot) const {
   for (const SessionWindow& window : session_) {
     const int64_t offset = slot - window.first_slot;
     if (offset < 0 || offset >= window.n_tokens) continue;
@@ -536,7 +549,7 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   std::vector<float> part_lse(static_cast<size_t>(n_all));
   std::vector<float> keys;
   std::vector<float> values;
-  const auto attend = [&](const BFloat16* block_keys, const BFloat16* block_values,
+  const auto attend = [&](EntryPointer block_keys, EntryPointer block_values,
                           int64_t n_tokens) -> absl::Status {
     // Stored heads outermost; the op wants tokens outermost.
     keys.resize(static_cast<size_t>(n_tokens * n_kv_heads_ * d));
@@ -546,8 +559,8 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
         for (int64_t h = 0; h < n_kv_heads_; ++h) {
           const int64_t from = (h * n_tokens + t) * d;
           const int64_t to = (t * n_kv_heads_ + h) * d;
-          BFloat16ToFloat(block_keys + from, keys.data() + to, static_cast<size_t>(d));
-          BFloat16ToFloat(block_values + from, values.data() + to, static_cast<size_t>(d));
+          EntriesToFloat(block_keys + from, keys.data() + to, static_cast<size_t>(d));
+          EntriesToFloat(block_values + from, values.data() + to, static_cast<size_t>(d));
         }
       }
     });
@@ -670,7 +683,7 @@ void MemorySearcherImpl::AddSessionWindow(model::EncodedWindow window) {
   SessionWindow added{next_session_slot_, window.n_tokens, {}};
   next_session_slot_ += window.n_tokens;
   for (int layer = 0; layer < n_mem_layers_; ++layer) {
-    added.blocks.push_back(ToBlock(window, layer, n_kv_heads_, head_dim_));
+    added.blocks.push_back(ToBlock(window, layer, n_kv_heads_, head_dim_, entry_type_));
   }
   session_.push_back(std::move(added));
 }

@@ -53,7 +53,7 @@ class MemorySearcher : public model::MemorySource {
                                                                 const SearchOptions& options);
 
   // Tokens that are not in the store (a conversation's earlier turns): searched exactly beside it,
-  // never attributed.
+  // never attributed. Kept in the type of the stored entries.
   virtual void AddSessionWindow(model::EncodedWindow window) = 0;
   virtual size_t n_session_windows() const = 0;
   // Forgets the latest ones, down to n.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/entries.h"
 #include "compute/rope.h"
 
 namespace fovea::model {
@@ -31,12 +32,12 @@ struct ModelConfig {
 
 // How a model uses memory: fot_config.json of an adapter, or a LongLLaMA config.json.
 struct MemoryConfig {
-  std::vector<int> mem_layers;   // counted from 0, ascending; empty: no memory
-  bool mem_positionals = true;   // false: memory layers rotate nothing, local keys included
-  int window = 1024;             // tokens encoded at once
-  int last_context_length = 0;   // LongLLaMA: tokens that stay local at a prompt's end; else 0
-  bool float32_entries = false;  // LongLLaMA's mem_dtype "float32"; else bfloat16
-  int top_k = 16;                // keys kept per query head
+  std::vector<int> mem_layers;  // counted from 0, ascending; empty: no memory
+  bool mem_positionals = true;  // false: memory layers rotate nothing, local keys included
+  int window = 1024;            // tokens encoded at once
+  int last_context_length = 0;  // LongLLaMA: tokens that stay local at a prompt's end; else 0
+  EntryType entry_type = EntryType::kBFloat16;  // of what goes to a memory: LongLLaMA's mem_dtype
+  int top_k = 16;                               // keys kept per query head
   std::string encoding = "window-local";  // or "reference": windows attend to the memory so far
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
   bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)

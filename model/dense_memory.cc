@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/float16.h"
 #include "compute/attention.h"
 
 namespace fovea::model {

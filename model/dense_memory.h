@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/entries.h"
 #include "compute/device.h"
 #include "model/memory_source.h"
 #include "model/transformer.h"
@@ -20,13 +21,11 @@ class GrowingMemory : public MemorySource {
   virtual int64_t n_tokens() const = 0;
 };
 
-// Type of the stored entries: LongLLaMA's mem_dtype. bfloat16: rounded once, to nearest even, when
-// they are appended.
-enum class EntryType { kFloat32, kBFloat16 };
-
 // Copyable. Not thread-safe.
 class DenseMemory final : public GrowingMemory {
  public:
+  // `type`: of the entries, LongLLaMA's mem_dtype. bfloat16: rounded once, to nearest even, when
+  // they are appended.
   DenseMemory(compute::Device* device, EntryType type) : device_(device), type_(type) {}
 
   absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override;

@@ -133,9 +133,7 @@ class FixtureRunner {
   }
 
   std::unique_ptr<State> NewState() const {
-    return std::make_unique<State>(
-        device_, model_,
-        model_->memory_config().float32_entries ? EntryType::kFloat32 : EntryType::kBFloat16);
+    return std::make_unique<State>(device_, model_, model_->memory_config().entry_type);
   }
 
   // The state that a case starts from. A state at the end of another case is made again.

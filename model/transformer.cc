@@ -101,7 +101,10 @@ class TransformerImpl final : public Transformer {
     return !IsWindow(context) || MemoryIndex(l) >= 0;
   }
   absl::Status GrowContext(int64_t n_tokens, LocalContext* context);
-  void StoreKeys(int memory_layer, const float* keys, int64_t n_tokens, BFloat16* out) const;
+  // What goes to a memory, in its type: keys (before RoPE; the gain is applied here) or values of
+  // n_tokens tokens.
+  EntryVector MemoryKeys(int memory_layer, const float* keys, int64_t n_tokens) const;
+  EntryVector MemoryValues(const float* values, int64_t n_tokens) const;
 
   Device* device_ = nullptr;
   std::unique_ptr<Checkpoint> checkpoint_;
@@ -339,16 +342,28 @@ absl::Status TransformerImpl::Mlp(const Layer& layer, int64_t n_tokens) {
   return layer.down->Forward(*device_, gate, n_tokens, true, x);
 }
 
-void TransformerImpl::StoreKeys(int memory_layer, const float* keys, int64_t n_tokens,
-                                BFloat16* out) const {
-  const ModelConfig& c = config();
+EntryVector TransformerImpl::MemoryValues(const float* values, int64_t n_tokens) const {
+  const auto n_values = static_cast<size_t>(n_tokens * config().n_kv_heads * config().head_dim);
+  EntryVector entries(memory_config_.entry_type, n_values);
+  entries.Set(0, values, n_values);
+  return entries;
+}
+
+EntryVector TransformerImpl::MemoryKeys(int memory_layer, const float* keys,
+                                        int64_t n_tokens) const {
   const std::vector<float>& gain = key_gains_[static_cast<size_t>(memory_layer)];
-  for (int64_t row = 0; row < n_tokens * c.n_kv_heads; ++row) {
-    const float factor = gain.empty() ? 1.0f : gain[static_cast<size_t>(row % c.n_kv_heads)];
-    for (int64_t i = 0; i < c.head_dim; ++i) {
-      out[row * c.head_dim + i] = BFloat16(keys[row * c.head_dim + i] * factor);
-    }
+  if (gain.empty()) return MemoryValues(keys, n_tokens);
+  const ModelConfig& c = config();
+  const auto head_dim = static_cast<size_t>(c.head_dim);
+  const auto n_rows = static_cast<size_t>(n_tokens * c.n_kv_heads);
+  EntryVector entries(memory_config_.entry_type, n_rows * head_dim);
+  std::vector<float> scaled(head_dim);
+  for (size_t row = 0; row < n_rows; ++row, keys += head_dim) {
+    const float factor = gain[row % static_cast<size_t>(c.n_kv_heads)];
+    for (size_t i = 0; i < head_dim; ++i) scaled[i] = keys[i] * factor;
+    entries.Set(row * head_dim, scaled.data(), head_dim);
   }
+  return entries;
 }
 
 absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
@@ -398,10 +413,8 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
       if (memory_layer >= 0) {
         const int64_t first = span.begin + span.n_context;
         const int64_t n = encoded[w].n_tokens;
-        std::vector<BFloat16>& keys = encoded[w].keys.emplace_back(n * kv_size);
-        StoreKeys(memory_layer, k + first * kv_size, n, keys.data());
-        std::vector<BFloat16>& values = encoded[w].values.emplace_back(n * kv_size);
-        FloatToBFloat16(v + first * kv_size, values.data(), static_cast<size_t>(n * kv_size));
+        encoded[w].keys.push_back(MemoryKeys(memory_layer, k + first * kv_size, n));
+        encoded[w].values.push_back(MemoryValues(v + first * kv_size, n));
       }
       if (Rotates(l)) {
         RETURN_IF_ERROR(Rotate(q + span.begin * q_size, span.n_tokens, c.n_heads, 0));
@@ -604,18 +617,15 @@ absl::StatusOr<EncodedWindow> TransformerImpl::EncodeAttending(std::span<const i
   QuerySampler sampler(memory, &sampled);
   LocalContext context = LocalContext::ForWindow();
   RETURN_IF_ERROR(Forward(ids, &context, &sampler, nullptr, false));
-  // As ToEncodedWindow(Entries(context)), without a copy of all in floats.
+  // As ToEncodedWindow(Entries(context), …), without a copy of all in floats.
   EncodedWindow window = std::move(sampled);
   window.n_tokens = context.n_tokens();
-  const int64_t n_values = window.n_tokens * config().n_kv_heads * config().head_dim;
   for (size_t m = 0; m < memory_config_.mem_layers.size(); ++m) {
     const auto layer = static_cast<size_t>(memory_config_.mem_layers[m]);
-    std::vector<BFloat16>& keys = window.keys.emplace_back(n_values);
-    StoreKeys(static_cast<int>(m), ContextUnrotatedKeys(&context)[m].data<float>(), window.n_tokens,
-              keys.data());
-    std::vector<BFloat16>& values = window.values.emplace_back(n_values);
-    FloatToBFloat16(ContextValues(&context)[layer].data<float>(), values.data(),
-                    static_cast<size_t>(n_values));
+    window.keys.push_back(MemoryKeys(
+        static_cast<int>(m), ContextUnrotatedKeys(&context)[m].data<float>(), window.n_tokens));
+    window.values.push_back(
+        MemoryValues(ContextValues(&context)[layer].data<float>(), window.n_tokens));
   }
   return window;
 }
@@ -645,13 +655,16 @@ MemoryEntries TransformerImpl::Entries(const LocalContext& context) const {
 
 }  // namespace
 
-EncodedWindow ToEncodedWindow(const MemoryEntries& entries) {
+EncodedWindow ToEncodedWindow(MemoryEntries entries, EntryType type) {
   EncodedWindow window;
   window.n_tokens = entries.n_tokens;
-  const auto convert = [](const std::vector<std::vector<float>>& from,
-                          std::vector<std::vector<BFloat16>>* to) {
-    for (const std::vector<float>& layer : from) {
-      FloatToBFloat16(layer.data(), to->emplace_back(layer.size()).data(), layer.size());
+  const auto convert = [type](std::vector<std::vector<float>>& from, std::vector<EntryVector>* to) {
+    for (std::vector<float>& layer : from) {
+      if (type == EntryType::kFloat32) {
+        to->emplace_back(std::move(layer));
+      } else {
+        to->emplace_back(type, layer.size()).Set(0, layer.data(), layer.size());
+      }
     }
   };
   convert(entries.keys, &window.keys);

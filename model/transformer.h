@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/entries.h"
 #include "base/float16.h"
 #include "compute/device.h"
 #include "model/config.h"
@@ -94,19 +95,20 @@ struct WindowTokens {
   std::span<const int32_t> tokens;   // at least one
 };
 
-// Keys (before RoPE, times the layer's key gain) and values of one window, per memory layer.
+// Keys (before RoPE, times the layer's key gain) and values of one window, per memory layer, in the
+// type of the model's memory entries (MemoryConfig::entry_type).
 struct EncodedWindow {
   int64_t n_tokens = 0;
-  std::vector<std::vector<BFloat16>> keys;    // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
-  std::vector<std::vector<BFloat16>> values;  // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+  std::vector<EntryVector> keys;    // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
+  std::vector<EntryVector> values;  // [n_mem_layers][n_tokens, n_kv_heads, head_dim]
   // Queries (with their local rotation) of a few evenly spaced tokens, a sample of real queries for
   // calibrating indexes.
   int64_t n_sampled = 0;
   std::vector<std::vector<BFloat16>> queries;  // [n_mem_layers][n_sampled, n_heads, head_dim]
 };
 
-// As the store keeps them; without queries.
-EncodedWindow ToEncodedWindow(const MemoryEntries& entries);
+// The same in `type`, without queries.
+EncodedWindow ToEncodedWindow(MemoryEntries entries, EntryType type);
 
 // Not thread-safe: one thread at a time, as its Device.
 class Transformer {

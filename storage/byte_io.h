@@ -12,7 +12,7 @@
 namespace fovea::storage {
 
 static_assert(std::endian::native == std::endian::little,
-              "stored integers and bfloat16 arrays are little-endian and copied as they are");
+              "stored integers and arrays of numbers are little-endian and copied as they are");
 
 class ByteWriter {
  public:

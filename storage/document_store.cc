@@ -42,10 +42,13 @@ absl::Status UnfinishedStore(const StoreContext& context) {
 
 absl::Status CheckFormatVersion(const std::filesystem::path& folder, std::string_view value) {
   ASSIGN_OR_RETURN(const int format_version, DecodeFormatVersion(value));
-  if (format_version == kFormatVersion) return absl::OkStatus();
-  return absl::FailedPreconditionError(StrCat(
-      folder, " has storage format version ", format_version, ", this program reads version ",
-      kFormatVersion, ": use the release that wrote it, or ingest into a new folder"));
+  if (format_version == kFormatVersion || format_version == kFloat32FormatVersion) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      StrCat(folder, " has storage format version ", format_version,
+             ", this program reads versions ", kFormatVersion, " and ", kFloat32FormatVersion,
+             ": use the release that wrote it, or ingest into a new folder"));
 }
 
 }  // namespace
@@ -225,6 +228,17 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
   return FromRocksDb(status, StrCat("creating the store ", folder()));
 }
 
+int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
+  if (settings != nullptr) return settings->format_version();
+  int version = kFloat32FormatVersion;  // whose readers read everything
+  const auto take = [&](std::string_view, std::string_view value) {
+    version = DecodeFormatVersion(value).value_or(version);
+    return absl::OkStatus();
+  };
+  Get(ColumnFamily::kMeta, RecordType::kFormat, std::string(kFormatKey), take).IgnoreError();
+  return version;
+}
+
 absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutation) const {
   const Mutation::Impl& impl = *mutation.impl_;
   RETURN_IF_ERROR(impl.status);
@@ -258,12 +272,23 @@ absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutati
   }
   const auto current = CachedSettings();
   const StoreSettings* settings = impl.settings ? &*impl.settings : current.get();
+  if (current != nullptr && settings->entry_type != current->entry_type) {
+    return absl::InvalidArgumentError(
+        StrCat("settings with entries in ", EntryTypeName(settings->entry_type),
+               ", the store has them in ", EntryTypeName(current->entry_type)));
+  }
   if (settings != nullptr) {
-    for (const auto& [n_kv_heads, head_dim] : impl.block_shapes) {
-      if (n_kv_heads == settings->n_kv_heads && head_dim == settings->head_dim) continue;
-      return absl::InvalidArgumentError(
-          StrCat("block of shape [", n_kv_heads, ", n_tokens, ", head_dim, "], the settings have [",
-                 settings->n_kv_heads, ", n_tokens, ", settings->head_dim, "]"));
+    for (const auto& [n_kv_heads, head_dim, entry_type] : impl.block_kinds) {
+      if (n_kv_heads != settings->n_kv_heads || head_dim != settings->head_dim) {
+        return absl::InvalidArgumentError(StrCat(
+            "block of shape [", n_kv_heads, ", n_tokens, ", head_dim, "], the settings have [",
+            settings->n_kv_heads, ", n_tokens, ", settings->head_dim, "]"));
+      }
+      if (entry_type != settings->entry_type) {
+        return absl::InvalidArgumentError(StrCat("block in ", EntryTypeName(entry_type),
+                                                 ", the settings have ",
+                                                 EntryTypeName(settings->entry_type)));
+      }
     }
     if (impl.last_memory_layer && *impl.last_memory_layer >= settings->n_mem_layers) {
       return absl::InvalidArgumentError(StrCat("block of memory layer ", *impl.last_memory_layer,
@@ -351,8 +376,12 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
     std::string().swap(operation.value);
   }
   rocksdb::ColumnFamilyHandle* const meta = view_->family(ColumnFamily::kMeta);
-  if (context_->options.salvage) {
-    status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(kFormatVersion));
+  // An empty store has the oldest version; in salvage the record may be what is damaged.
+  const bool is_newer = impl.settings && impl.settings->format_version() != kFormatVersion;
+  if (is_newer || context_->options.salvage) {
+    const auto known = CachedSettings();
+    const int version = FormatVersionFor(impl.settings ? &*impl.settings : known.get());
+    status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(version));
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
   }
   status = batch.Put(meta, ToSlice(kCountersKey), EncodeCounters(next));

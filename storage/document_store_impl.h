@@ -70,6 +70,9 @@ class DocumentStoreImpl : public DocumentStore {
   // RocksDB found.
   static absl::Status ExplainForeignStore(const StoreContext& context, const absl::Status& failure);
   absl::Status CreateEmpty();
+  // The version of a store with these settings; where they are unknown (null) the one that it has,
+  // or if that cannot be read either the newest.
+  int FormatVersionFor(const StoreSettings* settings) const;
   absl::Status LoadSettings() const;
   // In salvage: what the counters must at least have been, from the records that can be read.
   absl::StatusOr<Counters> RecoverCounters() const;

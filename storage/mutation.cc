@@ -52,12 +52,18 @@ void Mutation::PutWindow(const WindowRecord& window) {
 }
 
 void Mutation::PutBlock(Slot slot_begin, int memory_layer, const Block& block) {
+  if (block.keys.type() != block.values.type()) {
+    return impl_->Fail(absl::InvalidArgumentError(
+        StrCat("block of memory layer ", memory_layer, " of the window at slot ", slot_begin,
+               ": keys in ", EntryTypeName(block.keys.type()), ", values in ",
+               EntryTypeName(block.values.type()), ", want one type")));
+  }
   for (const BlockHalf half : {BlockHalf::kKeys, BlockHalf::kValues}) {
     auto value = EncodeBlockHalf(slot_begin, memory_layer, block, half);
     if (!value.ok()) return impl_->Fail(value.status());
     impl_->Put(ColumnFamily::kBlocks, BlockKey(slot_begin, memory_layer, half), std::move(value));
   }
-  impl_->block_shapes.insert({block.n_kv_heads, block.head_dim});
+  impl_->block_kinds.insert({block.n_kv_heads, block.head_dim, block.keys.type()});
   impl_->last_memory_layer = std::max(impl_->last_memory_layer.value_or(0), memory_layer);
 }
 

@@ -1,10 +1,10 @@
 // What a Mutation collects: encoded records, in order, and what Commit has to check about them.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/status.h"
@@ -33,11 +33,12 @@ struct Mutation::Impl {
   absl::Status status;  // the first record that could not be encoded; Commit returns it
 
   std::optional<StoreSettings> settings;
-  std::set<std::array<int64_t, 2>> block_shapes;  // [n_kv_heads, head_dim] of the blocks put
-  std::optional<int> last_memory_layer;           // the largest that a block was put at
-  Slot slot_end = 0;                              // of the last window put
-  DocumentNumber last_document = 0;               // the largest number put
-  std::optional<uint64_t> last_segment;           // the largest id put
+  // n_kv_heads, head_dim and type of the blocks put.
+  std::set<std::tuple<int64_t, int64_t, EntryType>> block_kinds;
+  std::optional<int> last_memory_layer;  // the largest that a block was put at
+  Slot slot_end = 0;                     // of the last window put
+  DocumentNumber last_document = 0;      // the largest number put
+  std::optional<uint64_t> last_segment;  // the largest id put
   std::optional<Slot> next_slot;
   std::optional<DocumentNumber> next_document;
   std::optional<uint64_t> next_segment;

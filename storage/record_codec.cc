@@ -21,6 +21,7 @@ std::string_view TypeName(RecordType type) {
     case RecordType::kFormat:
       return "format version";
     case RecordType::kSettings:
+    case RecordType::kTypedSettings:
       return "settings";
     case RecordType::kCounters:
       return "counters";
@@ -31,8 +32,10 @@ std::string_view TypeName(RecordType type) {
     case RecordType::kWindow:
       return "window";
     case RecordType::kBlockKeys:
+    case RecordType::kFloat32BlockKeys:
       return "keys";
     case RecordType::kBlockValues:
+    case RecordType::kFloat32BlockValues:
       return "values";
     case RecordType::kQuerySample:
       return "query sample";
@@ -129,18 +132,28 @@ std::string SegmentFault(const SegmentRecord& segment) {
   return "";
 }
 
-// n_tokens · n_kv_heads · head_dim · 2 in 64 bits, or nothing. Sizes are below 2^32 each.
-bool BlockBytes(uint64_t n_tokens, uint64_t n_kv_heads, uint64_t head_dim, uint64_t* size_bytes) {
+// n_tokens · n_kv_heads · head_dim numbers in 64 bits, or nothing. Sizes are below 2^32 each.
+bool BlockBytes(uint64_t n_tokens, uint64_t n_kv_heads, uint64_t head_dim, EntryType entry_type,
+                uint64_t* size_bytes) {
   uint64_t n = 0;
   return !__builtin_mul_overflow(n_tokens, n_kv_heads, &n) &&
          !__builtin_mul_overflow(n, head_dim, &n) &&
-         !__builtin_mul_overflow(n, sizeof(BFloat16), size_bytes);
+         !__builtin_mul_overflow(n, EntryBytes(entry_type), size_bytes);
 }
 
 bool FitsU32(int64_t value) { return value >= 0 && value <= std::numeric_limits<uint32_t>::max(); }
 
-RecordType TypeOf(BlockHalf half) {
+RecordType TypeOf(BlockHalf half, EntryType entry_type) {
+  if (entry_type == EntryType::kFloat32) {
+    return half == BlockHalf::kKeys ? RecordType::kFloat32BlockKeys
+                                    : RecordType::kFloat32BlockValues;
+  }
   return half == BlockHalf::kKeys ? RecordType::kBlockKeys : RecordType::kBlockValues;
+}
+
+// Whether `value` says that it is a record of `type`; OpenRecord finds out whether that is true.
+bool ClaimsToBe(RecordType type, std::string_view value) {
+  return !value.empty() && static_cast<uint8_t>(value[0]) == static_cast<uint8_t>(type);
 }
 
 // Keys of the wrong form can only come from a faulty program or from damage that RocksDB's own
@@ -174,6 +187,8 @@ std::string DescribeRecord(RecordType type, std::string_view key) {
       break;
     case RecordType::kBlockKeys:
     case RecordType::kBlockValues:
+    case RecordType::kFloat32BlockKeys:
+    case RecordType::kFloat32BlockValues:
       if (const auto block = ParseBlockKey(key)) {
         return StrCat(TypeName(type), " of memory layer ", block->memory_layer,
                       " of the window at slot ", block->slot_begin);
@@ -181,6 +196,7 @@ std::string DescribeRecord(RecordType type, std::string_view key) {
       break;
     case RecordType::kFormat:
     case RecordType::kSettings:
+    case RecordType::kTypedSettings:
     case RecordType::kCounters:
       return std::string(TypeName(type));
   }
@@ -255,12 +271,17 @@ absl::StatusOr<std::string> EncodeSettings(const StoreSettings& settings) {
   out.Varint(static_cast<uint64_t>(settings.n_mem_layers));
   out.Varint(static_cast<uint64_t>(settings.n_kv_heads));
   out.Varint(static_cast<uint64_t>(settings.head_dim));
-  return SealRecord(RecordType::kSettings, kSettingsKey, payload);
+  if (settings.entry_type == EntryType::kBFloat16) {
+    return SealRecord(RecordType::kSettings, kSettingsKey, payload);
+  }
+  out.U8(static_cast<uint8_t>(settings.entry_type));
+  return SealRecord(RecordType::kTypedSettings, kSettingsKey, payload);
 }
 
 absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value) {
-  ASSIGN_OR_RETURN(const std::string_view payload,
-                   OpenRecord(RecordType::kSettings, kSettingsKey, value));
+  const bool is_typed = ClaimsToBe(RecordType::kTypedSettings, value);
+  const RecordType type = is_typed ? RecordType::kTypedSettings : RecordType::kSettings;
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, kSettingsKey, value));
   ByteReader in(payload);
   bool in_range = true;
   const auto small = [&in, &in_range] {
@@ -279,9 +300,19 @@ absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value) {
   settings.n_mem_layers = small();
   settings.n_kv_heads = small();
   settings.head_dim = small();
-  if (!in.AtEnd() || !in_range) return Malformed(RecordType::kSettings, kSettingsKey);
+  if (is_typed) {
+    const uint8_t entry_type = in.U8();
+    // bfloat16 has the other record: one record has one encoding.
+    if (in.ok() && entry_type != static_cast<uint8_t>(EntryType::kFloat32)) {
+      return Damaged(type, kSettingsKey,
+                     StrCat("entries of type ", static_cast<int>(entry_type), ", want ",
+                            static_cast<int>(EntryType::kFloat32)));
+    }
+    settings.entry_type = EntryType::kFloat32;
+  }
+  if (!in.AtEnd() || !in_range) return Malformed(type, kSettingsKey);
   if (const std::string fault = SettingsFault(settings); !fault.empty()) {
-    return Damaged(RecordType::kSettings, kSettingsKey, fault);
+    return Damaged(type, kSettingsKey, fault);
   }
   return settings;
 }
@@ -476,19 +507,19 @@ absl::StatusOr<WindowRecord> DecodeWindow(std::string_view key, std::string_view
 
 absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, const Block& block,
                                             BlockHalf half) {
-  const RecordType type = TypeOf(half);
+  const EntryVector& numbers = half == BlockHalf::kKeys ? block.keys : block.values;
+  const RecordType type = TypeOf(half, numbers.type());
   if (memory_layer < 0 || memory_layer >= kMaxMemoryLayers) {
     return absl::InvalidArgumentError(
         ToAbsl(StrCat("block of the window at slot ", slot_begin, ": memory layer ", memory_layer,
                       ", want 0 to ", kMaxMemoryLayers - 1)));
   }
   const std::string key = BlockKey(slot_begin, memory_layer, half);
-  const std::vector<BFloat16>& numbers = half == BlockHalf::kKeys ? block.keys : block.values;
   uint64_t size_bytes = 0;
   if (!FitsU32(block.n_tokens) || !FitsU32(block.n_kv_heads) || !FitsU32(block.head_dim) ||
       !BlockBytes(static_cast<uint64_t>(block.n_tokens), static_cast<uint64_t>(block.n_kv_heads),
-                  static_cast<uint64_t>(block.head_dim), &size_bytes) ||
-      size_bytes != numbers.size() * sizeof(BFloat16)) {
+                  static_cast<uint64_t>(block.head_dim), numbers.type(), &size_bytes) ||
+      size_bytes != numbers.size_bytes()) {
     return Invalid(type, key,
                    StrCat(numbers.size(), " numbers for shape [", block.n_kv_heads, ", ",
                           block.n_tokens, ", ", block.head_dim, "]"));
@@ -500,7 +531,7 @@ absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, c
   out.U32(static_cast<uint32_t>(block.n_tokens));
   out.U32(static_cast<uint32_t>(block.n_kv_heads));
   out.U32(static_cast<uint32_t>(block.head_dim));
-  out.Raw(numbers.data(), size_bytes);
+  out.Raw(numbers.data().address(), size_bytes);
   out.U64(RecordChecksum(key, value));
   return value;
 }
@@ -509,7 +540,11 @@ absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
                              const StoreSettings* settings, Block* block) {
   const auto parts = ParseBlockKey(key);
   if (!parts) return BadKey(RecordType::kBlockKeys, key);
-  const RecordType type = TypeOf(parts->half);
+  const EntryType entry_type = settings != nullptr ? settings->entry_type
+                               : ClaimsToBe(TypeOf(parts->half, EntryType::kFloat32), value)
+                                   ? EntryType::kFloat32
+                                   : EntryType::kBFloat16;
+  const RecordType type = TypeOf(parts->half, entry_type);
   ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, key, value));
   ByteReader in(payload);
   block->n_tokens = in.U32();
@@ -518,7 +553,7 @@ absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
   uint64_t size_bytes = 0;
   if (!in.ok() ||
       !BlockBytes(static_cast<uint64_t>(block->n_tokens), static_cast<uint64_t>(block->n_kv_heads),
-                  static_cast<uint64_t>(block->head_dim), &size_bytes) ||
+                  static_cast<uint64_t>(block->head_dim), entry_type, &size_bytes) ||
       size_bytes != in.n_left()) {
     return Damaged(type, key,
                    StrCat(in.n_left(), " bytes of numbers for shape [", block->n_kv_heads, ", ",
@@ -531,10 +566,10 @@ absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
                           block->head_dim, "], want [", settings->n_kv_heads, ", n_tokens, ",
                           settings->head_dim, "] as the settings say"));
   }
-  std::vector<BFloat16>& numbers = parts->half == BlockHalf::kKeys ? block->keys : block->values;
-  numbers.resize(size_bytes / sizeof(BFloat16));
+  EntryVector numbers(entry_type, size_bytes / EntryBytes(entry_type));
   const std::string_view bytes = in.Raw(size_bytes);
-  if (!bytes.empty()) std::memcpy(numbers.data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(numbers.bytes().data(), bytes.data(), bytes.size());
+  (parts->half == BlockHalf::kKeys ? block->keys : block->values) = std::move(numbers);
   return absl::OkStatus();
 }
 

@@ -30,7 +30,12 @@ enum class RecordType : uint8_t {
   kBlockValues = 8,
   kQuerySample = 9,
   kSegment = 10,
+  // Of memories with float32 entries, instead of the settings and blocks above.
+  kTypedSettings = 11,
+  kFloat32BlockKeys = 12,
+  kFloat32BlockValues = 13,
 };
+inline constexpr int kNumRecordTypes = 13;
 
 // XXH3-64 of type and payload, exclusive-or XXH3-64 of the key: the two are hashed where they lie.
 uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload);
@@ -44,6 +49,7 @@ absl::StatusOr<std::string_view> OpenRecord(RecordType type, std::string_view ke
 std::string EncodeFormatVersion(int format_version);
 absl::StatusOr<int> DecodeFormatVersion(std::string_view value);
 
+// kSettings where entries are bfloat16, else kTypedSettings.
 absl::StatusOr<std::string> EncodeSettings(const StoreSettings& settings);
 absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value);
 
@@ -62,8 +68,8 @@ absl::StatusOr<WindowRecord> DecodeWindow(std::string_view key, std::string_view
 // One half of a block; the other half of `block` is not looked at.
 absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, const Block& block,
                                             BlockHalf half);
-// Fills the shape of `block` and the half that `key` names. `settings` may be null: the shape is
-// then not compared with it. After an error `block` is unspecified.
+// Fills the shape of `block` and the half that `key` names. `settings` may be null: shape and type
+// are then not compared with it. After an error `block` is unspecified.
 absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
                              const StoreSettings* settings, Block* block);
 

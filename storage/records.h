@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/entries.h"
 #include "base/float16.h"
 #include "base/hash.h"
 
@@ -15,11 +16,13 @@ namespace fovea::storage {
 using Slot = uint64_t;
 using DocumentNumber = uint64_t;
 
+// A store has the oldest format version that can say what is in it, so that older programs read
+// what they understand and refuse the rest by its version.
 constexpr int kFormatVersion = 1;
+constexpr int kFloat32FormatVersion = 2;  // entries in float32
 
 // What the first ingest fixed. Changed only by a re-encoding rebuild.
 struct StoreSettings {
-  int format_version = kFormatVersion;
   std::string fingerprint;  // of the model that encoded everything
   std::string model;        // path or name, as given
   std::string adapter;      // path; empty: none
@@ -30,6 +33,11 @@ struct StoreSettings {
   int n_mem_layers = 0;
   int n_kv_heads = 0;
   int head_dim = 0;
+  EntryType entry_type = EntryType::kBFloat16;  // of all blocks
+
+  int format_version() const {
+    return entry_type == EntryType::kFloat32 ? kFloat32FormatVersion : kFormatVersion;
+  }
 };
 
 // A window: immutable, self-contained (its blocks are a function of context_ids and ids alone).
@@ -43,13 +51,14 @@ struct WindowRecord {
   std::string text;                      // UTF-8, exactly the bytes that the tokens cover
 };
 
-// Keys (before RoPE, times the gain) and values of a window at one memory layer.
+// Keys (before RoPE, times the gain) and values of a window at one memory layer, of the type that
+// the settings say.
 struct Block {
   int64_t n_tokens = 0;
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  std::vector<BFloat16> keys;    // [n_kv_heads, n_tokens, head_dim]: one head's keys lie together
-  std::vector<BFloat16> values;  // [n_kv_heads, n_tokens, head_dim]
+  EntryVector keys;    // [n_kv_heads, n_tokens, head_dim]: one head's keys lie together
+  EntryVector values;  // [n_kv_heads, n_tokens, head_dim]
 };
 
 // Queries of the memory layers at a few positions of a window, kept as a sample of real queries

@@ -125,7 +125,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> FamilyDescriptors(
   text.ttl = 0;
   text.periodic_compaction_seconds = 0;
 
-  rocksdb::ColumnFamilyOptions raw = text;  // bfloat16 does not compress
+  rocksdb::ColumnFamilyOptions raw = text;  // keys and values do not compress
   raw.compression = rocksdb::kNoCompression;
 
   rocksdb::ColumnFamilyOptions blocks = raw;

@@ -521,11 +521,14 @@ absl::Status DocumentStoreImpl::CopyReadable(
   };
 
   const absl::StatusOr<std::optional<StoreSettings>> settings = Settings();
-  if (settings.ok() && settings->has_value()) {
+  const bool is_known = settings.ok() && settings->has_value();
+  if (is_known) {
     ASSIGN_OR_RETURN(const std::string record, EncodeSettings(**settings));
     RETURN_IF_ERROR(put(ColumnFamily::kMeta, kSettingsKey, record));
     WriteSettingsCopy(*target->context_->file_system, target->folder(), **settings);
   }
+  RETURN_IF_ERROR(put(ColumnFamily::kMeta, kFormatKey,
+                      EncodeFormatVersion(FormatVersionFor(is_known ? &**settings : nullptr))));
   std::vector<Slot> windows;
   const Verifier::OnRecord on_record = [&](ColumnFamily family, std::string_view key,
                                            std::string_view value) {

@@ -1,8 +1,8 @@
-// A tile of keys is widened and transposed into the first-level cache, [head_dim, tile keys] in
-// float, once for all queries; then each group of queries multiplies it in registers: one vector
-// holds the scores of one query with as many keys as it has lanes. So a score is a plain chain of
-// fused multiply-adds over the dimensions in order, whatever the vector width, and a whole vector
-// of scores is compared with the query's threshold at once.
+// A tile of keys, of either type, is widened and transposed into the first-level cache,
+// [head_dim, tile keys] in float, once for all queries; then each group of queries multiplies it in
+// registers: one vector holds the scores of one query with as many keys as it has lanes. So a score
+// is a plain chain of fused multiply-adds over the dimensions in order, whatever the vector width,
+// and a whole vector of scores is compared with the query's threshold at once.
 #include "compute/cpu/key_scan.h"
 
 #include <algorithm>
@@ -25,7 +25,7 @@
 #define FOVEA_COMPUTE_CPU_KEY_SCAN_ONCE
 namespace fovea::compute::cpu {
 
-// Keys are read in blocks of 8, 16 bytes each.
+// Keys are read in blocks of 8 dimensions, 16 or 32 bytes each.
 inline constexpr int64_t kBlock = 8;
 
 // The rows of a packed tile or query: a last block that is not full is read again from the row's
@@ -42,6 +42,7 @@ inline int64_t PackedPosition(int64_t d, int64_t head_dim) {
 // What all threads of a scan share.
 struct ScanPlan {
   const KeyScanArgs* args;
+  EntryType key_type;              // of all runs
   const float* packed_queries;     // groups of Lanes().n_queries, each [padded_dim, n in group]
   std::vector<int64_t> run_begin;  // [n_runs + 1]: keys before each run
 };
@@ -68,9 +69,9 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr hn::ScalableTag<float> kFloats;
-constexpr hn::ScalableTag<uint32_t> kPairs;  // of bfloat16
+constexpr hn::ScalableTag<uint32_t> kWords;  // a float or two bfloat16
 using Floats = hn::Vec<decltype(kFloats)>;
-using Pairs = hn::Vec<decltype(kPairs)>;
+using Words = hn::Vec<decltype(kWords)>;
 constexpr int64_t kLanes = hn::MaxLanes(kFloats);
 // Accumulators, one vector of each of the key columns and a broadcast query value fit in the 32
 // registers of AVX-512 and NEON, or the 16 of the others.
@@ -85,43 +86,52 @@ constexpr int64_t kTileKeys = kColumns * kLanes;
 TileShape GetTileShape() { return {kGroup, kTileKeys}; }
 
 #if HWY_TARGET != HWY_SCALAR
-HWY_INLINE hn::Vec<hn::Full128<uint32_t>> Load16Bytes(const BFloat16* at) {
+template <typename T>
+HWY_INLINE hn::Vec<hn::Full128<uint32_t>> Load16Bytes(const T* at) {
   return hn::LoadU(hn::Full128<uint32_t>(), reinterpret_cast<const uint32_t*>(at));
 }
 
-// A vector whose 16-byte blocks are those at `block` of rows[0], rows[4], rows[8], …
-HWY_INLINE Pairs LoadBlocks(const BFloat16* const* rows, int64_t block) {
+// A vector whose 16-byte blocks are those at `from` of rows[0], rows[4], rows[8], …
+template <typename T>
+HWY_INLINE Words LoadBlocks(const T* const* rows, int64_t from) {
 #if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
   const hn::Full256<uint32_t> d256;
-  const auto low = hn::Combine(d256, Load16Bytes(rows[4] + block), Load16Bytes(rows[0] + block));
+  const auto low = hn::Combine(d256, Load16Bytes(rows[4] + from), Load16Bytes(rows[0] + from));
 #if HWY_TARGET <= HWY_AVX3
   return hn::Combine(
-      kPairs, hn::Combine(d256, Load16Bytes(rows[12] + block), Load16Bytes(rows[8] + block)), low);
+      kWords, hn::Combine(d256, Load16Bytes(rows[12] + from), Load16Bytes(rows[8] + from)), low);
 #else
   return low;
 #endif
 #else
-  return Load16Bytes(rows[0] + block);
+  return Load16Bytes(rows[0] + from);
 #endif
 }
 
-// Widens and transposes one block of kLanes keys: out[2p] and out[2p + 1] (rows kTileKeys apart)
-// from the pairs p = 0 … 3 of the block.
+// The 16 bytes at `from` of kLanes keys: words[w] holds word w of each.
+template <typename T>
+HWY_INLINE void LoadTransposed(const T* const* rows, int64_t from, Words (&words)[4]) {
+  const hn::Repartition<uint64_t, decltype(kWords)> d64;
+  const Words r0 = LoadBlocks(rows + 0, from);
+  const Words r1 = LoadBlocks(rows + 1, from);
+  const Words r2 = LoadBlocks(rows + 2, from);
+  const Words r3 = LoadBlocks(rows + 3, from);
+  const auto low01 = hn::BitCast(d64, hn::InterleaveLower(kWords, r0, r1));
+  const auto low23 = hn::BitCast(d64, hn::InterleaveLower(kWords, r2, r3));
+  const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(kWords, r0, r1));
+  const auto high23 = hn::BitCast(d64, hn::InterleaveUpper(kWords, r2, r3));
+  words[0] = hn::BitCast(kWords, hn::InterleaveLower(d64, low01, low23));
+  words[1] = hn::BitCast(kWords, hn::InterleaveUpper(d64, low01, low23));
+  words[2] = hn::BitCast(kWords, hn::InterleaveLower(d64, high01, high23));
+  words[3] = hn::BitCast(kWords, hn::InterleaveUpper(d64, high01, high23));
+}
+
+// Widens and transposes one block of kLanes keys: row d of out (rows kTileKeys apart) is dimension
+// block + d of each key.
 HWY_INLINE void PackBlock(const BFloat16* const* rows, int64_t block, float* out) {
-  const hn::Repartition<uint64_t, decltype(kPairs)> d64;
-  const Pairs r0 = LoadBlocks(rows + 0, block);
-  const Pairs r1 = LoadBlocks(rows + 1, block);
-  const Pairs r2 = LoadBlocks(rows + 2, block);
-  const Pairs r3 = LoadBlocks(rows + 3, block);
-  const auto low01 = hn::BitCast(d64, hn::InterleaveLower(kPairs, r0, r1));
-  const auto low23 = hn::BitCast(d64, hn::InterleaveLower(kPairs, r2, r3));
-  const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(kPairs, r0, r1));
-  const auto high23 = hn::BitCast(d64, hn::InterleaveUpper(kPairs, r2, r3));
-  const Pairs pairs[4] = {hn::BitCast(kPairs, hn::InterleaveLower(d64, low01, low23)),
-                          hn::BitCast(kPairs, hn::InterleaveUpper(d64, low01, low23)),
-                          hn::BitCast(kPairs, hn::InterleaveLower(d64, high01, high23)),
-                          hn::BitCast(kPairs, hn::InterleaveUpper(d64, high01, high23))};
-  const Pairs high_half = hn::Set(kPairs, 0xffff0000u);
+  Words pairs[4];
+  LoadTransposed(rows, block, pairs);
+  const Words high_half = hn::Set(kWords, 0xffff0000u);
   for (int p = 0; p < 4; ++p) {
     hn::Store(hn::BitCast(kFloats, hn::ShiftLeft<16>(pairs[p])), kFloats, out + 2 * p * kTileKeys);
     hn::Store(hn::BitCast(kFloats, hn::And(pairs[p], high_half)), kFloats,
@@ -129,22 +139,39 @@ HWY_INLINE void PackBlock(const BFloat16* const* rows, int64_t block, float* out
   }
 }
 
+HWY_INLINE void PackBlock(const float* const* rows, int64_t block, float* out) {
+  for (int64_t half = 0; half < kBlock; half += 4) {
+    Words floats[4];
+    LoadTransposed(rows, block + half, floats);
+    for (int d = 0; d < 4; ++d) {
+      hn::Store(hn::BitCast(kFloats, floats[d]), kFloats, out + (half + d) * kTileKeys);
+    }
+  }
+}
+
 #endif  // HWY_TARGET != HWY_SCALAR
+
+// Numbers of a type that a cache line holds.
+template <typename T>
+constexpr int64_t kLineNumbers = 64 / sizeof(T);
 
 // tile = [padded_dim, kTileKeys] ← rows[0 … kLanes · n_columns). Meanwhile fetches as many bytes
 // from `next` (unless null), where the next tile lies: blocks of many rows are not the order that
 // the CPU's own prefetchers know.
-HWY_INLINE void PackTile(const BFloat16* const* rows, int n_columns, int64_t head_dim,
-                         [[maybe_unused]] const BFloat16* next, float* tile) {
+template <typename T>
+HWY_INLINE void PackTile(const T* const* rows, int n_columns, int64_t head_dim,
+                         [[maybe_unused]] const T* next, float* tile) {
 #if HWY_TARGET != HWY_SCALAR
   if (head_dim >= kBlock) {
     for (int column = 0; column < n_columns; ++column) {
-      const BFloat16* const* column_rows = rows + column * kLanes;
+      const T* const* column_rows = rows + column * kLanes;
       float* out = tile + column * kLanes;
       int64_t block = 0;
       for (; block + kBlock <= head_dim; block += kBlock) {
         if (next != nullptr) {
-          for (int64_t i = 0; i < kLanes * kBlock; i += 32, next += 32) hwy::Prefetch(next);
+          for (int64_t i = 0; i < kLanes * kBlock; i += kLineNumbers<T>, next += kLineNumbers<T>) {
+            hwy::Prefetch(next);
+          }
         }
         PackBlock(column_rows, block, out + block * kTileKeys);
       }
@@ -217,8 +244,9 @@ HWY_NOINLINE void ScanGroup(const float* HWY_RESTRICT queries, const float* HWY_
   }
 }
 
-void ScanTile(const ScanPlan& plan, const BFloat16* const* rows, int64_t n_keys, const int64_t* ids,
-              int64_t first_id, const BFloat16* next, ScanWorker& worker) {
+template <typename T>
+void ScanTile(const ScanPlan& plan, const T* const* rows, int64_t n_keys, const int64_t* ids,
+              int64_t first_id, const T* next, ScanWorker& worker) {
   const int64_t padded_dim = PaddedDim(plan.args->head_dim);
   PackTile(rows, kColumns, plan.args->head_dim, next, worker.tile.get());
   const float* queries = plan.packed_queries;
@@ -259,9 +287,10 @@ void ScanTile(const ScanPlan& plan, const BFloat16* const* rows, int64_t n_keys,
 }
 
 // Keys begin … end of all runs laid end to end.
-void ScanRange(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
+template <typename T>
+void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
   const int64_t head_dim = plan.args->head_dim;
-  const BFloat16* rows[kTileKeys];
+  const T* rows[kTileKeys];
   int64_t ids[kTileKeys];
   size_t run =
       static_cast<size_t>(std::upper_bound(plan.run_begin.begin(), plan.run_begin.end(), begin) -
@@ -272,10 +301,11 @@ void ScanRange(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& wor
     const KeyRun* current = &plan.args->runs[run];
     const int64_t first = begin - plan.run_begin[run];
     if (first + n <= current->n_keys) {
-      for (int64_t j = 0; j < n; ++j) rows[j] = current->keys + (first + j) * head_dim;
+      const T* const keys = current->keys.As<T>() + first * head_dim;
+      for (int64_t j = 0; j < n; ++j) rows[j] = keys + j * head_dim;
       std::fill(rows + n, rows + kTileKeys, rows[0]);
-      const BFloat16* next = first + 2 * n <= current->n_keys ? rows[0] + n * head_dim : nullptr;
-      ScanTile(plan, rows, n, nullptr, current->first_id + first, next, worker);
+      const T* next = first + 2 * n <= current->n_keys ? rows[0] + n * head_dim : nullptr;
+      ScanTile<T>(plan, rows, n, nullptr, current->first_id + first, next, worker);
     } else {
       int64_t position = first;
       for (int64_t j = 0; j < n; ++j, ++position) {
@@ -283,18 +313,27 @@ void ScanRange(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& wor
           position = 0;
           current = &plan.args->runs[++run];
         }
-        rows[j] = current->keys + position * head_dim;
+        rows[j] = current->keys.As<T>() + position * head_dim;
         ids[j] = current->first_id + position;
       }
       std::fill(rows + n, rows + kTileKeys, rows[0]);
-      ScanTile(plan, rows, n, ids, 0, nullptr, worker);
+      ScanTile<T>(plan, rows, n, ids, 0, nullptr, worker);
     }
     begin += n;
     while (begin < end && begin >= plan.run_begin[run + 1]) ++run;
   }
 }
 
-float Score(const float* query, const BFloat16* key, int64_t head_dim) {
+void ScanRange(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
+  if (plan.key_type == EntryType::kFloat32) {
+    ScanKeys<float>(plan, begin, end, worker);
+  } else {
+    ScanKeys<BFloat16>(plan, begin, end, worker);
+  }
+}
+
+template <typename T>
+HWY_INLINE float ScoreOf(const float* query, const T* key, int64_t head_dim) {
   // One lane, so that a CPU with fused multiply-add uses it here as well.
   const hn::CappedTag<float, 1> d1;
   auto sum = hn::Zero(d1);
@@ -304,32 +343,48 @@ float Score(const float* query, const BFloat16* key, int64_t head_dim) {
   return hn::GetLane(sum);
 }
 
+float Score(const float* query, EntryPointer key, int64_t head_dim) {
+  return key.type() == EntryType::kFloat32 ? ScoreOf(query, key.As<float>(), head_dim)
+                                           : ScoreOf(query, key.As<BFloat16>(), head_dim);
+}
+
 // packed_query = [padded_dim]; tile = scratch [padded_dim, kTileKeys].
-void Scores(const float* packed_query, int64_t head_dim, std::span<const BFloat16* const> keys,
-            float* tile, float* scores) {
+template <typename T>
+void ScoresOf(const float* packed_query, int64_t head_dim, std::span<const EntryPointer> keys,
+              float* tile, float* scores) {
   const int64_t padded_dim = PaddedDim(head_dim);
-  const BFloat16* rows[kTileKeys];
+  const T* rows[kTileKeys];
   HWY_ALIGN float row[kTileKeys];
   for (size_t begin = 0; begin < keys.size(); begin += kTileKeys) {
     const int64_t n = std::min<int64_t>(kTileKeys, static_cast<int64_t>(keys.size() - begin));
-    std::copy_n(keys.data() + begin, n, rows);
+    for (int64_t j = 0; j < n; ++j) rows[j] = keys[begin + static_cast<size_t>(j)].As<T>();
     std::fill(rows + n, rows + kTileKeys, rows[0]);
     // Keys that lie anywhere are all waited for at once.
     for (int64_t j = 0; j < n; ++j) {
-      for (int64_t d = 0; d < head_dim; d += 32) hwy::Prefetch(rows[j] + d);
+      for (int64_t d = 0; d < head_dim; d += kLineNumbers<T>) hwy::Prefetch(rows[j] + d);
     }
     if (n <= kLanes) {
-      PackTile(rows, 1, head_dim, nullptr, tile);
+      PackTile<T>(rows, 1, head_dim, nullptr, tile);
       Floats sums[1][1];
       Multiply<1, 1>(packed_query, tile, padded_dim, sums);
       hn::Store(sums[0][0], kFloats, row);
     } else {
-      PackTile(rows, kColumns, head_dim, nullptr, tile);
+      PackTile<T>(rows, kColumns, head_dim, nullptr, tile);
       Floats sums[1][kColumns];
       Multiply<1, kColumns>(packed_query, tile, padded_dim, sums);
       for (int c = 0; c < kColumns; ++c) hn::Store(sums[0][c], kFloats, row + c * kLanes);
     }
     std::copy_n(row, n, scores + begin);
+  }
+}
+
+// keys: at least one, all of one type.
+void Scores(const float* packed_query, int64_t head_dim, std::span<const EntryPointer> keys,
+            float* tile, float* scores) {
+  if (keys[0].type() == EntryType::kFloat32) {
+    ScoresOf<float>(packed_query, head_dim, keys, tile, scores);
+  } else {
+    ScoresOf<BFloat16>(packed_query, head_dim, keys, tile, scores);
   }
 }
 
@@ -367,11 +422,20 @@ constexpr int64_t kMaxChunkKeys = 48 * 170;
 constexpr int64_t kMinChunkKeys = 48 * 10;
 static_assert(kMaxChunkKeys % 48 == 0, "a whole number of tiles of every CPU");
 
+// Of the first run that has keys.
+EntryType KeyType(std::span<const KeyRun> runs) {
+  for (const KeyRun& run : runs) {
+    if (run.n_keys > 0) return run.keys.type();
+  }
+  return EntryType::kBFloat16;
+}
+
 }  // namespace
 
 void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
   ScanPlan plan;
   plan.args = &args;
+  plan.key_type = KeyType(args.runs);
   plan.run_begin.reserve(args.runs.size() + 1);
   int64_t n_keys = 0;
   for (const KeyRun& run : args.runs) {
@@ -411,11 +475,11 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
   }
 }
 
-float KeyScore(const float* query, const BFloat16* key, int64_t head_dim) {
+float KeyScore(const float* query, EntryPointer key, int64_t head_dim) {
   return HWY_DYNAMIC_DISPATCH(Score)(query, key, head_dim);
 }
 
-void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
                std::span<float> scores) {
   if (keys.empty()) return;
   const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();

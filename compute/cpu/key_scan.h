@@ -7,8 +7,8 @@
 namespace fovea::compute::cpu {
 
 void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best);
-float KeyScore(const float* query, const BFloat16* key, int64_t head_dim);
-void KeyScores(const float* query, int64_t head_dim, std::span<const BFloat16* const> keys,
+float KeyScore(const float* query, EntryPointer key, int64_t head_dim);
+void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
                std::span<float> scores);
 
 }  // namespace fovea::compute::cpu

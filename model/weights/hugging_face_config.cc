@@ -152,7 +152,7 @@ absl::Status ReadMemory(const Json& json, const ModelConfig& model, MemoryConfig
     return absl::UnimplementedError(StrCat("key mem_dtype: '", Printable(type),
                                            "'; fovea keeps entries in bfloat16 or float32"));
   }
-  memory->float32_entries = type == "float32";
+  memory->entry_type = type == "float32" ? EntryType::kFloat32 : EntryType::kBFloat16;
   memory->last_context_length = static_cast<int>(last_context_length);
   memory->window = static_cast<int>(model.max_position_embeddings);
   memory->encoding = "reference";

@@ -18,11 +18,13 @@ std::unique_ptr<Device> Cpu(int n_threads) {
   return *std::move(device);
 }
 
-std::vector<BFloat16> RandomKeys(int64_t n, int64_t head_dim, uint32_t seed) {
+// Of float32 keys all 24 bits are used: one that was rounded on the way has another score.
+template <typename T = BFloat16>
+std::vector<T> RandomKeys(int64_t n, int64_t head_dim, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  std::vector<BFloat16> keys(static_cast<size_t>(n * head_dim));
-  for (BFloat16& value : keys) value = BFloat16(normal(random));
+  std::vector<T> keys(static_cast<size_t>(n * head_dim));
+  for (T& value : keys) value = T(normal(random));
   return keys;
 }
 
@@ -34,7 +36,8 @@ std::vector<float> RandomQueries(int64_t n, int64_t head_dim, uint32_t seed) {
   return queries;
 }
 
-double ExactScore(const float* query, const BFloat16* key, int64_t head_dim) {
+template <typename T>
+double ExactScore(const float* query, const T* key, int64_t head_dim) {
   double sum = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) {
     sum += static_cast<double>(query[d]) * static_cast<double>(static_cast<float>(key[d]));
@@ -44,7 +47,8 @@ double ExactScore(const float* query, const BFloat16* key, int64_t head_dim) {
 
 // A bound on the rounding of a chain of head_dim fused multiply-adds: one half ulp of the running
 // sum each, which the sum of magnitudes bounds.
-double Tolerance(const float* query, const BFloat16* key, int64_t head_dim) {
+template <typename T>
+double Tolerance(const float* query, const T* key, int64_t head_dim) {
   double magnitude = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) {
     magnitude += std::abs(static_cast<double>(query[d]) * static_cast<float>(key[d]));
@@ -78,11 +82,11 @@ void ExpectSame(std::span<const ScoredId> got, std::span<const ScoredId> want) {
 
 class KeyScanShapeTest : public ::testing::TestWithParam<std::pair<int64_t, int64_t>> {};
 
-TEST_P(KeyScanShapeTest, FindsTheBestKeysOfEachQuery) {
-  const auto [head_dim, n_queries] = GetParam();
+template <typename T>
+void ExpectFindsTheBestKeys(int64_t head_dim, int64_t n_queries) {
   constexpr int64_t kKeys = 3001;  // no multiple of any tile
   constexpr int kTopK = 16;
-  const std::vector<BFloat16> keys = RandomKeys(kKeys, head_dim, 1);
+  const std::vector<T> keys = RandomKeys<T>(kKeys, head_dim, 1);
   const int64_t stride = head_dim + 3;
   const std::vector<float> queries = RandomQueries(n_queries, stride, 2);
   const KeyRun run{keys.data(), kKeys, 500};
@@ -100,13 +104,21 @@ TEST_P(KeyScanShapeTest, FindsTheBestKeysOfEachQuery) {
       exact.push_back(ExactScore(query, keys.data() + j * head_dim, head_dim));
     }
     for (const ScoredId& hit : got) {
-      const BFloat16* key = keys.data() + (hit.id - 500) * head_dim;
+      const T* key = keys.data() + (hit.id - 500) * head_dim;
       EXPECT_NEAR(hit.score, exact[static_cast<size_t>(hit.id - 500)],
                   Tolerance(query, key, head_dim));
     }
     std::sort(exact.rbegin(), exact.rend());
     for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i].score, exact[i], 1e-4) << i;
   }
+}
+
+TEST_P(KeyScanShapeTest, FindsTheBestKeysOfEachQuery) {
+  ExpectFindsTheBestKeys<BFloat16>(GetParam().first, GetParam().second);
+}
+
+TEST_P(KeyScanShapeTest, FindsTheBestFloat32KeysOfEachQuery) {
+  ExpectFindsTheBestKeys<float>(GetParam().first, GetParam().second);
 }
 
 INSTANTIATE_TEST_SUITE_P(HeadDimsAndQueries, KeyScanShapeTest,
@@ -199,11 +211,12 @@ TEST(KeyScanTest, KeysThatAreNotNumbersNeverEnter) {
   }
 }
 
-TEST(KeyScanTest, EveryInstructionSetFindsTheSameKeys) {
+template <typename T>
+void ExpectSameKeysOnEveryInstructionSet() {
   constexpr int64_t kKeys = 1000, kQueries = 13;
   auto device = Cpu(1);
   for (const int64_t head_dim : {5, 20, 64, 100}) {
-    const std::vector<BFloat16> keys = RandomKeys(kKeys, head_dim, 20);
+    const std::vector<T> keys = RandomKeys<T>(kKeys, head_dim, 20);
     const std::vector<float> queries = RandomQueries(kQueries, head_dim, 21);
     const KeyRun run{keys.data(), kKeys, 0};
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
@@ -216,13 +229,48 @@ TEST(KeyScanTest, EveryInstructionSetFindsTheSameKeys) {
         const float* query = queries.data() + q * head_dim;
         ExpectSame(best.Sorted(q), BruteForce(query, {&run, 1}, head_dim, 16));
         for (const ScoredId& hit : best.Sorted(q)) {
-          const BFloat16* key = keys.data() + hit.id * head_dim;
+          const T* key = keys.data() + hit.id * head_dim;
           EXPECT_NEAR(hit.score, ExactScore(query, key, head_dim), Tolerance(query, key, head_dim));
         }
       }
     }
     hwy::SetSupportedTargetsForTest(0);
   }
+}
+
+TEST(KeyScanTest, EveryInstructionSetFindsTheSameKeys) {
+  ExpectSameKeysOnEveryInstructionSet<BFloat16>();
+}
+
+TEST(KeyScanTest, EveryInstructionSetFindsTheSameFloat32Keys) {
+  ExpectSameKeysOnEveryInstructionSet<float>();
+}
+
+// What deletions leave of windows: runs that share tiles.
+TEST(KeyScanTest, ShortRunsOfFloat32KeysAreAsOneLongOne) {
+  constexpr int64_t kKeys = 5000, kDim = 20, kQueries = 3;
+  const std::vector<float> keys = RandomKeys<float>(kKeys, kDim, 31);
+  const std::vector<float> queries = RandomQueries(kQueries, kDim, 32);
+  auto device = Cpu(2);
+  const KeyRun whole{keys.data(), kKeys, 0};
+  std::vector<KeyRun> runs = {{nullptr, 0, 0}};  // nothing left of it: of no type
+  for (int64_t begin = 0; begin < kKeys; begin += 7) {
+    runs.push_back({keys.data() + begin * kDim, std::min<int64_t>(7, kKeys - begin), begin});
+  }
+  TopK want(kQueries, 40), got(kQueries, 40);
+  ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, {&whole, 1}}, &want).ok());
+  ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, runs}, &got).ok());
+  for (int64_t q = 0; q < kQueries; ++q) ExpectSame(got.Sorted(q), want.Sorted(q));
+}
+
+TEST(KeyScanTest, RefusesKeysOfTwoTypes) {
+  const std::vector<float> floats = RandomKeys<float>(3, 64, 33);
+  const std::vector<BFloat16> halves = RandomKeys(3, 64, 34);
+  const std::vector<KeyRun> runs = {{floats.data(), 3, 0}, {halves.data(), 3, 3}};
+  auto device = Cpu(1);
+  TopK best(1, 4);
+  const absl::Status status = KeyScan(*device, {floats.data(), 1, 64, 64, runs}, &best);
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
 }
 
 TEST(KeyScanTest, RefusesShapesThatDoNotFit) {
@@ -234,14 +282,15 @@ TEST(KeyScanTest, RefusesShapesThatDoNotFit) {
   EXPECT_TRUE(absl::IsInvalidArgument(KeyScan(*device, {queries.data(), 1, 64, 64, {}}, &best)));
 }
 
-TEST(KeyScoresTest, AreKeyScoresOfKeysAnywhere) {
+template <typename T>
+void ExpectScoresOfKeysAnywhere() {
   for (const int64_t head_dim : {5, 20, 64, 100, 128}) {
-    const std::vector<BFloat16> keys = RandomKeys(300, head_dim, 10);
+    const std::vector<T> keys = RandomKeys<T>(300, head_dim, 10);
     const std::vector<float> query = RandomQueries(1, head_dim, 11);
     std::mt19937 random(12);
     for (const size_t n : {0, 1, 4, 16, 17, 47, 48, 49, 200}) {
-      std::vector<const BFloat16*> some(n);
-      for (const BFloat16*& key : some) key = keys.data() + random() % 300 * head_dim;
+      std::vector<EntryPointer> some(n);
+      for (EntryPointer& key : some) key = keys.data() + random() % 300 * head_dim;
       std::vector<float> scores(n);
       KeyScores(query.data(), head_dim, some, scores);
       for (size_t i = 0; i < n; ++i) {
@@ -250,6 +299,10 @@ TEST(KeyScoresTest, AreKeyScoresOfKeysAnywhere) {
     }
   }
 }
+
+TEST(KeyScoresTest, AreKeyScoresOfKeysAnywhere) { ExpectScoresOfKeysAnywhere<BFloat16>(); }
+
+TEST(KeyScoresTest, AreKeyScoresOfFloat32KeysAnywhere) { ExpectScoresOfKeysAnywhere<float>(); }
 
 TEST(TopKTest, KeepsTheBestWithTiesBySmallerId) {
   TopK best(1, 3);

@@ -29,6 +29,7 @@ void Check(RecordType type, std::string_view key, std::string_view value) {
       fuzz::CheckMessage(DecodeFormatVersion(value).status());
       break;
     case RecordType::kSettings:
+    case RecordType::kTypedSettings:
       CheckRoundTrip(
           DecodeSettings(value), [](const auto& record) { return EncodeSettings(record); },
           [](const std::string& bytes) { return DecodeSettings(bytes); });
@@ -52,10 +53,15 @@ void Check(RecordType type, std::string_view key, std::string_view value) {
           [&](const std::string& bytes) { return DecodeWindow(key, bytes); });
       break;
     case RecordType::kBlockKeys:
-    case RecordType::kBlockValues: {
+    case RecordType::kBlockValues:
+    case RecordType::kFloat32BlockKeys:
+    case RecordType::kFloat32BlockValues: {
       Block block;
       fuzz::CheckMessage(DecodeBlockHalf(key, value, nullptr, &block));
-      fuzz::CheckMessage(DecodeBlockHalf(key, value, &settings, &block));
+      for (const EntryType entry_type : {EntryType::kBFloat16, EntryType::kFloat32}) {
+        settings.entry_type = entry_type;
+        fuzz::CheckMessage(DecodeBlockHalf(key, value, &settings, &block));
+      }
       break;
     }
     case RecordType::kQuerySample:
@@ -76,7 +82,8 @@ void Check(RecordType type, std::string_view key, std::string_view value) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
-  const auto type = static_cast<fovea::storage::RecordType>(data[0] % 10 + 1);
+  const auto type =
+      static_cast<fovea::storage::RecordType>(data[0] % fovea::storage::kNumRecordTypes + 1);
   std::string_view rest = fovea::fuzz::AsView(data + 2, size - 2);
   const std::string_view key = rest.substr(0, data[1] % 32);
   rest.remove_prefix(key.size());

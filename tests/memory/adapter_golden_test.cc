@@ -102,7 +102,8 @@ class AdapterGoldenTest : public testing::Test {
       mutation.PutWindow(window);
       for (int layer = 0; layer < settings.n_mem_layers; ++layer) {
         mutation.PutBlock(window.slot_begin, layer,
-                          ToBlock(encoded[w], layer, settings.n_kv_heads, settings.head_dim));
+                          ToBlock(encoded[w], layer, settings.n_kv_heads, settings.head_dim,
+                                  settings.entry_type));
       }
     }
     mutation.PutNextSlot(ids.size());

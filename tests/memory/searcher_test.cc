@@ -22,14 +22,22 @@ constexpr int64_t kGroup = kTinyHeads / kTinyKvHeads;
 constexpr int64_t kPositions = 5;
 
 // A memory of three documents in two collections, encoded by a tiny model, and every stored key and
-// value in plain arrays beside it: what searches are checked against, in double precision.
-class SearcherTest : public testing::Test {
+// value in plain arrays beside it: what searches are checked against, in double precision. With
+// entries of either type: float32 ones that were rounded anywhere on the way would show.
+class SearcherTest : public testing::TestWithParam<EntryType> {
  protected:
   void SetUp() override {
-    folder_ = fs::path(testing::TempDir()) /
-              StrCat("searcher-", testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::replace(name.begin(), name.end(), '/', '-');
+    folder_ = fs::path(testing::TempDir()) / StrCat("searcher-", name);
     fs::remove_all(folder_);
     ASSERT_TRUE(WriteTinyModel(folder_ / "model", 1).ok());
+    if (GetParam() == EntryType::kFloat32) {
+      const absl::Status status = SetConfig(
+          folder_ / "model",
+          {{"model_type", "longllama"}, {"mem_layers", {1, 2}}, {"mem_dtype", "float32"}});
+      ASSERT_TRUE(status.ok()) << status;
+    }
     device_ = *compute::Device::Create("cpu", 2);
     auto model = LoadTinyModel(device_.get(), folder_ / "model");
     ASSERT_TRUE(model.ok()) << model.status();
@@ -40,6 +48,7 @@ class SearcherTest : public testing::Test {
     IngestOptions options;
     options.window = 64;
     options.overlap = 16;
+    options.encoding = "window-local";
     options.on_document = [this](const IngestedDocument& d) { ids_.push_back(d.id); };
     auto ingester = Ingester::Create(memory_.get(), model_.get(), options);
     ASSERT_TRUE(ingester.ok()) << ingester.status();
@@ -52,6 +61,11 @@ class SearcherTest : public testing::Test {
       ASSERT_TRUE((*ingester)->Add(*document, d == 0 ? "first" : "others").ok());
     }
     ASSERT_TRUE((*ingester)->Finish().ok());
+    ASSERT_EQ(memory_->settings()->entry_type, GetParam());
+    const auto block = memory_->store().GetBlock(memory_->Current()->windows[0].slot_begin, 1);
+    ASSERT_TRUE(block.ok()) << block.status();
+    ASSERT_EQ(block->keys.type(), GetParam());
+    ASSERT_EQ(block->values.type(), GetParam());
     queries_.resize(kPositions * kTinyHeads * kTinyHeadDim);
     std::normal_distribution<float> normal(0.0f, 2.0f);
     for (float& q : queries_) q = normal(random);
@@ -156,15 +170,15 @@ class SearcherTest : public testing::Test {
 
 bool Everything(const LiveWindow&) { return true; }
 
-TEST_F(SearcherTest, ExactIsTheSoftmaxOverTheBestKeys) {
+TEST_P(SearcherTest, ExactIsTheSoftmaxOverTheBestKeys) {
   ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 7}), 7, Everything);
 }
 
-TEST_F(SearcherTest, DenseIsTheSoftmaxOverAllKeys) {
+TEST_P(SearcherTest, DenseIsTheSoftmaxOverAllKeys) {
   ExpectMatches(*Searcher({.mode = SearchMode::kDense}), 1 << 20, Everything);
 }
 
-TEST_F(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
+TEST_P(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
   const auto view = memory_->Current();
   SearchOptions options{.mode = SearchMode::kExact, .top_k = 5};
   options.scope.collections = {"others"};
@@ -177,7 +191,7 @@ TEST_F(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
                 [&](const LiveWindow& w) { return view->documents[w.document].id == ids_[1]; });
 }
 
-TEST_F(SearcherTest, UnknownScopeIsNotFound) {
+TEST_P(SearcherTest, UnknownScopeIsNotFound) {
   for (const QueryScope& scope :
        {QueryScope{{"nowhere"}, {}}, QueryScope{{}, {"0123456789abcdef"}}}) {
     SearchOptions options;
@@ -187,13 +201,13 @@ TEST_F(SearcherTest, UnknownScopeIsNotFound) {
   }
 }
 
-TEST_F(SearcherTest, DeletedDocumentsAreNotFound) {
+TEST_P(SearcherTest, DeletedDocumentsAreNotFound) {
   const auto view = memory_->Current();
   ASSERT_TRUE(memory_->DeleteDocuments({view->documents[0].number}).ok());
   ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 6}), 6, Everything);
 }
 
-TEST_F(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
+TEST_P(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
   // Flat finds everything: what it returns is exact, so that only filters can make a difference.
   const auto rebuilt = Rebuild(*device_, memory_.get(), "Flat", Progress());
   ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
@@ -210,7 +224,7 @@ TEST_F(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
   ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);
 }
 
-TEST_F(SearcherTest, SearchIsTheSameWithACacheThatHoldsNothing) {
+TEST_P(SearcherTest, SearchIsTheSameWithACacheThatHoldsNothing) {
   memory_.reset();
   auto memory =
       Memory::Open(folder_ / "memory", {.mode = storage::OpenMode::kRead, .cache_bytes = 1});
@@ -219,7 +233,7 @@ TEST_F(SearcherTest, SearchIsTheSameWithACacheThatHoldsNothing) {
   ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 9}), 9, Everything);
 }
 
-TEST_F(SearcherTest, EmptyMemoryGivesEmptyPartials) {
+TEST_P(SearcherTest, EmptyMemoryGivesEmptyPartials) {
   const auto view = memory_->Current();
   std::vector<storage::DocumentNumber> all;
   for (const auto& document : view->documents) all.push_back(document.number);
@@ -228,7 +242,7 @@ TEST_F(SearcherTest, EmptyMemoryGivesEmptyPartials) {
   ExpectMatches(*Searcher({.mode = SearchMode::kDense}), 16, Everything);
 }
 
-TEST_F(SearcherTest, MassIsTheShareOfTheWholeSoftmax) {
+TEST_P(SearcherTest, MassIsTheShareOfTheWholeSoftmax) {
   auto searcher = Searcher({.mode = SearchMode::kExact, .top_k = 4});
   std::vector<float> output(queries_.size());
   std::vector<float> lse(kPositions * kTinyHeads);
@@ -259,7 +273,7 @@ TEST_F(SearcherTest, MassIsTheShareOfTheWholeSoftmax) {
                              [](const Passage& a, const Passage& b) { return a.mass > b.mass; }));
 }
 
-TEST_F(SearcherTest, SessionWindowsAreSearchedBesideTheStore) {
+TEST_P(SearcherTest, SessionWindowsAreSearchedBesideTheStore) {
   const auto view = memory_->Current();
   const auto window = memory_->store().GetWindow(view->windows[0].slot_begin);
   ASSERT_TRUE(window.ok());
@@ -288,7 +302,7 @@ TEST_F(SearcherTest, SessionWindowsAreSearchedBesideTheStore) {
   for (const SlotMass& slot : exact->Mass()) EXPECT_TRUE(exact->Allows(slot.slot));
 }
 
-TEST_F(SearcherTest, AuditOfAnExactSearchMissesNoNeedle) {
+TEST_P(SearcherTest, AuditOfAnExactSearchMissesNoNeedle) {
   auto searcher = Searcher({.mode = SearchMode::kExact, .top_k = 1 << 12, .audit = true});
   std::vector<float> output(queries_.size());
   std::vector<float> lse(kPositions * kTinyHeads);
@@ -308,7 +322,7 @@ TEST_F(SearcherTest, AuditOfAnExactSearchMissesNoNeedle) {
   EXPECT_LT(narrow->Audit().captured_mass[0], 0.9);
 }
 
-TEST_F(SearcherTest, AnotherModelsQueriesAreRefused) {
+TEST_P(SearcherTest, AnotherModelsQueriesAreRefused) {
   auto searcher = Searcher({});
   model::MemoryQuery query = Query(0);
   query.head_dim = 4;
@@ -317,6 +331,10 @@ TEST_F(SearcherTest, AnotherModelsQueriesAreRefused) {
   EXPECT_EQ(searcher->Attend(query, output.data(), lse.data()).code(),
             absl::StatusCode::kFailedPrecondition);
 }
+
+INSTANTIATE_TEST_SUITE_P(EntryTypes, SearcherTest,
+                         testing::Values(EntryType::kBFloat16, EntryType::kFloat32),
+                         [](const auto& info) { return std::string(EntryTypeName(info.param)); });
 
 }  // namespace
 }  // namespace fovea::memory

@@ -68,13 +68,15 @@ inline WindowRecord SyntheticWindow(Slot slot_begin, uint32_t n_tokens) {
 }
 
 // Keys all of length 6 in random directions, so that a key's own query stands far out.
-inline storage::Block SyntheticBlock(Slot slot_begin, int memory_layer, uint32_t n_tokens) {
+inline storage::Block SyntheticBlock(Slot slot_begin, int memory_layer, uint32_t n_tokens,
+                                     EntryType type = EntryType::kBFloat16) {
   std::mt19937 random(static_cast<uint32_t>(slot_begin * 97 + memory_layer));
   std::normal_distribution<float> normal;
   storage::Block block;
   block.n_tokens = n_tokens;
   block.n_kv_heads = kTestKvHeads;
   block.head_dim = kTestHeadDim;
+  std::vector<float> keys, values;
   for (int64_t row = 0; row < block.n_kv_heads * block.n_tokens; ++row) {
     float key[kTestHeadDim];
     float norm = 0.0f;
@@ -82,8 +84,12 @@ inline storage::Block SyntheticBlock(Slot slot_begin, int memory_layer, uint32_t
       x = normal(random);
       norm += x * x;
     }
-    for (float& x : key) block.keys.emplace_back(x * 6.0f / std::sqrt(norm));
-    for (int64_t i = 0; i < kTestHeadDim; ++i) block.values.emplace_back(normal(random));
+    for (float& x : key) keys.push_back(x * 6.0f / std::sqrt(norm));
+    for (int64_t i = 0; i < kTestHeadDim; ++i) values.push_back(normal(random));
+  }
+  for (auto [half, numbers] : {std::pair{&block.keys, &keys}, {&block.values, &values}}) {
+    *half = EntryVector(type, numbers->size());
+    half->Set(0, numbers->data(), numbers->size());
   }
   return block;
 }
@@ -99,10 +105,10 @@ inline storage::QuerySample SyntheticSample(Slot slot_begin, uint32_t n_tokens) 
       for (int64_t head = 0; head < kTestHeads; ++head) {
         const int64_t kv_head = head * kTestKvHeads / kTestHeads;
         for (int64_t i = 0; i < kTestHeadDim; ++i) {
-          const BFloat16 key =
+          const float key =
               block
                   .keys[static_cast<size_t>((kv_head * block.n_tokens + query) * kTestHeadDim + i)];
-          sample.queries[static_cast<size_t>(layer)].emplace_back(4.0f * static_cast<float>(key));
+          sample.queries[static_cast<size_t>(layer)].emplace_back(4.0f * key);
         }
       }
     }

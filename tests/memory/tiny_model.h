@@ -102,6 +102,14 @@ inline absl::Status WriteTinyModel(const std::filesystem::path& folder, uint32_t
   return WriteFileAtomic(folder / "model.safetensors", file);
 }
 
+// Sets keys of a model folder's config.json.
+inline absl::Status SetConfig(const std::filesystem::path& folder, const nlohmann::json& keys) {
+  const std::filesystem::path path = folder / "config.json";
+  nlohmann::json config = nlohmann::json::parse(std::ifstream(path));
+  config.update(keys);
+  return WriteFileAtomic(path, config.dump());
+}
+
 // The model of WriteTinyModel with memory layers 1 and 2.
 inline absl::StatusOr<std::unique_ptr<model::Transformer>> LoadTinyModel(
     compute::Device* device, const std::filesystem::path& folder) {

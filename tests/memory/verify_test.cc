@@ -357,11 +357,16 @@ TEST_F(VerifyTest, MissingBlocksWithoutAModelStayDamaged) {
   }
 }
 
-// Blocks of a real, if tiny, model.
-class VerifyWithModelTest : public testing::Test {
+// Blocks of a real, if tiny, model, in either type.
+class VerifyWithModelTest : public testing::TestWithParam<EntryType> {
  protected:
   void SetUp() override {
     ASSERT_OK(WriteTinyModel(folder_ / "model", 1));
+    if (GetParam() == EntryType::kFloat32) {
+      ASSERT_OK(SetConfig(
+          folder_ / "model",
+          {{"model_type", "longllama"}, {"mem_layers", {1, 2}}, {"mem_dtype", "float32"}}));
+    }
     auto model = LoadTinyModel(device_.get(), folder_ / "model");
     ASSERT_OK(model.status());
     model_ = *std::move(model);
@@ -374,6 +379,8 @@ class VerifyWithModelTest : public testing::Test {
     settings.fingerprint = model_->fingerprint();
     settings.n_kv_heads = kTinyKvHeads;
     settings.head_dim = kTinyHeadDim;
+    settings.entry_type = model_->memory_config().entry_type;
+    ASSERT_EQ(settings.entry_type, GetParam());
     ASSERT_OK(memory_->InitializeSettings(settings));
     ASSERT_OK(
         AddDocument(memory_->store(), {.n_windows = 5, .n_tokens = kTokens, .with_blocks = false})
@@ -385,7 +392,9 @@ class VerifyWithModelTest : public testing::Test {
       auto encoded = model_->Encode({&tokens, 1});
       ASSERT_OK(encoded.status());
       for (int layer = 0; layer < kTestLayers; ++layer) {
-        mutation.PutBlock(slot, layer, ToBlock((*encoded)[0], layer, kTinyKvHeads, kTinyHeadDim));
+        mutation.PutBlock(slot, layer,
+                          ToBlock((*encoded)[0], layer, kTinyKvHeads, kTinyHeadDim,
+                                  memory_->settings()->entry_type));
       }
       mutation.PutQuerySample(slot, ToQuerySample((*encoded)[0]));
     }
@@ -402,7 +411,7 @@ class VerifyWithModelTest : public testing::Test {
   std::unique_ptr<Memory> memory_;
 };
 
-TEST_F(VerifyWithModelTest, MissingBlocksAreEncodedAgainFromTheText) {
+TEST_P(VerifyWithModelTest, MissingBlocksAreEncodedAgainFromTheText) {
   storage::DocumentStore& store = memory_->store();
   std::vector<storage::Block> before;
   Mutation mutation;
@@ -429,11 +438,11 @@ TEST_F(VerifyWithModelTest, MissingBlocksAreEncodedAgainFromTheText) {
       ASSERT_OK_AND_ASSIGN(const storage::Block block, store.GetBlock(slot, layer));
       ASSERT_EQ(block.keys.size(), before[i].keys.size());
       // Two windows encoded together and one alone may round differently: bfloat16 keeps 8 bits.
+      const bool is_float32 = GetParam() == EntryType::kFloat32;
+      const auto tolerance = [&](float x) { return is_float32 ? 1e-5f : 0.01f + std::abs(x) / 64; };
       for (size_t j = 0; j < block.keys.size(); ++j) {
-        const float key = static_cast<float>(before[i].keys[j]);
-        ASSERT_NEAR(static_cast<float>(block.keys[j]), key, 0.01f + std::abs(key) / 64) << j;
-        const float value = static_cast<float>(before[i].values[j]);
-        ASSERT_NEAR(static_cast<float>(block.values[j]), value, 0.01f + std::abs(value) / 64);
+        ASSERT_NEAR(block.keys[j], before[i].keys[j], tolerance(before[i].keys[j])) << j;
+        ASSERT_NEAR(block.values[j], before[i].values[j], tolerance(before[i].values[j])) << j;
       }
     }
   }
@@ -441,7 +450,7 @@ TEST_F(VerifyWithModelTest, MissingBlocksAreEncodedAgainFromTheText) {
   EXPECT_TRUE(again.ok);
 }
 
-TEST_F(VerifyWithModelTest, FlippedBitsInTheStoreAreRepaired) {
+TEST_P(VerifyWithModelTest, FlippedBitsInTheStoreAreRepaired) {
   memory_.reset();
   int n_flipped = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder_ / "m" / "0001" / "store")) {
@@ -467,7 +476,7 @@ TEST_F(VerifyWithModelTest, FlippedBitsInTheStoreAreRepaired) {
   EXPECT_TRUE(again.ok);
 }
 
-TEST_F(VerifyWithModelTest, AnotherModelIsRefused) {
+TEST_P(VerifyWithModelTest, AnotherModelIsRefused) {
   ASSERT_OK(WriteTinyModel(folder_ / "other", 2));
   ASSERT_OK_AND_ASSIGN(const auto other, LoadTinyModel(device_.get(), folder_ / "other"));
   Mutation mutation;
@@ -481,6 +490,10 @@ TEST_F(VerifyWithModelTest, AnotherModelIsRefused) {
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(model_->fingerprint()));
 }
+
+INSTANTIATE_TEST_SUITE_P(EntryTypes, VerifyWithModelTest,
+                         testing::Values(EntryType::kBFloat16, EntryType::kFloat32),
+                         [](const auto& info) { return std::string(EntryTypeName(info.param)); });
 
 }  // namespace
 }  // namespace fovea::memory

@@ -686,7 +686,7 @@ TEST_F(LongLlamaRulesTest, Rule17_WhatTheConfigurationLeavesOut) {
   EXPECT_EQ((*model)->memory_config().last_context_length, 1024);
   EXPECT_TRUE((*model)->memory_config().mem_layers.empty());
   EXPECT_TRUE((*model)->memory_config().mem_positionals);
-  EXPECT_FALSE((*model)->memory_config().float32_entries);
+  EXPECT_EQ((*model)->memory_config().entry_type, EntryType::kBFloat16);
 
   config["rope_scaling"] = nullptr;
   EXPECT_TRUE(Open(config).ok());

@@ -212,9 +212,8 @@ TEST_F(DefaultAdapterGoldenTest, EncodesTheKeysAndValuesOfTheGolden) {
   const auto encoded = model_->Encode(windows);
   ASSERT_TRUE(encoded.ok()) << encoded.status();
   ASSERT_EQ(encoded->size(), 2u);
-  const auto expect = [&](const std::vector<std::vector<BFloat16>> EncodedWindow::*part,
-                          size_t slot, size_t head, size_t memory_layer,
-                          const nlohmann::json& golden) {
+  const auto expect = [&](const std::vector<EntryVector> EncodedWindow::*part, size_t slot,
+                          size_t head, size_t memory_layer, const nlohmann::json& golden) {
     const EncodedWindow& window = (*encoded)[slot / kWindow];
     const size_t begin = (slot % kWindow * 3 + head) * 64;
     ASSERT_EQ(golden.size(), 8u);

@@ -133,6 +133,65 @@ TEST(DocumentStoreTest, BlockPartsReadOnlyWhatIsAskedFor) {
   EXPECT_TRUE(absl::IsInvalidArgument(store->GetBlock(0, -1).status()));
 }
 
+StoreSettings Float32Settings() {
+  StoreSettings settings = TestSettings();
+  settings.entry_type = EntryType::kFloat32;
+  return settings;
+}
+
+TEST(DocumentStoreTest, Float32BlocksPersist) {
+  TemporaryFolder folder;
+  const Block block = TestBlock(0, 1, 20, Float32Settings());
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    Mutation settings;
+    settings.PutSettings(Float32Settings());
+    ASSERT_OK(store->Commit(std::move(settings)));
+    Mutation mutation;
+    mutation.PutWindow(TestWindow(0, 20));
+    mutation.PutNextSlot(20);
+    for (int layer = 0; layer < kTestMemoryLayers; ++layer) {
+      mutation.PutBlock(0, layer, TestBlock(0, layer, 20, Float32Settings()));
+    }
+    ASSERT_OK(store->Commit(std::move(mutation)));
+    ASSERT_OK_AND_ASSIGN(const Block stored, store->GetBlock(0, 1));
+    EXPECT_TRUE(stored == block);
+  }
+  for (const OpenMode mode : {OpenMode::kRead, OpenMode::kWrite}) {
+    ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder.path(), mode));
+    ASSERT_OK_AND_ASSIGN(const auto settings, store->Settings());
+    EXPECT_TRUE(settings.value() == Float32Settings());
+    EXPECT_EQ(settings->format_version(), 2);
+    ASSERT_OK_AND_ASSIGN(const Block stored, store->GetBlock(0, 1));
+    EXPECT_TRUE(stored == block);
+    EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+  }
+}
+
+TEST(DocumentStoreTest, BlocksHaveTheTypeThatTheSettingsSay) {
+  TemporaryFolder folder;
+  ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+  ASSERT_OK(CommitSettings(store.get()));
+  const auto expect_refused = [&](const char* what, const auto& add) {
+    Mutation mutation;
+    add(&mutation);
+    const absl::Status status = store->Commit(std::move(mutation));
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(Message(status), HasSubstr(what));
+  };
+  expect_refused("block in float32, the settings have bfloat16", [](Mutation* mutation) {
+    mutation->PutBlock(0, 0, TestBlock(0, 0, 10, Float32Settings()));
+  });
+  expect_refused("keys in bfloat16, values in float32", [](Mutation* mutation) {
+    Block block = TestBlock(0, 0, 10);
+    block.values = TestBlock(0, 0, 10, Float32Settings()).values;
+    mutation->PutBlock(0, 0, block);
+  });
+  expect_refused("settings with entries in float32, the store has them in bfloat16",
+                 [](Mutation* mutation) { mutation->PutSettings(Float32Settings()); });
+  EXPECT_EQ(store->ReadCounters()->epoch, 1u);
+}
+
 TEST(DocumentStoreTest, DeletionRemovesADocumentWithAllThatBelongsToItAndNothingElse) {
   TemporaryFolder folder;
   const TestDocument first = MakeDocument(1, 0, 2, 30);
@@ -202,7 +261,7 @@ TEST(DocumentStoreTest, MutationWithOneBadRecordChangesNothing) {
                  }));
   expect_refused("numbers for shape", with([](Mutation* mutation) {
                    Block block = TestBlock(0, 0, 10);
-                   block.values.pop_back();
+                   block.values = EntryVector(block.values.type(), block.values.size() - 1);
                    mutation->PutBlock(0, 0, block);
                  }));
   expect_refused("the settings have [3, n_tokens, 16]", with([](Mutation* mutation) {

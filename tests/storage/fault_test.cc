@@ -575,6 +575,10 @@ absl::Status MakeStore(const std::filesystem::path& folder) {
   return store->Commit(std::move(mutation));
 }
 
+int StoredFormatVersion(const std::filesystem::path& folder) {
+  return DecodeFormatVersion(RawStore(folder).Get("meta", kFormatKey)).value_or(-1);
+}
+
 TEST(FormatVersionTest, StoreOfAnotherReleaseIsRefusedNamingBothVersions) {
   for (const bool has_new_family : {false, true}) {
     TemporaryFolder folder(FastTemporaryRoot());
@@ -588,7 +592,7 @@ TEST(FormatVersionTest, StoreOfAnotherReleaseIsRefusedNamingBothVersions) {
       const absl::Status status = OpenStore(folder.path(), mode).status();
       EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
       EXPECT_THAT(Message(status), HasSubstr("storage format version 7"));
-      EXPECT_THAT(Message(status), HasSubstr("reads version 1"));
+      EXPECT_THAT(Message(status), HasSubstr("reads versions 1 and 2"));
     }
   }
 }
@@ -598,6 +602,87 @@ TEST(FormatVersionTest, StoreWithoutAVersionIsNotTakenForANewOne) {
   ASSERT_OK(MakeStore(folder.path()));
   RawStore(folder.path()).Delete("meta", kFormatKey);
   EXPECT_TRUE(absl::IsDataLoss(OpenStore(folder.path(), OpenMode::kCreate).status()));
+}
+
+// The oldest version that says what is in the store, so that older programs read what they can.
+TEST(FormatVersionTest, ABfloat16StoreKeepsTheFirstOne) {
+  TemporaryFolder folder(FastTemporaryRoot());
+  ASSERT_OK(MakeStore(folder.path()));
+  EXPECT_EQ(StoredFormatVersion(folder.path()), 1);
+  // A repair writes the record again.
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kWrite, {.salvage = true}));
+    Mutation mutation;
+    mutation.PutNextSegmentId(2);
+    ASSERT_OK(store->Commit(std::move(mutation)));
+  }
+  EXPECT_EQ(StoredFormatVersion(folder.path()), 1);
+}
+
+TEST(FormatVersionTest, AFloat32StoreHasTheSecondOneAndARepairKeepsIt) {
+  TemporaryFolder folder(FastTemporaryRoot()), copy_folder(FastTemporaryRoot());
+  StoreSettings settings = TestSettings();
+  settings.entry_type = EntryType::kFloat32;
+  const Block block = TestBlock(0, 1, 20, settings);
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    Mutation mutation;
+    mutation.PutSettings(settings);
+    mutation.PutWindow(TestWindow(0, 20));
+    mutation.PutBlock(0, 1, block);
+    mutation.PutNextSlot(20);
+    ASSERT_OK(store->Commit(std::move(mutation)));
+  }
+  EXPECT_EQ(StoredFormatVersion(folder.path()), 2);
+  // Damaged, it is made again by what the settings say.
+  RawStore(folder.path()).Put("meta", kFormatKey, "damaged");
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kWrite, {.salvage = true}));
+    ASSERT_OK_AND_ASSIGN(auto copy, OpenStore(copy_folder.path(), OpenMode::kCreate));
+    ASSERT_OK(store->CopyReadable(copy.get(), [](uint64_t) { return absl::OkStatus(); }));
+    ASSERT_OK_AND_ASSIGN(const Block copied, copy->GetBlock(0, 1));
+    EXPECT_TRUE(copied == block);
+    Mutation mutation;
+    mutation.PutNextSegmentId(2);
+    ASSERT_OK(store->Commit(std::move(mutation)));
+  }
+  EXPECT_EQ(StoredFormatVersion(folder.path()), 2);
+  EXPECT_EQ(StoredFormatVersion(copy_folder.path()), 2);
+  for (const auto& path : {folder.path(), copy_folder.path()}) {
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenStore(path, OpenMode::kRead));
+    ASSERT_OK_AND_ASSIGN(const Block read, reader->GetBlock(0, 1));
+    EXPECT_TRUE(read == block);
+  }
+}
+
+TEST(FormatVersionTest, AFlippedBitInAFloat32BlockIsNamed) {
+  TemporaryFolder folder(FastTemporaryRoot());
+  StoreSettings settings = TestSettings();
+  settings.entry_type = EntryType::kFloat32;
+  settings.n_mem_layers = 1;
+  const Block block = TestBlock(0, 0, 20, settings);
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    Mutation mutation;
+    mutation.PutSettings(settings);
+    mutation.PutWindow(TestWindow(0, 20));
+    mutation.PutBlock(0, 0, block);
+    mutation.PutNextSlot(20);
+    ASSERT_OK(store->Commit(std::move(mutation)));
+    EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+  }
+  std::string value = *EncodeBlockHalf(0, 0, block, BlockHalf::kValues);
+  value[value.size() / 2] ^= 1;
+  RawStore(folder.path()).Put("blocks", BlockKey(0, 0, BlockHalf::kValues), value);
+  ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder.path(), OpenMode::kRead));
+  EXPECT_THAT(ToText(VerifyAll(*store)),
+              HasSubstr("values of memory layer 0 of the window at slot 0: damaged"));
+  // A block of the other type, its checksum right, is damage too.
+  RawStore(folder.path())
+      .Put("blocks", BlockKey(0, 0, BlockHalf::kValues),
+           *EncodeBlockHalf(0, 0, TestBlock(0, 0, 20), BlockHalf::kValues));
+  ASSERT_OK_AND_ASSIGN(const auto other, OpenStore(folder.path(), OpenMode::kRead));
+  EXPECT_THAT(ToText(VerifyAll(*other)), HasSubstr("record type 8, want 13"));
 }
 
 TEST(VerifyTest, NamesEveryDamagedRecordAndGoesOn) {

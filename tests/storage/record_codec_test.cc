@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "absl/strings/escaping.h"
 #include "storage/byte_io.h"
 #include "tests/storage/store_test_util.h"
 
@@ -32,6 +33,12 @@ SegmentRecord TestSegment() {
   return segment;
 }
 
+StoreSettings Float32Settings() {
+  StoreSettings settings = TestSettings();
+  settings.entry_type = EntryType::kFloat32;
+  return settings;
+}
+
 // One record of each kind with its key, and a decoder that tells whether it took the value.
 struct Sample {
   const char* name;
@@ -42,6 +49,7 @@ struct Sample {
 
 std::vector<Sample> Samples() {
   static const StoreSettings settings = TestSettings();
+  static const StoreSettings float32_settings = Float32Settings();
   const auto number_key = [](uint64_t number) { return NumberKey(number); };
   std::vector<Sample> samples;
   samples.push_back({"format", std::string(kFormatKey), EncodeFormatVersion(1),
@@ -66,12 +74,29 @@ std::vector<Sample> Samples() {
                      [](std::string_view key, std::string_view value) {
                        return DecodeWindow(key, value).status();
                      }});
+  samples.push_back(
+      {"float32 settings", std::string(kSettingsKey), *EncodeSettings(float32_settings),
+       [](std::string_view, std::string_view value) { return DecodeSettings(value).status(); }});
   for (const BlockHalf half : {BlockHalf::kKeys, BlockHalf::kValues}) {
-    samples.push_back({half == BlockHalf::kKeys ? "keys" : "values", BlockKey(20, 1, half),
+    const char* const name = half == BlockHalf::kKeys ? "keys" : "values";
+    samples.push_back({name, BlockKey(20, 1, half),
                        *EncodeBlockHalf(20, 1, TestBlock(20, 1, 5), half),
                        [](std::string_view key, std::string_view value) {
                          Block block;
                          return DecodeBlockHalf(key, value, &settings, &block);
+                       }});
+    samples.push_back({name, BlockKey(20, 1, half),
+                       *EncodeBlockHalf(20, 1, TestBlock(20, 1, 5, float32_settings), half),
+                       [](std::string_view key, std::string_view value) {
+                         Block block;
+                         return DecodeBlockHalf(key, value, &float32_settings, &block);
+                       }});
+    // Its type is then the record's.
+    samples.push_back({name, BlockKey(20, 1, half),
+                       *EncodeBlockHalf(20, 1, TestBlock(20, 1, 5, float32_settings), half),
+                       [](std::string_view key, std::string_view value) {
+                         Block block;
+                         return DecodeBlockHalf(key, value, nullptr, &block);
                        }});
   }
   samples.push_back({"sample", number_key(20), *EncodeQuerySample(20, TestSample(20)),
@@ -97,12 +122,88 @@ TEST(RecordCodecTest, EveryRecordDecodesToWhatWasEncoded) {
   for (const Sample& sample : Samples()) EXPECT_OK(sample.decode(sample.key, sample.value));
   EXPECT_EQ(*DecodeFormatVersion(EncodeFormatVersion(42)), 42);
   EXPECT_TRUE(*DecodeSettings(*EncodeSettings(TestSettings())) == TestSettings());
+  EXPECT_TRUE(*DecodeSettings(*EncodeSettings(Float32Settings())) == Float32Settings());
+  for (const StoreSettings& settings : {TestSettings(), Float32Settings()}) {
+    const Block block = TestBlock(20, 1, 5, settings);
+    for (const StoreSettings* known : {&settings, static_cast<const StoreSettings*>(nullptr)}) {
+      Block decoded;
+      for (const BlockHalf half : {BlockHalf::kKeys, BlockHalf::kValues}) {
+        EXPECT_OK(DecodeBlockHalf(BlockKey(20, 1, half), *EncodeBlockHalf(20, 1, block, half),
+                                  known, &decoded));
+      }
+      EXPECT_TRUE(decoded == block);
+    }
+  }
   const SegmentRecord segment = TestSegment();
   EXPECT_TRUE(*DecodeSegment(NumberKey(7), *EncodeSegment(segment)) == segment);
   const WindowRecord window = TestWindow(1234567, 333);
   EXPECT_TRUE(*DecodeWindow(NumberKey(1234567), *EncodeWindow(window)) == window);
   const QuerySample queries = TestSample(9);
   EXPECT_TRUE(*DecodeQuerySample(NumberKey(9), *EncodeQuerySample(9, queries), nullptr) == queries);
+}
+
+std::string Hex(const absl::StatusOr<std::string>& value) {
+  if (!value.ok()) return value.status().ToString();
+  return std::string(ToStd(absl::BytesToHexString(ToAbsl(*value))));
+}
+
+// What earlier releases wrote and read. A difference here is a memory that one of the two cannot
+// open.
+TEST(RecordCodecTest, BytesOfABfloat16MemoryAreAsEver) {
+  EXPECT_EQ(Hex(EncodeFormatVersion(1)), "0101000000441ff5a1fc5a01ba");
+  StoreSettings settings = TestSettings();
+  settings.adapter = "a";
+  settings.encoding = "reference";
+  EXPECT_EQ(Hex(EncodeSettings(settings)),
+            "020439663263116d6f64656c732f736d616c6c2e67677566016140"
+            "08097265666572656e6365046175746f0203103859d15c4273d97c");
+  Block block;
+  block.n_tokens = 2;
+  block.n_kv_heads = 1;
+  block.head_dim = 2;
+  using Numbers = std::vector<BFloat16>;
+  block.keys = decltype(block.keys)(Numbers{BFloat16(1.0f), BFloat16(-2.0f), BFloat16(0.1f), {}});
+  block.values = decltype(block.values)(Numbers{{}, BFloat16(3.0f), BFloat16(1e30f), {}});
+  EXPECT_EQ(Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kKeys)),
+            "07020000000100000002000000803f00c0cd3d0000a74984569f76bb85");
+  EXPECT_EQ(Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kValues)),
+            "08020000000100000002000000000040404a710000c2cb026b5c5c4c44");
+}
+
+// Types of their own, so that a program that does not know them says so.
+TEST(RecordCodecTest, BytesOfAFloat32MemoryAreAsDocumented) {
+  StoreSettings settings = Float32Settings();
+  settings.adapter = "a";
+  settings.encoding = "reference";
+  const std::string bytes = *EncodeSettings(settings);
+  settings.entry_type = EntryType::kBFloat16;
+  const std::string bfloat16_bytes = *EncodeSettings(settings);
+  EXPECT_EQ(bytes[0], 11);
+  EXPECT_EQ(Payload(bytes), std::string(Payload(bfloat16_bytes)) + '\1');
+  Block block;
+  block.n_tokens = 1;
+  block.n_kv_heads = 1;
+  block.head_dim = 2;
+  block.keys = EntryVector(std::vector<float>{1.0f, -0x1.000002p1f});
+  block.values = EntryVector(std::vector<float>{0.1f, 0.0f});
+  const std::string shape = "010000000100000002000000";
+  const std::string keys = Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kKeys));
+  EXPECT_EQ(keys.substr(0, keys.size() - 16), "0c" + shape + "0000803f010000c0");
+  const std::string values = Hex(EncodeBlockHalf(4096, 1, block, BlockHalf::kValues));
+  EXPECT_EQ(values.substr(0, values.size() - 16), "0d" + shape + "cdcccc3d00000000");
+}
+
+TEST(RecordCodecTest, SettingsOfAnUnknownEntryTypeAreDamage) {
+  const std::string bytes = *EncodeSettings(Float32Settings());
+  std::string payload(Payload(bytes));
+  for (const char type : {'\0', '\2'}) {  // bfloat16 has the other record
+    payload.back() = type;
+    const std::string key(kSettingsKey);
+    const absl::Status status =
+        DecodeSettings(SealRecord(RecordType::kTypedSettings, key, payload)).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(Message(status), HasSubstr("entries of type"));
+  }
 }
 
 TEST(RecordCodecTest, TextsWithAnyBytesSurvive) {
@@ -263,6 +364,13 @@ TEST(RecordCodecTest, CountsAreCheckedBeforeMemoryIsTaken) {
   out.U32(2);
   EXPECT_TRUE(absl::IsDataLoss(
       DecodeBlockHalf(key, SealRecord(RecordType::kBlockKeys, key, payload), nullptr, &block)));
+  // The same for 4 bytes a number: 2^31 · 2^31 · 4, of which 2 bytes a number are 2^63.
+  payload.clear();
+  out.U32(uint32_t{1} << 31);
+  out.U32(uint32_t{1} << 31);
+  out.U32(1);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeBlockHalf(
+      key, SealRecord(RecordType::kFloat32BlockKeys, key, payload), nullptr, &block)));
 }
 
 TEST(RecordCodecTest, DecodeRejectsWindowsThatBreakTheirInvariants) {
@@ -308,6 +416,10 @@ TEST(RecordCodecTest, DecodeRejectsShapesThatTheSettingsForbid) {
   const absl::Status status = DecodeBlockHalf(key, value, &settings, &block);
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_THAT(Message(status), HasSubstr("shape [3, 5, 16], want [4, n_tokens, 16]"));
+  settings = Float32Settings();
+  const absl::Status type_status = DecodeBlockHalf(key, value, &settings, &block);
+  EXPECT_TRUE(absl::IsDataLoss(type_status));
+  EXPECT_THAT(Message(type_status), HasSubstr("record type 7, want 12"));
   settings = TestSettings();
   settings.n_mem_layers = 3;
   EXPECT_TRUE(absl::IsDataLoss(

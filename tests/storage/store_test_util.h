@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -112,10 +114,14 @@ inline Block TestBlock(Slot slot_begin, int memory_layer, uint32_t n_tokens,
   block.n_kv_heads = settings.n_kv_heads;
   block.head_dim = settings.head_dim;
   const size_t n_numbers = static_cast<size_t>(block.n_tokens * block.n_kv_heads * block.head_dim);
-  block.keys.resize(n_numbers);
-  block.values.resize(n_numbers);
-  for (BFloat16& number : block.keys) number.bits = static_cast<uint16_t>(random());
-  for (BFloat16& number : block.values) number.bits = static_cast<uint16_t>(random());
+  for (EntryVector* half : {&block.keys, &block.values}) {
+    *half = EntryVector(settings.entry_type, n_numbers);
+    const std::span<std::byte> bytes = half->bytes();
+    for (size_t i = 0; i < bytes.size(); i += sizeof(uint16_t)) {
+      const auto bits = static_cast<uint16_t>(random());
+      std::memcpy(bytes.data() + i, &bits, sizeof(bits));
+    }
+  }
   return block;
 }
 
@@ -185,11 +191,10 @@ inline void DeleteDocument(const TestDocument& document, Mutation* mutation) {
 }
 
 inline bool operator==(const StoreSettings& a, const StoreSettings& b) {
-  return a.format_version == b.format_version && a.fingerprint == b.fingerprint &&
-         a.model == b.model && a.adapter == b.adapter && a.window == b.window &&
-         a.overlap == b.overlap && a.encoding == b.encoding && a.index_spec == b.index_spec &&
-         a.n_mem_layers == b.n_mem_layers && a.n_kv_heads == b.n_kv_heads &&
-         a.head_dim == b.head_dim;
+  return a.fingerprint == b.fingerprint && a.model == b.model && a.adapter == b.adapter &&
+         a.window == b.window && a.overlap == b.overlap && a.encoding == b.encoding &&
+         a.index_spec == b.index_spec && a.n_mem_layers == b.n_mem_layers &&
+         a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.entry_type == b.entry_type;
 }
 inline bool operator==(const WindowRecord& a, const WindowRecord& b) {
   return a.slot_begin == b.slot_begin && a.content_hash == b.content_hash &&
@@ -202,6 +207,10 @@ inline bool SameNumbers(const std::vector<BFloat16>& a, const std::vector<BFloat
     if (a[i].bits != b[i].bits) return false;
   }
   return true;
+}
+inline bool SameNumbers(const EntryVector& a, const EntryVector& b) {
+  return a.type() == b.type() && a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data().address(), b.data().address(), a.size_bytes()) == 0);
 }
 inline bool operator==(const Block& a, const Block& b) {
   return a.n_tokens == b.n_tokens && a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim &&
