@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "base/file.h"
 #include "memory/segment_files.h"
+#include "memory/versions.h"
 
 namespace fovea::memory {
 namespace {
@@ -15,8 +16,6 @@ namespace fs = std::filesystem;
 using storage::OpenMode;
 
 constexpr char kFirstVersion[] = "0001";
-
-fs::path CurrentPath(const fs::path& folder) { return folder / "CURRENT"; }
 
 // A folder that holds something else must not be filled with a memory by a slip of the hand. What
 // an interrupted first creation left behind is no obstacle.
@@ -38,23 +37,6 @@ absl::Status CheckUsableForCreation(const fs::path& folder) {
   return absl::OkStatus();
 }
 
-bool HasStore(const fs::path& version_folder) {
-  std::error_code error;
-  return fs::is_directory(version_folder / "store", error);
-}
-
-absl::Status NoSuchVersion(const fs::path& folder, const std::string& version) {
-  std::string versions;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (HasStore(entry.path())) versions += StrCat(" ", entry.path().filename().string());
-  }
-  return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", version,
-                                    "\", but there is no such version of the ",
-                                    "memory, only:", versions.empty() ? " none" : versions,
-                                    "; write the name of the newest one into it"));
-}
-
 // A database with what SQLite keeps beside it.
 void RemoveTextIndex(const fs::path& path) {
   for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
@@ -71,28 +53,10 @@ uint64_t FileBytes(const fs::path& path) {
 
 }  // namespace
 
-bool Memory::Exists(const fs::path& folder) {
-  std::error_code error;
-  return fs::exists(CurrentPath(folder), error);
-}
+bool Memory::Exists(const fs::path& folder) { return HasVersions(folder); }
 
 absl::StatusOr<std::string> Memory::CurrentVersion(const fs::path& folder) {
-  absl::StatusOr<std::string> content = ReadFile(CurrentPath(folder), 64);
-  if (absl::IsNotFound(content.status())) {
-    return absl::NotFoundError(
-        StrCat(folder, ": no memory here; `fovea ingest --memory DIR PATH…` makes one"));
-  }
-  if (!content.ok()) return content.status();
-  while (!content->empty() && content->back() == '\n') content->pop_back();
-  const bool valid =
-      content->size() == 4 &&
-      std::all_of(content->begin(), content->end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!valid) {
-    return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", *content,
-                                      "\", want the name of a version folder such as 0001; write ",
-                                      "the name of the newest one into it"));
-  }
-  return *content;
+  return memory::CurrentVersion(folder);
 }
 
 absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
@@ -104,28 +68,26 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
     RETURN_IF_ERROR(memory->OpenVersion(options.version));
     return memory;
   }
-  const bool may_create = options.mode == OpenMode::kCreate;
+  const bool writes = options.mode != OpenMode::kRead;
   for (;;) {
-    const bool is_new = may_create && !Exists(folder);
+    const bool is_new = options.mode == OpenMode::kCreate && IsNew(folder);
     std::string version = kFirstVersion;
     if (is_new) {
       RETURN_IF_ERROR(CheckUsableForCreation(folder));
     } else {
       ASSIGN_OR_RETURN(version, CurrentVersion(folder));
     }
-    // A writer would make a new, empty store there, beside the documents.
-    const absl::Status opened = is_new || HasStore(folder / version)
-                                    ? memory->OpenVersion(version)
-                                    : NoSuchVersion(folder, version);
+    const absl::Status opened = memory->OpenVersion(version);
     // Another process may have put the next version in the place of this one after CURRENT was
     // read. Then this one is being removed: a reader may find it half gone, and what a writer
     // stored in it would be lost.
-    if (!is_new || Exists(folder)) {
+    if (!is_new || !IsNew(folder)) {
       ASSIGN_OR_RETURN(const std::string current, CurrentVersion(folder));
       if (current != version) continue;
     }
     RETURN_IF_ERROR(opened);
-    if (is_new) RETURN_IF_ERROR(WriteFileAtomic(CurrentPath(folder), StrCat(version, "\n")));
+    if (is_new) RETURN_IF_ERROR(WriteFileAtomic(folder / "CURRENT", StrCat(version, "\n")));
+    if (writes) RETURN_IF_ERROR(FinishMakeCurrent(folder, version));
     return memory;
   }
 }

@@ -44,9 +44,9 @@ class Memory {
  public:
   static absl::StatusOr<std::unique_ptr<Memory>> Open(const std::filesystem::path& folder,
                                                       const MemoryOptions& options);
+  // Also where CURRENT was lost: Open says so then.
   static bool Exists(const std::filesystem::path& folder);
-  // The name in DIR/CURRENT ("0001"); NotFound where there is no memory, DataLoss for a file that
-  // holds no such name.
+  // The name in DIR/CURRENT ("0001"). Errors: those of versions.h.
   static absl::StatusOr<std::string> CurrentVersion(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
