@@ -135,6 +135,20 @@ TEST_F(VersionsTest, AnIngestWithoutCurrentDoesNotBeginAnewBesideAnotherVersion)
   }
 }
 
+// RocksDB's own CURRENT: without it a store is none for RocksDB, which would begin a new one and
+// remove the files of the old.
+TEST_F(VersionsTest, AnIngestDoesNotBeginAnewWhereTheStoreLostItsCurrent) {
+  std::filesystem::remove(Folder() / "0001" / "store" / "CURRENT");
+  const std::vector<std::string> files = FilesIn(Folder() / "0001" / "store");
+  for (const bool is_lost : {false, true}) {
+    if (is_lost) LoseCurrent();
+    const absl::Status status = OpenMemory(Folder(), OpenMode::kCreate).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("list of files"));
+    EXPECT_EQ(FilesIn(Folder() / "0001" / "store"), files);
+  }
+}
+
 TEST_F(VersionsTest, AVersionThatIsBeingFilledNeverWins) {
   ASSERT_OK(MarkFilling(Folder(), "0002"));
   EXPECT_EQ(CountDocuments(), 2u);  // not even a store in it yet
