@@ -45,6 +45,9 @@ void RemoveTextIndex(const fs::path& path) {
   }
 }
 
+// Where a new text index is made before it takes the place of `path`.
+fs::path UnfinishedPath(const fs::path& path) { return fs::path(path) += ".new"; }
+
 uint64_t FileBytes(const fs::path& path) {
   std::error_code error;
   const auto size = fs::file_size(path, error);
@@ -143,17 +146,23 @@ absl::Status Memory::OpenTextIndex() {
   text_generation_ = counters.generation;
   if (writes) {
     for (uint64_t old = 0; old < text_generation_; ++old) RemoveTextIndex(TextIndexPath(old));
+    RemoveTextIndex(UnfinishedPath(text_index_path()));
   }
-  auto opened = index::TextIndex::Open(text_index_path(), writes ? Mode::kWrite : Mode::kRead);
-  if (absl::IsDataLoss(opened.status()) && writes && !options_.salvage) {
-    RemoveTextIndex(text_index_path());
-    opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
+  const bool mends = writes && !options_.salvage;
+  if (std::error_code error; mends && !fs::exists(text_index_path(), error)) {
+    RETURN_IF_ERROR(MakeTextIndex(Progress()));
+  }
+  const Mode mode = writes ? Mode::kWrite : Mode::kRead;
+  auto opened = index::TextIndex::Open(text_index_path(), mode);
+  if (absl::IsDataLoss(opened.status()) && mends) {
+    RETURN_IF_ERROR(MakeTextIndex(Progress()));
+    opened = index::TextIndex::Open(text_index_path(), mode);
   }
   text_index_status_ = opened.status();
   if (opened.ok()) {
     text_index_ = *std::move(opened);
-    // New in the place of a damaged or lost one, or left behind by a process that was ended.
-    if (writes && !options_.salvage) return FillTextIndex(text_index_.get(), Progress());
+    // What a process that was ended left undone.
+    if (mends) return FillTextIndex(text_index_.get(), Progress());
     return absl::OkStatus();
   }
   // Derived data: a reader does without it until a writer has made it again.
@@ -188,9 +197,11 @@ absl::StatusOr<bool> Memory::Refresh() {
   }
   ASSIGN_OR_RETURN(const bool changed, store_->Refresh());
   if (changed) is_behind_ = true;
-  if (!is_behind_) return false;
+  // A writer makes a missing one without changing anything else.
+  const bool had_text_index = text_index_ != nullptr;
+  if (!had_text_index) RETURN_IF_ERROR(OpenTextIndex());
+  if (!is_behind_) return !had_text_index && text_index_ != nullptr;
   ASSIGN_OR_RETURN(settings_, store_->Settings());
-  if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
   RETURN_IF_ERROR(Publish());
   is_behind_ = false;
   return true;
@@ -363,10 +374,31 @@ absl::Status Memory::FillTextIndex(index::TextIndex* text_index, const Progress&
 }
 
 absl::Status Memory::RebuildTextIndex(const Progress& progress) {
+  RETURN_IF_ERROR(MakeTextIndex(progress));
+  return OpenTextIndex();
+}
+
+absl::Status Memory::MakeTextIndex(const Progress& progress) {
   text_index_.reset();
-  RemoveTextIndex(text_index_path());
-  RETURN_IF_ERROR(OpenTextIndex());
-  return UpdateTextIndex(progress);
+  const fs::path path = text_index_path();
+  const fs::path unfinished = UnfinishedPath(path);
+  RemoveTextIndex(unfinished);
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<index::TextIndex> fresh,
+                     index::TextIndex::Open(unfinished, index::TextIndex::Mode::kWrite));
+    RETURN_IF_ERROR(FillTextIndex(fresh.get(), progress));
+  }
+  // Closing it has put everything into the one file.
+  std::error_code error;
+  if (fs::exists(fs::path(unfinished) += "-wal", error)) {
+    return absl::ResourceExhaustedError(
+        StrCat(unfinished, ": could not be finished; free some space and try again"));
+  }
+  // A new file under the name, but with the old one's WAL beside it, would be read with that.
+  RemoveTextIndex(path);
+  fs::rename(unfinished, path, error);
+  if (error) return ErrnoToStatus(error.value(), "rename", unfinished);
+  return absl::OkStatus();
 }
 
 absl::Status Memory::PrepareTextIndex(uint64_t generation, const Progress& progress) {
