@@ -136,6 +136,27 @@ TEST_F(ReencodeTest, AnOpenReaderFollows) {
   EXPECT_THAT(reader->Current()->documents, SizeIs(kDocuments));
 }
 
+TEST_F(ReencodeTest, AReaderThatVerifiesMeanwhileFindsNoDamage) {
+  for (const char* stage : {"verify records", "verify texts"}) {
+    SCOPED_TRACE(stage);
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), storage::OpenMode::kRead));
+    int n_encoded = 0;
+    VerifyOptions options;
+    options.progress = Progress(
+        [&](const ProgressUpdate& update) {
+          if (update.stage == stage && n_encoded++ == 0) ASSERT_OK(Run(second_.get()).status());
+        },
+        nullptr);
+    ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), options));
+    EXPECT_GE(n_encoded, 1);
+    EXPECT_TRUE(report.ok);
+    for (const VerifyFinding& finding : report.damaged) {
+      ADD_FAILURE() << finding.kind << ": " << finding.what;
+    }
+    EXPECT_EQ(report.documents, static_cast<int64_t>(kDocuments));
+  }
+}
+
 TEST_F(ReencodeTest, RefusesWhileAnotherWrites) {
   ASSERT_OK_AND_ASSIGN(const auto writer, OpenMemory(Folder(), storage::OpenMode::kWrite));
   const absl::Status status = Run(second_.get()).status();
@@ -203,7 +224,8 @@ TEST_F(ReencodeTest, WhereCurrentIsLostAnUnfinishedVersionDoesNotTakeItsPlace) {
   for (const char* stage : {"encode", "index words"}) {
     SCOPED_TRACE(stage);
     CancelAt cancel(stage, 1);
-    ASSERT_TRUE(absl::IsCancelled(Run(second_.get(), cancel.progress()).status()));
+    const absl::Status interrupted = Run(second_.get(), cancel.progress()).status();
+    ASSERT_TRUE(absl::IsCancelled(interrupted)) << interrupted;
     EXPECT_THAT(FilesIn(Folder()), ElementsAre("0001", "0002", "CURRENT"));
     {
       ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), storage::OpenMode::kWrite));
@@ -216,6 +238,7 @@ TEST_F(ReencodeTest, WhereCurrentIsLostAnUnfinishedVersionDoesNotTakeItsPlace) {
     const DocumentRecord added = memory->Current()->documents.back();
     EXPECT_THAT(memory->Current()->documents, SizeIs(kDocuments + 1));
     ASSERT_OK(memory->DeleteDocuments({added.number}));
+    ASSERT_OK(RemoveVersion(Folder(), "0002"));
   }
   ASSERT_OK(Run(second_.get()).status());
   ExpectReencoded(*second_);
