@@ -8,6 +8,13 @@
 namespace fovea::memory {
 namespace {
 
+// Sanitizers slow the kernels down, each in its own way.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kTimingsMeanNothing = true;
+#else
+constexpr bool kTimingsMeanNothing = false;
+#endif
+
 using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
@@ -225,6 +232,9 @@ TEST_F(SegmentBuilderTest, AutoGivesEachLayerTheBitsThatItsQueriesNeed) {
     ASSERT_OK_AND_ASSIGN(
         record, BuildSegment(*device_, &store(), index_folder_, settings,
                              {.slot_end = kWindows * kTokens, .spec = "auto"}, Progress()));
+  }
+  if (kTimingsMeanNothing && record.spec == "exact") {
+    GTEST_SKIP() << "under this sanitizer codes are not faster than the exact scan";
   }
   EXPECT_EQ(record.spec, "Scan2 + Scan4");
   EXPECT_THAT(record.needle_recall, SizeIs(kTestLayers));
