@@ -16,6 +16,7 @@
 #include "cli/streams.h"
 #include "cli/text_format.h"
 #include "memory/salvage.h"
+#include "memory/versions.h"
 
 namespace fovea::cli {
 namespace {
@@ -48,6 +49,11 @@ absl::Status MoveToNewStore(const std::string& folder, const memory::VerifyRepor
 absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& arguments,
                                                  ProgressBar* bar) {
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
+  std::vector<memory::VerifyFinding> repaired;  // before the memory opens
+  if (arguments.repair) {
+    ASSIGN_OR_RETURN(const std::string restored, memory::RestoreCurrent(arguments.memory));
+    if (!restored.empty()) repaired.push_back({"current", "", restored});
+  }
   const auto open = [&] {
     return OpenMemory(arguments.memory,
                       arguments.repair ? storage::OpenMode::kWrite : storage::OpenMode::kRead,
@@ -57,12 +63,15 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
   memory::VerifyOptions options;
   options.progress = bar->progress();
   ASSIGN_OR_RETURN(memory::VerifyReport report, memory::Verify(*device, memory.get(), options));
-  if (report.ok || !arguments.repair) return report;
+  if (!arguments.repair) return report;
+  if (report.ok) {
+    report.repaired = std::move(repaired);
+    return report;
+  }
 
-  std::vector<memory::VerifyFinding> moved;
   if (report.needs_new_store) {
     memory.reset();
-    RETURN_IF_ERROR(MoveToNewStore(arguments.memory, report, bar->progress(), &moved));
+    RETURN_IF_ERROR(MoveToNewStore(arguments.memory, report, bar->progress(), &repaired));
     ASSIGN_OR_RETURN(memory, open());
     ASSIGN_OR_RETURN(report, memory::Verify(*device, memory.get(), options));
   }
@@ -84,7 +93,7 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
   options.repair = true;
   options.model = model.get();
   ASSIGN_OR_RETURN(report, memory::Verify(*device, memory.get(), options));
-  report.repaired.insert(report.repaired.begin(), moved.begin(), moved.end());
+  report.repaired.insert(report.repaired.begin(), repaired.begin(), repaired.end());
   return report;
 }
 

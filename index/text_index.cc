@@ -152,6 +152,7 @@ class SqliteTextIndex final : public TextIndex {
   absl::Status Verify() const override;
 
  private:
+  absl::Status OpenLive();
   absl::Status OpenWithoutLocks();
   absl::Status AddInTransaction(std::span<const PassageText> passages, uint64_t next_slot);
   // Calls `read` under the lock; again with the new files where they were replaced meanwhile and
@@ -163,6 +164,7 @@ class SqliteTextIndex final : public TextIndex {
   mutable std::mutex mutex_;
   std::unique_ptr<TemporaryFolder> copy_;  // the database lies in there; outlives db_
   std::unique_ptr<SqliteDatabase> db_;
+  uint64_t inode_ = 0;                 // kRead: of the file that db_ was opened from
   std::optional<FileState> unlocked_;  // set: db_ was opened without locks on these files
 };
 
@@ -190,12 +192,24 @@ absl::Status SqliteTextIndex::OpenForWriting() {
 }
 
 absl::Status SqliteTextIndex::OpenForReading() {
+  absl::Status status;
+  for (int i = 0; i < kMaxReopens; ++i) {
+    const FileState::One before = FileState::Look(path_);
+    if (!before.exists) return absl::NotFoundError(StrCat(path_, ": no such text index"));
+    status = OpenLive();
+    inode_ = before.inode;
+    // SQLite finds the files beside it by name: were they those of a new file, in the place of the
+    // one that was opened?
+    if (FileState::Look(path_).inode == before.inode) return status;
+  }
+  RETURN_IF_ERROR(status);
+  return absl::UnavailableError(StrCat(path_, ": is being replaced all the time; try again"));
+}
+
+absl::Status SqliteTextIndex::OpenLive() {
   db_.reset();
   copy_.reset();
   unlocked_.reset();
-  if (!FileState::Look(path_).exists) {
-    return absl::NotFoundError(StrCat(path_, ": no such text index"));
-  }
   absl::StatusOr<std::unique_ptr<SqliteDatabase>> live =
       SqliteDatabase::Open(SqliteUri(path_, "mode=ro"), SQLITE_OPEN_READONLY, path_);
   absl::Status status = live.status();
@@ -249,9 +263,17 @@ absl::Status SqliteTextIndex::OpenWithoutLocks() {
 absl::Status SqliteTextIndex::Read(
     absl::FunctionRef<absl::Status(const SqliteDatabase&)> read) const {
   std::lock_guard lock(mutex_);
-  if (!unlocked_.has_value()) return read(*db_);
   // Which connection serves is not part of the visible state.
   auto* self = const_cast<SqliteTextIndex*>(this);
+  if (mode_ == Mode::kRead) {
+    // Where the writer has put a new file in the place of a damaged or lost one, nothing is added
+    // to this one any more. Where it is only gone, it is the best that there is.
+    const FileState::One now = FileState::Look(path_);
+    if (db_ == nullptr || (now.exists && now.inode != inode_)) {
+      RETURN_IF_ERROR(self->OpenForReading());
+    }
+  }
+  if (!unlocked_.has_value()) return read(*db_);
   for (int i = 0; i < kMaxReopens; ++i) {
     if (db_ == nullptr || FileState::Of(path_) != *unlocked_) {
       RETURN_IF_ERROR(self->OpenForReading());

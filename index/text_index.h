@@ -36,7 +36,8 @@ struct PassageHit {
 };
 
 // Thread-safe (calls are serialised). One writing process; readers in other processes see what was
-// committed.
+// committed, also where the writer replaces the file: it removes the old one with what SQLite keeps
+// beside it before it puts the new one there.
 class TextIndex {
  public:
   enum class Mode { kWrite, kRead };

@@ -28,15 +28,14 @@ absl::Status UnlessDataLoss(const absl::Status& status) {
 class Checker {
  public:
   Checker(Memory* memory, const Progress& progress, VerifyReport* report)
-      : memory_(memory), store_(memory->store()), progress_(progress), report_(report) {}
+      : memory_(memory), progress_(progress), report_(report) {}
 
   absl::StatusOr<std::vector<Damage>> Run() {
     RETURN_IF_ERROR(ReadDocuments());
     RETURN_IF_ERROR(CheckRecords());
     absl::Status unread;
-    for (const auto check :
-         {&Checker::CheckTexts, &Checker::CheckLiveWindows, &Checker::CheckUnlinkedWindows,
-          &Checker::CheckSegments, &Checker::CheckTextIndex}) {
+    for (const auto check : {&Checker::CheckTexts, &Checker::CheckLiveWindows,
+                             &Checker::CheckUnlinkedWindows, &Checker::CheckDerived}) {
       const absl::Status status = (this->*check)();
       RETURN_IF_ERROR(UnlessDataLoss(status));
       unread.Update(status);
@@ -47,12 +46,15 @@ class Checker {
   }
 
  private:
+  // The memory may go on to another version while it is checked (CheckDerived).
+  const storage::DocumentStore& store() const { return memory_->store(); }
+
   absl::Status ReadDocuments() {
-    RETURN_IF_ERROR(UnlessDataLoss(store_.ForEachDocument([&](const DocumentRecord& document) {
+    RETURN_IF_ERROR(UnlessDataLoss(store().ForEachDocument([&](const DocumentRecord& document) {
       documents_[document.number] = document;
       return absl::OkStatus();
     })));
-    const absl::Status status = store_.ForEachLink([&](const WindowLink& link) {
+    const absl::Status status = store().ForEachLink([&](const WindowLink& link) {
       links_.push_back(link);
       return absl::OkStatus();
     });
@@ -86,7 +88,7 @@ class Checker {
   absl::Status CheckRecords() {
     RETURN_IF_ERROR(progress_.Report({.stage = "verify records", .unit = "records"}));
     ASSIGN_OR_RETURN(const storage::DocumentStore::VerifyCounts counts,
-                     store_.Verify([&](const storage::Damage& found) {
+                     store().Verify([&](const storage::Damage& found) {
                        AddStoreDamage(found);
                        return progress_.CheckCancelled();
                      }));
@@ -162,7 +164,7 @@ class Checker {
                    IngestAgain(document.number)));
         return absl::OkStatus();
       }
-      absl::StatusOr<storage::WindowRecord> window = store_.GetWindow(link.slot_begin);
+      absl::StatusOr<storage::WindowRecord> window = store().GetWindow(link.slot_begin);
       // Deleted by the writer since the links were read.
       if (absl::IsNotFound(window.status())) return absl::OkStatus();
       RETURN_IF_ERROR(window.status());
@@ -204,7 +206,7 @@ class Checker {
     for (const WindowLink& link : links_) linked.insert(link.slot_begin);
     // Looking for them is slow, counting is not.
     if (n_windows_ <= static_cast<int64_t>(linked.size())) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const std::vector<Slot> unlinked, FindUnlinkedWindows(store_, progress_));
+    ASSIGN_OR_RETURN(const std::vector<Slot> unlinked, FindUnlinkedWindows(store(), progress_));
     for (const Slot slot : unlinked) {
       Damage& damage = Add("window", 0, StrCat("window at slot ", slot, ": no document has it"));
       damage.repair = Repair::kRemoveWindow;
@@ -213,13 +215,45 @@ class Checker {
     return absl::OkStatus();
   }
 
+  // Beside a writer, segments are merged and all made again, and what has been replaced is removed:
+  // a file that is missing is none where the records of now no longer name it.
+  absl::Status CheckDerived() {
+    const size_t n_found = damage_.size();
+    for (;;) {
+      const absl::StatusOr<DerivedNames> names = ReadDerivedNames();
+      absl::Status status = CheckSegments();
+      status.Update(CheckTextIndex());
+      if (absl::IsCancelled(status) || (status.ok() && damage_.size() == n_found)) return status;
+      // Where that fails, what was found stands.
+      memory_->Refresh().IgnoreError();
+      const absl::StatusOr<DerivedNames> names_now = ReadDerivedNames();
+      if (!names.ok() || !names_now.ok() || *names == *names_now) return status;
+      damage_.erase(damage_.begin() + static_cast<ptrdiff_t>(n_found), damage_.end());
+      report_->index_files = 0;
+    }
+  }
+
+  // What tells whether a writer has put other files in the place of those that were looked at.
+  struct DerivedNames {
+    std::filesystem::path text_index;
+    std::set<uint64_t> segments;
+    bool operator==(const DerivedNames&) const = default;
+  };
+  absl::StatusOr<DerivedNames> ReadDerivedNames() const {
+    DerivedNames names;
+    names.text_index = memory_->text_index_path();
+    ASSIGN_OR_RETURN(const std::vector<SegmentRecord> segments, store().Segments());
+    for (const SegmentRecord& segment : segments) names.segments.insert(segment.id);
+    return names;
+  }
+
   absl::Status CheckSegments() {
-    const absl::StatusOr<storage::Counters> counters = store_.ReadCounters();
-    absl::StatusOr<std::vector<SegmentRecord>> segments = store_.Segments();
+    absl::StatusOr<storage::Counters> counters = store().ReadCounters();
+    absl::StatusOr<std::vector<SegmentRecord>> segments = store().Segments();
     for (const absl::Status& status : {counters.status(), segments.status()}) {
       if (!status.ok()) return UnlessDataLoss(status);
     }
-    ASSIGN_OR_RETURN(const std::optional<storage::StoreSettings> settings, store_.Settings());
+    ASSIGN_OR_RETURN(const std::optional<storage::StoreSettings> settings, store().Settings());
     std::erase_if(*segments,
                   [&](const auto& segment) { return segment.generation != counters->generation; });
     std::sort(segments->begin(), segments->end(),
@@ -264,7 +298,7 @@ class Checker {
   }
 
   absl::Status CheckTextIndex() {
-    ASSIGN_OR_RETURN(const storage::Counters counters, store_.ReadCounters());
+    ASSIGN_OR_RETURN(const storage::Counters counters, store().ReadCounters());
     const index::TextIndex* text_index = memory_->text_index();
     std::string what;
     if (text_index == nullptr) {
@@ -290,7 +324,6 @@ class Checker {
   }
 
   Memory* memory_;
-  const storage::DocumentStore& store_;
   const Progress& progress_;
   VerifyReport* report_;
 
@@ -307,7 +340,16 @@ class Checker {
 
 absl::StatusOr<std::vector<Damage>> FindDamage(Memory* memory, const Progress& progress,
                                                VerifyReport* report) {
-  return Checker(memory, progress, report).Run();
+  for (;;) {
+    const std::filesystem::path version = memory->version_folder();
+    *report = VerifyReport();
+    absl::StatusOr<std::vector<Damage>> damage = Checker(memory, progress, report).Run();
+    const bool is_sound = damage.ok() && damage->empty();
+    if (is_sound || absl::IsCancelled(damage.status())) return damage;
+    // A re-encoding removes the version that it has replaced from under a reader.
+    memory->Refresh().IgnoreError();
+    if (memory->version_folder() == version) return damage;
+  }
 }
 
 absl::StatusOr<std::vector<Slot>> FindUnlinkedWindows(const storage::DocumentStore& store,

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "memory/segment_files.h"
 #include "model/transformer.h"
+#include "memory/versions.h"
 
 namespace fovea::memory {
 namespace {
@@ -16,8 +17,6 @@ namespace fs = std::filesystem;
 using storage::OpenMode;
 
 constexpr char kFirstVersion[] = "0001";
-
-fs::path CurrentPath(const fs::path& folder) { return folder / "CURRENT"; }
 
 // A folder that holds something else must not be filled with a memory by a slip of the hand. What
 // an interrupted first creation left behind is no obstacle.
@@ -39,23 +38,6 @@ absl::Status CheckUsableForCreation(const fs::path& folder) {
   return absl::OkStatus();
 }
 
-bool HasStore(const fs::path& version_folder) {
-  std::error_code error;
-  return fs::is_directory(version_folder / "store", error);
-}
-
-absl::Status NoSuchVersion(const fs::path& folder, const std::string& version) {
-  std::string versions;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (HasStore(entry.path())) versions += StrCat(" ", entry.path().filename().string());
-  }
-  return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", version,
-                                    "\", but there is no such version of the ",
-                                    "memory, only:", versions.empty() ? " none" : versions,
-                                    "; write the name of the newest one into it"));
-}
-
 // A database with what SQLite keeps beside it.
 void RemoveTextIndex(const fs::path& path) {
   for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
@@ -63,6 +45,9 @@ void RemoveTextIndex(const fs::path& path) {
     fs::remove(fs::path(path) += suffix, error);
   }
 }
+
+// Where a new text index is made before it takes the place of `path`.
+fs::path UnfinishedPath(const fs::path& path) { return fs::path(path) += ".new"; }
 
 uint64_t FileBytes(const fs::path& path) {
   std::error_code error;
@@ -72,28 +57,10 @@ uint64_t FileBytes(const fs::path& path) {
 
 }  // namespace
 
-bool Memory::Exists(const fs::path& folder) {
-  std::error_code error;
-  return fs::exists(CurrentPath(folder), error);
-}
+bool Memory::Exists(const fs::path& folder) { return HasVersions(folder); }
 
 absl::StatusOr<std::string> Memory::CurrentVersion(const fs::path& folder) {
-  absl::StatusOr<std::string> content = ReadFile(CurrentPath(folder), 64);
-  if (absl::IsNotFound(content.status())) {
-    return absl::NotFoundError(
-        StrCat(folder, ": no memory here; `fovea ingest --memory DIR PATH…` makes one"));
-  }
-  if (!content.ok()) return content.status();
-  while (!content->empty() && content->back() == '\n') content->pop_back();
-  const bool valid =
-      content->size() == 4 &&
-      std::all_of(content->begin(), content->end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!valid) {
-    return absl::DataLossError(StrCat(CurrentPath(folder), ": holds \"", *content,
-                                      "\", want the name of a version folder such as 0001; write ",
-                                      "the name of the newest one into it"));
-  }
-  return *content;
+  return memory::CurrentVersion(folder);
 }
 
 absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
@@ -105,28 +72,26 @@ absl::StatusOr<std::unique_ptr<Memory>> Memory::Open(const fs::path& folder,
     RETURN_IF_ERROR(memory->OpenVersion(options.version));
     return memory;
   }
-  const bool may_create = options.mode == OpenMode::kCreate;
+  const bool writes = options.mode != OpenMode::kRead;
   for (;;) {
-    const bool is_new = may_create && !Exists(folder);
+    const bool is_new = options.mode == OpenMode::kCreate && IsNew(folder);
     std::string version = kFirstVersion;
     if (is_new) {
       RETURN_IF_ERROR(CheckUsableForCreation(folder));
     } else {
       ASSIGN_OR_RETURN(version, CurrentVersion(folder));
     }
-    // A writer would make a new, empty store there, beside the documents.
-    const absl::Status opened = is_new || HasStore(folder / version)
-                                    ? memory->OpenVersion(version)
-                                    : NoSuchVersion(folder, version);
+    const absl::Status opened = memory->OpenVersion(version);
     // Another process may have put the next version in the place of this one after CURRENT was
     // read. Then this one is being removed: a reader may find it half gone, and what a writer
     // stored in it would be lost.
-    if (!is_new || Exists(folder)) {
+    if (!is_new || !IsNew(folder)) {
       ASSIGN_OR_RETURN(const std::string current, CurrentVersion(folder));
       if (current != version) continue;
     }
     RETURN_IF_ERROR(opened);
-    if (is_new) RETURN_IF_ERROR(WriteFileAtomic(CurrentPath(folder), StrCat(version, "\n")));
+    if (is_new) RETURN_IF_ERROR(WriteFileAtomic(folder / "CURRENT", StrCat(version, "\n")));
+    if (writes) RETURN_IF_ERROR(FinishMakeCurrent(folder, version));
     return memory;
   }
 }
@@ -182,17 +147,23 @@ absl::Status Memory::OpenTextIndex() {
   text_generation_ = counters.generation;
   if (writes) {
     for (uint64_t old = 0; old < text_generation_; ++old) RemoveTextIndex(TextIndexPath(old));
+    RemoveTextIndex(UnfinishedPath(text_index_path()));
   }
-  auto opened = index::TextIndex::Open(text_index_path(), writes ? Mode::kWrite : Mode::kRead);
-  if (absl::IsDataLoss(opened.status()) && writes && !options_.salvage) {
-    RemoveTextIndex(text_index_path());
-    opened = index::TextIndex::Open(text_index_path(), Mode::kWrite);
+  const bool mends = writes && !options_.salvage;
+  if (std::error_code error; mends && !fs::exists(text_index_path(), error)) {
+    RETURN_IF_ERROR(MakeTextIndex(Progress()));
+  }
+  const Mode mode = writes ? Mode::kWrite : Mode::kRead;
+  auto opened = index::TextIndex::Open(text_index_path(), mode);
+  if (absl::IsDataLoss(opened.status()) && mends) {
+    RETURN_IF_ERROR(MakeTextIndex(Progress()));
+    opened = index::TextIndex::Open(text_index_path(), mode);
   }
   text_index_status_ = opened.status();
   if (opened.ok()) {
     text_index_ = *std::move(opened);
-    // New in the place of a damaged or lost one, or left behind by a process that was ended.
-    if (writes && !options_.salvage) return FillTextIndex(text_index_.get(), Progress());
+    // What a process that was ended left undone.
+    if (mends) return FillTextIndex(text_index_.get(), Progress());
     return absl::OkStatus();
   }
   // Derived data: a reader does without it until a writer has made it again.
@@ -237,9 +208,11 @@ absl::StatusOr<bool> Memory::Refresh() {
   }
   ASSIGN_OR_RETURN(const bool changed, store_->Refresh());
   if (changed) is_behind_ = true;
-  if (!is_behind_) return false;
+  // A writer makes a missing one without changing anything else.
+  const bool had_text_index = text_index_ != nullptr;
+  if (!had_text_index) RETURN_IF_ERROR(OpenTextIndex());
+  if (!is_behind_) return !had_text_index && text_index_ != nullptr;
   ASSIGN_OR_RETURN(settings_, store_->Settings());
-  if (text_index_ == nullptr) RETURN_IF_ERROR(OpenTextIndex());
   RETURN_IF_ERROR(Publish());
   is_behind_ = false;
   return true;
@@ -412,10 +385,31 @@ absl::Status Memory::FillTextIndex(index::TextIndex* text_index, const Progress&
 }
 
 absl::Status Memory::RebuildTextIndex(const Progress& progress) {
+  RETURN_IF_ERROR(MakeTextIndex(progress));
+  return OpenTextIndex();
+}
+
+absl::Status Memory::MakeTextIndex(const Progress& progress) {
   text_index_.reset();
-  RemoveTextIndex(text_index_path());
-  RETURN_IF_ERROR(OpenTextIndex());
-  return UpdateTextIndex(progress);
+  const fs::path path = text_index_path();
+  const fs::path unfinished = UnfinishedPath(path);
+  RemoveTextIndex(unfinished);
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<index::TextIndex> fresh,
+                     index::TextIndex::Open(unfinished, index::TextIndex::Mode::kWrite));
+    RETURN_IF_ERROR(FillTextIndex(fresh.get(), progress));
+  }
+  // Closing it has put everything into the one file.
+  std::error_code error;
+  if (fs::exists(fs::path(unfinished) += "-wal", error)) {
+    return absl::ResourceExhaustedError(
+        StrCat(unfinished, ": could not be finished; free some space and try again"));
+  }
+  // A new file under the name, but with the old one's WAL beside it, would be read with that.
+  RemoveTextIndex(path);
+  fs::rename(unfinished, path, error);
+  if (error) return ErrnoToStatus(error.value(), "rename", unfinished);
+  return absl::OkStatus();
 }
 
 absl::Status Memory::PrepareTextIndex(uint64_t generation, const Progress& progress) {

@@ -48,9 +48,9 @@ class Memory {
  public:
   static absl::StatusOr<std::unique_ptr<Memory>> Open(const std::filesystem::path& folder,
                                                       const MemoryOptions& options);
+  // Also where CURRENT was lost: Open says so then.
   static bool Exists(const std::filesystem::path& folder);
-  // The name in DIR/CURRENT ("0001"); NotFound where there is no memory, DataLoss for a file that
-  // holds no such name.
+  // The name in DIR/CURRENT ("0001"). Errors: those of versions.h.
   static absl::StatusOr<std::string> CurrentVersion(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -86,8 +86,9 @@ class Memory {
   const absl::Status& text_index_status() const { return text_index_status_; }
 
   // Brings the text index up to the store: passages of windows that it lacks. Writers only. A
-  // damaged index file is removed and built again.
+  // damaged index file is replaced by a new one.
   absl::Status UpdateTextIndex(const Progress& progress);
+  // A new file in the place of the old one once it is whole. Readers go on with it.
   absl::Status RebuildTextIndex(const Progress& progress);
   // Makes the text index of a generation that is not published yet, or goes on with it.
   absl::Status PrepareTextIndex(uint64_t generation, const Progress& progress);
@@ -110,9 +111,10 @@ class Memory {
   // Puts what `other` has opened in the place of what is open here.
   void TakeVersion(Memory* other);
   std::filesystem::path TextIndexPath(uint64_t generation) const;
-  // The text index of the store's generation. Writers remove the files of earlier ones, replace a
-  // damaged one and bring it up to the store.
+  // The text index of the store's generation. Writers remove the files of earlier ones, make a new
+  // one in the place of a damaged or lost one and bring it up to the store.
   absl::Status OpenTextIndex();
+  absl::Status MakeTextIndex(const Progress& progress);
   absl::Status FillTextIndex(index::TextIndex* text_index, const Progress& progress);
   absl::StatusOr<std::shared_ptr<const Generation>> BuildGeneration(
       const IngestView& view = {}) const;

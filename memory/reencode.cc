@@ -82,15 +82,15 @@ absl::StatusOr<std::unique_ptr<Memory>> OpenNextVersion(const fs::path& folder,
     o.version = version;
     return o;
   }();
+  RETURN_IF_ERROR(MarkFilling(folder, version));
   absl::StatusOr<std::unique_ptr<Memory>> memory = Memory::Open(folder, options);
   const bool unusable =
       absl::IsDataLoss(memory.status()) ||
       (memory.ok() && (*memory)->settings() && !SameEncoding(*(*memory)->settings(), wanted));
   if (!unusable) return memory;
   if (memory.ok()) memory->reset();
-  std::error_code error;
-  fs::remove_all(folder / version, error);
-  if (error) return ErrnoToStatus(error.value(), "remove", folder / version);
+  RETURN_IF_ERROR(RemoveVersion(folder, version));
+  RETURN_IF_ERROR(MarkFilling(folder, version));
   return Memory::Open(folder, options);
 }
 

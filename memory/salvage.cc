@@ -20,7 +20,6 @@ constexpr const char* kStore = "store";
 
 absl::Status CopyVersion(DocumentStore* store, const fs::path& from, const fs::path& to,
                          const Progress& progress) {
-  RETURN_IF_ERROR(CreateDirectories(to));
   {
     ASSIGN_OR_RETURN(const std::unique_ptr<DocumentStore> copy,
                      DocumentStore::Open(to / kStore, {.mode = OpenMode::kCreate}));
@@ -32,7 +31,7 @@ absl::Status CopyVersion(DocumentStore* store, const fs::path& from, const fs::p
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(from, error)) {
     const fs::path name = entry.path().filename();
-    if (name == kStore) continue;
+    if (name == kStore || IsStateFile(name)) continue;
     auto options = fs::copy_options::recursive;
     // Index files are never changed, so that a second name does; the text index is.
     if (entry.is_directory(error)) options |= fs::copy_options::create_hard_links;
@@ -53,7 +52,9 @@ absl::Status MoveToNewStore(const fs::path& folder, const Progress& progress) {
     ASSIGN_OR_RETURN(const std::unique_ptr<DocumentStore> store,
                      DocumentStore::Open(folder / version / kStore,
                                          {.mode = OpenMode::kWrite, .salvage = true}));
+    RETURN_IF_ERROR(FinishMakeCurrent(folder, version));
     RemoveOtherVersions(folder, version);
+    RETURN_IF_ERROR(MarkFilling(folder, next_version));
     const absl::Status copied =
         CopyVersion(store.get(), folder / version, folder / next_version, progress);
     if (!copied.ok()) {

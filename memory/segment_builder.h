@@ -38,10 +38,10 @@ struct SegmentRequest {
 // The index covers every stored window of the range, also of documents that are not complete.
 // Needs main memory for the keys of one memory layer of the range.
 //
-// One segment has one specification: "auto" chooses it on the layers with enough confident queries
-// to judge it; a layer that needs the exact scan, or a specification that cannot hold so few keys,
-// makes the segment "exact", which has no files and costs nothing. Search effort is the largest
-// that any layer needs.
+// "auto" chooses a specification for each layer (the record names them all, "Scan2 + Scan4"); a
+// layer with too few confident queries to judge by takes that of another. A layer that needs the
+// exact scan, or a specification that cannot hold so few keys, makes the segment "exact", which has
+// no files and costs nothing. Search effort is the largest that any layer needs.
 //
 // DataLoss when a block in the range is damaged or missing. After an error no files remain.
 absl::StatusOr<storage::SegmentRecord> BuildSegment(compute::Device& device,

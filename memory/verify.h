@@ -22,7 +22,8 @@ struct VerifyOptions {
 
 struct VerifyFinding {
   // "document", "window", "block", "sample", "link", "segment", "index_file", "text_index",
-  // "settings", "table" and "file" (of the store)
+  // "settings", "table" and "file" (of the store); of `fovea verify` also "current" (RestoreCurrent
+  // in versions.h) and "memory" (that does not open)
   std::string kind;
   std::string document;  // id, where one is concerned; may be empty
   std::string what;

@@ -82,6 +82,10 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
     if (counters.ok()) store->reported_epoch_ = counters->epoch;
   } else {
     RETURN_IF_ERROR(CheckWritable(folder));
+    // Without CURRENT RocksDB begins a new database, and removes the files of the old one.
+    if (!DocumentStore::Exists(folder) && StoreView::HadCommits(*context)) {
+      return StoreView::LostManifest(*context);
+    }
     absl::StatusOr<std::shared_ptr<StoreView>> view = StoreView::OpenWriter(context);
     if (!view.ok()) return ExplainForeignStore(*context, view.status());
     store->view_ = *std::move(view);

@@ -1,5 +1,9 @@
 #include "compute/cpu/vnni.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 
 namespace fovea::compute::cpu {
@@ -18,7 +22,14 @@ bool HasAvx512Vnni() {
 }
 
 bool HasAvxVnni() {
-  static const bool has = __builtin_cpu_supports("avxvnni");
+  // Not all compilers know the name for __builtin_cpu_supports (clang 14 does not). What the system
+  // has to keep of registers is the same as for AVX2.
+  static const bool has = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr unsigned kAvxVnni = 1u << 4;  // leaf 7, subleaf 1, EAX
+    return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+           (eax & kAvxVnni) != 0;
+  }();
   return has && !is_disabled.load(std::memory_order_relaxed);
 }
 

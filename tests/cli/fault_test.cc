@@ -294,6 +294,32 @@ TEST_F(FaultTest, DamagedStoreFilesAreNamedWithWhatToDo) {
   EXPECT_GT(n_refused, 4);
 }
 
+TEST_F(FaultTest, ADamagedCurrentIsNamedAndPutRight) {
+  const fs::path current = fs::path(memory_) / "CURRENT";
+  const std::string documents = Command({"docs", "list", "--json"}).out;
+  for (const char* content : {"0201\n", "00\n", "", "missing"}) {
+    SCOPED_TRACE(content);
+    if (content == std::string_view("missing")) {
+      fs::remove(current);
+    } else {
+      std::ofstream(current, std::ios::trunc) << content;
+    }
+    const ProgramResult ask = Ask();
+    EXPECT_EQ(ask.code, 1);
+    EXPECT_THAT(ask.err, AllOf(HasSubstr(current.string()), HasSubstr("fovea verify --repair")));
+    const ProgramResult found = Command({"verify", "--quiet", "--json"});
+    EXPECT_EQ(found.code, 3) << found.err;
+    ASSERT_EQ(found.json()["damaged"].size(), 1u) << found.out;
+    EXPECT_THAT(found.json()["damaged"][0]["what"].get<std::string>(), HasSubstr(current.string()));
+    const ProgramResult repaired = Command({"verify", "--repair", "--quiet", "--json"});
+    EXPECT_EQ(repaired.code, 0) << repaired.out << repaired.err;
+    ASSERT_EQ(repaired.json()["repaired"].size(), 1u) << repaired.out;
+    EXPECT_EQ(repaired.json()["repaired"][0]["kind"], "current");
+    EXPECT_EQ(Command({"docs", "list", "--json"}).out, documents);
+    EXPECT_EQ(Command({"verify", "--quiet"}).code, 0);
+  }
+}
+
 TEST_F(FaultTest, ADamagedTextIndexIsMadeAgainByTheNextWriter) {
   fs::path index;
   for (const auto& entry : fs::recursive_directory_iterator(memory_)) {

@@ -265,6 +265,43 @@ TEST(BuildCheapestTest, OfCodedScansOnlyTheFirstThatReachesTheTargetIsBuilt) {
   EXPECT_TRUE(built->spec == "Scan4" || built->spec == "exact") << built->spec;  // as fast as it is
 }
 
+// What "auto" tries, on layers that need more and more bits.
+TEST(BuildCheapestTest, TakesTheBitsThatTheNeedlesOfALayerNeed) {
+  auto device = Cpu();
+  const std::vector<std::string> specs = AutoSpecs(6000);
+  ASSERT_EQ(specs, (std::vector<std::string>{"Scan2", "Scan4", "Scan8"}));
+  const struct {
+    float distance;
+    std::string wanted;
+  } kLayers[] = {{6.0f, "Scan2"}, {1.2f, "Scan4"}, {0.35f, "Scan8"}, {0.02f, "exact"}};
+  for (const auto& [distance, wanted] : kLayers) {
+    SCOPED_TRACE(distance);
+    const BlurredNeedles layer(2, 6000, 150, distance, 5);
+    CalibrationQueries queries{{}, 150, 2, BlurredNeedles::kDim, 0.125f};
+    for (const std::vector<float>& looked : layer.looked) {
+      for (int head = 0; head < 2; ++head) {
+        queries.queries.insert(queries.queries.end(), looked.begin(), looked.end());
+      }
+    }
+    bool is_enough = false;
+    for (const std::string& spec : specs) {
+      is_enough = is_enough || spec == wanted;
+      auto built = BuildCalibrated(*device, spec, layer.keys.All(), BlurredNeedles::kDim, queries,
+                                   0.99, Progress());
+      ASSERT_TRUE(built.ok()) << built.status();
+      EXPECT_EQ(built->needle_recall.n_confident, 300);
+      EXPECT_EQ(built->needle_recall.recall >= 0.99, is_enough)
+          << spec << ": " << built->needle_recall.recall;
+    }
+    auto built = BuildCheapest(*device, specs, layer.keys.All(), BlurredNeedles::kDim, queries,
+                               0.99, Progress());
+    ASSERT_TRUE(built.ok()) << built.status();
+    EXPECT_GE(built->needle_recall.recall, 0.99);
+    // The exact scan where it happens to be as fast as the codes here.
+    EXPECT_TRUE(built->spec == wanted || built->spec == "exact") << built->spec;
+  }
+}
+
 TEST(AutoSpecsTest, FitTheNumberOfKeys) {
   EXPECT_EQ(AutoSpecs(1 << 20), (std::vector<std::string>{"Scan2", "Scan4", "Scan8"}));
   EXPECT_EQ(AutoSpecs(1 << 24).back(), "IVF16384,SQ8");

@@ -73,6 +73,40 @@ inline std::vector<float> RandomUnit(int64_t head_dim, std::mt19937& random) {
   return unit;
 }
 
+// Keys that differ by a lot where no query looks (the first three quarters of the dimensions), and
+// by little where they do, and needles there. Codes spend their steps on the large differences,
+// whose rounding hides the small ones: the smaller `distance`, by which needles stand out, the more
+// bits a dimension it takes to find them. With 64 dimensions and 2, 4 and 8 bits the rounding is
+// about 0.5, 0.15 and 0.02.
+struct BlurredNeedles {
+  static constexpr int64_t kDim = 64, kHidden = 48;
+  SyntheticKeys keys;
+  std::vector<int64_t> needles;            // ascending
+  std::vector<std::vector<float>> looked;  // [n_needles][head_dim]: a query for each
+
+  BlurredNeedles(int64_t n_kv_heads, int64_t n_keys, int64_t n_needles, float distance,
+                 uint32_t seed)
+      : keys(n_kv_heads, n_keys, kDim, seed) {
+    std::mt19937 random(seed + 1);
+    std::normal_distribution<float> normal;
+    for (std::vector<BFloat16>& head : keys.keys) {
+      for (size_t i = 0; i < head.size(); ++i) {
+        const bool is_hidden = static_cast<int64_t>(i % kDim) < kHidden;
+        head[i] = BFloat16((is_hidden ? 1.75f : 0.02f * distance) * normal(random));
+      }
+    }
+    for (int64_t n = 0; n < n_needles; ++n) {
+      needles.push_back(n * n_keys / n_needles);
+      std::vector<float> direction(kHidden, 0.0f);
+      for (const float value : RandomUnit(kDim - kHidden, random)) direction.push_back(value);
+      for (int64_t h = 0; h < n_kv_heads; ++h) keys.Plant(h, needles.back(), direction, distance);
+      // Far enough for nearly all of a softmax with scale 1/8.
+      for (float& value : direction) value *= 80.0f / distance;
+      looked.push_back(std::move(direction));
+    }
+  }
+};
+
 inline std::vector<float> RandomQueries(int64_t n, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;

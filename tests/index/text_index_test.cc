@@ -240,6 +240,28 @@ TEST_F(TextIndexTest, ReaderSeesCommitsOfAWriterBesideIt) {
   EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
 }
 
+TEST_F(TextIndexTest, AReaderGoesOnWithTheFileThatTakesThePlaceOfItsOwn) {
+  auto writer = Writer();
+  ASSERT_TRUE(writer->Add(std::span(kPassages).first(2), 150).ok());
+  auto reader = Reader();
+  EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100));
+  for (const bool is_closed : {false, true}) {
+    if (is_closed) writer.reset();
+    for (const char* suffix : {"", "-wal", "-shm"}) {
+      std::filesystem::remove(std::filesystem::path(path_) += suffix);
+    }
+    // What is gone and not there again is the best that there is.
+    EXPECT_THAT(Slots(*reader, "Ishmael"), ::testing::Contains(0));
+    writer = Writer();
+    ASSERT_TRUE(writer->Add(std::span(kPassages).first(3), 250).ok());
+    EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100, 200));
+    EXPECT_EQ(*reader->NextSlot(), 250u);
+    ASSERT_TRUE(writer->Add(std::span(kPassages).subspan(3), 500).ok());
+    EXPECT_EQ(*reader->NextSlot(), 500u);
+    EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
+  }
+}
+
 TEST_F(TextIndexTest, ReaderProcessesNeverSeeHalfACommit) {
   // Each commit adds three passages. The reader is forked before SQLite is open here, which does
   // not bear being forked.

@@ -6,6 +6,7 @@
 #include "documents/text_document.h"
 #include "memory/ingester.h"
 #include "memory/verify.h"
+#include "memory/versions.h"
 #include "tests/memory/synthetic_memory.h"
 #include "tests/memory/tiny_model.h"
 
@@ -41,7 +42,7 @@ class ReencodeTest : public testing::Test {
     ASSERT_OK_AND_ASSIGN(auto memory, OpenMemory(Folder(), storage::OpenMode::kCreate));
     IngestOptions options;
     options.model_name = "model1";
-    options.window = 64;
+    options.window = window();
     options.overlap = 8;
     ASSERT_OK_AND_ASSIGN(auto ingester, Ingester::Create(memory.get(), first_.get(), options));
     for (uint32_t i = 0; i < kDocuments; ++i) {
@@ -61,6 +62,7 @@ class ReencodeTest : public testing::Test {
     ASSERT_OK(memory->store().Commit(std::move(mutation)));
     ASSERT_THAT(before_, SizeIs(kDocuments));
   }
+  virtual int window() const { return 64; }
   void LoadModel(int number, std::unique_ptr<model::Transformer>* model) {
     auto loaded = LoadTinyModel(device_.get(), folder_ / StrCat("model", number).c_str());
     ASSERT_OK(loaded.status());
@@ -195,6 +197,86 @@ TEST_F(ReencodeTest, WhatACrashAfterTheSwapLeftIsRemovedTheNextTime) {
   ASSERT_OK(CreateDirectories(Folder() / "0001" / "store"));
   ASSERT_OK(Run(first_.get()).status());
   EXPECT_THAT(FilesIn(Folder()), ElementsAre("0003", "CURRENT"));
+}
+
+// What is stored in the old version after an interrupted call, the new one never had.
+TEST_F(ReencodeTest, WhereCurrentIsLostAnUnfinishedVersionDoesNotTakeItsPlace) {
+  for (const char* stage : {"encode", "index words"}) {
+    SCOPED_TRACE(stage);
+    CancelAt cancel(stage, 1);
+    const absl::Status interrupted = Run(second_.get(), cancel.progress()).status();
+    ASSERT_TRUE(absl::IsCancelled(interrupted)) << interrupted;
+    EXPECT_THAT(FilesIn(Folder()), ElementsAre("0001", "0002", "CURRENT"));
+    {
+      ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), storage::OpenMode::kWrite));
+      ASSERT_OK(AddDocument(memory->store(), {.n_windows = 1, .with_blocks = false}).status());
+    }
+    std::filesystem::remove(Folder() / "CURRENT");
+    ASSERT_OK_AND_ASSIGN(const std::string restored, RestoreCurrent(Folder()));
+    EXPECT_THAT(restored, HasSubstr("now it names 0001"));
+    ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), storage::OpenMode::kWrite));
+    const DocumentRecord added = memory->Current()->documents.back();
+    EXPECT_THAT(memory->Current()->documents, SizeIs(kDocuments + 1));
+    ASSERT_OK(memory->DeleteDocuments({added.number}));
+    ASSERT_OK(RemoveVersion(Folder(), "0002"));
+  }
+  ASSERT_OK(Run(second_.get()).status());
+  ExpectReencoded(*second_);
+}
+
+TEST_F(ReencodeTest, WhereCurrentIsLostTheOldVersionDoesNotComeBack) {
+  // The removal of the old version was interrupted.
+  std::filesystem::copy(Folder() / "0001", folder_ / "old",
+                        std::filesystem::copy_options::recursive);
+  ASSERT_OK(Run(second_.get()).status());
+  std::filesystem::rename(folder_ / "old", Folder() / "0001");
+  {
+    ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), storage::OpenMode::kWrite));
+    const DocumentRecord deleted = memory->Current()->documents[2];
+    ASSERT_OK(memory->DeleteDocuments({deleted.number}));
+    before_.erase(deleted.id);
+  }
+  for (const char* content : {"", "0001\n", "0003\n"}) {
+    ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", content));
+    ASSERT_OK_AND_ASSIGN(const std::string restored, RestoreCurrent(Folder()));
+    EXPECT_THAT(restored, HasSubstr("now it names 0002"));
+    ExpectReencoded(*second_);
+  }
+  // An unfinished third one changes nothing about that.
+  CancelAt cancel("encode", 1);
+  ASSERT_TRUE(absl::IsCancelled(Run(first_.get(), cancel.progress()).status()));
+  EXPECT_THAT(FilesIn(Folder()), ElementsAre("0002", "0003", "CURRENT"));
+  std::filesystem::remove(Folder() / "CURRENT");
+  ASSERT_OK_AND_ASSIGN(const std::string restored, RestoreCurrent(Folder()));
+  EXPECT_THAT(restored, HasSubstr("now it names 0002"));
+  ExpectReencoded(*second_);
+}
+
+// Windows whose blocks lie in files of their own, which a reader opens when it needs them.
+class ReencodeLargeWindowsTest : public ReencodeTest {
+ protected:
+  int window() const override { return 256; }
+};
+
+TEST_F(ReencodeLargeWindowsTest, AReaderThatVerifiesMeanwhileFindsNoDamage) {
+  for (const char* stage : {"verify records", "verify texts"}) {
+    SCOPED_TRACE(stage);
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), storage::OpenMode::kRead));
+    int n_encoded = 0;
+    VerifyOptions options;
+    options.progress = Progress(
+        [&](const ProgressUpdate& update) {
+          if (update.stage == stage && n_encoded++ == 0) ASSERT_OK(Run(second_.get()).status());
+        },
+        nullptr);
+    ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), options));
+    EXPECT_GE(n_encoded, 1);
+    EXPECT_TRUE(report.ok);
+    for (const VerifyFinding& finding : report.damaged) {
+      ADD_FAILURE() << finding.kind << ": " << finding.what;
+    }
+    EXPECT_EQ(report.documents, static_cast<int64_t>(kDocuments));
+  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ using storage::FaultFileSystem;
 using storage::FileFailure;
 using storage::FileOperation;
 using storage::OpenMode;
+using ::testing::Contains;
 using ::testing::SizeIs;
 
 class RefreshTest : public testing::Test {
@@ -142,6 +143,101 @@ TEST_F(RefreshTest, APartOfADocumentDoesNotPassForTheWhole) {
     EXPECT_THAT(std::string(status.message()),
                 ::testing::HasSubstr("books/2.txt) has 4 windows, want 5"));
   }
+}
+
+// The slots of passages with the first word of the window at `slot`.
+std::vector<uint64_t> FindFirstWord(Memory& memory, Slot slot) {
+  std::vector<uint64_t> slots;
+  if (memory.text_index() == nullptr) return slots;
+  const auto hits = memory.text_index()->Search(SyntheticWindow(slot, 64).text.substr(0, 5), 10,
+                                                [](uint64_t) { return true; });
+  EXPECT_OK(hits.status());
+  for (const index::PassageHit& hit : hits.value_or(std::vector<index::PassageHit>())) {
+    slots.push_back(hit.slot_begin);
+  }
+  return slots;
+}
+
+TEST_F(RefreshTest, AReaderFollowsATextIndexThatIsMadeAgain) {
+  for (const char* how : {"repaired", "damaged", "removed"}) {
+    SCOPED_TRACE(how);
+    std::filesystem::remove_all(Folder());
+    MakeMemory();
+    std::filesystem::path path;
+    {
+      ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+      ASSERT_OK(memory->UpdateTextIndex(Progress()));
+      path = memory->text_index_path();
+    }
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+    ASSERT_THAT(FindFirstWord(*reader, 256), Contains(256));
+    if (how == std::string("damaged")) {
+      std::filesystem::remove(path);  // under another number than the reader's file
+      std::ofstream(path) << "no database";
+    } else if (how == std::string("removed")) {
+      std::filesystem::remove(path);
+    }
+    {
+      ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+      if (how == std::string("repaired")) ASSERT_OK(memory->RebuildTextIndex(Progress()));
+      ASSERT_OK(AddDocument(memory->store(), {}).status());
+      ASSERT_OK(memory->UpdateTextIndex(Progress()));
+    }
+    ASSERT_OK_AND_ASSIGN(const bool changed, reader->Refresh());
+    EXPECT_TRUE(changed);
+    EXPECT_THAT(reader->Current()->documents, SizeIs(3));
+    EXPECT_THAT(FindFirstWord(*reader, 256), Contains(256));
+    EXPECT_THAT(FindFirstWord(*reader, 512), Contains(512));
+  }
+}
+
+TEST_F(RefreshTest, AReaderFindsATextIndexThatWasMadeSinceItOpened) {
+  MakeMemory();
+  std::filesystem::path path;
+  {
+    ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+    path = memory->text_index_path();
+  }
+  std::filesystem::remove(path);
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+  EXPECT_EQ(reader->text_index(), nullptr);
+  ASSERT_OK_AND_ASSIGN(bool changed, reader->Refresh());
+  EXPECT_FALSE(changed);
+  // Which changes nothing else.
+  ASSERT_OK(OpenMemory(Folder(), OpenMode::kWrite).status());
+  ASSERT_OK_AND_ASSIGN(changed, reader->Refresh());
+  EXPECT_TRUE(changed);
+  EXPECT_THAT(FindFirstWord(*reader, 256), Contains(256));
+}
+
+// A reader has the old text index until the new one is whole.
+TEST_F(RefreshTest, ATextIndexThatIsBeingMadeHidesNothing) {
+  {
+    ASSERT_OK_AND_ASSIGN(const auto memory, CreateSyntheticMemory(Folder(), "exact"));
+    // More windows than one transaction takes.
+    ASSERT_OK(AddDocument(memory->store(), {.n_windows = 600, .with_blocks = false}).status());
+    ASSERT_OK(memory->UpdateTextIndex(Progress()));
+    ASSERT_OK(memory->Publish());
+  }
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(Folder(), OpenMode::kRead));
+  constexpr Slot kLast = 599 * 64;
+  ASSERT_THAT(FindFirstWord(*reader, kLast), Contains(kLast));
+  ASSERT_OK_AND_ASSIGN(const auto memory, OpenMemory(Folder(), OpenMode::kWrite));
+  int n_looks = 0;
+  const Progress look(
+      [&](const ProgressUpdate&) {
+        ++n_looks;
+        EXPECT_THAT(FindFirstWord(*reader, kLast), Contains(kLast));
+        const auto opened = OpenMemory(Folder(), OpenMode::kRead);
+        ASSERT_OK(opened.status());
+        EXPECT_THAT(FindFirstWord(**opened, kLast), Contains(kLast));
+      },
+      nullptr);
+  ASSERT_OK(memory->RebuildTextIndex(look));
+  EXPECT_GE(n_looks, 3);
+  EXPECT_THAT(FindFirstWord(*reader, kLast), Contains(kLast));
+  EXPECT_THAT(FilesIn(memory->version_folder()),
+              ::testing::Not(Contains(::testing::HasSubstr(".new"))));
 }
 
 TEST_F(RefreshTest, OpeningBesideASwapOfVersionsFindsTheNewOne) {

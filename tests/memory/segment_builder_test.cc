@@ -2,10 +2,18 @@
 
 #include "index/layer_index.h"
 #include "memory/segment_files.h"
+#include "tests/index/synthetic_keys.h"
 #include "tests/memory/synthetic_memory.h"
 
 namespace fovea::memory {
 namespace {
+
+// Sanitizers slow the kernels down, each in its own way.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kTimingsMeanNothing = true;
+#else
+constexpr bool kTimingsMeanNothing = false;
+#endif
 
 using ::testing::Contains;
 using ::testing::Each;
@@ -176,6 +184,65 @@ TEST_F(SegmentBuilderTest, AutoWithoutQueriesToJudgeByTakesFourBits) {
   EXPECT_GE(record.n_candidates, 128);
   const Segment segment = OpenSegment(record, index_folder_);
   EXPECT_THAT(segment.layers, SizeIs(kTestLayers));
+}
+
+// A memory whose first layer has needles that 2 bits do not tell from the rest, and the second ones
+// that stand far out.
+TEST_F(SegmentBuilderTest, AutoGivesEachLayerTheBitsThatItsQueriesNeed) {
+  constexpr int64_t kWindows = 24;
+  constexpr int64_t kTokens = 1024;
+  constexpr int64_t kNeedles = 16;  // in a window
+  constexpr int64_t kDim = index::BlurredNeedles::kDim;
+  StoreSettings settings = SyntheticSettings("auto");
+  settings.window = kTokens;
+  settings.n_kv_heads = 1;
+  settings.head_dim = kDim;
+  ASSERT_OK(memory_->InitializeSettings(settings));
+  ASSERT_OK(AddDocument(store(), {.n_windows = kWindows, .n_tokens = kTokens, .with_blocks = false})
+                .status());
+  std::vector<index::BlurredNeedles> layers;
+  for (const float distance : {1.2f, 6.0f}) {
+    layers.emplace_back(1, kWindows * kTokens, kWindows * kNeedles, distance, 5);
+  }
+  for (int64_t w = 0; w < kWindows; ++w) {
+    Mutation mutation;
+    storage::QuerySample sample;
+    sample.n_queries = kNeedles;
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      const index::BlurredNeedles& made = layers[static_cast<size_t>(layer)];
+      storage::Block block;
+      block.n_tokens = kTokens;
+      block.n_kv_heads = 1;
+      block.head_dim = kDim;
+      const BFloat16* keys = made.keys.Key(0, w * kTokens);
+      block.keys.assign(keys, keys + kTokens * kDim);
+      block.values.resize(block.keys.size());
+      mutation.PutBlock(static_cast<Slot>(w * kTokens), layer, block);
+      std::vector<BFloat16>& queries = sample.queries.emplace_back();
+      for (int64_t n = w * kNeedles; n < (w + 1) * kNeedles; ++n) {
+        for (const float value : made.looked[static_cast<size_t>(n)]) queries.emplace_back(value);
+      }
+    }
+    mutation.PutQuerySample(static_cast<Slot>(w * kTokens), sample);
+    ASSERT_OK(store().Commit(std::move(mutation)));
+  }
+  // Codes have to be measured faster than the exact scan, too: a busy machine may get that wrong.
+  SegmentRecord record;
+  for (int attempt = 0; attempt < 5 && (record.spec.empty() || record.spec == "exact"); ++attempt) {
+    ASSERT_OK_AND_ASSIGN(
+        record, BuildSegment(*device_, &store(), index_folder_, settings,
+                             {.slot_end = kWindows * kTokens, .spec = "auto"}, Progress()));
+  }
+  if (kTimingsMeanNothing && record.spec == "exact") {
+    GTEST_SKIP() << "under this sanitizer codes are not faster than the exact scan";
+  }
+  EXPECT_EQ(record.spec, "Scan2 + Scan4");
+  EXPECT_THAT(record.needle_recall, SizeIs(kTestLayers));
+  EXPECT_THAT(record.needle_recall, Each(::testing::Ge(kTargetNeedleRecall)));
+  const Segment segment = OpenSegment(record, index_folder_);
+  ASSERT_THAT(segment.layers, SizeIs(kTestLayers));
+  EXPECT_EQ(segment.layers[0]->spec(), "Scan4");
+  EXPECT_EQ(segment.layers[1]->spec(), "Scan2");
 }
 
 TEST_F(SegmentBuilderTest, AMissingBlockIsNamedAndNoFileStays) {

@@ -5,6 +5,7 @@
 #include "memory/rebuild.h"
 #include "memory/salvage.h"
 #include "memory/sealer.h"
+#include "memory/segment_builder.h"
 #include "memory/segment_files.h"
 #include "tests/memory/synthetic_memory.h"
 #include "tests/memory/tiny_model.h"
@@ -134,6 +135,68 @@ TEST_F(VerifyTest, MissingIndexFilesAreNamedAndRepaired) {
                                               Finding("index_file", segment.files[1].name)));
   EXPECT_THAT(Run(true).repaired, SizeIs(2));
   ExpectClean();
+}
+
+// What a rebuild, or a merge of segments, has replaced is removed while another process verifies.
+TEST_F(VerifyTest, FilesThatARebuildRemovesMeanwhileAreNotMissing) {
+  for (const char* stage : {"verify records", "verify texts", "verify index files"}) {
+    SCOPED_TRACE(stage);
+    ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(folder_ / "m", storage::OpenMode::kRead));
+    const std::string old_file = VisibleSegments(store())[0].files[0].name;
+    int n_rebuilt = 0;
+    VerifyOptions options;
+    options.progress = Progress(
+        [&](const ProgressUpdate& update) {
+          if (update.stage != stage || n_rebuilt++ > 0) return;
+          ASSERT_OK(Rebuild(*device_, memory_.get(), "", Progress()).status());
+        },
+        nullptr);
+    ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), options));
+    EXPECT_GE(n_rebuilt, 1);
+    EXPECT_FALSE(std::filesystem::exists(memory_->index_folder() / old_file));
+    EXPECT_TRUE(report.ok);
+    EXPECT_THAT(report.damaged, IsEmpty());
+    EXPECT_EQ(report.documents, 2);
+    EXPECT_EQ(report.index_files, kTestLayers);
+  }
+}
+
+TEST_F(VerifyTest, FilesThatAMergeOfSegmentsRemovesMeanwhileAreNotMissing) {
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(folder_ / "m", storage::OpenMode::kRead));
+  const SegmentRecord old = VisibleSegments(store())[0];
+  int n_merged = 0;
+  VerifyOptions options;
+  options.progress = Progress(
+      [&](const ProgressUpdate& update) {
+        if (update.stage != "verify texts" || n_merged++ > 0) return;
+        ASSERT_OK(
+            RebuildSegment(*device_, &store(), memory_->index_folder(), old, Progress()).status());
+      },
+      nullptr);
+  ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), options));
+  EXPECT_FALSE(std::filesystem::exists(memory_->index_folder() / old.files[0].name));
+  EXPECT_TRUE(report.ok);
+  EXPECT_THAT(report.damaged, IsEmpty());
+  EXPECT_EQ(report.index_files, kTestLayers);
+}
+
+// And true damage stays damage.
+TEST_F(VerifyTest, FilesThatAreMissingBesideARebuildAreNamed) {
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(folder_ / "m", storage::OpenMode::kRead));
+  int n_rebuilt = 0;
+  std::string removed;
+  VerifyOptions options;
+  options.progress = Progress(
+      [&](const ProgressUpdate& update) {
+        if (update.stage != "verify texts" || n_rebuilt++ > 0) return;
+        ASSERT_OK(Rebuild(*device_, memory_.get(), "", Progress()).status());
+        removed = VisibleSegments(store())[0].files[1].name;
+        std::filesystem::remove(memory_->index_folder() / removed);
+      },
+      nullptr);
+  ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), options));
+  EXPECT_FALSE(report.ok);
+  EXPECT_THAT(report.damaged, ElementsAre(Finding("index_file", removed)));
 }
 
 TEST_F(VerifyTest, SegmentsWithAGapAreSealedAgain) {
