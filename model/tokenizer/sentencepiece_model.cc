@@ -7,12 +7,19 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
+#include "model/tokenizer/character_map.h"
 
 namespace fovea::model {
 namespace {
 
 // Field numbers of sentencepiece_model.proto.
-enum ModelField : uint32_t { kPieces = 1, kTrainer = 2, kNormalizer = 3, kSelfTest = 4 };
+enum ModelField : uint32_t {
+  kPieces = 1,
+  kTrainer = 2,
+  kNormalizer = 3,
+  kSelfTest = 4,
+  kDenormalizer = 5,  // a normalizer, of decoded text
+};
 enum PieceField : uint32_t { kText = 1, kScore = 2, kType = 3 };
 enum TrainerField : uint32_t {
   kModelType = 3,
@@ -60,6 +67,7 @@ class MessageReader {
     uint64_t tag = 0;
     if (!ReadVarint(&tag) || (tag >> 3) == 0 || (tag >> 3) > (1u << 29) - 1) return false;
     field->number = static_cast<uint32_t>(tag >> 3);
+    field->bytes = {};
     switch (tag & 7) {
       case kVarint:
         field->type = kVarint;
@@ -176,6 +184,17 @@ bool ParseNormalizer(std::string_view message, SentencePieceModel* model) {
   return reader.ok();
 }
 
+// The library reads them without looking. `message`: a normalizer's specification.
+absl::Status CheckCharacterMaps(std::string_view message) {
+  MessageReader reader(message);
+  Field field;
+  while (reader.Next(&field)) {
+    if (field.number != kCharacterMap || field.type != kBytes) continue;
+    RETURN_IF_ERROR(CheckCharacterMap(field.bytes));
+  }
+  return absl::OkStatus();
+}
+
 // "<0x0A>"
 std::string BytePiece(int byte) {
   constexpr char kDigits[] = "0123456789ABCDEF";
@@ -221,6 +240,9 @@ absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(std::string_view se
     }
     if (field.number == kNormalizer && !ParseNormalizer(field.bytes, &model)) {
       return bad("the normalizer's specification is malformed");
+    }
+    if (field.number == kNormalizer || field.number == kDenormalizer) {
+      RETURN_IF_ERROR(CheckCharacterMaps(field.bytes));
     }
     has_trainer = has_trainer || field.number == kTrainer;
     has_normalizer = has_normalizer || field.number == kNormalizer;
