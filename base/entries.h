@@ -32,6 +32,8 @@ class EntryPointer {
   EntryPointer(const float* at)                       // NOLINT(google-explicit-constructor)
       : address_(at), type_(EntryType::kFloat32) {}
 
+  EntryPointer(EntryType type, const void* address) : address_(address), type_(type) {}
+
   EntryType type() const { return type_; }
   const void* address() const { return address_; }
   // The pointer itself. T must be the type's.

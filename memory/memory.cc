@@ -7,8 +7,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "base/file.h"
 #include "memory/segment_files.h"
-#include "model/transformer.h"
 #include "memory/versions.h"
+#include "model/transformer.h"
 
 namespace fovea::memory {
 namespace {

@@ -32,8 +32,9 @@ namespace fovea::memory {
 
 struct MemoryOptions {
   storage::OpenMode mode = storage::OpenMode::kRead;
-  // Stored keys and values kept in main memory between queries.
-  size_t cache_bytes = size_t{2} << 30;
+  // Stored keys and values kept in main memory between queries, at most; 0: what the machine can
+  // spare (memory/block_cache.h).
+  size_t cache_bytes = 0;
   // The version folder to open; empty: the one that CURRENT names. A re-encoding rebuild fills the
   // next one before CURRENT does.
   std::string version = {};

@@ -123,7 +123,7 @@ class MemorySearcherImpl final : public MemorySearcher {
     int64_t token;
   };
   Place PlaceOf(int64_t slot) const;
-  // Halves of blocks that calls use, by number in windows_; null: not loaded.
+  // Halves of blocks that calls use, by number in windows_; empty: not loaded.
   struct BlockTable {
     std::vector<HalfBlock> blocks;
     std::vector<uint32_t> wanted;  // what is used now, each once
@@ -272,7 +272,7 @@ void MemorySearcherImpl::Want(uint32_t window, BlockTable* table) const {
 absl::Status MemorySearcherImpl::LoadWanted(int memory_layer, bool keys, BlockTable* table) {
   std::vector<uint32_t> missing;  // numbers in windows_
   for (const uint32_t window : table->wanted) {
-    if (table->blocks[window] == nullptr) missing.push_back(window);
+    if (table->blocks[window].empty()) missing.push_back(window);
   }
   if (missing.empty()) return absl::OkStatus();
   std::sort(missing.begin(), missing.end());  // the order in which they lie in the store
@@ -291,7 +291,7 @@ absl::Status MemorySearcherImpl::LoadWanted(int memory_layer, bool keys, BlockTa
 void MemorySearcherImpl::EndUse(BlockTable* table) const {
   for (const uint32_t window : table->wanted) {
     table->is_wanted[window] = false;
-    if (!keep_blocks_) table->blocks[window] = nullptr;
+    if (!keep_blocks_) table->blocks[window] = {};
   }
   table->wanted.clear();
 }
@@ -341,7 +341,7 @@ absl::StatusOr<MemorySearcherImpl::LoadedRuns> MemorySearcherImpl::LoadRuns(
   for (size_t i = 0; i < windows.size(); ++i) {
     const LiveWindow& window = generation_->windows[windows[i]];
     for (int64_t head = 0; head < n_kv_heads_; ++head) {
-      loaded.runs[head].push_back({loaded.blocks[i]->data() + head * window.n_tokens * head_dim_,
+      loaded.runs[head].push_back({loaded.blocks[i].data() + head * window.n_tokens * head_dim_,
                                    window.n_tokens, static_cast<int64_t>(window.slot_begin)});
     }
   }
@@ -467,7 +467,7 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
               if (id < 0) continue;
               const Place place = places[static_cast<size_t>(c)];
               const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
-              keys.push_back(table.blocks[place.window]->data() +
+              keys.push_back(table.blocks[place.window].data() +
                              (kv_head * n_tokens + place.token) * query.head_dim);
               slots.push_back(static_cast<int64_t>(record.slot_begin) + id);
             }
@@ -517,7 +517,7 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
         } else {
           const Place place = PlaceOf(hit.id);
           const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
-          value = table.blocks[place.window]->data() + (kv_head * n_tokens + place.token) * d;
+          value = table.blocks[place.window].data() + (kv_head * n_tokens + place.token) * d;
         }
         AddScaled(value, weight, d, out);
       }
@@ -594,7 +594,7 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
     ASSIGN_OR_RETURN(const auto key_blocks, LoadBlocks(portion, query.memory_layer, true));
     ASSIGN_OR_RETURN(const auto value_blocks, LoadBlocks(portion, query.memory_layer, false));
     for (size_t i = 0; i < n; ++i) {
-      RETURN_IF_ERROR(attend(key_blocks[i]->data(), value_blocks[i]->data(),
+      RETURN_IF_ERROR(attend(key_blocks[i].data(), value_blocks[i].data(),
                              generation_->windows[portion[i]].n_tokens));
     }
   }

@@ -554,21 +554,15 @@ absl::StatusOr<WindowRecord> DocumentStoreImpl::GetWindow(Slot slot_begin) const
 
 absl::StatusOr<Block> DocumentStoreImpl::GetBlock(Slot slot_begin, int memory_layer,
                                                   BlockPart part) const {
-  if (memory_layer < 0 || memory_layer >= kMaxMemoryLayers) {
-    return absl::InvalidArgumentError(
-        StrCat("memory layer ", memory_layer, ", want 0 to ", kMaxMemoryLayers - 1));
-  }
-  const std::shared_ptr<const StoreSettings> settings = CachedSettings();
   Block block;
   int64_t n_tokens = -1;
-  for (const BlockHalf half : {BlockHalf::kKeys, BlockHalf::kValues}) {
-    if (part == (half == BlockHalf::kKeys ? BlockPart::kValues : BlockPart::kKeys)) continue;
-    const RecordType type =
-        half == BlockHalf::kKeys ? RecordType::kBlockKeys : RecordType::kBlockValues;
-    RETURN_IF_ERROR(Get(ColumnFamily::kBlocks, type, BlockKey(slot_begin, memory_layer, half),
-                        [&](std::string_view key, std::string_view value) {
-                          return DecodeBlockHalf(key, value, settings.get(), &block);
-                        }));
+  for (const BlockPart half : {BlockPart::kKeys, BlockPart::kValues}) {
+    if (part != BlockPart::kBoth && part != half) continue;
+    RETURN_IF_ERROR(GetBlockHalf(
+        slot_begin, memory_layer, half,
+        [&](std::string_view key, std::string_view value, const StoreSettings* settings) {
+          return DecodeBlockHalf(key, value, settings, &block);
+        }));
     if (n_tokens >= 0 && block.n_tokens != n_tokens) {
       return absl::DataLossError(StrCat("block of memory layer ", memory_layer,
                                         " of the window at slot ", slot_begin, ": keys of ",
@@ -577,6 +571,36 @@ absl::StatusOr<Block> DocumentStoreImpl::GetBlock(Slot slot_begin, int memory_la
     n_tokens = block.n_tokens;
   }
   return block;
+}
+
+absl::Status DocumentStoreImpl::VisitBlock(
+    Slot slot_begin, int memory_layer, BlockPart part,
+    absl::FunctionRef<absl::Status(const BlockView&)> use) const {
+  FOVEA_CHECK(part != BlockPart::kBoth);
+  return GetBlockHalf(slot_begin, memory_layer, part,
+                      [&](std::string_view key, std::string_view value,
+                          const StoreSettings* settings) -> absl::Status {
+                        ASSIGN_OR_RETURN(const BlockView view, ViewBlockHalf(key, value, settings));
+                        return use(view);
+                      });
+}
+
+absl::Status DocumentStoreImpl::GetBlockHalf(
+    Slot slot_begin, int memory_layer, BlockPart part,
+    absl::FunctionRef<absl::Status(std::string_view key, std::string_view value,
+                                   const StoreSettings* settings)>
+        use) const {
+  if (memory_layer < 0 || memory_layer >= kMaxMemoryLayers) {
+    return absl::InvalidArgumentError(
+        StrCat("memory layer ", memory_layer, ", want 0 to ", kMaxMemoryLayers - 1));
+  }
+  const std::shared_ptr<const StoreSettings> settings = CachedSettings();
+  const bool is_keys = part == BlockPart::kKeys;
+  return Get(ColumnFamily::kBlocks, is_keys ? RecordType::kBlockKeys : RecordType::kBlockValues,
+             BlockKey(slot_begin, memory_layer, is_keys ? BlockHalf::kKeys : BlockHalf::kValues),
+             [&](std::string_view key, std::string_view value) {
+               return use(key, value, settings.get());
+             });
 }
 
 absl::StatusOr<QuerySample> DocumentStoreImpl::GetQuerySample(Slot slot_begin) const {

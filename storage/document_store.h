@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
 #include "storage/records.h"
 
@@ -151,6 +152,10 @@ class DocumentStore {
   enum class BlockPart { kKeys, kValues, kBoth };
   virtual absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer,
                                          BlockPart part = BlockPart::kBoth) const = 0;
+  // Hands kKeys or kValues of a block to `use`, valid during the call: for those who keep it in a
+  // place of their own. Returns what `use` returns.
+  virtual absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                                  absl::FunctionRef<absl::Status(const BlockView&)> use) const = 0;
   virtual absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const = 0;
 
   // Reads every record. Damaged ones go to `report`; only a failure of the walk itself is an error.

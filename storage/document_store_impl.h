@@ -37,6 +37,8 @@ class DocumentStoreImpl : public DocumentStore {
   absl::StatusOr<std::vector<SegmentRecord>> Segments() const override;
   absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin) const override;
   absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer, BlockPart part) const override;
+  absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                          absl::FunctionRef<absl::Status(const BlockView&)> use) const override;
   absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const override;
   absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const override;
@@ -60,6 +62,12 @@ class DocumentStoreImpl : public DocumentStore {
   // Finds the record and hands it to `use`, valid during the call.
   absl::Status Get(ColumnFamily family, RecordType type, const std::string& key,
                    const Use& use) const;
+  // `part`: not kBoth. `settings` may be null.
+  absl::Status GetBlockHalf(
+      Slot slot_begin, int memory_layer, BlockPart part,
+      absl::FunctionRef<absl::Status(std::string_view key, std::string_view value,
+                                     const StoreSettings* settings)>
+          use) const;
   // Every record with begin <= key < end (empty: to the last one), in ascending order.
   absl::Status ForEach(ColumnFamily family, RecordType type, const std::string& begin,
                        const std::string& end, const Use& use) const;

@@ -536,40 +536,52 @@ absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, c
   return value;
 }
 
-absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
-                             const StoreSettings* settings, Block* block) {
+absl::StatusOr<BlockView> ViewBlockHalf(std::string_view key, std::string_view value,
+                                        const StoreSettings* settings) {
   const auto parts = ParseBlockKey(key);
   if (!parts) return BadKey(RecordType::kBlockKeys, key);
-  const EntryType entry_type = settings != nullptr ? settings->entry_type
-                               : ClaimsToBe(TypeOf(parts->half, EntryType::kFloat32), value)
-                                   ? EntryType::kFloat32
-                                   : EntryType::kBFloat16;
-  const RecordType type = TypeOf(parts->half, entry_type);
+  BlockView view;
+  view.type = settings != nullptr                                           ? settings->entry_type
+              : ClaimsToBe(TypeOf(parts->half, EntryType::kFloat32), value) ? EntryType::kFloat32
+                                                                            : EntryType::kBFloat16;
+  const RecordType type = TypeOf(parts->half, view.type);
   ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, key, value));
   ByteReader in(payload);
-  block->n_tokens = in.U32();
-  block->n_kv_heads = in.U32();
-  block->head_dim = in.U32();
+  view.n_tokens = in.U32();
+  view.n_kv_heads = in.U32();
+  view.head_dim = in.U32();
   uint64_t size_bytes = 0;
   if (!in.ok() ||
-      !BlockBytes(static_cast<uint64_t>(block->n_tokens), static_cast<uint64_t>(block->n_kv_heads),
-                  static_cast<uint64_t>(block->head_dim), entry_type, &size_bytes) ||
+      !BlockBytes(static_cast<uint64_t>(view.n_tokens), static_cast<uint64_t>(view.n_kv_heads),
+                  static_cast<uint64_t>(view.head_dim), view.type, &size_bytes) ||
       size_bytes != in.n_left()) {
     return Damaged(type, key,
-                   StrCat(in.n_left(), " bytes of numbers for shape [", block->n_kv_heads, ", ",
-                          block->n_tokens, ", ", block->head_dim, "]"));
+                   StrCat(in.n_left(), " bytes of numbers for shape [", view.n_kv_heads, ", ",
+                          view.n_tokens, ", ", view.head_dim, "]"));
   }
   if (settings != nullptr &&
-      (block->n_kv_heads != settings->n_kv_heads || block->head_dim != settings->head_dim)) {
-    return Damaged(type, key,
-                   StrCat("shape [", block->n_kv_heads, ", ", block->n_tokens, ", ",
-                          block->head_dim, "], want [", settings->n_kv_heads, ", n_tokens, ",
-                          settings->head_dim, "] as the settings say"));
+      (view.n_kv_heads != settings->n_kv_heads || view.head_dim != settings->head_dim)) {
+    return Damaged(
+        type, key,
+        StrCat("shape [", view.n_kv_heads, ", ", view.n_tokens, ", ", view.head_dim, "], want [",
+               settings->n_kv_heads, ", n_tokens, ", settings->head_dim, "] as the settings say"));
   }
-  EntryVector numbers(entry_type, size_bytes / EntryBytes(entry_type));
-  const std::string_view bytes = in.Raw(size_bytes);
-  if (!bytes.empty()) std::memcpy(numbers.bytes().data(), bytes.data(), bytes.size());
-  (parts->half == BlockHalf::kKeys ? block->keys : block->values) = std::move(numbers);
+  view.bytes = in.Raw(size_bytes);
+  return view;
+}
+
+absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
+                             const StoreSettings* settings, Block* block) {
+  ASSIGN_OR_RETURN(const BlockView view, ViewBlockHalf(key, value, settings));
+  block->n_tokens = view.n_tokens;
+  block->n_kv_heads = view.n_kv_heads;
+  block->head_dim = view.head_dim;
+  EntryVector numbers(view.type, view.bytes.size() / EntryBytes(view.type));
+  if (!view.bytes.empty()) {
+    std::memcpy(numbers.bytes().data(), view.bytes.data(), view.bytes.size());
+  }
+  const BlockHalf half = ParseBlockKey(key)->half;
+  (half == BlockHalf::kKeys ? block->keys : block->values) = std::move(numbers);
   return absl::OkStatus();
 }
 

@@ -68,8 +68,11 @@ absl::StatusOr<WindowRecord> DecodeWindow(std::string_view key, std::string_view
 // One half of a block; the other half of `block` is not looked at.
 absl::StatusOr<std::string> EncodeBlockHalf(Slot slot_begin, int memory_layer, const Block& block,
                                             BlockHalf half);
-// Fills the shape of `block` and the half that `key` names. `settings` may be null: shape and type
-// are then not compared with it. After an error `block` is unspecified.
+// A view into `value`. `settings` may be null: shape and type are then not compared with it.
+absl::StatusOr<BlockView> ViewBlockHalf(std::string_view key, std::string_view value,
+                                        const StoreSettings* settings);
+// Fills the shape of `block` and the half that `key` names from what ViewBlockHalf returns. After
+// an error `block` is unspecified.
 absl::Status DecodeBlockHalf(std::string_view key, std::string_view value,
                              const StoreSettings* settings, Block* block);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/entries.h"
@@ -59,6 +60,15 @@ struct Block {
   int64_t head_dim = 0;
   EntryVector keys;    // [n_kv_heads, n_tokens, head_dim]: one head's keys lie together
   EntryVector values;  // [n_kv_heads, n_tokens, head_dim]
+};
+
+// Keys or values of a block where the store read them.
+struct BlockView {
+  int64_t n_tokens = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  EntryType type = EntryType::kBFloat16;
+  std::string_view bytes;  // entries [n_kv_heads, n_tokens, head_dim], at any address
 };
 
 // Queries of the memory layers at a few positions of a window, kept as a sample of real queries

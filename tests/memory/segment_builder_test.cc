@@ -215,8 +215,8 @@ TEST_F(SegmentBuilderTest, AutoGivesEachLayerTheBitsThatItsQueriesNeed) {
       block.n_kv_heads = 1;
       block.head_dim = kDim;
       const BFloat16* keys = made.keys.Key(0, w * kTokens);
-      block.keys.assign(keys, keys + kTokens * kDim);
-      block.values.resize(block.keys.size());
+      block.keys = EntryVector(std::vector<BFloat16>(keys, keys + kTokens * kDim));
+      block.values = EntryVector(EntryType::kBFloat16, block.keys.size());
       mutation.PutBlock(static_cast<Slot>(w * kTokens), layer, block);
       std::vector<BFloat16>& queries = sample.queries.emplace_back();
       for (int64_t n = w * kNeedles; n < (w + 1) * kNeedles; ++n) {

@@ -1,0 +1,135 @@
+#include "memory/block_cache.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/entries.h"
+#include "synthetic_memory.h"
+
+namespace fovea::memory {
+namespace {
+
+using storage::Block;
+using storage::Slot;
+
+constexpr uint32_t kWindow = 64;  // tokens, as in SyntheticSettings
+constexpr size_t kWholeWindowBytes = kWindow * kTestKvHeads * kTestHeadDim * sizeof(BFloat16);
+
+class BlockCacheTest : public testing::Test {
+ protected:
+  // A memory with windows of these sizes.
+  void MakeMemory(EntryType type, const std::vector<uint32_t>& sizes) {
+    ASSERT_OK_AND_ASSIGN(memory_, Memory::Open(folder_.path() / EntryTypeName(type),
+                                               {.mode = storage::OpenMode::kCreate}));
+    StoreSettings settings = SyntheticSettings("exact");
+    settings.entry_type = type;
+    ASSERT_OK(memory_->InitializeSettings(settings));
+    Mutation mutation;
+    Slot next = 0;
+    slots_.clear();
+    for (const uint32_t n_tokens : sizes) {
+      mutation.PutWindow(SyntheticWindow(next, n_tokens));
+      for (int layer = 0; layer < kTestLayers; ++layer) {
+        mutation.PutBlock(next, layer, SyntheticBlock(next, layer, n_tokens, type));
+      }
+      slots_.push_back(next);
+      next += n_tokens;
+    }
+    mutation.PutNextSlot(next);
+    ASSERT_OK(store().Commit(std::move(mutation)));
+  }
+
+  storage::DocumentStore& store() { return memory_->store(); }
+
+  void ExpectStored(const HalfBlock& half, Slot slot, int layer, bool keys) {
+    ASSERT_OK_AND_ASSIGN(const Block block, store().GetBlock(slot, layer));
+    const EntryVector& want = keys ? block.keys : block.values;
+    ASSERT_EQ(half.size_bytes(), want.size_bytes());
+    ASSERT_EQ(half.data().type(), want.type());
+    EXPECT_EQ(std::memcmp(half.data().address(), want.data().address(), half.size_bytes()), 0);
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<Memory> memory_;
+  std::vector<Slot> slots_;
+};
+
+TEST_F(BlockCacheTest, GivesWhatIsStored) {
+  for (const EntryType type : {EntryType::kBFloat16, EntryType::kFloat32}) {
+    MakeMemory(type, {kWindow, kWindow - 1, 1});
+    BlockCache cache(&store(), size_t{1} << 30);
+    for (int round = 0; round < 2; ++round) {
+      for (const Slot slot : slots_) {
+        for (int layer = 0; layer < kTestLayers; ++layer) {
+          ASSERT_OK_AND_ASSIGN(const HalfBlock keys, cache.Keys(slot, layer));
+          ExpectStored(keys, slot, layer, true);
+          ASSERT_OK_AND_ASSIGN(const HalfBlock values, cache.Values(slot, layer));
+          ExpectStored(values, slot, layer, false);
+        }
+      }
+    }
+    EXPECT_TRUE(absl::IsNotFound(cache.Keys(Slot{1} << 40, 0).status()));
+  }
+}
+
+TEST_F(BlockCacheTest, TheLeastRecentlyUsedGoesFirst) {
+  MakeMemory(EntryType::kBFloat16, {kWindow, kWindow, kWindow});
+  BlockCache cache(&store(), 2 * kWholeWindowBytes);
+  ASSERT_OK_AND_ASSIGN(const HalfBlock first, cache.Keys(slots_[0], 0));
+  ASSERT_OK_AND_ASSIGN(const HalfBlock second, cache.Keys(slots_[1], 0));
+  const void* const second_at = second.data().address();
+  ASSERT_OK_AND_ASSIGN(const HalfBlock again, cache.Keys(slots_[0], 0));
+  EXPECT_EQ(again.data().address(), first.data().address()) << "it is in the cache";
+  ASSERT_OK(cache.Keys(slots_[2], 0).status());
+  EXPECT_EQ(cache.size_bytes(), 2 * kWholeWindowBytes);
+  ASSERT_OK_AND_ASSIGN(const HalfBlock still, cache.Keys(slots_[0], 0));
+  EXPECT_EQ(still.data().address(), first.data().address());
+  ASSERT_OK_AND_ASSIGN(const HalfBlock read_again, cache.Keys(slots_[1], 0));
+  EXPECT_NE(read_again.data().address(), second_at) << "it had gone, and its memory is in use";
+  ExpectStored(second, slots_[1], 0, true);  // held, so as good as ever
+}
+
+TEST_F(BlockCacheTest, ThreadsShareIt) {
+  MakeMemory(EntryType::kBFloat16, std::vector<uint32_t>(12, kWindow));
+  BlockCache cache(&store(), 5 * kWholeWindowBytes);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < 200; ++i) {
+        const Slot slot = slots_[(i * static_cast<size_t>(t + 1)) % slots_.size()];
+        absl::StatusOr<HalfBlock> half = cache.Values(slot, 1);
+        ASSERT_TRUE(half.ok()) << half.status();
+        ExpectStored(*half, slot, 1, false);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(cache.size_bytes(), cache.capacity_bytes());
+}
+
+TEST(AutomaticCacheBytesTest, TakesHalfOfTheMachineWhereNobodyElseNeedsIt) {
+  constexpr uint64_t kGiB = uint64_t{1} << 30;
+  // An idle machine: half of it.
+  EXPECT_EQ(AutomaticCacheBytes({.total_bytes = 16 * kGiB, .available_bytes = 15 * kGiB}, 0),
+            8 * kGiB);
+  // What the cache has counts as reachable, so that it does not shrink by having grown.
+  EXPECT_EQ(AutomaticCacheBytes({.total_bytes = 16 * kGiB, .available_bytes = 7 * kGiB}, 8 * kGiB),
+            8 * kGiB);
+  // Others took most of it: what is left but for an eighth of the machine.
+  EXPECT_EQ(AutomaticCacheBytes({.total_bytes = 16 * kGiB, .available_bytes = 5 * kGiB}, 0),
+            3 * kGiB);
+  EXPECT_EQ(AutomaticCacheBytes({.total_bytes = 16 * kGiB, .available_bytes = 1 * kGiB}, 4 * kGiB),
+            3 * kGiB);
+  // Never nothing.
+  EXPECT_EQ(AutomaticCacheBytes({.total_bytes = 16 * kGiB, .available_bytes = kGiB / 2}, 0),
+            kGiB / 4);
+  EXPECT_EQ(AutomaticCacheBytes({}, 0), 2 * kGiB) << "a system that does not say";
+}
+
+}  // namespace
+}  // namespace fovea::memory
