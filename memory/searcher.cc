@@ -32,6 +32,10 @@ constexpr int kNeedleTop = 16;
 constexpr uint64_t kBucketSlots = 256;
 constexpr float kNeedleShare = 0.5f;
 
+// Candidates, of as many segments as that takes, whose windows are loaded and scored together: many
+// enough to keep all threads busy, few enough (24 bytes each) for long prompts.
+constexpr size_t kRescoredAtOnce = size_t{1} << 20;
+
 float LogAddExp(float a, float b) {
   if (a == kNegativeInfinity) return b;
   if (b == kNegativeInfinity) return a;
@@ -111,6 +115,7 @@ class MemorySearcherImpl final : public MemorySearcher {
   // [n_rows, head_dim] of one KV head's group, row = position · group + head in group.
   static std::vector<float> GatherQueries(const Call& call, int64_t kv_head);
   absl::StatusOr<std::vector<TopK>> FindTop(const Call& call, int top_k, bool exact_only);
+  // Candidates of all segments, scored again with the stored keys.
   absl::Status SearchIndexes(const Call& call, std::vector<TopK>* best);
   absl::Status AttendToTop(const Call& call, std::vector<TopK>* best, float* output, float* lse);
   absl::Status AttendDensely(const Call& call, float* output, float* lse);
@@ -123,6 +128,15 @@ class MemorySearcherImpl final : public MemorySearcher {
     int64_t token;
   };
   Place PlaceOf(int64_t slot) const;
+  // What a segment's index found: [n_queries, n_heads, n_per_row].
+  struct Candidates {
+    Candidates(int64_t slot, int64_t n) : first_slot(slot), n_per_row(n) {}
+    int64_t first_slot;
+    int64_t n_per_row;
+    std::vector<int64_t> ids;  // slots, less first_slot; −1: none
+    std::vector<Place> places;
+  };
+  absl::Status Rescore(const Call& call, std::vector<Candidates>* found, std::vector<TopK>* best);
   // Halves of blocks that calls use, by number in windows_; empty: not loaded.
   struct BlockTable {
     std::vector<HalfBlock> blocks;
@@ -310,7 +324,7 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
   std::vector<HalfBlock> blocks(windows.size());
   std::vector<absl::Status> errors(static_cast<size_t>(device_->threads().n_threads()));
   device_->threads().ParallelFor(
-      static_cast<int64_t>(windows.size()), 4, [&](int64_t begin, int64_t end, int thread) {
+      static_cast<int64_t>(windows.size()), 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {
           const LiveWindow& window = generation_->windows[windows[i]];
           auto block = keys ? memory_->cache().Keys(window.slot_begin, memory_layer)
@@ -429,6 +443,8 @@ absl::StatusOr<std::vector<TopK>> MemorySearcherImpl::FindTop(const Call& call, 
 
 absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<TopK>* best) {
   const model::MemoryQuery& query = call.query;
+  std::vector<Candidates> found;
+  size_t n_found = 0;
   for (const SearchedSegment& searched : indexed_) {
     const storage::SegmentRecord& record = searched.segment->record;
     index::LayerSearchArgs args;
@@ -438,49 +454,63 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     args.n_candidates = std::max(record.n_candidates, options_.top_k);
     args.n_probe = record.n_probe;
     if (!searched.allowed_bits.empty()) args.filter.bits = &searched.allowed_bits;
-    std::vector<int64_t> candidates;
+    Candidates& candidates =
+        found.emplace_back(static_cast<int64_t>(record.slot_begin), args.n_candidates);
     RETURN_IF_ERROR(
-        searched.segment->layers[query.memory_layer]->Search(*device_, args, &candidates));
+        searched.segment->layers[query.memory_layer]->Search(*device_, args, &candidates.ids));
+    n_found += candidates.ids.size();
+    if (n_found < kRescoredAtOnce) continue;
+    RETURN_IF_ERROR(Rescore(call, &found, best));
+    found.clear();
+    n_found = 0;
+  }
+  return Rescore(call, &found, best);
+}
 
-    // Rescore with the stored keys: which windows are needed, those in parallel, then the rows.
-    BlockTable& table = keys_[static_cast<size_t>(query.memory_layer)];
-    std::vector<Place> places(candidates.size());
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      if (candidates[i] < 0) continue;
-      places[i] = PlaceOf(static_cast<int64_t>(record.slot_begin) + candidates[i]);
-      Want(places[i].window, &table);
+absl::Status MemorySearcherImpl::Rescore(const Call& call, std::vector<Candidates>* found,
+                                         std::vector<TopK>* best) {
+  const model::MemoryQuery& query = call.query;
+  // Which windows are needed, those in parallel, then the rows.
+  BlockTable& table = keys_[static_cast<size_t>(query.memory_layer)];
+  for (Candidates& candidates : *found) {
+    candidates.places.resize(candidates.ids.size());
+    for (size_t i = 0; i < candidates.ids.size(); ++i) {
+      if (candidates.ids[i] < 0) continue;
+      candidates.places[i] = PlaceOf(candidates.first_slot + candidates.ids[i]);
+      Want(candidates.places[i].window, &table);
     }
-    RETURN_IF_ERROR(LoadWanted(query.memory_layer, true, &table));
-    const int64_t n_candidates = args.n_candidates;
-    device_->threads().ParallelFor(
-        query.n_queries * query.n_heads, 2, [&](int64_t begin, int64_t end, int) {
-          std::vector<EntryPointer> keys;
-          std::vector<int64_t> slots;
-          std::vector<float> scores;
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t h = i % query.n_heads;
-            const int64_t kv_head = h / call.group;
-            keys.clear();
-            slots.clear();
-            for (int64_t c = i * n_candidates; c < (i + 1) * n_candidates; ++c) {
-              const int64_t id = candidates[static_cast<size_t>(c)];
+  }
+  RETURN_IF_ERROR(LoadWanted(query.memory_layer, true, &table));
+  device_->threads().ParallelFor(
+      query.n_queries * query.n_heads, 2, [&](int64_t begin, int64_t end, int) {
+        std::vector<EntryPointer> keys;
+        std::vector<int64_t> slots;
+        std::vector<float> scores;
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t h = i % query.n_heads;
+          const int64_t kv_head = h / call.group;
+          keys.clear();
+          slots.clear();
+          for (const Candidates& candidates : *found) {
+            for (int64_t c = i * candidates.n_per_row; c < (i + 1) * candidates.n_per_row; ++c) {
+              const int64_t id = candidates.ids[static_cast<size_t>(c)];
               if (id < 0) continue;
-              const Place place = places[static_cast<size_t>(c)];
+              const Place place = candidates.places[static_cast<size_t>(c)];
               const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
               keys.push_back(table.blocks[place.window].data() +
                              (kv_head * n_tokens + place.token) * query.head_dim);
-              slots.push_back(static_cast<int64_t>(record.slot_begin) + id);
+              slots.push_back(candidates.first_slot + id);
             }
-            scores.resize(keys.size());
-            compute::KeyScores(query.queries + i * query.head_dim, query.head_dim, keys, scores);
-            // Rows of a list are apart, so threads may push into different ones at once.
-            TopK& top = (*best)[static_cast<size_t>(kv_head)];
-            const int64_t row = i / query.n_heads * call.group + h % call.group;
-            for (size_t c = 0; c < slots.size(); ++c) top.Push(row, {scores[c], slots[c]});
           }
-        });
-    EndUse(&table);
-  }
+          scores.resize(keys.size());
+          compute::KeyScores(query.queries + i * query.head_dim, query.head_dim, keys, scores);
+          // Rows of a list are apart, so threads may push into different ones at once.
+          TopK& top = (*best)[static_cast<size_t>(kv_head)];
+          const int64_t row = i / query.n_heads * call.group + h % call.group;
+          for (size_t c = 0; c < slots.size(); ++c) top.Push(row, {scores[c], slots[c]});
+        }
+      });
+  EndUse(&table);
   return absl::OkStatus();
 }
 
