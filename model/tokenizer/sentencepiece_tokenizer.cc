@@ -151,18 +151,25 @@ class SentencePieceTokenizer final : public Tokenizer {
       if (text.empty()) break;
       if (needs_prefix) EncodePart("", offset, needs_prefix, encoding);
       needs_prefix = false;
+      EncodeBytes(text.substr(0, 1), offset, encoding);
       ++offset;
-      const int32_t id = byte_ids_[static_cast<unsigned char>(text[0])];
-      if (id >= 0) {
-        encoding->ids.push_back(id);
-        encoding->ends.push_back(offset);
-      }
       text.remove_prefix(1);
+    }
+  }
+
+  void EncodeBytes(std::string_view bytes, uint32_t offset, Encoding* encoding) const {
+    for (const char byte : bytes) {
+      ++offset;
+      const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+      if (id < 0) continue;
+      encoding->ids.push_back(id);
+      encoding->ends.push_back(offset);
     }
   }
 
   void EncodePart(std::string_view part, uint32_t offset, bool has_prefix,
                   Encoding* encoding) const {
+    const std::string_view unprefixed = part;
     std::string prefixed;
     uint32_t prefix_bytes = 0;
     if (has_prefix) {
@@ -171,8 +178,10 @@ class SentencePieceTokenizer final : public Tokenizer {
       prefix_bytes = static_cast<uint32_t>(kSpaceMark.size());
     }
     const size_t first = encoding->ids.size();
-    // It fails for a model that contradicts itself, which loading has refused.
-    FOVEA_CHECK(library_->Encode(part, &encoding->ids, &encoding->ends));
+    // It fails where a damaged character map makes something of a part that is not UTF-8.
+    if (!library_->Encode(part, &encoding->ids, &encoding->ends)) {
+      return EncodeBytes(unprefixed, offset, encoding);
+    }
     size_t kept = first;
     for (size_t i = first; i < encoding->ids.size(); ++i) {
       // The unknown piece that was added for the library is no token.
