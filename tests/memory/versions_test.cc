@@ -92,7 +92,10 @@ TEST_F(VersionsTest, ASoundCurrentIsLeftAlone) {
 }
 
 TEST_F(VersionsTest, DamagedContentIsPutRight) {
-  for (const std::string& content : {std::string(), std::string("000\n"), std::string("0\0001", 5),
+  for (const std::string& content : {std::string(), std::string("000\n"),
+                                     std::string("0\0"
+                                                 "001",
+                                                 5),
                                      std::string("000\xb1\n"), std::string(100, '0')}) {
     SCOPED_TRACE(content);
     WriteCurrent(content);
