@@ -230,6 +230,7 @@ class Repairer {
   absl::Status Encode(const storage::StoreSettings& settings, const std::vector<Job>& jobs) {
     if (jobs.empty()) return absl::OkStatus();
     std::vector<model::WindowTokens> tokens;
+    tokens.reserve(jobs.size());
     for (const Job& job : jobs) tokens.push_back({job.window.context_ids, job.window.ids});
     ASSIGN_OR_RETURN(const std::vector<model::EncodedWindow> encoded, model_->Encode(tokens));
     FOVEA_CHECK(encoded.size() == jobs.size());

@@ -14,8 +14,10 @@
 #include "isa-l/crc.h"
 
 // The name that --wrap gives to a replacement of the mangled symbol.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" uint32_t __wrap__ZN7rocksdb6crc32c6ExtendEjPKcm(uint32_t crc, const char* data,
                                                            size_t n_bytes);
+// NOLINTEND(bugprone-reserved-identifier)
 
 extern "C" uint32_t __wrap__ZN7rocksdb6crc32c6ExtendEjPKcm(uint32_t crc, const char* data,
                                                            size_t n_bytes) {

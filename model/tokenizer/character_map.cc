@@ -40,7 +40,7 @@ class Trie {
       Visit& visit = path.back();
       if (visit.next_byte == 256) {
         matches_[visit.node] = visit.most;
-        const int most = visit.most;
+        const int8_t most = visit.most;
         path.pop_back();
         if (path.empty()) break;
         RETURN_IF_ERROR(Merge(most, &path.back()));
