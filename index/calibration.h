@@ -27,12 +27,6 @@ struct NeedleRecall {
   int64_t n_confident = 0;  // (query, head) pairs
 };
 
-// What a search is given: LayerSearchArgs.
-struct Effort {
-  int n_probe = 0;
-  int n_candidates = 0;
-};
-
 // Exact best keys of the sample by a KeyScan, then what `index` finds with this effort.
 absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const LayerIndex& index,
                                                  const std::vector<HeadKeys>& keys,

@@ -189,6 +189,8 @@ absl::Status CodedLayerIndex::Save(const std::filesystem::path& path) const {
   trailer.library = std::string(kFormat);
   trailer.head_dim = coder_->head_dim();
   trailer.index_dim = coder_->padded_dim();
+  trailer.n_probe = effort().n_probe;
+  trailer.n_candidates = effort().n_candidates;
   trailer.runs = ids_.runs();
   trailer.heads = statistics_;
   return WriteIndexFile(path, std::move(trailer), [&](size_t head, BlobSink sink) -> absl::Status {

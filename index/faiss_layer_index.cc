@@ -547,6 +547,8 @@ absl::Status FaissLayerIndex::Save(const std::filesystem::path& path) const {
   trailer.head_dim = head_dim_;
   trailer.index_dim = index_dim_;
   trailer.is_augmented = is_augmented_;
+  trailer.n_probe = effort().n_probe;
+  trailer.n_candidates = effort().n_candidates;
   trailer.runs = ids_.runs();
   for (const Head& head : heads_) {
     trailer.heads.push_back({head.space.mean(), head.space.radius(), 0});

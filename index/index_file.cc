@@ -15,13 +15,15 @@
 namespace fovea::index {
 namespace {
 
-constexpr std::string_view kMagic = "FOVEAIX1";
+constexpr std::string_view kMagic = "FOVEAIX2";
+constexpr std::string_view kMagicOfVersion1 = "FOVEAIX1";
 constexpr size_t kHashSize = 16;
 constexpr size_t kFrameSize = kMagic.size() + sizeof(uint64_t) + kHashSize;
 
 // Far above what a model has; a hash protects from damage, not from a file made to harm.
 constexpr uint32_t kMaxHeads = 1 << 16;
 constexpr uint32_t kMaxDim = 1 << 16;
+constexpr uint32_t kMaxEffort = 1 << 20;
 
 static_assert(std::endian::native == std::endian::little,
               "numbers are stored as they lie in memory");
@@ -62,6 +64,8 @@ std::string EncodeTrailer(const IndexFileTrailer& trailer) {
   Append(static_cast<uint32_t>(trailer.head_dim), &out);
   Append(static_cast<uint32_t>(trailer.index_dim), &out);
   Append(static_cast<uint32_t>(trailer.is_augmented ? 1 : 0), &out);
+  Append(static_cast<uint32_t>(trailer.n_probe), &out);
+  Append(static_cast<uint32_t>(trailer.n_candidates), &out);
   Append(static_cast<uint64_t>(trailer.runs.size()), &out);
   for (const IdRun& run : trailer.runs) {
     Append(static_cast<uint64_t>(run.first_id), &out);
@@ -76,18 +80,23 @@ std::string EncodeTrailer(const IndexFileTrailer& trailer) {
 }
 
 // What is wrong, or "" when `*trailer` holds a sound one.
-std::string DecodeTrailer(std::string_view in, IndexFileTrailer* trailer) {
+std::string DecodeTrailer(std::string_view in, bool has_effort, IndexFileTrailer* trailer) {
   uint32_t n_heads = 0, head_dim = 0, index_dim = 0, is_augmented = 0;
+  uint32_t n_probe = 0, n_candidates = 0;
   uint64_t n_runs = 0;
   if (!TakeString(&in, &trailer->spec) || !TakeString(&in, &trailer->library) ||
       !Take(&in, &n_heads) || !Take(&in, &head_dim) || !Take(&in, &index_dim) ||
-      !Take(&in, &is_augmented) || !Take(&in, &n_runs)) {
+      !Take(&in, &is_augmented) ||
+      (has_effort && (!Take(&in, &n_probe) || !Take(&in, &n_candidates))) || !Take(&in, &n_runs)) {
     return "its trailer is too short";
   }
   if (n_heads == 0 || n_heads > kMaxHeads || head_dim == 0 || head_dim > kMaxDim ||
       index_dim < head_dim || index_dim > kMaxDim || is_augmented > 1) {
     return StrCat("impossible shape: ", n_heads, " heads of ", head_dim, ", index dimension ",
                   index_dim);
+  }
+  if (n_probe > kMaxEffort || n_candidates > kMaxEffort) {
+    return StrCat("impossible effort: ", n_probe, ", ", n_candidates);
   }
   if (n_runs > in.size() / (2 * sizeof(uint64_t))) return "its runs of ids are cut off";
   trailer->runs.resize(n_runs);
@@ -108,6 +117,8 @@ std::string DecodeTrailer(std::string_view in, IndexFileTrailer* trailer) {
   trailer->head_dim = head_dim;
   trailer->index_dim = index_dim;
   trailer->is_augmented = is_augmented == 1;
+  trailer->n_probe = static_cast<int>(n_probe);
+  trailer->n_candidates = static_cast<int>(n_candidates);
   trailer->heads.resize(n_heads);
   for (IndexFileHead& head : trailer->heads) {
     Take(&in, &head.blob_size);
@@ -197,7 +208,8 @@ absl::StatusOr<IndexFile> ReadIndexFile(const std::filesystem::path& path) {
   if (bytes.size() < kFrameSize) {
     return damaged(StrCat("only ", bytes.size(), " bytes, not an index file"));
   }
-  if (bytes.substr(0, kMagic.size()) != kMagic) {
+  const std::string_view magic = bytes.substr(0, kMagic.size());
+  if (magic != kMagic && magic != kMagicOfVersion1) {
     return damaged("not an index file of this format version");
   }
   const std::string_view stored_hash = bytes.substr(bytes.size() - kHashSize);
@@ -212,7 +224,8 @@ absl::StatusOr<IndexFile> ReadIndexFile(const std::filesystem::path& path) {
   Take(&size, &trailer_size);
   if (trailer_size > bytes.size()) return damaged("its trailer is larger than the file");
   std::string_view blobs = bytes.substr(0, bytes.size() - trailer_size);
-  const std::string problem = DecodeTrailer(bytes.substr(blobs.size()), &result.trailer);
+  const std::string problem =
+      DecodeTrailer(bytes.substr(blobs.size()), magic != kMagicOfVersion1, &result.trailer);
   if (!problem.empty()) return damaged(problem);
   for (const IndexFileHead& head : result.trailer.heads) {
     if (head.blob_size > blobs.size()) return damaged("a head's bytes are cut off");

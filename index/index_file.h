@@ -3,12 +3,13 @@
 // byte that was not written by fovea gets to the library's reader, which trusts its input.
 //
 //   file       = magic, blob of each head, trailer, size of the trailer (u64), hash (16 bytes)
-//   magic      = "FOVEAIX1"; the digit is the format version
+//   magic      = "FOVEAIX2"; the digit is the format version
 //   trailer    = string spec, string library, u32 n_kv_heads, u32 head_dim, u32 index_dim,
-//                u32 is_augmented, u64 n_runs, runs, heads
+//                u32 is_augmented, u32 n_probe, u32 n_candidates, u64 n_runs, runs, heads
 //   run        = u64 first_id, u64 n
 //   head       = u64 size of its blob, f32 radius, f32 mean[head_dim]
 //   string     = u32 size, bytes
+// Version 1, which is still read, has no n_probe and no n_candidates (as if they were 0).
 // Numbers are little-endian; the hash is XXH3-128 (low half first) of all bytes before it.
 #pragma once
 
@@ -39,6 +40,8 @@ struct IndexFileTrailer {
   int64_t head_dim = 0;
   int64_t index_dim = 0;
   bool is_augmented = false;
+  int n_probe = 0;  // the calibrated effort; zeros: none
+  int n_candidates = 0;
   std::vector<IdRun> runs;
   std::vector<IndexFileHead> heads;
 };

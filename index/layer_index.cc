@@ -57,8 +57,12 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
 
 absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(IndexFile file, ReadIndexFile(path));
-  return CodeBits(file.trailer.spec) > 0 ? LoadCodedIndex(path, std::move(file))
-                                         : LoadFaissIndex(path, std::move(file));
+  const Effort effort{file.trailer.n_probe, file.trailer.n_candidates};
+  ASSIGN_OR_RETURN(std::unique_ptr<LayerIndex> index, CodeBits(file.trailer.spec) > 0
+                                                          ? LoadCodedIndex(path, std::move(file))
+                                                          : LoadFaissIndex(path, std::move(file)));
+  index->set_effort(effort);
+  return index;
 }
 
 absl::Status ValidateSpec(const std::string& spec, int64_t head_dim) {

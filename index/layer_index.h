@@ -38,6 +38,12 @@ struct IdFilter {
   }
 };
 
+// How hard a search tries: what LayerSearchArgs is given.
+struct Effort {
+  int n_probe = 0;
+  int n_candidates = 0;
+};
+
 struct LayerSearchArgs {
   const float* queries = nullptr;  // [n_queries, n_heads, head_dim]
   int64_t n_queries = 0;
@@ -78,8 +84,15 @@ class LayerIndex {
   virtual const std::string& spec() const = 0;
   virtual int64_t n_kv_heads() const = 0;
   virtual int64_t n_keys() const = 0;  // per KV head
+  // The effort that a calibration found to be enough (calibration.h), kept in the file. Zeros: none
+  // did.
+  Effort effort() const { return effort_; }
+  void set_effort(Effort effort) { effort_ = effort; }  // before anybody searches
   // Where the effort of a search can be set, its range (IVF: 1 … nlist; HNSW: … 4096); {0,0}: not.
   virtual std::pair<int, int> ProbeRange() const = 0;
+
+ private:
+  Effort effort_;
 };
 
 // Version of the FAISS in this build, "1.7.3".

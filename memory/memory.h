@@ -150,7 +150,8 @@ struct Stats {
     std::string index;  // specification
     std::string state;  // "sealed", "growing", "damaged: …"
     std::vector<double> needle_recall;
-    int n_candidates = 0;  // rescored per query head; 0: searched exactly
+    // Rescored per query head, in the layer that needs most; 0: searched exactly.
+    int n_candidates = 0;
   };
   std::vector<SegmentStats> segments;
 };

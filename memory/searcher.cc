@@ -451,13 +451,16 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     args.queries = query.queries;
     args.n_queries = query.n_queries;
     args.n_heads = query.n_heads;
-    args.n_candidates = std::max(record.n_candidates, options_.top_k);
-    args.n_probe = record.n_probe;
+    const index::LayerIndex& layer = *searched.segment->layers[query.memory_layer];
+    const bool is_judged = layer.effort().n_candidates > 0;
+    const index::Effort effort =
+        is_judged ? layer.effort() : index::Effort{record.n_probe, record.n_candidates};
+    args.n_candidates = std::max(effort.n_candidates, options_.top_k);
+    args.n_probe = effort.n_probe;
     if (!searched.allowed_bits.empty()) args.filter.bits = &searched.allowed_bits;
     Candidates& candidates =
         found.emplace_back(static_cast<int64_t>(record.slot_begin), args.n_candidates);
-    RETURN_IF_ERROR(
-        searched.segment->layers[query.memory_layer]->Search(*device_, args, &candidates.ids));
+    RETURN_IF_ERROR(layer.Search(*device_, args, &candidates.ids));
     n_found += candidates.ids.size();
     if (n_found < kRescoredAtOnce) continue;
     RETURN_IF_ERROR(Rescore(call, &found, best));

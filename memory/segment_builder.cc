@@ -261,6 +261,11 @@ class Builder {
                  ? Outcome::kUnjudged
                  : Outcome::kExact;
     }
+    // A layer that is not judged by its own queries is searched with the largest effort of those
+    // that are: the segment's.
+    if (built->needle_recall.n_confident >= kEnoughConfident) {
+      built->index->set_effort(built->effort);
+    }
     const std::filesystem::path path = index_folder_ / SegmentFileName(id_, layer);
     RETURN_IF_ERROR(built->index->Save(path));
     ASSIGN_OR_RETURN(storage::SegmentFile file, DescribeSegmentFile(path));

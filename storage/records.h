@@ -119,8 +119,9 @@ struct SegmentRecord {
   uint64_t n_tokens = 0;       // live ones when it was built
   std::string spec;            // what was built: "exact", "IVF1024,Flat", …
   std::string requested_spec;  // what was asked for: "auto", …
-  int n_probe = 0;             // calibrated search effort (IVF: nprobe; HNSW: efSearch); 0: none
-  int n_candidates = 0;        // candidates to rescore per query head; 0: none
+  // Calibrated search effort, the largest of all layers; a layer's own is in its index file.
+  int n_probe = 0;                    // IVF: nprobe; HNSW: efSearch; 0: none
+  int n_candidates = 0;               // to rescore per query head; 0: none
   std::vector<double> needle_recall;  // per memory layer when built; empty for exact
   std::string faiss_version;
   std::string fingerprint;

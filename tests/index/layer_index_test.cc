@@ -232,6 +232,7 @@ TEST_P(EverySpecTest, ResultDoesNotDependOnTheNumberOfThreads) {
 TEST_P(EverySpecTest, SaveAndLoadGiveTheSameAnswers) {
   auto index = Build(GetParam(), keys_.Some({{nullptr, 700, 100}, {nullptr, 500, 1500}}), kDim);
   ASSERT_NE(index, nullptr);
+  index->set_effort({3, 96});
   const std::filesystem::path path =
       std::filesystem::temp_directory_path() / StrCat("layer_index_test_", getpid());
   ASSERT_TRUE(index->Save(path).ok());
@@ -240,6 +241,8 @@ TEST_P(EverySpecTest, SaveAndLoadGiveTheSameAnswers) {
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ((*loaded)->spec(), index->spec());
   EXPECT_EQ((*loaded)->n_keys(), index->n_keys());
+  EXPECT_EQ((*loaded)->effort().n_probe, 3);
+  EXPECT_EQ((*loaded)->effort().n_candidates, 96);
   EXPECT_EQ((*loaded)->ProbeRange(), index->ProbeRange());
   LayerSearchArgs args = Args(32);
   args.n_probe = 4;
@@ -513,10 +516,34 @@ TEST_P(LayerIndexFileTest, LoadRefusesOtherFilesAndVersions) {
   EXPECT_TRUE(absl::IsDataLoss(LoadOf("")));
   EXPECT_TRUE(absl::IsDataLoss(LoadOf(std::string(10'000, 'x'))));
   std::string other = bytes_;
-  other[7] = '2';
+  other[7] = '3';
   const absl::Status status = LoadRehashed(other);
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("format version"));
+}
+
+TEST_P(LayerIndexFileTest, LoadsVersion1WhichHasNoEffort) {
+  uint64_t trailer_size = 0;
+  const size_t size_at = bytes_.size() - 24;
+  std::memcpy(&trailer_size, bytes_.data() + size_at, 8);
+  // Behind two strings and four numbers.
+  size_t effort_at = size_at - trailer_size;
+  for (int i = 0; i < 2; ++i) {
+    uint32_t n_letters = 0;
+    std::memcpy(&n_letters, bytes_.data() + effort_at, 4);
+    effort_at += 4 + n_letters;
+  }
+  effort_at += 16;
+  std::string old = bytes_;
+  old[7] = '1';
+  trailer_size -= 8;
+  std::memcpy(old.data() + size_at, &trailer_size, 8);
+  old.erase(effort_at, 8);
+  ASSERT_TRUE(LoadRehashed(old).ok());
+  absl::StatusOr<std::unique_ptr<LayerIndex>> loaded = LayerIndex::Load(path_);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ((*loaded)->n_keys(), index_->n_keys());
+  EXPECT_EQ((*loaded)->effort().n_candidates, 0);
 }
 
 TEST_P(LayerIndexFileTest, LoadSurvivesATrailerMadeToHarm) {

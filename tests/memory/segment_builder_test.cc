@@ -166,6 +166,9 @@ TEST_F(SegmentBuilderTest, WithoutSampledQueriesTheEffortIsCautious) {
   EXPECT_EQ(record.spec, "IVF32,Flat");
   EXPECT_GE(record.n_probe, 4);
   EXPECT_GE(record.n_candidates, 128);
+  for (const auto& layer : OpenSegment(record, index_folder_).layers) {
+    EXPECT_EQ(layer->effort().n_candidates, 0) << "searched with the segment's";
+  }
 }
 
 TEST_F(SegmentBuilderTest, AutoWithoutQueriesToJudgeByTakesFourBits) {
@@ -243,6 +246,13 @@ TEST_F(SegmentBuilderTest, AutoGivesEachLayerTheBitsThatItsQueriesNeed) {
   ASSERT_THAT(segment.layers, SizeIs(kTestLayers));
   EXPECT_EQ(segment.layers[0]->spec(), "Scan4");
   EXPECT_EQ(segment.layers[1]->spec(), "Scan2");
+  // Each with its own effort; the segment has the largest.
+  int most = 0;
+  for (const auto& layer : segment.layers) {
+    EXPECT_GE(layer->effort().n_candidates, 64);
+    most = std::max(most, layer->effort().n_candidates);
+  }
+  EXPECT_EQ(record.n_candidates, most);
 }
 
 TEST_F(SegmentBuilderTest, AMissingBlockIsNamedAndNoFileStays) {
