@@ -1,30 +1,39 @@
 // Ops at the shapes of SmolLM2-135M (hidden 576, 9 heads of 64, 3 KV heads, FFN 1536, vocabulary
 // 49152). FLOP/s and bytes/s are counters; bytes are those of the stored weights.
-//   compute_bench --threads=2 --benchmark_filter=Linear
+//   compute_bench --threads=2 --precision=int8 --benchmark_filter=Linear
+// --target=AVX2 uses the kernels of one instruction set (Highway's names) although the processor
+// has better ones, --vnni=0 none of VNNI's instructions; oneDNN has ONEDNN_MAX_CPU_ISA for that.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <memory>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "compute/attention.h"
 #include "compute/code_scan.h"
+#include "compute/cpu/simd_targets.h"
+#include "compute/cpu/vnni.h"
 #include "compute/key_scan.h"
 #include "compute/linear.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
+#include "hwy/highway.h"
 
 namespace fovea::compute {
 namespace {
 
 int n_threads = 0;
+std::string precision = "float32";
 
 std::unique_ptr<Device> MakeDevice() {
-  auto device = Device::Create("cpu", n_threads);
+  auto device = Device::Create("cpu", n_threads, precision);
   FOVEA_CHECK(device.ok());
   return *std::move(device);
 }
@@ -255,16 +264,47 @@ BENCHMARK(BM_Rope)->Arg(1)->Arg(1024)->UseRealTime();
 }  // namespace
 }  // namespace fovea::compute
 
+namespace {
+
+// False where there is no such instruction set.
+bool UseTarget(std::string_view name) {
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    if (hwy::TargetName(target) != name) continue;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   // Ours first: Google Benchmark refuses arguments that it does not know.
+  int n_left = 1;
   for (int i = 1; i < argc; ++i) {
-    constexpr char kFlag[] = "--threads=";
-    if (std::strncmp(argv[i], kFlag, sizeof(kFlag) - 1) != 0) continue;
-    fovea::compute::n_threads = std::atoi(argv[i] + sizeof(kFlag) - 1);
-    for (int j = i; j + 1 < argc; ++j) argv[j] = argv[j + 1];
-    --argc;
-    break;
+    const std::string_view argument = argv[i];
+    const std::string value(argument.substr(std::min(argument.find('=') + 1, argument.size())));
+    if (argument.starts_with("--threads=")) {
+      fovea::compute::n_threads = std::atoi(value.c_str());
+    } else if (argument.starts_with("--precision=")) {
+      fovea::compute::precision = value;
+    } else if (argument == "--vnni=0") {
+      fovea::compute::cpu::DisableVnniForTest(true);
+    } else if (argument.starts_with("--target=")) {
+      if (!UseTarget(value)) {
+        std::cerr << "--target=" << value << ": this machine has ";
+        for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+          std::cerr << hwy::TargetName(target) << " ";
+        }
+        std::cerr << "\n";
+        return 2;
+      }
+    } else {
+      argv[n_left++] = argv[i];
+    }
   }
+  argc = n_left;
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -48,8 +48,7 @@ double MeasureSeconds(Precision precision) {
 
 Precision FasterPrecision() {
   static const Precision faster = [] {
-    // Integers a quarter as wide are no faster without instructions for them.
-    if (!HasFastInt8Gemm()) return Precision::kFloat32;
+    if (!HasInt8Kernel()) return Precision::kFloat32;
     return MeasureSeconds(Precision::kInt8) < MeasureSeconds(Precision::kFloat32)
                ? Precision::kInt8
                : Precision::kFloat32;

@@ -331,8 +331,8 @@ void ScanRows(const BlockRange& range, const RowGroup& group, Collector* collect
 
 // Every row's keys of the range that pass its threshold go to its collector, collectors =
 // [group.n_rows].
-void Scan(int bits, bool vnni, const BlockRange& range, const RowGroup& group,
-          Collector* collectors) {
+void ScanCodes(int bits, bool vnni, const BlockRange& range, const RowGroup& group,
+               Collector* collectors) {
 #if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
   if (vnni) {
     if (bits == 2) return ScanRows<2, true>(range, group, collectors);
@@ -347,7 +347,8 @@ void Scan(int bits, bool vnni, const BlockRange& range, const RowGroup& group,
   return ScanRows<8, false>(range, group, collectors);
 }
 
-// Whether the instructions that Scan(vnni) uses are those of AVX-512, of AVX, or there are none.
+// Whether the instructions that ScanCodes(vnni) uses are those of AVX-512, of AVX, or there are
+// none.
 int VnniEncoding() {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
   return 512;
@@ -419,7 +420,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fovea::compute::cpu {
 
-HWY_EXPORT(Scan);
+HWY_EXPORT(ScanCodes);
 HWY_EXPORT(VnniEncoding);
 HWY_EXPORT(Rotate);
 HWY_EXPORT(FitGrid);
@@ -592,7 +593,7 @@ class Scanner {
               range.begin = block;
               range.end = block + kSampleRun;
               range.next = std::min(block + kSampleEvery, n_blocks_ - kSampleRun);
-              HWY_DYNAMIC_DISPATCH(cpu::Scan)(args_.coder->bits(), vnni_, range, group, samples);
+              HWY_DYNAMIC_DISPATCH(ScanCodes)(args_.coder->bits(), vnni_, range, group, samples);
             }
             for (int r = 0; r < group.n_rows; ++r) {
               samples[r].Shrink();
@@ -635,7 +636,7 @@ class Scanner {
                 collectors[static_cast<size_t>(row)].Start(
                     args_.n_candidates, scratch_.thresholds[static_cast<size_t>(row)]);
               }
-              HWY_DYNAMIC_DISPATCH(cpu::Scan)
+              HWY_DYNAMIC_DISPATCH(ScanCodes)
               (args_.coder->bits(), vnni_, range, group, collectors.data() + first);
             }
           }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "compute/cpu/simd_targets.h"
+#include "compute/cpu/vnni.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/int8_gemm.cc"
@@ -14,15 +15,38 @@
 #include "hwy/highway.h"
 // clang-format on
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+// A packed panel holds, group by group: scales [64] | values + 128 [group / 4][64 features][4].
+// So a vector of 32-bit sums takes as many features as it has lanes, whatever multiplies:
+//   - VPDPBUSD, four products in one instruction, multiplies bytes without a sign by bytes with
+//     one: the weights as they are packed. Then Σ x_q·w_q = Σ x_q·(w_q + 128) − 128·Σ x_q, and the
+//     last term is where a row's sum starts (Int8Rows::starts);
+//   - SDOT, ARM's, in builds for processors that have it (-march=…+dotprod), multiplies bytes with
+//     a sign: the weights' highest bit is flipped before, which subtracts 128, and sums start at 0;
+//   - elsewhere both factors are widened to 16 bits and two products are added up in 32. Bytes
+//     without this would be multiplied faster (VPMADDUBSW), but 2 · 127 · 255 does not fit the 16
+//     bits of its sums, which saturate.
+// All are exact: 32 bits hold 96 products of 127 and 255 many times over.
 
-// VPDPBUSD multiplies bytes without a sign by bytes with one. Weights are the former: stored as
-// w_q + 128. Then Σ x_q·w_q = Σ x_q·(w_q + 128) − 128·Σ x_q, and the last term is where a row's sum
-// starts (Int8Rows::starts). A sum of 96 products of 127 and 255 stays far below 2³¹.
-//
-// A packed panel holds, group by group: scales [64] | values [group / 4][64 features][4].
+#ifndef FOVEA_COMPUTE_CPU_INT8_GEMM_ONCE
+#define FOVEA_COMPUTE_CPU_INT8_GEMM_ONCE
+namespace fovea::compute::cpu {
+
+inline constexpr int64_t kScaleBytes = kInt8PanelFeatures * static_cast<int64_t>(sizeof(float));
+
+// One group of a tile of rows.
+struct GroupArgs {
+  const int8_t* values;  // [rows, n], value_stride apart
+  int64_t value_stride;
+  int64_t n;              // a multiple of four
+  const int32_t* starts;  // [rows], row_stride apart
+  const float* scales;    // [rows], row_stride apart
+  int64_t row_stride;
+  const float* weight_scales;  // [kInt8PanelFeatures]
+  const uint8_t* weights;      // [n / 4, kInt8PanelFeatures, 4]
+};
+
+}  // namespace fovea::compute::cpu
+#endif  // FOVEA_COMPUTE_CPU_INT8_GEMM_ONCE
 
 HWY_BEFORE_NAMESPACE();
 namespace fovea::compute::cpu {
@@ -94,6 +118,280 @@ void QuantizeRow(const float* x, const Int8Rows& rows, int8_t* values, float* sc
   std::fill(values + rows.k, values + rows.stride, int8_t{0});
 }
 
+#if HWY_TARGET != HWY_SCALAR
+
+constexpr hn::CappedTag<int32_t, 16> kSums;
+constexpr hn::RebindToFloat<decltype(kSums)> kFloats;
+constexpr hn::Repartition<int16_t, decltype(kSums)> kWords;
+constexpr hn::Repartition<uint16_t, decltype(kSums)> kUnsignedWords;
+constexpr hn::Repartition<uint8_t, decltype(kSums)> kBytes;
+constexpr hn::Repartition<int8_t, decltype(kSums)> kSignedBytes;
+using Sums = hn::Vec<decltype(kSums)>;
+using Words = hn::Vec<decltype(kWords)>;
+constexpr int64_t kLanes = hn::MaxLanes(kSums);
+
+// totals[r, feature + l] += scales[r] · weight_scales[feature + l] · sums[r][·] of lane l.
+template <int kRows, int kVectors>
+HWY_INLINE void AddScaled(const GroupArgs& g, int64_t feature, const Sums (&sums)[kRows][kVectors],
+                          float (*totals)[kInt8PanelFeatures]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const auto scale = hn::Set(kFloats, g.scales[r * g.row_stride]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      float* const total = totals[r] + feature + v * kLanes;
+      const auto scaled = hn::Mul(hn::ConvertTo(kFloats, sums[r][v]),
+                                  hn::Load(kFloats, g.weight_scales + feature + v * kLanes));
+      hn::Store(hn::MulAdd(scaled, scale, hn::Load(kFloats, total)), kFloats, total);
+    }
+  }
+}
+
+// Whether there is an instruction for four byte products, which not every processor has that the
+// instruction set is compiled for.
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD))
+#define FOVEA_HAS_FOUR_PRODUCTS 1
+#else
+#define FOVEA_HAS_FOUR_PRODUCTS 0
+#endif
+
+#if FOVEA_HAS_FOUR_PRODUCTS
+
+bool HasFourProducts() {
+#if HWY_TARGET <= HWY_AVX3
+  return HasAvx512Vnni();
+#elif HWY_TARGET <= HWY_AVX2
+  return HasAvxVnni();
+#else
+  return HasArmDotProduct();
+#endif
+}
+
+// sums + four products each. Instructions by hand: the instruction set that this is compiled for
+// does not include them, and so GCC 12 keeps the sums in registers.
+HWY_INLINE Sums AddFourProducts(Sums sums, Sums weights, Sums values) {
+#if HWY_TARGET <= HWY_AVX3
+  __asm__("%{evex%} vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(weights.raw), "v"(values.raw));
+#elif HWY_TARGET <= HWY_AVX2
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(weights.raw), "x"(values.raw));
+#else
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sums.raw) : "w"(weights.raw), "w"(values.raw));
+#endif
+  return sums;
+}
+
+// With 32 registers 6 × 4 sums, 4 weights and 1 value of x want 29; with 16, 6 × 2, 2 and 1.
+struct FourProducts {
+  static constexpr int kTileRows = 6;
+  static constexpr int kVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 4 : 2;
+
+  // Not inlined and unrolled, for the same reason.
+  template <int kRows>
+  static HWY_NOINLINE void AddGroup(const GroupArgs& g, float (*totals)[kInt8PanelFeatures]) {
+    for (int64_t feature = 0; feature < kInt8PanelFeatures; feature += kVectors * kLanes) {
+      Sums sums[kRows][kVectors];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const int32_t start = HWY_ARCH_ARM_A64 ? 0 : g.starts[r * g.row_stride];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Set(kSums, start);
+      }
+      const auto* packed = reinterpret_cast<const int32_t*>(g.weights) + feature;
+      for (int64_t i = 0; i < g.n; i += 4, packed += kInt8PanelFeatures) {
+        Sums weights[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          weights[v] = hn::Load(kSums, packed + v * kLanes);
+#if HWY_ARCH_ARM_A64
+          weights[v] = hn::Xor(weights[v], hn::BitCast(kSums, hn::Set(kBytes, uint8_t{128})));
+#endif
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          int32_t four;
+          std::memcpy(&four, g.values + r * g.value_stride + i, sizeof(four));
+          const Sums values = hn::Set(kSums, four);
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) {
+            sums[r][v] = AddFourProducts(sums[r][v], weights[v], values);
+          }
+        }
+      }
+      AddScaled<kRows, kVectors>(g, feature, sums, totals);
+    }
+  }
+};
+
+#endif  // FOVEA_HAS_FOUR_PRODUCTS
+
+// sums + two products each; where those of neighbours go to lanes of their own (NEON), `more` takes
+// the upper half.
+HWY_INLINE Sums AddTwoProducts(Sums sums, Words weights, Words values, Sums& more) {
+  sums = hn::ReorderWidenMulAccumulate(kSums, weights, values, sums, more);
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+  // GCC 12 would add up products in another order, in which it runs out of registers.
+  __asm__("" : "+v"(sums.raw));
+#endif
+  return sums;
+}
+
+// 4 × 2 sums, the even and the odd bytes of 2 weights, 1 value of x and 1 product want 14 of 16
+// registers.
+struct WordProducts {
+  static constexpr int kTileRows = 4;
+  static constexpr int kVectors = 2;
+
+  // The values of a row as pairs of 16 bits: of each four bytes the even two and the odd two, as
+  // they meet those of the weights.
+  struct RowPairs {
+    static constexpr int64_t kPadded = 128;  // whole vectors of any size
+    static_assert(kInt8Group <= kPadded);
+    alignas(64) int32_t even[kPadded / 4];
+    alignas(64) int32_t odd[kPadded / 4];
+
+    HWY_INLINE void Set(const int8_t* values, int64_t n) {
+      if (n == kInt8Group && kInt8Group % kVectorBytes == 0) {
+        for (int64_t i = 0; i < kInt8Group; i += kVectorBytes) SetVector(values, i);
+      } else {
+        alignas(64) int8_t padded[kPadded] = {};
+        std::memcpy(padded, values, static_cast<size_t>(n));
+        for (int64_t i = 0; i < n; i += kVectorBytes) SetVector(padded, i);
+      }
+    }
+
+   private:
+    static constexpr int64_t kVectorBytes = kLanes * 4;
+    HWY_INLINE void SetVector(const int8_t* values, int64_t i) {
+      const auto words = hn::BitCast(kWords, hn::LoadU(kSignedBytes, values + i));
+      const auto evens = hn::ShiftRight<8>(hn::ShiftLeft<8>(words));
+      hn::Store(hn::BitCast(kSums, evens), kSums, even + i / 4);
+      hn::Store(hn::BitCast(kSums, hn::ShiftRight<8>(words)), kSums, odd + i / 4);
+    }
+  };
+
+  template <int kRows>
+  static HWY_NOINLINE void AddGroup(const GroupArgs& g, float (*totals)[kInt8PanelFeatures]) {
+    RowPairs x[kRows];
+    for (int r = 0; r < kRows; ++r) x[r].Set(g.values + r * g.value_stride, g.n);
+    for (int64_t feature = 0; feature < kInt8PanelFeatures; feature += kVectors * kLanes) {
+      Sums sums[kRows][kVectors], more[kRows][kVectors];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          sums[r][v] = hn::Zero(kSums);
+          more[r][v] = hn::Zero(kSums);
+        }
+      }
+      const uint8_t* packed = g.weights + feature * 4;
+      for (int64_t i = 0; i < g.n / 4; ++i, packed += kInt8PanelFeatures * 4) {
+        Words even[kVectors], odd[kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          const auto bytes = hn::BitCast(kUnsignedWords, hn::Load(kBytes, packed + v * kLanes * 4));
+          even[v] = hn::BitCast(kWords, hn::And(bytes, hn::Set(kUnsignedWords, 0xff)));
+          odd[v] = hn::BitCast(kWords, hn::ShiftRight<8>(bytes));
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const Words x_even = hn::BitCast(kWords, hn::Set(kSums, x[r].even[i]));
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) {
+            sums[r][v] = AddTwoProducts(sums[r][v], even[v], x_even, more[r][v]);
+          }
+          const Words x_odd = hn::BitCast(kWords, hn::Set(kSums, x[r].odd[i]));
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) {
+            sums[r][v] = AddTwoProducts(sums[r][v], odd[v], x_odd, more[r][v]);
+          }
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const Sums start = hn::Set(kSums, g.starts[r * g.row_stride]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          sums[r][v] = hn::Add(start, hn::RearrangeToOddPlusEven(sums[r][v], more[r][v]));
+        }
+      }
+      AddScaled<kRows, kVectors>(g, feature, sums, totals);
+    }
+  }
+};
+
+template <class Kernel, int kRows>
+void MultiplyTile(const Int8Product& p, int64_t row) {
+  const Int8Rows& x = *p.rows;
+  const int8_t* const values = x.values + row * x.stride;
+  const float* const scales = x.scales + row * x.n_groups;
+  const int32_t* const starts = x.starts + row * x.n_groups;
+  float* const out = p.out + row * p.out_stride;
+  alignas(64) float totals[kRows][kInt8PanelFeatures] = {};
+  for (int r = 0; r < kRows; ++r) {
+    if (p.add_to_out) std::copy_n(out + r * p.out_stride, p.n_features, totals[r]);
+    if (p.bias == nullptr) continue;
+    for (int64_t f = 0; f < p.n_features; ++f) totals[r][f] += p.bias[f];
+  }
+  const std::byte* packed = p.panel;
+  for (int64_t group = 0; group < x.n_groups; ++group) {
+    const int64_t first = group * kInt8Group;
+    const int64_t n = std::min(kInt8Group, x.stride - first);
+    Kernel::template AddGroup<kRows>(
+        {.values = values + first,
+         .value_stride = x.stride,
+         .n = n,
+         .starts = starts + group,
+         .scales = scales + group,
+         .row_stride = x.n_groups,
+         .weight_scales = reinterpret_cast<const float*>(packed),
+         .weights = reinterpret_cast<const uint8_t*>(packed + kScaleBytes)},
+        totals);
+    packed += kScaleBytes + kInt8PanelFeatures * n;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    std::copy_n(totals[r], p.n_features, out + r * p.out_stride);
+  }
+}
+
+// The last n_rows ≤ kRows, which fill no tile.
+template <class Kernel, int kRows = Kernel::kTileRows - 1>
+void MultiplyRest(const Int8Product& p, int64_t row, int64_t n_rows) {
+  if constexpr (kRows > 0) {
+    if (n_rows == kRows) return MultiplyTile<Kernel, kRows>(p, row);
+    MultiplyRest<Kernel, kRows - 1>(p, row, n_rows);
+  }
+}
+
+template <class Kernel>
+void MultiplyRows(const Int8Product& p, int64_t begin, int64_t end) {
+  int64_t row = begin;
+  for (; row + Kernel::kTileRows <= end; row += Kernel::kTileRows) {
+    MultiplyTile<Kernel, Kernel::kTileRows>(p, row);
+  }
+  MultiplyRest<Kernel>(p, row, end - row);
+}
+
+bool HasKernel() { return true; }
+
+void MultiplyInt8Impl(const Int8Product& product, int64_t begin, int64_t end) {
+#if FOVEA_HAS_FOUR_PRODUCTS
+  if (HasFourProducts()) return MultiplyRows<FourProducts>(product, begin, end);
+#endif
+  MultiplyRows<WordProducts>(product, begin, end);
+}
+
+#undef FOVEA_HAS_FOUR_PRODUCTS
+
+#else
+
+bool HasKernel() { return false; }
+
+void MultiplyInt8Impl(const Int8Product& product, int64_t begin, int64_t end) {
+  MultiplyInt8Plain(product, begin, end);
+}
+
+#endif  // HWY_TARGET != HWY_SCALAR
+
 }  // namespace HWY_NAMESPACE
 }  // namespace fovea::compute::cpu
 HWY_AFTER_NAMESPACE();
@@ -102,6 +400,8 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::compute::cpu {
 
 HWY_EXPORT(QuantizeRow);
+HWY_EXPORT(MultiplyInt8Impl);
+HWY_EXPORT(HasKernel);
 
 namespace {
 
@@ -110,161 +410,9 @@ constexpr int64_t RoundUp(int64_t n, int64_t multiple) {
 }
 constexpr int64_t Groups(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
-constexpr int64_t kScaleBytes = kInt8PanelFeatures * static_cast<int64_t>(sizeof(float));
-
-#if defined(__x86_64__)
-
-constexpr int kVectors = kInt8PanelFeatures / 16;
-// 6 × 4 sums, 4 weights and 1 value of x want 29 of 32 registers.
-constexpr int kTileRows = 6;
-// GCC 12 warns of the unmasked conversion's own undefined operand.
-constexpr __mmask16 kAll = 0xffff;
-
-// The features of a panel that exist, as masks of its vectors.
-struct Masks {
-  __mmask16 of[kVectors];
-};
-
-#define FOVEA_VNNI target("avx512f,avx512bw,avx512vl,avx512vnni")
-
-// One group of a tile.
-struct GroupArgs {
-  const int8_t* values;  // [kRows, n], value_stride apart
-  int64_t value_stride;
-  int64_t n;              // a multiple of four
-  const int32_t* starts;  // [kRows], row_stride apart
-  const float* scales;    // [kRows], row_stride apart
-  int64_t row_stride;
-  const float* weight_scales;  // [kInt8PanelFeatures]
-  const std::byte* weights;    // [n / 4, kInt8PanelFeatures, 4]
-};
-
-// totals[r, f] += scales[r] · weight_scales[f] · (starts[r] + Σ values[r, i] · weights[i, f]).
-// Not inlined, unrolled, and the instruction by hand: so GCC 12 keeps the sums in registers.
-template <int kRows>
-__attribute__((FOVEA_VNNI, noinline)) void AddGroup(const GroupArgs& g,
-                                                    float (*totals)[kInt8PanelFeatures]) {
-  __m512i sums[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_set1_epi32(g.starts[r * g.row_stride]);
-  }
-  const std::byte* packed = g.weights;
-  for (int64_t i = 0; i < g.n; i += 4) {
-    __m512i weights[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(packed + v * 64);
-    packed += kInt8PanelFeatures * 4;
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      int32_t four;
-      std::memcpy(&four, g.values + r * g.value_stride + i, sizeof(four));
-      const __m512i xi = _mm512_set1_epi32(four);
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[r][v]) : "v"(weights[v]), "v"(xi));
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    const __m512 scale = _mm512_set1_ps(g.scales[r * g.row_stride]);
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const __m512 scaled = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(kAll, sums[r][v]),
-                                          _mm512_load_ps(g.weight_scales + v * 16));
-      _mm512_store_ps(totals[r] + v * 16,
-                      _mm512_fmadd_ps(scaled, scale, _mm512_load_ps(totals[r] + v * 16)));
-    }
-  }
-}
-
-template <int kRows>
-__attribute__((FOVEA_VNNI)) void MultiplyTile(const Int8Product& p, const Masks& masks,
-                                              int64_t row) {
-  const Int8Rows& x = *p.rows;
-  const int8_t* const values = x.values + row * x.stride;
-  const float* const scales = x.scales + row * x.n_groups;
-  const int32_t* const starts = x.starts + row * x.n_groups;
-  float* const out = p.out + row * p.out_stride;
-  alignas(64) float totals[kRows][kInt8PanelFeatures];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      __m512 total = _mm512_setzero_ps();
-      if (p.add_to_out) total = _mm512_maskz_loadu_ps(masks.of[v], out + r * p.out_stride + v * 16);
-      if (p.bias != nullptr) {
-        total = _mm512_add_ps(total, _mm512_maskz_loadu_ps(masks.of[v], p.bias + v * 16));
-      }
-      _mm512_store_ps(totals[r] + v * 16, total);
-    }
-  }
-  const std::byte* packed = p.panel;
-  for (int64_t group = 0; group < x.n_groups; ++group) {
-    const auto* const weight_scales = reinterpret_cast<const float*>(packed);
-    const int64_t first = group * kInt8Group;
-    const int64_t n = std::min(kInt8Group, x.stride - first);
-    AddGroup<kRows>({.values = values + first,
-                     .value_stride = x.stride,
-                     .n = n,
-                     .starts = starts + group,
-                     .scales = scales + group,
-                     .row_stride = x.n_groups,
-                     .weight_scales = weight_scales,
-                     .weights = packed + kScaleBytes},
-                    totals);
-    packed += kScaleBytes + kInt8PanelFeatures * n;
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      _mm512_mask_storeu_ps(out + r * p.out_stride + v * 16, masks.of[v],
-                            _mm512_load_ps(totals[r] + v * 16));
-    }
-  }
-}
-
-void MultiplyVnni(const Int8Product& p, int64_t begin, int64_t end) {
-  Masks masks;
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t n = std::clamp<int64_t>(p.n_features - v * 16, 0, 16);
-    masks.of[v] = static_cast<__mmask16>((1u << n) - 1);
-  }
-  int64_t row = begin;
-  for (; row + kTileRows <= end; row += kTileRows) MultiplyTile<kTileRows>(p, masks, row);
-  switch (end - row) {
-    case 1:
-      return MultiplyTile<1>(p, masks, row);
-    case 2:
-      return MultiplyTile<2>(p, masks, row);
-    case 3:
-      return MultiplyTile<3>(p, masks, row);
-    case 4:
-      return MultiplyTile<4>(p, masks, row);
-    case 5:
-      return MultiplyTile<5>(p, masks, row);
-    default:
-      return;
-  }
-}
-
-bool HasVnni() {
-  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512vnni");
-  return has;
-}
-
-#endif
-
 }  // namespace
 
-bool HasFastInt8Gemm() {
-#if defined(__x86_64__)
-  return HasVnni();
-#else
-  return false;
-#endif
-}
+bool HasInt8Kernel() { return HWY_DYNAMIC_DISPATCH(HasKernel)(); }
 
 size_t Int8PanelBytes(int64_t k) {
   return static_cast<size_t>(Groups(k) * kScaleBytes + kInt8PanelFeatures * RoundUp(k, 4));
@@ -319,10 +467,7 @@ void QuantizeInt8Rows(const float* x, int64_t begin, int64_t end, const Int8Rows
 }
 
 void MultiplyInt8(const Int8Product& product, int64_t begin, int64_t end) {
-#if defined(__x86_64__)
-  if (HasVnni()) return MultiplyVnni(product, begin, end);
-#endif
-  MultiplyInt8Plain(product, begin, end);
+  HWY_DYNAMIC_DISPATCH(MultiplyInt8Impl)(product, begin, end);
 }
 
 void MultiplyInt8Plain(const Int8Product& p, int64_t begin, int64_t end) {

@@ -7,7 +7,8 @@
 //   out = Σ over groups of x_scale · w_scale · Σ x_q · w_q,   |x_q|, |w_q| ≤ 127
 // The inner sums are exact, the outer ones float32 in the order of the groups. A row of the result
 // depends on that row of x and on the weights alone, whatever rows and threads compute beside it,
-// and is the same on every processor.
+// and is the same on every processor that multiplies and adds in one rounding (x86-64 from AVX2
+// on, ARM).
 #pragma once
 
 #include <cstddef>
@@ -23,9 +24,9 @@ inline constexpr int64_t kInt8Group = 96;
 // Features that a call multiplies together; weights are packed by panels of so many.
 inline constexpr int64_t kInt8PanelFeatures = 64;
 
-// Whether the processor multiplies bytes fast (AVX-512 VNNI). Without it everything here works and
-// is slow.
-bool HasFastInt8Gemm();
+// Whether products are computed in vectors, as on every x86-64 and 64-bit ARM. Elsewhere everything
+// here works and is slow.
+bool HasInt8Kernel();
 
 // Bytes of the packed panel of [kInt8PanelFeatures, k]; a multiple of 64.
 size_t Int8PanelBytes(int64_t k);

@@ -40,6 +40,14 @@ bool HasAvxVnni() { return false; }
 
 #endif
 
+bool HasArmDotProduct() {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return !is_disabled.load(std::memory_order_relaxed);
+#else
+  return false;
+#endif
+}
+
 void DisableVnniForTest(bool disable) { is_disabled.store(disable, std::memory_order_relaxed); }
 
 }  // namespace fovea::compute::cpu

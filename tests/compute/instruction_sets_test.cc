@@ -1,32 +1,15 @@
-// Every instruction set that the kernels are compiled for and this machine has, not only the best
-// one, which is what the other tests run on.
-#include "compute/cpu/simd_targets.h"
-// After simd_targets.h.
+// Ops agree under every instruction set.
 #include "compute/attention.h"
-#include "compute/cpu/vnni.h"
 #include "compute/linear.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
-#include "hwy/highway.h"
+#include "tests/compute/only_target.h"
 #include "tests/compute/op_test.h"
 #include "tests/compute/quantize.h"
 
 namespace fovea::compute {
 namespace {
-
-// Makes dispatch choose `target` while it lives.
-class OnlyTarget {
- public:
-  explicit OnlyTarget(int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-  ~OnlyTarget() {
-    hwy::SetSupportedTargetsForTest(0);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-};
 
 // `op` returns its result; all targets' results must agree within `relative` of the largest value.
 // The tests of the ops prove the best target's result against double precision.
@@ -37,13 +20,7 @@ void ExpectAgreement(Op op, double relative) {
   for (const float value : best) largest = std::max<double>(largest, std::abs(value));
   const std::vector<double> expected(best.begin(), best.end());
   const std::vector<double> tolerance(best.size(), relative * largest);
-  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    const OnlyTarget only(target);
-    ExpectClose(op(), expected, tolerance, hwy::TargetName(target));
-    cpu::DisableVnniForTest(true);
-    ExpectClose(op(), expected, tolerance, StrCat(hwy::TargetName(target), " without VNNI"));
-    cpu::DisableVnniForTest(false);
-  }
+  WithEachInstructionSet([&](int64_t) { ExpectClose(op(), expected, tolerance); });
 }
 
 std::unique_ptr<Device> MakeDevice() {
@@ -86,6 +63,34 @@ TEST(InstructionSetsTest, LinearAgrees) {
           // Orders of summation differ.
           kEpsilon * static_cast<double>(in_features));
     }
+  }
+}
+
+TEST(InstructionSetsTest, LinearIn8BitsAgrees) {
+  const auto device = *Device::Create("cpu", 2, "int8");
+  // [in, out]: parts of groups and of panels.
+  for (const auto& [in_features, out_features] :
+       {std::pair<int64_t, int64_t>{67, 130}, {192, 64}, {290, 20}}) {
+    SCOPED_TRACE(StrCat("[", out_features, ",", in_features, "]"));
+    const int64_t n_tokens = 45;
+    const std::vector<float> weight =
+        RandomFloats(static_cast<size_t>(in_features * out_features), 1);
+    const std::vector<float> x = RandomFloats(static_cast<size_t>(n_tokens * in_features), 2);
+    ExpectAgreement(
+        [&] {
+          const auto linear =
+              Linear::Create(*device, {.name = "test",
+                                       .dtype = DType::kF32,
+                                       .weight = reinterpret_cast<const std::byte*>(weight.data()),
+                                       .out_features = out_features,
+                                       .in_features = in_features});
+          EXPECT_TRUE(linear.ok()) << linear.status();
+          std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
+          EXPECT_TRUE((*linear)->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+          return out;
+        },
+        // Three groups at most; one rounding or two of each.
+        kEpsilon * 4);
   }
 }
 
