@@ -1,11 +1,11 @@
 """Tokens/s of an answer with a memory against the model alone, the exact search beside "auto".
 
-  python3 bench/answer_rate.py --data DATA [--tokens 262144] [--large-tokens 2000000]
+  python3 bench/answer_rate.py --data DATA [--tokens 262144] [--large-tokens 2000000] [--warm 20]
 
 Book text is ingested into a memory of --tokens (kept in --work for the next run), and one of
 --large-tokens when that is not 0 (half an hour and more). Every round runs each way once, one
-process that continues the same six beginnings of sentences; the first warms the process and is left
-out of the rate. Medians over all rounds. Also: needle recall of the segments, the largest resident
+process that continues six beginnings of sentences in turn: the first --warm continuations (1) warm
+the process and are left out of the rate, five more are counted. Medians over all rounds. Also: needle recall of the segments, the largest resident
 memory of `ask`, bytes on disk per token.
 """
 import json
@@ -16,7 +16,8 @@ import tempfile
 
 import common
 
-options = common.arguments(__doc__, tokens=262144, large_tokens=0, rounds=3, max_tokens=48)
+options = common.arguments(__doc__, tokens=262144, large_tokens=0, rounds=3, max_tokens=48,
+                           warm=1, modes="exact,auto")
 BYTES_PER_TOKEN = 4.35
 BEGINNINGS = ["The history of the town begins with", "She looked at the river and said that",
               "The old man left the key in the", "In the morning the soldiers went to",
@@ -36,13 +37,13 @@ def make_memory(n_tokens):
 
 
 def run(arguments):
-    """Milliseconds a token of all continuations but the first, and the largest resident bytes."""
+    """Milliseconds a token of all continuations, and the largest resident bytes."""
     command = [options.fovea, "ask", "--raw", "--reread", "0", "--max-tokens", str(options.max_tokens),
                "--json", "--quiet", *arguments, "-"]
     if options.threads:
         command += ["--threads", str(options.threads)]
     with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+") as stdout:
-        stdin.write("".join(b + "\n" for b in BEGINNINGS))
+        stdin.write("".join(BEGINNINGS[i % len(BEGINNINGS)] + "\n" for i in range(options.warm + 5)))
         stdin.seek(0)
         process = subprocess.Popen(command, stdin=stdin, stdout=stdout)
         _, status, usage = os.wait4(process.pid, 0)
@@ -65,13 +66,15 @@ def measure(n_tokens):
     ways = {"no memory": ["--no-memory", "--model", options.model],
             "exact": ["--memory", memory, "--mode", "exact"],
             "auto": ["--memory", memory]}
+    modes = options.modes.split(",")
+    ways = {way: ways[way] for way in ["no memory", *modes]}
     decode = {way: [] for way in ways}
     first = {way: [] for way in ways}
     resident = {way: 0 for way in ways}
     for _ in range(options.rounds):
         for way, arguments in ways.items():
             timings, rss = run(arguments)
-            decode[way] += [t["decode_ms_per_token"] for t in timings[1:]]
+            decode[way] += [t["decode_ms_per_token"] for t in timings[options.warm:]]
             first[way].append(timings[0]["open_ms"] + timings[0]["prefill_ms"])
             resident[way] = max(resident[way], rss)
     ms = {way: common.median(times) for way, times in decode.items()}
@@ -79,7 +82,7 @@ def measure(n_tokens):
             "segments": stats["segments"],
             "ms_per_token": {way: round(value, 2) for way, value in ms.items()},
             "rate_against_no_memory": {way: round(ms["no memory"] / ms[way], 3)
-                                       for way in ("exact", "auto")},
+                                       for way in modes},
             "first_question_ms": {way: round(common.median(times)) for way, times in first.items()},
             "resident_mb": {way: round(value / 1e6) for way, value in resident.items()},
             "bytes_per_token": round(folder_bytes(memory) / stats["tokens"], 1)}
