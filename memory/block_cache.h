@@ -42,7 +42,8 @@ size_t AutomaticCacheBytes(const SystemMemory& memory, size_t used_bytes);
 // Thread-safe; blocks handed out stay valid as long as they are held.
 class BlockCache {
  public:
-  // capacity_bytes 0: AutomaticCacheBytes, looked up again while the cache fills.
+  // capacity_bytes counts entries; the slots of windows that are not full take up to a third more.
+  // 0: AutomaticCacheBytes, looked up again while the cache fills.
   BlockCache(storage::DocumentStore* store, size_t capacity_bytes);
 
   absl::StatusOr<HalfBlock> Keys(storage::Slot slot_begin, int memory_layer);
