@@ -25,10 +25,8 @@ struct DocsArguments {
 };
 
 bool IsIn(const DocumentRecord& document, const std::vector<std::string>& collections) {
-  return std::any_of(
-      document.collections.begin(), document.collections.end(), [&](const std::string& name) {
-        return std::find(collections.begin(), collections.end(), name) != collections.end();
-      });
+  return std::any_of(collections.begin(), collections.end(),
+                     [&](const std::string& name) { return document.IsIn(name); });
 }
 
 absl::Status CheckCollections(const memory::Generation& generation,
@@ -79,17 +77,6 @@ absl::StatusOr<ExitCode> RunShow(const DocsArguments& arguments) {
   return kDone;
 }
 
-// Takes the document out of the collections; one that is then in none is to be deleted.
-absl::Status LeaveCollections(DocumentRecord document, const std::vector<std::string>& collections,
-                              memory::Memory* memory) {
-  std::erase_if(document.collections, [&](const std::string& name) {
-    return std::find(collections.begin(), collections.end(), name) != collections.end();
-  });
-  storage::Mutation mutation;
-  mutation.PutDocument(document);
-  return memory->store().Commit(std::move(mutation));
-}
-
 absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kWrite));
   const auto generation = memory->Current();
@@ -100,27 +87,18 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
     ASSIGN_OR_RETURN(const DocumentRecord* document, memory::FindDocument(*generation, id));
     numbers.insert(document->number);
   }
-  for (const DocumentRecord& document : generation->documents) {
-    if (!IsIn(document, arguments.collections) || numbers.contains(document.number)) continue;
-    const bool only_there = std::all_of(
-        document.collections.begin(), document.collections.end(), [&](const std::string& name) {
-          return std::find(arguments.collections.begin(), arguments.collections.end(), name) !=
-                 arguments.collections.end();
-        });
-    if (only_there) {
-      numbers.insert(document.number);
-    } else {
-      RETURN_IF_ERROR(LeaveCollections(document, arguments.collections, memory.get()));
-    }
-  }
-  RETURN_IF_ERROR(memory->DeleteDocuments({numbers.begin(), numbers.end()}));
-  RETURN_IF_ERROR(memory->Publish());
+  ASSIGN_OR_RETURN(const std::vector<DocumentRecord> gone,
+                   memory->RemoveSources([&](const DocumentRecord& document,
+                                             const storage::SourceReference& source) {
+                     return numbers.contains(document.number) ||
+                            std::find(arguments.collections.begin(), arguments.collections.end(),
+                                      source.collection) != arguments.collections.end();
+                   }));
   Json deleted = Json::array();
-  for (const DocumentRecord& document : generation->documents) {
-    if (!numbers.contains(document.number)) continue;
+  for (const DocumentRecord& document : gone) {
     if (arguments.output.json) {
       deleted.push_back(
-          {{"id", document.id}, {"title", document.title}, {"source", document.source}});
+          {{"id", document.id}, {"title", document.title()}, {"source", document.source()}});
     } else {
       RETURN_IF_ERROR(WriteOutput(StrCat("deleted ", FormatDocument(document))));
     }

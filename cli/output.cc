@@ -18,9 +18,19 @@ Json ToJson(const memory::VerifyFinding& finding) {
 
 Json ToJson(const memory::Passage& passage) {
   return {
-      {"document", passage.document}, {"title", passage.title}, {"collection", passage.collection},
-      {"start", passage.start},       {"end", passage.end},     {"mass", passage.mass},
+      {"document", passage.document},
+      {"title", passage.title},
+      {"source", passage.source},
+      {"other_sources", passage.other_sources},
+      {"collection", passage.collection},
+      {"start", passage.start},
+      {"end", passage.end},
+      {"mass", passage.mass},
       {"text", passage.text}};
+}
+
+Json ToJson(const storage::SourceReference& source) {
+  return {{"source", source.source}, {"title", source.title}, {"collection", source.collection}};
 }
 
 Json ToJson(const memory::IngestedDocument& document) {
@@ -86,9 +96,10 @@ Json FailedQuestionJson(const std::string& question, const absl::Status& status)
 
 Json ToJson(const storage::DocumentRecord& document) {
   return {{"id", document.id},
-          {"title", document.title},
-          {"source", document.source},
-          {"collections", document.collections},
+          {"title", document.title()},
+          {"source", document.source()},
+          {"sources", ToJsonList(document.sources)},
+          {"collections", document.collections()},
           {"bytes", document.size_bytes},
           {"tokens", document.n_tokens},
           {"windows", document.n_windows},
@@ -127,7 +138,7 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
       {"segments", std::move(segments)},
       {"model", settings.model},
       {"fingerprint", settings.fingerprint},
-      {"format_version", settings.format_version()}};
+      {"format_version", stats.format_version}};
 }
 
 Json ToJson(const memory::RebuildResult& result, double seconds) {

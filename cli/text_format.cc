@@ -160,12 +160,27 @@ std::string FormatSummary(const IngestSummary& summary) {
   return text + "\n";
 }
 
+namespace {
+
+// Where a passage stands: the path, unless that is its name already.
+std::string Origin(const memory::Passage& passage) {
+  if (passage.source.empty() || passage.source == passage.title) return "";
+  std::string text = StrCat(" (", Printable(passage.source));
+  if (!passage.other_sources.empty()) {
+    text += StrCat(" and ", passage.other_sources.size(), " more");
+  }
+  return text + ")";
+}
+
+}  // namespace
+
 std::string FormatSources(const answer::Answer& answer) {
   std::string text;
   for (size_t i = 0; i < answer.sources.size(); ++i) {
     const memory::Passage& source = answer.sources[i];
     if (i == 0) text += "\nSources:\n";
-    text += StrCat("[", i + 1, "] ", Name(source.title, source.document), ", bytes ",
+    text += StrCat("[", i + 1, "] ", Name(source.title, source.document), Origin(source),
+                   ", bytes ",
                    FormatCount(static_cast<int64_t>(source.start)), " to ",
                    FormatCount(static_cast<int64_t>(source.end)));
     if (source.mass > 0.0) text += StrCat(" (", Percent(source.mass), " of the attention)");
@@ -189,14 +204,36 @@ std::string FormatAnswerLine(const answer::Answer& answer) {
   return line + "\n";
 }
 
+namespace {
+
+// Where the document comes from, on one line.
+std::string Sources(const storage::DocumentRecord& document) {
+  constexpr size_t kMostShown = 3;
+  std::vector<std::string> paths;
+  for (const storage::SourceReference& source : document.sources) {
+    if (std::find(paths.begin(), paths.end(), source.source) == paths.end()) {
+      paths.push_back(source.source);
+    }
+  }
+  std::string text;
+  for (size_t i = 0; i < std::min(paths.size(), kMostShown); ++i) {
+    text += StrCat(i == 0 ? "" : ", ", Printable(paths[i]));
+  }
+  if (paths.size() > kMostShown) text += StrCat(" and ", paths.size() - kMostShown, " more");
+  return text;
+}
+
+}  // namespace
+
 std::string FormatDocument(const storage::DocumentRecord& document) {
   std::string collections;
-  for (const std::string& collection : document.collections) {
+  for (const std::string& collection : document.collections()) {
     collections += StrCat(collections.empty() ? "" : ",", Excerpt(collection, kTitleCharacters));
   }
   return StrCat(ShortId(document.id), "  ",
                 absl::StrFormat("%12s", FormatCount(static_cast<int64_t>(document.n_tokens))),
-                " tokens  ", collections, "  ", Name(document.title, document.source), "\n");
+                " tokens  ", collections, "  ", Sources(document), "  ",
+                Name(document.title(), document.source()), "\n");
 }
 
 std::string FormatReport(const memory::VerifyReport& report) {
@@ -246,7 +283,7 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
                  "\n");
   text += StrCat("window       ", settings.window, " tokens, overlap ", settings.overlap, "\n");
   text += StrCat("fingerprint  ", settings.fingerprint, "\n");
-  text += StrCat("format       ", settings.format_version(), ", keys and values in ",
+  text += StrCat("format       ", stats.format_version, ", keys and values in ",
                  EntryTypeName(settings.entry_type), "\n");
   return text;
 }

@@ -52,4 +52,19 @@ absl::StatusOr<std::string> SourceOfPath(const std::filesystem::path& path) {
   return PrintableName(absolute.lexically_normal().native());
 }
 
+std::filesystem::path PathOfSource(std::string_view source) {
+  const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'A' + 10; };
+  std::string path;
+  for (size_t i = 0; i < source.size(); ++i) {
+    // A backslash of the path itself is escaped, too.
+    if (source[i] == '\\' && i + 3 < source.size() && source[i + 1] == 'x') {
+      path.push_back(static_cast<char>(digit(source[i + 2]) * 16 + digit(source[i + 3])));
+      i += 3;
+    } else {
+      path.push_back(source[i]);
+    }
+  }
+  return path;
+}
+
 }  // namespace fovea::documents

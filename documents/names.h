@@ -18,4 +18,7 @@ std::string PrintableName(std::string_view name);
 // gave), except in front of a "..", where only the file system knows what is meant.
 absl::StatusOr<std::string> SourceOfPath(const std::filesystem::path& path);
 
+// The path of a source that SourceOfPath made.
+std::filesystem::path PathOfSource(std::string_view source);
+
 }  // namespace fovea::documents

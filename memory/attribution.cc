@@ -22,13 +22,22 @@ Passage MakePassage(const MemorySearcher& searcher, const LiveWindow& window,
   passage.slot_begin = window.slot_begin + first_token;
   passage.n_tokens = end_token - first_token;
   passage.document = document.id;
-  passage.title = document.title;
-  passage.collection = document.collections.empty() ? "" : document.collections.front();
-  for (const std::string& name : searcher.scope().collections) {
-    const auto& in = document.collections;
-    if (std::find(in.begin(), in.end(), name) != in.end()) {
-      passage.collection = name;
+  const storage::SourceReference* chosen = &document.sources.at(0);
+  for (const storage::SourceReference& source : document.sources) {
+    const auto& names = searcher.scope().collections;
+    if (std::find(names.begin(), names.end(), source.collection) != names.end()) {
+      chosen = &source;
       break;
+    }
+  }
+  passage.title = chosen->title;
+  passage.source = chosen->source;
+  passage.collection = chosen->collection;
+  for (const storage::SourceReference& source : document.sources) {
+    auto& others = passage.other_sources;
+    if (source.source != chosen->source &&
+        std::find(others.begin(), others.end(), source.source) == others.end()) {
+      others.push_back(source.source);
     }
   }
   passage.start = window.byte_begin + first_byte;

@@ -16,8 +16,11 @@ struct Passage {
   Slot slot_begin = 0;
   uint32_t n_tokens = 0;
   std::string document;  // id
+  // The document's first source in a collection that the query's scope names, else its first.
   std::string title;
-  std::string collection;  // the first one that the query's scope names, else the document's first
+  std::string source;
+  std::string collection;
+  std::vector<std::string> other_sources;  // that refer to the document, each once
   uint64_t start = 0;      // bytes in the document's text
   uint64_t end = 0;
   double mass = 0.0;   // share of attention, in [0, 1]; over all passages at most 1

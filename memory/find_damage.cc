@@ -72,7 +72,7 @@ class Checker {
     const auto document = documents_.find(number);
     if (document == documents_.end()) return "delete the document and ingest it again";
     return StrCat("delete document ", document->second.id, " and ingest it again (from ",
-                  document->second.source, ")");
+                  document->second.source(), ")");
   }
 
   Damage& Add(std::string kind, DocumentNumber document, std::string what) {

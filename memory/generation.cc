@@ -50,8 +50,7 @@ absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation
     for (const std::string& name : scope.collections) {
       const bool known = std::any_of(
           generation.documents.begin(), generation.documents.end(), [&](const auto& document) {
-            return std::find(document.collections.begin(), document.collections.end(), name) !=
-                   document.collections.end();
+            return document.IsIn(name);
           });
       if (!known) {
         return absl::NotFoundError(StrCat("collection \"", name,
@@ -60,11 +59,9 @@ absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation
       }
     }
     for (size_t i = 0; i < allowed.size(); ++i) {
-      const auto& in = generation.documents[i].collections;
-      allowed[i] = std::any_of(in.begin(), in.end(), [&](const std::string& name) {
-        return std::find(scope.collections.begin(), scope.collections.end(), name) !=
-               scope.collections.end();
-      });
+      allowed[i] = std::any_of(
+          scope.collections.begin(), scope.collections.end(),
+          [&](const std::string& name) { return generation.documents[i].IsIn(name); });
     }
   }
   if (!scope.documents.empty()) {

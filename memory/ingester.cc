@@ -13,6 +13,7 @@
 #include "memory/block_layout.h"
 #include "memory/reference_encoder.h"
 #include "memory/sealer.h"
+#include "memory/source_table.h"
 #include "memory/token_stream.h"
 #include "memory/windowing.h"
 
@@ -29,6 +30,8 @@ constexpr size_t kReadBytes = 1 << 20;
 constexpr size_t kIdDigits = 32;
 // A commit holds about this many tokens at most also where nothing is encoded.
 constexpr int64_t kCommitTokens = 65536;
+// … and about this many sources of stored texts.
+constexpr size_t kCommitArrivals = 1024;
 
 struct HashOfHash128 {
   size_t operator()(const Hash128& hash) const { return static_cast<size_t>(hash.low); }
@@ -37,6 +40,7 @@ struct HashOfHash128 {
 struct StoredRange {
   Slot slot_begin;
   uint32_t n_tokens;
+  std::optional<DocumentNumber> owner;
 };
 // Windows of earlier versions of a document by content: what need not be encoded again. A text that
 // repeats itself has several windows with the same content, each with slots of its own.
@@ -52,18 +56,20 @@ Hash128 WindowHash(const WindowRecord& window) {
   return hasher.Finish();
 }
 
-// A document on its way into the store.
-struct OpenDocument {
-  DocumentRecord record;
+// A source on its way into the store, with its document unless that is there already.
+struct Arrival {
+  std::string id;  // of the document
+  storage::SourceReference reference;
+  bool in_no_other_collection = false;
   IngestedDocument result;
-  std::vector<DocumentNumber> replaced;  // versions that go when this one is complete
-  absl::flat_hash_set<Slot> kept_slots;  // windows that this version uses
+  std::optional<DocumentRecord> record;  // to be stored
+  std::string robbed_id;                 // of the stored document that goes with this, if any
+  std::vector<StoredRange> taken;        // windows, with those that they belonged to
   bool all_windows_queued = false;
 };
 
 // A window that waits for its commit.
 struct QueuedWindow {
-  std::shared_ptr<OpenDocument> document;
   WindowLink link;
   std::optional<WindowRecord> window;  // unset: stored already
 };
@@ -71,14 +77,7 @@ struct QueuedWindow {
 // A commit on its way to the disk while the next windows are encoded.
 struct CommitInFlight {
   std::future<absl::Status> status;
-  std::vector<DocumentRecord> records;                   // as committed
-  std::vector<std::shared_ptr<OpenDocument>> completed;  // to be reported
-
-  bool Concerns(const std::string& id, const std::string& source) const {
-    return std::any_of(records.begin(), records.end(), [&](const DocumentRecord& record) {
-      return record.id == id || record.source == source;
-    });
-  }
+  std::vector<IngestedDocument> completed;  // to be reported
 };
 
 class IngesterImpl final : public Ingester {
@@ -88,17 +87,29 @@ class IngesterImpl final : public Ingester {
 
   absl::Status Initialize();
   absl::Status Add(documents::TextDocument& document, const std::string& collection) override;
+  absl::Status RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) override;
   absl::Status Finish() override;
 
  private:
+  using Arrivals = std::vector<std::shared_ptr<Arrival>>;
+
   absl::Status AgreeOnSettings();
   // id and size; an error of the document itself.
   static absl::StatusOr<std::pair<std::string, uint64_t>> HashText(
       documents::TextDocument& document, const Progress& progress);
-  absl::Status AddToCollection(DocumentRecord* record, const std::string& collection);
-  absl::Status QueueWindows(documents::TextDocument& document,
-                            const std::shared_ptr<OpenDocument>& open, WindowPool pool,
+  // Windows of documents that the new one may take over: earlier versions, unfinished ones.
+  absl::StatusOr<WindowPool> CollectPool(Arrival* arrival);
+  absl::Status QueueWindows(documents::TextDocument& document, Arrival* arrival, WindowPool pool,
                             absl::Status* document_error);
+  // Takes back what was queued and committed of a document whose reading failed.
+  void Drop(const std::shared_ptr<Arrival>& arrival);
+  // Makes the sources of `arrivals` refer to their documents; changed records join the commit.
+  void PutReferences(const Arrivals& arrivals, Mutation* mutation);
+  void PutChanges(Mutation* mutation);
+  // Begins to commit, once the commit before is done.
+  absl::Status StartCommit(Mutation mutation, std::vector<IngestedDocument> completed);
+  // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
+  absl::Status DeleteLeftovers();
   absl::Status CollectPool(DocumentNumber number, WindowPool* pool);
   // Windows attend to the memory so far, so that none of another day can be used again.
   bool IsReference() const { return settings_.encoding == "reference"; }
@@ -122,15 +133,22 @@ class IngesterImpl final : public Ingester {
   storage::StoreSettings settings_;
   std::unique_ptr<BackgroundSealer> sealer_;
   storage::Counters counters_;
-  // All stored documents, complete or not.
-  absl::flat_hash_map<std::string, DocumentRecord> by_id_;
-  absl::flat_hash_set<std::string> incomplete_ids_;             // few, of by_id_
-  absl::flat_hash_map<std::string, std::string> id_by_source_;  // complete and replaceable ones
+  SourceTable table_;
+  // Stored documents that are not complete: unfinished ones, and complete ones that nothing refers
+  // to any more. Their windows serve versions that have the same; they go at the end of a run that
+  // saw their text or their source.
+  std::vector<DocumentRecord> leftovers_;
+  absl::flat_hash_set<DocumentNumber> superfluous_;  // to be deleted whatever this run sees
+  absl::flat_hash_set<std::string> seen_ids_;
+  absl::flat_hash_set<std::pair<std::string, std::string>> seen_;  // source, collection
+  absl::flat_hash_map<std::string, std::string> seen_source_ids_;  // of sources: the last id
+  // Of each stored or queued window the document that it belongs to. A window serves one complete
+  // document; those of leftovers are free to be taken.
+  absl::flat_hash_map<Slot, DocumentNumber> owners_;
   std::deque<QueuedWindow> queue_;
   int64_t queued_new_tokens_ = 0;
   int64_t queued_tokens_ = 0;
-  std::vector<std::shared_ptr<OpenDocument>>
-      open_;  // with windows in the queue, or to be completed
+  Arrivals arrivals_;  // that wait for their commit
   int64_t encoded_tokens_ = 0;
   std::optional<CommitInFlight> in_flight_;  // one at a time; destroying it waits
 };
@@ -213,9 +231,17 @@ absl::Status IngesterImpl::Initialize() {
   RETURN_IF_ERROR(AgreeOnSettings());
   ASSIGN_OR_RETURN(counters_, memory_->store().ReadCounters());
   RETURN_IF_ERROR(memory_->store().ForEachDocument([this](const DocumentRecord& document) {
-    by_id_[document.id] = document;
-    if (!document.complete) incomplete_ids_.insert(document.id);
-    if (document.complete && document.replaceable) id_by_source_[document.source] = document.id;
+    if (document.complete) {
+      table_.Load(document);
+    } else {
+      leftovers_.push_back(document);
+    }
+    return absl::OkStatus();
+  }));
+  absl::flat_hash_set<DocumentNumber> unfinished;
+  for (const DocumentRecord& leftover : leftovers_) unfinished.insert(leftover.number);
+  RETURN_IF_ERROR(memory_->store().ForEachLink([&](const WindowLink& link) {
+    if (!unfinished.contains(link.document)) owners_[link.slot_begin] = link.document;
     return absl::OkStatus();
   }));
   if (settings_.n_mem_layers > 0) {
@@ -258,31 +284,49 @@ absl::StatusOr<std::pair<std::string, uint64_t>> IngesterImpl::HashText(
   return std::make_pair(hasher.FinishHex().substr(0, kIdDigits), size_bytes);
 }
 
-absl::Status IngesterImpl::AddToCollection(DocumentRecord* record, const std::string& collection) {
-  auto& in = record->collections;
-  if (std::find(in.begin(), in.end(), collection) != in.end()) return absl::OkStatus();
-  in.push_back(collection);
-  Mutation mutation;
-  mutation.PutDocument(*record);
-  return memory_->store().Commit(std::move(mutation));
-}
-
-absl::Status IngesterImpl::CollectPool(DocumentNumber number, WindowPool* pool) {
-  if (IsReference()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
-  for (const WindowLink& link : links) {
-    absl::StatusOr<WindowRecord> window = memory_->store().GetWindow(link.slot_begin);
-    // A damaged window is simply encoded again.
-    if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
-    RETURN_IF_ERROR(window.status());
-    std::vector<StoredRange>& ranges = (*pool)[window->content_hash];
-    // Two versions of a document may link the same window.
-    const bool known = std::any_of(ranges.begin(), ranges.end(), [&](const StoredRange& range) {
-      return range.slot_begin == link.slot_begin;
-    });
-    if (!known) ranges.push_back({link.slot_begin, link.n_tokens});
+absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
+  WindowPool pool;
+  if (IsReference()) return pool;
+  RETURN_IF_ERROR(FinishCommit());  // it may be what wrote the links that are read here
+  const storage::SourceReference& reference = arrival->reference;
+  std::vector<DocumentNumber> numbers;
+  std::optional<DocumentNumber> going;  // when this one comes, as nothing else refers to it
+  const auto* holder = table_.Holder(reference.source, reference.collection);
+  if (reference.replaceable && holder != nullptr && holder->sources.size() == 1 &&
+      std::none_of(arrivals_.begin(), arrivals_.end(),
+                   [&](const auto& other) { return other->id == holder->id; })) {
+    going = holder->number;
+    arrival->robbed_id = holder->id;
+    numbers.push_back(holder->number);
   }
-  return absl::OkStatus();
+  for (const DocumentRecord& leftover : leftovers_) {
+    const bool same_source = std::any_of(
+        leftover.sources.begin(), leftover.sources.end(), [&](const auto& other) {
+          return other.source == reference.source && other.collection == reference.collection;
+        });
+    if (leftover.id == arrival->id || (same_source && reference.replaceable)) {
+      numbers.push_back(leftover.number);
+    }
+  }
+  absl::flat_hash_set<Slot> known;  // several versions may link the same window
+  for (const DocumentNumber number : numbers) {
+    ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
+    for (const WindowLink& link : links) {
+      if (!known.insert(link.slot_begin).second) continue;
+      const auto owner = owners_.find(link.slot_begin);
+      const bool is_free = owner == owners_.end() || owner->second == going ||
+                           superfluous_.contains(owner->second);
+      if (!is_free) continue;
+      absl::StatusOr<WindowRecord> window = memory_->store().GetWindow(link.slot_begin);
+      // A damaged window is simply encoded again.
+      if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
+      RETURN_IF_ERROR(window.status());
+      pool[window->content_hash].push_back(
+          {link.slot_begin, link.n_tokens,
+           owner == owners_.end() ? std::nullopt : std::optional(owner->second)});
+    }
+  }
+  return pool;
 }
 
 absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::string& collection) {
@@ -296,124 +340,129 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     return absl::OkStatus();
   }
   const auto& [id, size_bytes] = *hashed;
-  const std::string chosen = document.collection.empty() ? collection : document.collection;
 
-  // The same text or the same source may still wait for its commit.
-  for (const auto& open : open_) {
-    if (open->record.id == id || open->record.source == document.source) {
-      RETURN_IF_ERROR(Flush());
-      break;
+  auto arrival = std::make_shared<Arrival>();
+  arrival->id = id;
+  arrival->reference = {.source = document.source,
+                        .collection = document.collection.empty() ? collection : document.collection,
+                        .title = document.title,
+                        .replaceable = document.replaceable};
+  arrival->in_no_other_collection = !document.collection.empty();
+  const storage::SourceReference& reference = arrival->reference;
+  // What the same source held a moment ago comes first.
+  const bool source_waits =
+      std::any_of(arrivals_.begin(), arrivals_.end(), [&](const auto& waiting) {
+        return waiting->reference.source == reference.source && waiting->id != id;
+      });
+  // … and a stored document whose windows went to a newer version goes before it may come back.
+  const bool robbed = std::any_of(arrivals_.begin(), arrivals_.end(),
+                                  [&](const auto& other) { return other->robbed_id == id; });
+  if (source_waits || robbed) RETURN_IF_ERROR(Flush());
+
+  const auto waiting = std::find_if(arrivals_.begin(), arrivals_.end(), [&](const auto& other) {
+    return other->id == id && other->record.has_value();
+  });
+  const DocumentRecord* holder =
+      reference.replaceable ? table_.Holder(reference.source, reference.collection) : nullptr;
+  const bool replaces = holder != nullptr && holder->id != id;
+  const DocumentRecord* stored =
+      waiting != arrivals_.end() ? &*(*waiting)->record : table_.Find(id);
+  IngestedDocument& result = arrival->result;
+  result.id = id;
+  result.title = reference.title;
+  result.source = reference.source;
+  result.status = replaces            ? IngestStatus::kReplaced
+                  : stored != nullptr ? IngestStatus::kUnchanged
+                                      : IngestStatus::kAdded;
+  seen_ids_.insert(id);
+  seen_.insert({reference.source, reference.collection});
+  seen_source_ids_[reference.source] = id;
+  if (stored != nullptr) {
+    result.tokens = stored->n_tokens;
+    result.windows = stored->n_windows;
+    if (waiting == arrivals_.end() && !replaces && !arrival->in_no_other_collection &&
+        table_.Refers(id, reference)) {
+      // It may be complete in the commit that is under way only.
+      if (in_flight_) RETURN_IF_ERROR(FinishCommit());
+      Report(result);
+      return absl::OkStatus();
     }
-  }
-  // Known documents are read and changed below, next to the store's other commits.
-  if (in_flight_ && (in_flight_->Concerns(id, document.source) || by_id_.contains(id) ||
-                     id_by_source_.contains(document.source))) {
-    RETURN_IF_ERROR(FinishCommit());
-  }
-  std::vector<DocumentNumber> replaced;
-  if (document.replaceable) {
-    const auto source = id_by_source_.find(document.source);
-    if (source != id_by_source_.end() && source->second != id) {
-      replaced.push_back(by_id_.at(source->second).number);
-    }
-  }
-  if (const auto half = by_id_.find(id);
-      IsReference() && half != by_id_.end() && !half->second.complete) {
-    RETURN_IF_ERROR(memory_->DeleteDocuments({half->second.number}));
-    incomplete_ids_.erase(id);
-    by_id_.erase(half);
-  }
-  const auto known = by_id_.find(id);
-  if (known != by_id_.end() && known->second.complete) {
-    RETURN_IF_ERROR(AddToCollection(&known->second, chosen));
-    IngestedDocument result;
-    result.id = id;
-    result.title = known->second.title;
-    result.source = document.source;
-    result.tokens = known->second.n_tokens;
-    result.windows = known->second.n_windows;
-    result.status = replaced.empty() ? IngestStatus::kUnchanged : IngestStatus::kReplaced;
-    if (!replaced.empty()) {
-      RETURN_IF_ERROR(memory_->DeleteDocuments(replaced));
-      by_id_.erase(id_by_source_.at(document.source));
-      // From now on this text is what its source holds.
-      known->second.source = document.source;
-      known->second.replaceable = true;
-      Mutation mutation;
-      mutation.PutDocument(known->second);
-      RETURN_IF_ERROR(memory_->store().Commit(std::move(mutation)));
-      id_by_source_[document.source] = id;
-    }
-    Report(result);
-    return absl::OkStatus();
+    arrival->all_windows_queued = true;
+    arrivals_.push_back(arrival);
+    return arrivals_.size() >= kCommitArrivals ? Flush() : absl::OkStatus();
   }
 
-  auto open = std::make_shared<OpenDocument>();
-  WindowPool pool;
-  DocumentRecord& record = open->record;
-  if (known != by_id_.end()) {
-    // Interrupted before it was complete: go on under the same number.
-    record = known->second;
-    RETURN_IF_ERROR(CollectPool(record.number, &pool));
-  } else {
-    record.number = counters_.next_document++;
-  }
-  for (DocumentNumber number : replaced) RETURN_IF_ERROR(CollectPool(number, &pool));
-  // What earlier interrupted versions of this source left behind is used up and goes, too.
-  for (const std::string& other_id : incomplete_ids_) {
-    const DocumentRecord& other = by_id_.at(other_id);
-    if (other_id != id && document.replaceable && other.source == document.source) {
-      RETURN_IF_ERROR(CollectPool(other.number, &pool));
-      replaced.push_back(other.number);
-    }
-  }
+  ASSIGN_OR_RETURN(WindowPool pool, CollectPool(arrival.get()));
+  DocumentRecord& record = arrival->record.emplace();
+  record.number = counters_.next_document++;
   record.id = id;
-  record.title = document.title;
-  record.source = document.source;
-  record.replaceable = document.replaceable;
-  record.collections = {chosen};
   record.size_bytes = size_bytes;
-  record.n_tokens = 0;
-  record.n_windows = 0;
-  record.complete = false;
   record.ingested_unix_s = static_cast<int64_t>(std::time(nullptr));
-  open->result.id = id;
-  open->result.title = record.title;
-  open->result.source = record.source;
-  open->result.status =
-      id_by_source_.contains(document.source) && document.replaceable && !replaced.empty()
-          ? IngestStatus::kReplaced
-          : IngestStatus::kAdded;
-  open->replaced = std::move(replaced);
-  open_.push_back(open);
+  arrivals_.push_back(arrival);
 
   absl::Status document_error;
-  RETURN_IF_ERROR(QueueWindows(document, open, std::move(pool), &document_error));
+  RETURN_IF_ERROR(QueueWindows(document, arrival.get(), std::move(pool), &document_error));
   if (!document_error.ok()) {
     RETURN_IF_ERROR(FinishCommit());
-    // Its windows so far stay queued under a document that never becomes complete: they are
-    // dropped here, and what was committed is taken back.
-    std::erase_if(queue_, [&](const QueuedWindow& queued) { return queued.document == open; });
-    queued_tokens_ = 0;
-    queued_new_tokens_ = 0;
-    for (const QueuedWindow& queued : queue_) {
-      queued_tokens_ += queued.link.n_tokens;
-      if (queued.window) queued_new_tokens_ += queued.link.n_tokens;
-    }
-    std::erase(open_, open);
-    if (by_id_.contains(id)) {
-      RETURN_IF_ERROR(memory_->DeleteDocuments({record.number}));
-      by_id_.erase(id);
-      incomplete_ids_.erase(id);
-    }
+    Drop(arrival);
     Fail(document, document_error);
     return absl::OkStatus();
   }
-  open->all_windows_queued = true;
+  arrival->all_windows_queued = true;
   if (queued_new_tokens_ >= options_.encode_batch_tokens || queued_tokens_ >= kCommitTokens) {
     RETURN_IF_ERROR(Flush());
   }
   return absl::OkStatus();
+}
+
+void IngesterImpl::Drop(const std::shared_ptr<Arrival>& arrival) {
+  const DocumentNumber number = arrival->record->number;
+  std::erase_if(queue_, [&](const QueuedWindow& queued) { return queued.link.document == number; });
+  queued_tokens_ = 0;
+  queued_new_tokens_ = 0;
+  for (const QueuedWindow& queued : queue_) {
+    queued_tokens_ += queued.link.n_tokens;
+    if (queued.window) queued_new_tokens_ += queued.link.n_tokens;
+  }
+  std::erase(arrivals_, arrival);
+  superfluous_.insert(number);
+  for (const StoredRange& range : arrival->taken) {
+    if (range.owner) owners_[range.slot_begin] = *range.owner;
+  }
+  // What could not be read is not known to have another text now.
+  seen_.erase({arrival->reference.source, arrival->reference.collection});
+  seen_source_ids_.erase(arrival->reference.source);
+}
+
+absl::Status IngesterImpl::RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) {
+  RETURN_IF_ERROR(Flush());
+  std::vector<std::pair<DocumentRecord, storage::SourceReference>> gone;
+  table_.Revise(
+      [&](const DocumentRecord& document, const storage::SourceReference& reference) {
+        SourceTable::Fate fate;
+        const auto seen = seen_source_ids_.find(reference.source);
+        if (seen == seen_source_ids_.end() ||
+            (!reference.replaceable && seen->second != document.id)) {
+          fate.stays = !is_gone(reference.source);
+        } else if (reference.replaceable) {
+          fate.new_id = seen->second;
+        }
+        return fate;
+      },
+      &gone);
+  std::vector<IngestedDocument> completed;
+  for (const auto& [document, reference] : gone) {
+    seen_.insert({reference.source, reference.collection});
+    IngestedDocument& result = completed.emplace_back();
+    result.id = document.id;
+    result.title = reference.title;
+    result.source = reference.source;
+    result.status = IngestStatus::kRemoved;
+  }
+  Mutation mutation;
+  PutChanges(&mutation);
+  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(completed)));
+  return FinishCommit();
 }
 
 absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
@@ -435,16 +484,21 @@ absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
   if (!IsReference()) return model_->Encode(windows);
   RETURN_IF_ERROR(FinishCommit());  // they attend to what is stored
   IngestView view;
-  for (const auto& open : open_) {
-    view.with.push_back(open->record.number);
-    view.without.insert(view.without.end(), open->replaced.begin(), open->replaced.end());
+  for (const auto& arrival : arrivals_) {
+    if (arrival->record) view.with.push_back(arrival->record->number);
+    const auto& reference = arrival->reference;
+    const auto* holder = table_.Holder(reference.source, reference.collection);
+    if (reference.replaceable && holder != nullptr && holder->id != arrival->id &&
+        holder->sources.size() == 1) {
+      view.without.push_back(holder->number);
+    }
   }
   return EncodeAttending(memory_, model_, view, windows, options_.progress);
 }
 
-absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
-                                        const std::shared_ptr<OpenDocument>& open, WindowPool pool,
-                                        absl::Status* document_error) {
+absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arrival* arrival,
+                                        WindowPool pool, absl::Status* document_error) {
+  DocumentRecord& record = *arrival->record;
   *document_error = document.Rewind();
   if (!document_error->ok()) return absl::OkStatus();
   TokenStream stream(&document, &model_->tokenizer());
@@ -468,9 +522,8 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
     window.content_hash = WindowHash(window);
 
     QueuedWindow queued;
-    queued.document = open;
-    queued.link.document = open->record.number;
-    queued.link.ordinal = open->record.n_windows;
+    queued.link.document = record.number;
+    queued.link.ordinal = record.n_windows;
     queued.link.n_tokens = static_cast<uint32_t>(n_tokens);
     queued.link.byte_begin = byte_begin;
     queued.link.n_bytes = n_bytes;
@@ -478,19 +531,20 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
     if (const auto stored = pool.find(window.content_hash);
         stored != pool.end() && !stored->second.empty()) {
       queued.link.slot_begin = stored->second.back().slot_begin;
+      arrival->taken.push_back(stored->second.back());
       stored->second.pop_back();
     } else {
       queued.link.slot_begin = counters_.next_slot;
       window.slot_begin = counters_.next_slot;
       counters_.next_slot += static_cast<uint64_t>(n_tokens);
       queued_new_tokens_ += n_tokens;
-      open->result.encoded_windows += 1;
-      open->result.encoded_tokens += static_cast<uint64_t>(n_tokens);
+      arrival->result.encoded_windows += 1;
+      arrival->result.encoded_tokens += static_cast<uint64_t>(n_tokens);
       is_new = true;
     }
-    open->kept_slots.insert(queued.link.slot_begin);
-    open->record.n_tokens += static_cast<uint64_t>(n_tokens);
-    open->record.n_windows += 1;
+    owners_[queued.link.slot_begin] = record.number;
+    record.n_tokens += static_cast<uint64_t>(n_tokens);
+    record.n_windows += 1;
     byte_begin += n_bytes;
     queued_tokens_ += n_tokens;
 
@@ -505,16 +559,16 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document,
       RETURN_IF_ERROR(Flush());
     }
   }
-  if (byte_begin != open->record.size_bytes) {
+  if (byte_begin != record.size_bytes) {
     *document_error = absl::AbortedError(
-        StrCat(document.source, ": changed while it was read (", open->record.size_bytes,
+        StrCat(document.source, ": changed while it was read (", record.size_bytes,
                " bytes of text first, then ", byte_begin, "); ingest it again"));
   }
   return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::Flush() {
-  if (queue_.empty() && open_.empty()) return absl::OkStatus();
+  if (queue_.empty() && arrivals_.empty()) return absl::OkStatus();
   std::vector<model::WindowTokens> windows;
   for (const QueuedWindow& queued : queue_) {
     if (queued.window) windows.push_back({queued.window->context_ids, queued.window->ids});
@@ -540,29 +594,65 @@ absl::Status IngesterImpl::Flush() {
     mutation.PutQuerySample(queued.window->slot_begin, ToQuerySample(window));
     encoded_tokens_ += window.n_tokens;
   }
-  // In order: the commit before may be what wrote the links that are read here.
-  RETURN_IF_ERROR(FinishCommit());
-  CommitInFlight commit;
-  std::vector<std::shared_ptr<OpenDocument>> still_open;
-  for (const auto& open : open_) {
-    open->record.complete = open->all_windows_queued;
-    mutation.PutDocument(open->record);
-    commit.records.push_back(open->record);
-    if (!open->record.complete) {
-      still_open.push_back(open);
+  Arrivals completed;
+  Arrivals waiting;
+  for (const auto& arrival : arrivals_) {
+    if (arrival->all_windows_queued) {
+      completed.push_back(arrival);
       continue;
     }
-    commit.completed.push_back(open);
-    for (DocumentNumber number : open->replaced) {
-      ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
-      mutation.DeleteDocument(number);
-      for (const WindowLink& link : links) {
-        if (!open->kept_slots.contains(link.slot_begin)) mutation.DeleteWindow(link.slot_begin);
-      }
-    }
+    // Its windows so far, so that an interrupted ingest goes on from there.
+    DocumentRecord record = *arrival->record;
+    record.sources = {arrival->reference};
+    mutation.PutDocument(record);
+    waiting.push_back(arrival);
   }
+  PutReferences(completed, &mutation);
   mutation.PutNextSlot(counters_.next_slot);
   mutation.PutNextDocumentNumber(counters_.next_document);
+  std::vector<IngestedDocument> results;
+  for (const auto& arrival : completed) results.push_back(std::move(arrival->result));
+  arrivals_ = std::move(waiting);
+  queue_.clear();
+  queued_tokens_ = 0;
+  queued_new_tokens_ = 0;
+  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(results)));
+  const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
+  // What is stored is also reported.
+  if (!cancelled.ok()) RETURN_IF_ERROR(FinishCommit());
+  return cancelled;
+}
+
+void IngesterImpl::PutReferences(const Arrivals& arrivals, Mutation* mutation) {
+  for (const auto& arrival : arrivals) {
+    if (arrival->record) {
+      DocumentRecord record = *arrival->record;
+      record.complete = true;
+      arrival->result.tokens = record.n_tokens;
+      arrival->result.windows = record.n_windows;
+      table_.Insert(std::move(record));
+    }
+    table_.Refer(arrival->id, arrival->reference, arrival->in_no_other_collection);
+  }
+  PutChanges(mutation);
+}
+
+void IngesterImpl::PutChanges(Mutation* mutation) {
+  SourceTable::Changes changes = table_.TakeChanges();
+  for (const DocumentRecord& record : changes.updated) mutation->PutDocument(record);
+  for (DocumentRecord& record : changes.unreferenced) {
+    // Not deleted yet: another source may turn out to hold the same text.
+    record.complete = false;
+    mutation->PutDocument(record);
+    superfluous_.insert(record.number);
+    leftovers_.push_back(std::move(record));
+  }
+}
+
+absl::Status IngesterImpl::StartCommit(Mutation mutation, std::vector<IngestedDocument> completed) {
+  RETURN_IF_ERROR(FinishCommit());
+  CommitInFlight commit;
+  commit.completed = std::move(completed);
   const auto write = [store = &memory_->store(),
                       shared = std::make_shared<Mutation>(std::move(mutation))] {
     return store->Commit(std::move(*shared));
@@ -573,14 +663,7 @@ absl::Status IngesterImpl::Flush() {
     commit.status = std::async(std::launch::deferred, write);
   }
   in_flight_ = std::move(commit);
-  open_ = std::move(still_open);
-  queue_.clear();
-  queued_tokens_ = 0;
-  queued_new_tokens_ = 0;
-  const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
-  // What is stored is also reported.
-  if (!cancelled.ok()) RETURN_IF_ERROR(FinishCommit());
-  return cancelled;
+  return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::FinishCommit() {
@@ -589,31 +672,32 @@ absl::Status IngesterImpl::FinishCommit() {
   in_flight_.reset();
   RETURN_IF_ERROR(commit.status.get());
   if (sealer_ != nullptr) sealer_->Notify();
-  for (const DocumentRecord& record : commit.records) {
-    by_id_[record.id] = record;
-    if (record.complete) {
-      incomplete_ids_.erase(record.id);
-    } else {
-      incomplete_ids_.insert(record.id);
-    }
+  for (const IngestedDocument& result : commit.completed) Report(result);
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::DeleteLeftovers() {
+  std::vector<DocumentNumber> deleted(superfluous_.begin(), superfluous_.end());
+  for (const DocumentRecord& leftover : leftovers_) {
+    if (superfluous_.contains(leftover.number)) continue;
+    const bool source_seen =
+        std::any_of(leftover.sources.begin(), leftover.sources.end(), [&](const auto& source) {
+          return source.replaceable && seen_.contains({source.source, source.collection});
+        });
+    if (source_seen || seen_ids_.contains(leftover.id)) deleted.push_back(leftover.number);
   }
-  for (const auto& open : commit.completed) {
-    for (DocumentNumber number : open->replaced) {
-      absl::erase_if(by_id_, [number](const auto& entry) { return entry.second.number == number; });
-      absl::erase_if(incomplete_ids_,
-                     [this](const auto& other) { return !by_id_.contains(other); });
-    }
-    if (open->record.replaceable) id_by_source_[open->record.source] = open->record.id;
-    open->result.tokens = open->record.n_tokens;
-    open->result.windows = open->record.n_windows;
-    Report(open->result);
-  }
+  if (deleted.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(memory_->DeleteDocuments(deleted));
+  const absl::flat_hash_set<DocumentNumber> gone(deleted.begin(), deleted.end());
+  std::erase_if(leftovers_, [&](const auto& leftover) { return gone.contains(leftover.number); });
+  superfluous_.clear();
   return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::Finish() {
   RETURN_IF_ERROR(Flush());
   RETURN_IF_ERROR(FinishCommit());
+  RETURN_IF_ERROR(DeleteLeftovers());
   RETURN_IF_ERROR(memory_->UpdateTextIndex(options_.progress));
   if (sealer_ != nullptr) RETURN_IF_ERROR(sealer_->WaitUntilIdle(options_.progress));
   RETURN_IF_ERROR(memory_->Publish());
@@ -630,6 +714,8 @@ std::string_view IngestStatusName(IngestStatus status) {
       return "unchanged";
     case IngestStatus::kReplaced:
       return "replaced";
+    case IngestStatus::kRemoved:
+      return "removed";
     case IngestStatus::kFailed:
       return "failed";
   }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/progress.h"
 #include "documents/text_document.h"
 #include "memory/memory.h"
@@ -19,7 +20,8 @@
 
 namespace fovea::memory {
 
-enum class IngestStatus { kAdded, kUnchanged, kReplaced, kFailed };
+// kRemoved: the source is gone, and the document with it unless others refer to it.
+enum class IngestStatus { kAdded, kUnchanged, kReplaced, kRemoved, kFailed };
 std::string_view IngestStatusName(IngestStatus status);  // "added", …
 
 struct IngestedDocument {
@@ -59,7 +61,15 @@ class Ingester {
 
   // Problems of the document itself are reported through on_document with kFailed; an error
   // returned here (full disk, damage, cancelled) ends the ingest.
+  // The document's source refers to its text from then on, in `collection` or in the one that the
+  // document names; a text that no source refers to goes. Where the text is stored already only the
+  // references change.
   virtual absl::Status Add(documents::TextDocument& document, const std::string& collection) = 0;
+  // Takes away the sources that `is_gone` names, of all collections, but for those that were added
+  // since Create. A source that was added in one collection refers to the same text in the others
+  // then. Reports each as kRemoved once that is durable.
+  virtual absl::Status RemoveSources(
+      absl::FunctionRef<bool(const std::string& source)> is_gone) = 0;
   // Encodes and commits what is pending, seals full segments, updates the text index, publishes.
   virtual absl::Status Finish() = 0;
 };

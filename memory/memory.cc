@@ -289,7 +289,7 @@ absl::StatusOr<std::shared_ptr<const Generation>> Memory::ReadGeneration(
   for (size_t i = 0; i < n_windows.size(); ++i) {
     const storage::DocumentRecord& document = generation->documents[i];
     if (!document.complete || n_windows[i] == document.n_windows) continue;
-    return absl::DataLossError(StrCat(folder_, ": document ", document.id, " (", document.source,
+    return absl::DataLossError(StrCat(folder_, ": document ", document.id, " (", document.source(),
                                       ") has ", n_windows[i], " windows, want ", document.n_windows,
                                       ": run `fovea verify --repair`"));
   }
@@ -435,7 +435,31 @@ absl::Status Memory::ReadText(const storage::DocumentRecord& document,
 }
 
 absl::Status Memory::DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers) {
-  const absl::flat_hash_set<storage::DocumentNumber> doomed(numbers.begin(), numbers.end());
+  return Change(numbers, {});
+}
+
+absl::StatusOr<std::vector<storage::DocumentRecord>> Memory::RemoveSources(
+    absl::FunctionRef<bool(const storage::DocumentRecord&, const storage::SourceReference&)> goes) {
+  std::vector<storage::DocumentRecord> deleted;
+  std::vector<storage::DocumentNumber> deleted_numbers;
+  std::vector<storage::DocumentRecord> updated;
+  for (const storage::DocumentRecord& document : Current()->documents) {
+    storage::DocumentRecord left = document;
+    std::erase_if(left.sources, [&](const auto& source) { return goes(document, source); });
+    if (left.sources.empty()) {
+      deleted.push_back(document);
+      deleted_numbers.push_back(document.number);
+    } else if (left.sources.size() < document.sources.size()) {
+      updated.push_back(std::move(left));
+    }
+  }
+  RETURN_IF_ERROR(Change(deleted_numbers, updated));
+  return deleted;
+}
+
+absl::Status Memory::Change(const std::vector<storage::DocumentNumber>& deleted,
+                            const std::vector<storage::DocumentRecord>& updated) {
+  const absl::flat_hash_set<storage::DocumentNumber> doomed(deleted.begin(), deleted.end());
   absl::flat_hash_set<Slot> freed;
   absl::flat_hash_set<Slot> kept;  // windows that another version of the document links too
   RETURN_IF_ERROR(store_->ForEachLink([&](const storage::WindowLink& link) {
@@ -443,6 +467,7 @@ absl::Status Memory::DeleteDocuments(const std::vector<storage::DocumentNumber>&
     return absl::OkStatus();
   }));
   storage::Mutation mutation;
+  for (const storage::DocumentRecord& document : updated) mutation.PutDocument(document);
   for (storage::DocumentNumber number : doomed) mutation.DeleteDocument(number);
   for (Slot slot : freed) {
     if (!kept.contains(slot)) mutation.DeleteWindow(slot);
@@ -470,10 +495,11 @@ absl::Status Memory::CompactIfWorthwhile(double min_deleted_share) {
 absl::StatusOr<Stats> ComputeStats(Memory& memory) {
   const std::shared_ptr<const Generation> generation = memory.Current();
   Stats stats;
+  ASSIGN_OR_RETURN(stats.format_version, memory.store().FormatVersion());
   stats.documents = static_cast<int64_t>(generation->documents.size());
   std::map<std::string, int64_t> collections;
   for (const storage::DocumentRecord& document : generation->documents) {
-    for (const std::string& name : document.collections) ++collections[name];
+    for (const std::string& name : document.collections()) ++collections[name];
   }
   stats.collections.assign(collections.begin(), collections.end());
   stats.tokens = generation->n_tokens;

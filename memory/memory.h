@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "index/text_index.h"
@@ -100,6 +101,11 @@ class Memory {
   // The document's text, exactly as it was ingested, piece by piece.
   absl::Status ReadText(const storage::DocumentRecord& document,
                         absl::FunctionRef<absl::Status(std::string_view piece)> visit);
+  // Takes away the references that `goes` names; a document that nothing refers to then is deleted.
+  // Returns those. One commit.
+  absl::StatusOr<std::vector<storage::DocumentRecord>> RemoveSources(
+      absl::FunctionRef<bool(const storage::DocumentRecord&, const storage::SourceReference&)>
+          goes);
   // Hides at once and durably; Compact frees the space.
   absl::Status DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers);
   // Frees what was deleted when it is more than `min_deleted_share` of all slots.
@@ -107,6 +113,9 @@ class Memory {
 
  private:
   Memory() = default;
+  // Deletes documents, puts others in the place of their records, and publishes.
+  absl::Status Change(const std::vector<storage::DocumentNumber>& deleted,
+                      const std::vector<storage::DocumentRecord>& updated);
   // Opens the version folder's store, caches and text index.
   absl::Status OpenVersion(const std::string& version);
   // Puts what `other` has opened in the place of what is open here.
@@ -137,6 +146,7 @@ class Memory {
 };
 
 struct Stats {
+  int format_version = 0;
   int64_t documents = 0;
   std::vector<std::pair<std::string, int64_t>> collections;  // name, documents
   uint64_t tokens = 0;

@@ -25,8 +25,8 @@ class StoredTextDocument final : public documents::TextDocument {
   StoredTextDocument(const storage::DocumentStore* store, const DocumentRecord& record,
                      std::vector<storage::WindowLink> links)
       : store_(store), size_bytes_(record.size_bytes), links_(std::move(links)) {
-    title = record.title;
-    source = record.source;
+    title = record.title();
+    source = record.source();
     // Only once all documents are there does a source name one of them again (RestoreRecords).
     replaceable = false;
   }
@@ -125,8 +125,7 @@ absl::Status RemoveDeletedDocuments(const std::vector<DocumentRecord>& kept, Mem
   return deleted.empty() ? absl::OkStatus() : memory->DeleteDocuments(deleted);
 }
 
-// Gives the documents of `to` what the ingester does not know: times, collections in their order,
-// and that a source names its document.
+// Gives the documents of `to` what the ingester does not know: times, and the sources as they were.
 absl::Status RestoreRecords(const std::vector<DocumentRecord>& from, Memory* to) {
   absl::flat_hash_map<std::string, DocumentRecord> by_id;
   RETURN_IF_ERROR(to->store().ForEachDocument([&](const DocumentRecord& document) {
@@ -138,14 +137,11 @@ absl::Status RestoreRecords(const std::vector<DocumentRecord>& from, Memory* to)
   for (const DocumentRecord& old : from) {
     const auto found = by_id.find(old.id);
     if (found == by_id.end()) {
-      return absl::InternalError(StrCat("document ", old.id, " (", old.source,
+      return absl::InternalError(StrCat("document ", old.id, " (", old.source(),
                                         ") is missing from the new version: run it again"));
     }
     DocumentRecord& document = found->second;
-    document.title = old.title;
-    document.source = old.source;
-    document.replaceable = old.replaceable;
-    document.collections = old.collections;
+    document.sources = old.sources;
     document.ingested_unix_s = old.ingested_unix_s;
     mutation.PutDocument(document);
     if (mutation.size_bytes() >= kCommitBytes) {
@@ -205,8 +201,7 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
   for (const DocumentRecord& record : view->documents) {
     ASSIGN_OR_RETURN(std::vector<storage::WindowLink> links, old->store().Links(record.number));
     StoredTextDocument document(&old->store(), record, std::move(links));
-    FOVEA_CHECK(!record.collections.empty());
-    RETURN_IF_ERROR(ingester->Add(document, record.collections.front()));
+    RETURN_IF_ERROR(ingester->Add(document, record.sources.at(0).collection));
     RETURN_IF_ERROR(failure);
   }
   RETURN_IF_ERROR(ingester->Finish());

@@ -112,8 +112,7 @@ class Repairer {
     if (links.empty()) return absl::DataLossError("it has no windows");
     DocumentRecord record;
     record.number = number;
-    record.source = "-";
-    record.collections = {std::string(kRecoveredCollection)};
+    record.sources = {{.source = "-", .collection = std::string(kRecoveredCollection)}};
     record.complete = true;
     Sha256 hasher;
     for (const WindowLink& link : links) {

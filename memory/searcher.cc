@@ -337,7 +337,7 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
                     : block.status();
             errors[thread] =
                 Annotate(status, StrCat("document ", generation_->documents[window.document].id,
-                                        " (", generation_->documents[window.document].source, ")"));
+                                        " (", generation_->documents[window.document].source(), ")"));
             return;
           }
           blocks[i] = *std::move(block);

@@ -42,12 +42,12 @@ absl::Status UnfinishedStore(const StoreContext& context) {
 
 absl::Status CheckFormatVersion(const std::filesystem::path& folder, std::string_view value) {
   ASSIGN_OR_RETURN(const int format_version, DecodeFormatVersion(value));
-  if (format_version == kFormatVersion || format_version == kFloat32FormatVersion) {
+  if (format_version >= kFormatVersion && format_version <= kSourcesFormatVersion) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(
       StrCat(folder, " has storage format version ", format_version,
-             ", this program reads versions ", kFormatVersion, " and ", kFloat32FormatVersion,
+             ", this program reads versions ", kFormatVersion, " to ", kSourcesFormatVersion,
              ": use the release that wrote it, or ingest into a new folder"));
 }
 
@@ -232,15 +232,31 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
   return FromRocksDb(status, StrCat("creating the store ", folder()));
 }
 
-int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
-  if (settings != nullptr) return settings->format_version();
-  int version = kFloat32FormatVersion;  // whose readers read everything
-  const auto take = [&](std::string_view, std::string_view value) {
-    version = DecodeFormatVersion(value).value_or(version);
-    return absl::OkStatus();
-  };
-  Get(ColumnFamily::kMeta, RecordType::kFormat, std::string(kFormatKey), take).IgnoreError();
+absl::StatusOr<int> DocumentStoreImpl::FormatVersion() const {
+  int version = 0;
+  RETURN_IF_ERROR(Get(ColumnFamily::kMeta, RecordType::kFormat, std::string(kFormatKey),
+                      [&](std::string_view, std::string_view value) -> absl::Status {
+                        ASSIGN_OR_RETURN(version, DecodeFormatVersion(value));
+                        return absl::OkStatus();
+                      }));
   return version;
+}
+
+int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
+  const absl::StatusOr<int> stored = FormatVersion();
+  bool has_sourced_document = stored.ok() && *stored == kSourcesFormatVersion;
+  if (!stored.ok()) {
+    const absl::Status walked = ForEach(ColumnFamily::kDocuments, RecordType::kDocument, "", "",
+                                        [&](std::string_view, std::string_view value) {
+                                          has_sourced_document |= IsSourcedDocument(value);
+                                          return absl::OkStatus();
+                                        });
+    // What cannot be read may be one.
+    has_sourced_document |= !walked.ok();
+  }
+  if (has_sourced_document) return kSourcesFormatVersion;
+  if (settings != nullptr) return settings->format_version();
+  return stored.value_or(kSourcesFormatVersion);  // whose readers read everything
 }
 
 absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutation) const {
@@ -381,10 +397,13 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   }
   rocksdb::ColumnFamilyHandle* const meta = view_->family(ColumnFamily::kMeta);
   // An empty store has the oldest version; in salvage the record may be what is damaged.
-  const bool is_newer = impl.settings && impl.settings->format_version() != kFormatVersion;
+  const bool is_newer = impl.has_sourced_document ||
+                        (impl.settings && impl.settings->format_version() != kFormatVersion);
   if (is_newer || context_->options.salvage) {
     const auto known = CachedSettings();
-    const int version = FormatVersionFor(impl.settings ? &*impl.settings : known.get());
+    const int version = impl.has_sourced_document
+                            ? kSourcesFormatVersion
+                            : FormatVersionFor(impl.settings ? &*impl.settings : known.get());
     status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(version));
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
   }

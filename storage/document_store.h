@@ -138,6 +138,8 @@ class DocumentStore {
 
   virtual absl::StatusOr<std::optional<StoreSettings>> Settings() const = 0;
   virtual absl::StatusOr<Counters> ReadCounters() const = 0;
+  // The oldest that can say what was ever stored here (docs/storage-format.md).
+  virtual absl::StatusOr<int> FormatVersion() const = 0;
 
   // In ascending order of the key; `visit` may return an error to stop.
   virtual absl::Status ForEachDocument(

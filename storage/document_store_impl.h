@@ -29,6 +29,7 @@ class DocumentStoreImpl : public DocumentStore {
   absl::StatusOr<bool> Refresh() override;
   absl::StatusOr<std::optional<StoreSettings>> Settings() const override;
   absl::StatusOr<Counters> ReadCounters() const override;
+  absl::StatusOr<int> FormatVersion() const override;
   absl::Status ForEachDocument(
       const std::function<absl::Status(const DocumentRecord&)>& visit) const override;
   absl::Status ForEachLink(

@@ -80,6 +80,7 @@ void Mutation::DeleteWindow(Slot slot_begin) {
 void Mutation::PutDocument(const DocumentRecord& document) {
   impl_->last_document = std::max(impl_->last_document, document.number);
   impl_->Put(ColumnFamily::kDocuments, NumberKey(document.number), EncodeDocument(document));
+  impl_->has_sourced_document |= !document.sources.empty() && HasDifferentSources(document);
 }
 
 void Mutation::PutLink(const WindowLink& link) {

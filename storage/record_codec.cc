@@ -26,6 +26,7 @@ std::string_view TypeName(RecordType type) {
     case RecordType::kCounters:
       return "counters";
     case RecordType::kDocument:
+    case RecordType::kSourcedDocument:
       return "document";
     case RecordType::kLink:
       return "link";
@@ -167,6 +168,7 @@ absl::Status BadKey(RecordType type, std::string_view key) {
 std::string DescribeRecord(RecordType type, std::string_view key) {
   switch (type) {
     case RecordType::kDocument:
+    case RecordType::kSourcedDocument:
       if (const auto number = ParseNumberKey(key)) return StrCat("document number ", *number);
       break;
     case RecordType::kLink:
@@ -342,51 +344,94 @@ absl::StatusOr<Counters> DecodeCounters(std::string_view value) {
   return counters;
 }
 
+bool HasDifferentSources(const DocumentRecord& document) {
+  return std::any_of(document.sources.begin(), document.sources.end(),
+                     [&](const SourceReference& other) {
+                       SourceReference same = document.sources.front();
+                       same.collection = other.collection;
+                       return other != same;
+                     });
+}
+
+bool IsSourcedDocument(std::string_view value) {
+  return ClaimsToBe(RecordType::kSourcedDocument, value);
+}
+
 absl::StatusOr<std::string> EncodeDocument(const DocumentRecord& document) {
   const std::string key = NumberKey(document.number);
-  if (document.collections.empty()) {
-    return Invalid(RecordType::kDocument, key, "in no collection, want at least one");
+  if (document.sources.empty()) {
+    return Invalid(RecordType::kDocument, key, "has no source, want at least one");
   }
+  const bool is_sourced = HasDifferentSources(document);
   std::string payload;
   ByteWriter out(&payload);
   out.Bytes(document.id);
-  out.Bytes(document.title);
-  out.Bytes(document.source);
-  out.U8(static_cast<uint8_t>((document.replaceable ? 1 : 0) | (document.complete ? 2 : 0)));
-  out.Varint(document.collections.size());
-  for (const std::string& collection : document.collections) out.Bytes(collection);
+  if (is_sourced) {
+    out.U8(document.complete ? 1 : 0);
+    out.Varint(document.sources.size());
+    for (const SourceReference& source : document.sources) {
+      out.Bytes(source.source);
+      out.Bytes(source.collection);
+      out.Bytes(source.title);
+      out.U8(source.replaceable ? 1 : 0);
+    }
+  } else {
+    const SourceReference& source = document.sources.front();
+    out.Bytes(source.title);
+    out.Bytes(source.source);
+    out.U8(static_cast<uint8_t>((source.replaceable ? 1 : 0) | (document.complete ? 2 : 0)));
+    out.Varint(document.sources.size());
+    for (const SourceReference& in : document.sources) out.Bytes(in.collection);
+  }
   out.Varint(document.size_bytes);
   out.Varint(document.n_tokens);
   out.Varint(document.n_windows);
   out.U64(static_cast<uint64_t>(document.ingested_unix_s));
-  return SealRecord(RecordType::kDocument, key, payload);
+  return SealRecord(is_sourced ? RecordType::kSourcedDocument : RecordType::kDocument, key,
+                    payload);
 }
 
 absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_view value) {
-  constexpr RecordType kType = RecordType::kDocument;
+  const bool is_sourced = IsSourcedDocument(value);
+  const RecordType type = is_sourced ? RecordType::kSourcedDocument : RecordType::kDocument;
   const auto number = ParseNumberKey(key);
-  if (!number) return BadKey(kType, key);
-  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  if (!number) return BadKey(type, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, key, value));
   ByteReader in(payload);
   DocumentRecord document;
   document.number = *number;
   document.id = in.Bytes();
-  document.title = in.Bytes();
-  document.source = in.Bytes();
+  SourceReference shared;
+  if (!is_sourced) {
+    shared.title = in.Bytes();
+    shared.source = in.Bytes();
+  }
   const uint8_t flags = in.U8();
-  document.replaceable = (flags & 1) != 0;
-  document.complete = (flags & 2) != 0;
-  const uint64_t n_collections = in.Varint();
+  if (flags > (is_sourced ? 1 : 3)) return Malformed(type, key);
+  document.complete = (flags & (is_sourced ? 1 : 2)) != 0;
+  shared.replaceable = !is_sourced && (flags & 1) != 0;
+  const uint64_t n_sources = in.Varint();
   // Each takes a byte at least.
-  if (!in.ok() || flags > 3 || n_collections > in.n_left()) return Malformed(kType, key);
-  document.collections.reserve(n_collections);
-  for (uint64_t i = 0; i < n_collections; ++i) document.collections.emplace_back(in.Bytes());
+  if (!in.ok() || n_sources > in.n_left()) return Malformed(type, key);
+  document.sources.reserve(n_sources);
+  for (uint64_t i = 0; in.ok() && i < n_sources; ++i) {
+    SourceReference& source = document.sources.emplace_back(shared);
+    if (is_sourced) source.source = in.Bytes();
+    source.collection = in.Bytes();
+    if (!is_sourced) continue;
+    source.title = in.Bytes();
+    const uint8_t source_flags = in.U8();
+    if (source_flags > 1) return Malformed(type, key);
+    source.replaceable = source_flags == 1;
+  }
   document.size_bytes = in.Varint();
   document.n_tokens = in.Varint();
   document.n_windows = in.Varint();
   document.ingested_unix_s = static_cast<int64_t>(in.U64());
-  if (!in.AtEnd()) return Malformed(kType, key);
-  if (document.collections.empty()) return Damaged(kType, key, "in no collection");
+  if (!in.AtEnd()) return Malformed(type, key);
+  if (document.sources.empty()) return Damaged(type, key, "has no source");
+  // One record has one encoding.
+  if (is_sourced && !HasDifferentSources(document)) return Malformed(type, key);
   return document;
 }
 

@@ -34,8 +34,10 @@ enum class RecordType : uint8_t {
   kTypedSettings = 11,
   kFloat32BlockKeys = 12,
   kFloat32BlockValues = 13,
+  // A document whose sources differ in more than their collections, instead of the one above.
+  kSourcedDocument = 14,
 };
-inline constexpr int kNumRecordTypes = 13;
+inline constexpr int kNumRecordTypes = 14;
 
 // XXH3-64 of type and payload, exclusive-or XXH3-64 of the key: the two are hashed where they lie.
 uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload);
@@ -56,6 +58,11 @@ absl::StatusOr<StoreSettings> DecodeSettings(std::string_view value);
 std::string EncodeCounters(const Counters& counters);
 absl::StatusOr<Counters> DecodeCounters(std::string_view value);
 
+// Whether the sources of `document` differ in more than their collections: its record is a
+// kSourcedDocument then, else a kDocument.
+bool HasDifferentSources(const DocumentRecord& document);
+// Whether the record says that it is a kSourcedDocument.
+bool IsSourcedDocument(std::string_view value);
 absl::StatusOr<std::string> EncodeDocument(const DocumentRecord& document);
 absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_view value);
 

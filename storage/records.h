@@ -21,6 +21,7 @@ using DocumentNumber = uint64_t;
 // what they understand and refuse the rest by its version.
 constexpr int kFormatVersion = 1;
 constexpr int kFloat32FormatVersion = 2;  // entries in float32
+constexpr int kSourcesFormatVersion = 3;  // documents that several sources refer to
 
 // What the first ingest fixed. Changed only by a re-encoding rebuild.
 struct StoreSettings {
@@ -78,18 +79,36 @@ struct QuerySample {
   std::vector<std::vector<BFloat16>> queries;  // [n_mem_layers][n_queries, n_heads, head_dim]
 };
 
+// What refers to a document: a file, a record of a JSONL file, standard input. A file that is
+// ingested into two collections is two sources, each of which is replaced by itself.
+struct SourceReference {
+  std::string source = {};  // path, "path#id" or "-"
+  std::string collection = {};
+  std::string title = {};
+  bool replaceable = false;  // new content from the same source takes its place
+
+  bool operator==(const SourceReference&) const = default;
+};
+
+// A document is content; its sources refer to it. It goes when the last of them does.
 struct DocumentRecord {
   DocumentNumber number = 0;
   std::string id;  // 32 hex digits of the SHA-256 of the text
-  std::string title;
-  std::string source;                    // path, "path#id" or "-"
-  bool replaceable = false;              // new content from the same source replaces it
-  std::vector<std::string> collections;  // at least one
-  uint64_t size_bytes = 0;               // of the text
+  // At least one, in the order in which they came; no two with the same source and collection.
+  std::vector<SourceReference> sources;
+  uint64_t size_bytes = 0;  // of the text
   uint64_t n_tokens = 0;
   uint64_t n_windows = 0;
-  bool complete = false;  // false while its windows are still being committed
+  // False while its windows are still being committed, and again once nothing refers to it: it is
+  // invisible then, and a version with the same windows may still use them.
+  bool complete = false;
   int64_t ingested_unix_s = 0;
+
+  // Of the first source.
+  const std::string& title() const { return sources.at(0).title; }
+  const std::string& source() const { return sources.at(0).source; }
+  std::vector<std::string> collections() const;  // each once, in the order of the sources
+  bool IsIn(std::string_view collection) const;
 };
 
 // Window `ordinal` of a document. A window belongs to one document; during a replacement the new

@@ -38,6 +38,7 @@ void Check(RecordType type, std::string_view key, std::string_view value) {
       fuzz::CheckMessage(DecodeCounters(value).status());
       break;
     case RecordType::kDocument:
+    case RecordType::kSourcedDocument:
       CheckRoundTrip(
           DecodeDocument(key, value), [](const auto& record) { return EncodeDocument(record); },
           [&](const std::string& bytes) { return DecodeDocument(key, bytes); });

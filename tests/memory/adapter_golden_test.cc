@@ -73,8 +73,7 @@ class AdapterGoldenTest : public testing::Test {
     storage::DocumentRecord document;
     document.number = 1;
     document.id = "golden";
-    document.source = "golden.json";
-    document.collections = {"default"};
+    document.sources = {{.source = "golden.json", .collection = "default"}};
     document.size_bytes = text.size();
     document.n_tokens = ids.size();
     document.n_windows = static_cast<uint32_t>(windows.size());

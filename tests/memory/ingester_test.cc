@@ -130,7 +130,7 @@ TEST_F(IngesterTest, SameContentAgainIsUnchanged) {
   EXPECT_EQ(elsewhere[0].status, IngestStatus::kUnchanged);
   const auto view = memory_->Current();
   ASSERT_EQ(view->documents.size(), 1u);
-  EXPECT_THAT(view->documents[0].collections, testing::ElementsAre("default", "second"));
+  EXPECT_THAT(view->documents[0].collections(), testing::ElementsAre("default", "second"));
 }
 
 TEST_F(IngesterTest, SameContentTwiceInOneRunIsStoredOnce) {

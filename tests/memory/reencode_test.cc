@@ -93,10 +93,7 @@ class ReencodeTest : public testing::Test {
     for (const DocumentRecord& document : view->documents) {
       ASSERT_TRUE(before_.contains(document.id)) << document.id;
       const DocumentRecord& old = before_[document.id];
-      EXPECT_EQ(document.title, old.title);
-      EXPECT_EQ(document.source, old.source);
-      EXPECT_EQ(document.replaceable, old.replaceable);
-      EXPECT_EQ(document.collections, old.collections);
+      EXPECT_EQ(document.sources, old.sources);
       EXPECT_EQ(document.ingested_unix_s, old.ingested_unix_s);
       EXPECT_EQ(document.size_bytes, old.size_bytes);
     }

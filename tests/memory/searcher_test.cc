@@ -183,7 +183,7 @@ TEST_P(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
   SearchOptions options{.mode = SearchMode::kExact, .top_k = 5};
   options.scope.collections = {"others"};
   ExpectMatches(*Searcher(options), 5, [&](const LiveWindow& w) {
-    return view->documents[w.document].collections.front() == "others";
+    return view->documents[w.document].IsIn("others");
   });
   options.scope.collections.clear();
   options.scope.documents = {ids_[1].substr(0, 8)};
@@ -218,7 +218,7 @@ TEST_P(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
   SearchOptions options{.top_k = 6};
   options.scope.collections = {"others"};
   ExpectMatches(*Searcher(options), 6, [&](const LiveWindow& w) {
-    return view->documents[w.document].collections.front() == "others";
+    return view->documents[w.document].IsIn("others");
   });
   ASSERT_TRUE(memory_->DeleteDocuments({view->documents[1].number}).ok());
   ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);

@@ -142,10 +142,10 @@ inline absl::StatusOr<DocumentRecord> AddDocument(storage::DocumentStore& store,
   ASSIGN_OR_RETURN(const storage::Counters counters, store.ReadCounters());
   DocumentRecord document;
   document.number = counters.next_document;
-  document.title = StrCat("Document ", document.number);
-  document.source = StrCat("books/", document.number, ".txt");
-  document.replaceable = true;
-  document.collections = {"default"};
+  document.sources = {{.source = StrCat("books/", document.number, ".txt"),
+                       .collection = "default",
+                       .title = StrCat("Document ", document.number),
+                       .replaceable = true}};
   document.complete = shape.complete;
   document.ingested_unix_s = 1700000000;
   Mutation mutation;

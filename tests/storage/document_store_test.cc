@@ -272,9 +272,9 @@ TEST(DocumentStoreTest, MutationWithOneBadRecordChangesNothing) {
   expect_refused("memory layer 2, the settings have 2", with([](Mutation* mutation) {
                    mutation->PutBlock(0, kTestMemoryLayers, TestBlock(0, 0, 10));
                  }));
-  expect_refused("no collection", with([&](Mutation* mutation) {
+  expect_refused("no source", with([&](Mutation* mutation) {
                    DocumentRecord record = document.record;
-                   record.collections.clear();
+                   record.sources.clear();
                    mutation->PutDocument(record);
                  }));
   expect_refused("next free slot",

@@ -66,6 +66,12 @@ std::vector<Sample> Samples() {
                      [](std::string_view key, std::string_view value) {
                        return DecodeDocument(key, value).status();
                      }});
+  DocumentRecord sourced = MakeDocument(1, 0, 2, 20).record;
+  sourced.sources.push_back({.source = "-", .collection = "", .title = "Another"});
+  samples.push_back({"sourced document", number_key(1), *EncodeDocument(sourced),
+                     [](std::string_view key, std::string_view value) {
+                       return DecodeDocument(key, value).status();
+                     }});
   samples.push_back({"link", LinkKey(1, 1), *EncodeLink(MakeDocument(1, 0, 2, 20).links[1]),
                      [](std::string_view key, std::string_view value) {
                        return DecodeLink(key, value).status();
@@ -208,11 +214,24 @@ TEST(RecordCodecTest, SettingsOfAnUnknownEntryTypeAreDamage) {
 
 TEST(RecordCodecTest, TextsWithAnyBytesSurvive) {
   DocumentRecord document = MakeDocument(3, 0, 1, 4).record;
-  document.title = std::string("zero \0 and \xff\xfe invalid", 21);
-  document.source = "\xc3\x28.txt";
-  document.collections = {"", "a\nb"};
+  const std::string title("zero \0 and \xff\xfe invalid", 21);
+  document.sources = {{.source = "\xc3\x28.txt", .collection = "", .title = title},
+                      {.source = "\xc3\x28.txt", .collection = "a\nb", .title = title}};
   document.ingested_unix_s = -1;
   EXPECT_TRUE(*DecodeDocument(NumberKey(3), *EncodeDocument(document)) == document);
+}
+
+TEST(RecordCodecTest, DifferentSourcesSurvive) {
+  DocumentRecord document = MakeDocument(3, 0, 1, 4).record;
+  document.sources = {{.source = "/a.txt", .collection = "x", .title = "A", .replaceable = true},
+                      {.source = "/b.txt", .collection = "x", .title = "B", .replaceable = true},
+                      {.source = "-", .collection = "y", .title = "A"}};
+  const std::string value = *EncodeDocument(document);
+  EXPECT_TRUE(IsSourcedDocument(value));
+  EXPECT_TRUE(*DecodeDocument(NumberKey(3), value) == document);
+  // What an older program can read stays in its form.
+  document.sources.erase(document.sources.begin() + 1, document.sources.end());
+  EXPECT_FALSE(IsSourcedDocument(*EncodeDocument(document)));
 }
 
 TEST(RecordCodecTest, LargestNumbersSurvive) {

@@ -148,9 +148,12 @@ inline TestDocument MakeDocument(DocumentNumber number, Slot slot_begin, uint64_
   TestDocument document;
   document.record.number = number;
   document.record.id = "0123456789abcdef0123456789abcdef";
-  document.record.title = StrCat("Document ", number);
-  document.record.source = StrCat("books/", number, ".txt");
-  document.record.collections = {"default", "books"};
+  for (const char* collection : {"default", "books"}) {
+    document.record.sources.push_back({.source = StrCat("books/", number, ".txt"),
+                                       .collection = collection,
+                                       .title = StrCat("Document ", number),
+                                       .replaceable = true});
+  }
   document.record.complete = true;
   document.record.ingested_unix_s = 1700000000 + static_cast<int64_t>(number);
   for (uint64_t i = 0; i < n_windows; ++i) {
@@ -224,8 +227,7 @@ inline bool operator==(const QuerySample& a, const QuerySample& b) {
   return true;
 }
 inline bool operator==(const DocumentRecord& a, const DocumentRecord& b) {
-  return a.number == b.number && a.id == b.id && a.title == b.title && a.source == b.source &&
-         a.replaceable == b.replaceable && a.collections == b.collections &&
+  return a.number == b.number && a.id == b.id && a.sources == b.sources &&
          a.size_bytes == b.size_bytes && a.n_tokens == b.n_tokens && a.n_windows == b.n_windows &&
          a.complete == b.complete && a.ingested_unix_s == b.ingested_unix_s;
 }
