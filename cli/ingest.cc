@@ -1,13 +1,20 @@
 // fovea ingest: files, folders and standard input into a memory.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/folder_watch.h"
+#include "cli/ingest_plan.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -15,7 +22,9 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "documents/names.h"
 #include "documents/text_document.h"
+#include "memory/gone_sources.h"
 #include "memory/ingester.h"
 
 namespace fovea::cli {
@@ -28,6 +37,10 @@ using memory::IngestedDocument;
 constexpr std::string_view kStandardInput = "-";
 // Of English text with vocabularies of some 50,000 tokens; only for the bar.
 constexpr double kBytesPerToken = 4.2;
+// After a change, before the files are read: most changes come in groups.
+constexpr std::chrono::milliseconds kQuiet(500);
+constexpr std::chrono::milliseconds kMostDelay(5000);
+constexpr std::chrono::milliseconds kRetryDelay(2000);
 
 struct IngestArguments {
   std::string memory;
@@ -37,6 +50,9 @@ struct IngestArguments {
   std::string encoding;
   std::string index;
   bool recursive = false;
+  bool syncs = false;
+  bool watches = false;
+  bool dry_run = false;
   std::string title;
   std::vector<std::string> paths;
   ModelOptions model;
@@ -44,21 +60,80 @@ struct IngestArguments {
   OutputOptions output;
 };
 
-// One run of the command.
+// What a file looked like when it was read: while that stays, so does its text.
+struct FileStamp {
+  uint64_t inode = 0;
+  uint64_t size_bytes = 0;
+  int64_t modified_ns = 0;
+  int64_t changed_ns = 0;
+  bool operator==(const FileStamp&) const = default;
+};
+
+std::optional<FileStamp> StampOf(const fs::path& file) {
+  struct stat status {};
+  if (stat(file.c_str(), &status) != 0) return std::nullopt;
+  const auto ns = [](const timespec& time) {
+    return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+  };
+  return FileStamp{status.st_ino, static_cast<uint64_t>(status.st_size), ns(status.st_mtim),
+                   ns(status.st_ctim)};
+}
+
+// The command. With --watch it goes through its files again and again.
 class Ingest {
  public:
   explicit Ingest(const IngestArguments& arguments)
       : arguments_(arguments), bar_(ProgressBar::ChooseStyle(arguments.output.quiet)) {}
 
   absl::StatusOr<ExitCode> Run() {
-    ListFiles();
+    if (!arguments_.watches) {
+      RETURN_IF_ERROR(Round());
+      return n_failed_ == 0 ? kDone : kFailed;
+    }
+    ASSIGN_OR_RETURN(const auto watch, FolderWatch::Create({arguments_.paths.begin(),
+                                                            arguments_.paths.end()}));
+    for (;;) {
+      RETURN_IF_ERROR(watch->Update());
+      const absl::Status status = Round();
+      // Another process that writes to the memory is done some time.
+      if (!status.ok() && !absl::IsUnavailable(status)) return status;
+      if (!status.ok()) {
+        std::fprintf(stderr, "fovea: %s; trying again\n", std::string(status.message()).c_str());
+      }
+      if (!arguments_.output.quiet && status.ok() && !said_watching_) {
+        said_watching_ = true;
+        std::fputs("fovea: watching for changes; Ctrl-C ends\n", stderr);
+      }
+      if (status.ok()) {
+        ASSIGN_OR_RETURN(const bool changed, watch->Wait(kQuiet, kMostDelay, InterruptFlag()));
+        if (!changed) return kDone;
+      } else {
+        std::this_thread::sleep_for(kRetryDelay);
+        if (Interrupted()) return kDone;
+      }
+    }
+  }
+
+ private:
+  // Goes once through the files.
+  absl::Status Round() {
+    files_.clear();
+    total_bytes_ = 0.0;
+    summary_ = {};
+    n_stored_ = 0;
+    RETURN_IF_ERROR(ListFiles());
     absl::Status status = absl::OkStatus();
-    if (!files_.empty()) status = IngestFiles();
+    if (!files_.empty() || gone_ != nullptr) {
+      status = arguments_.dry_run ? PlanFiles() : IngestFiles();
+    }
     bar_.Clear();
     summary_.seconds = std::chrono::duration<double>(Clock::now() - started_at_).count();
-    // Where nothing was begun there is nothing to sum up: only the error.
+    // Where nothing was begun there is nothing to sum up: only the error. One that watches speaks
+    // when something changed.
     absl::Status written;
-    if (status.ok() || absl::IsCancelled(status) || !summary_.documents.empty()) {
+    const bool has_news = !arguments_.watches || !summary_.documents.empty();
+    if (has_news && (status.ok() || absl::IsCancelled(status) || !summary_.documents.empty())) {
+      summary_.dry_run = arguments_.dry_run;
       written = WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_))
                                                    : FormatSummary(summary_));
     }
@@ -69,56 +144,76 @@ class Ingest {
                    FormatCount(n_stored_).c_str());
     }
     RETURN_IF_ERROR(status);
-    RETURN_IF_ERROR(written);
-    return n_failed_ == 0 ? kDone : kFailed;
+    return written;
   }
 
- private:
   // The files to read; a path that cannot be listed is a failed document.
-  void ListFiles() {
+  absl::Status ListFiles() {
+    std::vector<std::string> roots;
+    std::vector<std::string> unread;
     for (const std::string& path : arguments_.paths) {
       if (path == kStandardInput) {
         files_.emplace_back(path);
         continue;
       }
+      ASSIGN_OR_RETURN(const std::string root, documents::SourceOfPath(path));
+      roots.push_back(root);
       absl::StatusOr<std::vector<fs::path>> files =
           documents::ListDocuments(path, arguments_.recursive);
+      std::error_code error;
+      if (arguments_.syncs && absl::IsNotFound(files.status()) && fs::is_directory(path, error)) {
+        files.emplace();  // an empty folder: everything of it is gone
+      }
       if (!files.ok()) {
         Fail(path, files.status());
+        unread.push_back(root);
         continue;
       }
       files_.insert(files_.end(), files->begin(), files->end());
     }
+    if (!arguments_.syncs) return absl::OkStatus();
+    gone_ = std::make_unique<memory::GoneSources>(std::move(roots));
+    for (const std::string& root : unread) gone_->AddUnread(root);
+    return absl::OkStatus();
   }
 
-  absl::Status IngestFiles() {
-    // The model first: a memory is not made for a model that does not load.
-    ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments_.compute));
-    std::unique_ptr<memory::Memory> memory;
-    answer::ModelChoice choice;
+  // Once; the model first: a memory is not made for a model that does not load.
+  absl::Status LoadModelFor(std::unique_ptr<memory::Memory>* memory) {
     memory::MemoryOptions memory_options;
     memory_options.mode = storage::OpenMode::kCreate;
     if (memory::Memory::Exists(arguments_.memory)) {
-      ASSIGN_OR_RETURN(memory, memory::Memory::Open(arguments_.memory, memory_options));
+      ASSIGN_OR_RETURN(*memory, memory::Memory::Open(arguments_.memory, memory_options));
     }
-    if (memory != nullptr && memory->settings().has_value()) {
-      ASSIGN_OR_RETURN(choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(),
-                                                       *memory->settings(), arguments_.model.model,
-                                                       arguments_.model.adapter_or_layers()));
-    } else {
-      ASSIGN_OR_RETURN(choice, ChooseNewModel(arguments_.model));
+    if (model_ == nullptr) {
+      ASSIGN_OR_RETURN(device_, CreateDevice(arguments_.compute));
+      if (*memory != nullptr && (*memory)->settings().has_value()) {
+        ASSIGN_OR_RETURN(choice_, answer::RememberedModel(
+                                      answer::ModelHome::FromEnvironment(), *(*memory)->settings(),
+                                      arguments_.model.model, arguments_.model.adapter_or_layers()));
+      } else {
+        ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
+      }
+      ASSIGN_OR_RETURN(model_, LoadModel(device_.get(), choice_));
     }
-    ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
-    if (memory == nullptr) {
-      ASSIGN_OR_RETURN(memory, memory::Memory::Open(arguments_.memory, memory_options));
+    if (*memory == nullptr) {
+      ASSIGN_OR_RETURN(*memory, memory::Memory::Open(arguments_.memory, memory_options));
     }
-    ASSIGN_OR_RETURN(const auto answerer,
-                     answer::Answerer::Create(device.get(), model.get(), memory.get()));
-    PrintHint(arguments_.output, answerer->Hint());
+    return absl::OkStatus();
+  }
+
+  absl::Status IngestFiles() {
+    std::unique_ptr<memory::Memory> memory;
+    const bool is_first = model_ == nullptr;
+    RETURN_IF_ERROR(LoadModelFor(&memory));
+    if (is_first) {
+      ASSIGN_OR_RETURN(const auto answerer,
+                       answer::Answerer::Create(device_.get(), model_.get(), memory.get()));
+      PrintHint(arguments_.output, answerer->Hint());
+    }
 
     memory::IngestOptions options;
-    options.model_name = choice.model_name;
-    options.adapter_name = choice.adapter_name;
+    options.model_name = choice_.model_name;
+    options.adapter_name = choice_.adapter_name;
     options.window = arguments_.window;
     options.overlap = arguments_.overlap;
     options.encoding = arguments_.encoding;
@@ -133,33 +228,100 @@ class Ingest {
     }
     EstimateTotal();
     ASSIGN_OR_RETURN(const auto ingester,
-                     memory::Ingester::Create(memory.get(), model.get(), options));
-    for (const fs::path& file : files_) RETURN_IF_ERROR(IngestFile(file, ingester.get()));
-    return ingester->Finish();
+                     memory::Ingester::Create(memory.get(), model_.get(), options));
+    std::map<fs::path, FileStamp> stamps;
+    for (const fs::path& file : files_) {
+      const auto add = [&](documents::TextDocument& document) {
+        return ingester->Add(document, arguments_.collection);
+      };
+      RETURN_IF_ERROR(ReadFile(file, &stamps, add));
+    }
+    if (gone_ != nullptr) {
+      RETURN_IF_ERROR(ingester->RemoveSources(
+          [this](const std::string& source) { return gone_->IsGone(source); }));
+    }
+    RETURN_IF_ERROR(ingester->Finish());
+    stamps_ = std::move(stamps);
+    return absl::OkStatus();
   }
 
-  absl::Status IngestFile(const fs::path& file, memory::Ingester* ingester) {
+  // What IngestFiles would do, without a model.
+  absl::Status PlanFiles() {
+    std::unique_ptr<memory::Memory> memory;
+    if (memory::Memory::Exists(arguments_.memory)) {
+      ASSIGN_OR_RETURN(memory, memory::Memory::Open(arguments_.memory, {}));
+    }
+    IngestPlan plan(memory.get());
+    std::map<fs::path, FileStamp> stamps;
+    for (const fs::path& file : files_) {
+      const auto add = [&](documents::TextDocument& document) -> absl::Status {
+        absl::StatusOr<IngestedDocument> planned =
+            plan.Add(document, arguments_.collection, options_progress_);
+        if (absl::IsCancelled(planned.status())) return planned.status();
+        if (planned.ok()) {
+          Report(*planned);
+        } else {
+          Fail(document.source, planned.status());
+        }
+        return absl::OkStatus();
+      };
+      RETURN_IF_ERROR(ReadFile(file, &stamps, add));
+    }
+    if (gone_ != nullptr) {
+      for (const IngestedDocument& removed : plan.RemoveSources(
+               [this](const std::string& source) { return gone_->IsGone(source); })) {
+        Report(removed);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Gives the documents of a file to `add`, unless nothing is new in it. Returns what ends the
+  // whole ingest.
+  absl::Status ReadFile(const fs::path& file, std::map<fs::path, FileStamp>* stamps,
+                        absl::FunctionRef<absl::Status(documents::TextDocument&)> add) {
     RETURN_IF_ERROR(options_progress_.CheckCancelled());
-    absl::Status ended;  // what ends the whole ingest
-    const auto add = [&](const std::string& source,
-                         absl::StatusOr<std::unique_ptr<documents::TextDocument>> document) {
+    std::string source(kStandardInput);
+    if (file != kStandardInput) {
+      ASSIGN_OR_RETURN(source, documents::SourceOfPath(file));
+    }
+    const std::optional<FileStamp> stamp = StampOf(file);
+    const auto read_before = stamps_.find(file);
+    if (arguments_.watches && stamp && read_before != stamps_.end() &&
+        read_before->second == *stamp) {
+      stamps->insert({file, *stamp});
+      gone_->AddUnread(source);
+      return absl::OkStatus();
+    }
+    const int64_t n_failed_before = n_failed_;
+    absl::Status ended;
+    const auto visit = [&](const std::string& name,
+                           absl::StatusOr<std::unique_ptr<documents::TextDocument>> document) {
       if (absl::IsCancelled(document.status())) return ended = document.status();
       if (!document.ok()) {
-        Fail(source, document.status());
+        Fail(name, document.status());
         return absl::OkStatus();
       }
       if (!arguments_.title.empty()) (*document)->title = arguments_.title;
-      return ended = ingester->Add(**document, arguments_.collection);
+      return ended = add(**document);
     };
     absl::Status status;
     if (file == kStandardInput) {
-      status = add(std::string(kStandardInput), documents::ReadStandardInput());
+      status = visit(std::string(kStandardInput), documents::ReadStandardInput());
     } else {
-      status = documents::ReadDocuments(file, {}, add);
+      status = documents::ReadDocuments(file, {}, visit);
     }
     RETURN_IF_ERROR(ended);
     if (absl::IsCancelled(status)) return status;
     if (!status.ok()) Fail(file.string(), status);
+    const bool is_whole = n_failed_ == n_failed_before;
+    if (is_whole && stamp) stamps->insert({file, *stamp});
+    if (gone_ == nullptr) return absl::OkStatus();
+    if (is_whole) {
+      gone_->AddRead(source);
+    } else {
+      gone_->AddUnread(source);
+    }
     return absl::OkStatus();
   }
 
@@ -181,6 +343,8 @@ class Ingest {
       std::fputs(StrCat("fovea: ", FormatIngested(document)).c_str(), stderr);
     } else {
       ++n_stored_;
+      const bool is_news = document.status != memory::IngestStatus::kUnchanged;
+      if (arguments_.watches && !is_news) return;
       if (!arguments_.output.json) {
         bar_.Clear();
         // A closed pipe does not stop the storing; the summary's write reports it.
@@ -201,7 +365,13 @@ class Ingest {
   const IngestArguments& arguments_;
   ProgressBar bar_;
   const Progress options_progress_{nullptr, InterruptFlag()};
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<model::Transformer> model_;
+  answer::ModelChoice choice_;
   std::vector<fs::path> files_;
+  std::unique_ptr<memory::GoneSources> gone_;  // with --sync
+  std::map<fs::path, FileStamp> stamps_;       // with --watch: of what was read whole
+  bool said_watching_ = false;
   double total_bytes_ = 0.0;
   Clock::time_point started_at_ = Clock::now();
   IngestSummary summary_;
@@ -245,6 +415,10 @@ void AddIngest(CLI::App& app, Run* run) {
                    "auto (default), exact, Scan2, Scan4, Scan8, or FAISS's such as IVF1024,SQ8")
       ->type_name("SPEC");
   command->add_flag("--recursive", arguments->recursive, "The files of folders, too");
+  command->add_flag("--sync", arguments->syncs,
+                    "As --recursive; what the folders no longer have is removed");
+  command->add_flag("--watch", arguments->watches, "As --sync, again whenever something changes");
+  command->add_flag("--dry-run", arguments->dry_run, "Only say what would be done");
   command->add_option("--title", arguments->title, "Of the one document")->type_name("T");
   command->add_option("PATH", arguments->paths, "Files, folders, or -")->required();
   AddComputeOptions(command, &arguments->compute);
@@ -253,6 +427,17 @@ void AddIngest(CLI::App& app, Run* run) {
   command->callback([arguments, run] {
     if (!arguments->title.empty() && arguments->paths.size() > 1) {
       throw CLI::ValidationError("--title", "names one document, give one PATH");
+    }
+    if (arguments->watches) arguments->syncs = true;
+    if (arguments->syncs) {
+      arguments->recursive = true;
+      const auto& paths = arguments->paths;
+      if (std::find(paths.begin(), paths.end(), kStandardInput) != paths.end()) {
+        throw CLI::ValidationError("--sync", "is for files and folders, not for standard input");
+      }
+    }
+    if (arguments->watches && arguments->dry_run) {
+      throw CLI::ValidationError("--dry-run", "does nothing, and --watch goes on; give one of them");
     }
     *run = [arguments] { return RunIngest(*arguments); };
   });

@@ -63,6 +63,7 @@ double IngestSummary::tokens_per_second() const {
 
 Json ToJson(const IngestSummary& summary) {
   return {{"documents", ToJsonList(summary.documents)},
+          {"dry_run", summary.dry_run},
           {"tokens", summary.tokens},
           {"encoded_tokens", summary.encoded_tokens},
           {"seconds", Rounded(summary.seconds)},

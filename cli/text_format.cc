@@ -1,6 +1,7 @@
 #include "cli/text_format.h"
 
 #include <algorithm>
+#include <map>
 #include <array>
 
 #include "absl/strings/str_format.h"
@@ -134,6 +135,10 @@ std::string FormatIngested(const memory::IngestedDocument& document) {
                                    : StrCat(Name(document.source, document.title), ": ");
     return StrCat("failed     ", source, Printable(document.error), "\n");
   }
+  if (document.status == memory::IngestStatus::kRemoved) {
+    return StrCat("removed    ", ShortId(document.id), "  ", name, " (", Printable(document.source),
+                  " is gone)\n");
+  }
   std::string line = absl::StrFormat(
       "%-10s %s  %s (%s", std::string(memory::IngestStatusName(document.status)),
       ShortId(document.id), name, Plural(static_cast<int64_t>(document.tokens), "token"));
@@ -148,14 +153,29 @@ std::string FormatSummary(const IngestSummary& summary) {
   const auto n_failed = std::count_if(
       summary.documents.begin(), summary.documents.end(),
       [](const auto& document) { return document.status == memory::IngestStatus::kFailed; });
+  if (summary.dry_run) {
+    std::map<std::string_view, int64_t> n_by_status;
+    for (const auto& document : summary.documents) {
+      ++n_by_status[memory::IngestStatusName(document.status)];
+    }
+    std::string text = "nothing was changed; would be: ";
+    for (const auto& [name, n] : n_by_status) {
+      text += StrCat(n_by_status.begin()->first == name ? "" : ", ", n, " ", name);
+    }
+    return text + (n_by_status.empty() ? "nothing\n" : "\n");
+  }
+  const auto n_removed = std::count_if(
+      summary.documents.begin(), summary.documents.end(),
+      [](const auto& document) { return document.status == memory::IngestStatus::kRemoved; });
   std::string text =
-      StrCat(Plural(static_cast<int64_t>(summary.documents.size()) - n_failed, "document"), ", ",
+      StrCat(Plural(static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed, "document"), ", ",
              Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
              FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
              absl::StrFormat("%.1f", summary.seconds), " s");
   if (summary.encoded_tokens > 0) {
     text += absl::StrFormat(" (%.0f tokens/s)", summary.tokens_per_second());
   }
+  if (n_removed > 0) text += StrCat("; ", n_removed, " removed");
   if (n_failed > 0) text += StrCat("; ", n_failed, " failed");
   return text + "\n";
 }

@@ -28,7 +28,7 @@ bool IsThere(std::string_view source) {
 bool GoneSources::IsGone(const std::string& source) const {
   const auto is_of = [&](const std::string& path) { return IsOf(source, path); };
   if (std::none_of(roots_.begin(), roots_.end(), is_of)) return false;
-  if (std::any_of(failed_.begin(), failed_.end(), is_of)) return false;
+  if (std::any_of(unread_.begin(), unread_.end(), is_of)) return false;
   // The source itself is a file's, or what is in front of one of its "#".
   for (size_t end = source.size(); end != std::string::npos && end > 0;
        end = source.rfind('#', end - 1)) {

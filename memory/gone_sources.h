@@ -17,8 +17,9 @@ class GoneSources {
 
   // All of this file was read: what it did not have is gone.
   void AddRead(const std::string& file) { read_.insert(file); }
-  // This file or folder, or a part of it, could not be read: nothing of it is taken for gone.
-  void AddFailed(const std::string& path) { failed_.insert(path); }
+  // This file or folder, or a part of it, was not read (an error, nothing new): nothing of it is
+  // taken for gone.
+  void AddUnread(const std::string& path) { unread_.insert(path); }
 
   // Whether `source`, which was not met while the files were read, is gone. Looks at the file
   // system: a file that is there but was not read (of a kind that is left out, hidden) is not gone.
@@ -27,7 +28,7 @@ class GoneSources {
  private:
   std::vector<std::string> roots_;
   std::set<std::string> read_;
-  std::set<std::string> failed_;
+  std::set<std::string> unread_;
 };
 
 }  // namespace fovea::memory

@@ -94,9 +94,6 @@ class IngesterImpl final : public Ingester {
   using Arrivals = std::vector<std::shared_ptr<Arrival>>;
 
   absl::Status AgreeOnSettings();
-  // id and size; an error of the document itself.
-  static absl::StatusOr<std::pair<std::string, uint64_t>> HashText(
-      documents::TextDocument& document, const Progress& progress);
   // Windows of documents that the new one may take over: earlier versions, unfinished ones.
   absl::StatusOr<WindowPool> CollectPool(Arrival* arrival);
   absl::Status QueueWindows(documents::TextDocument& document, Arrival* arrival, WindowPool pool,
@@ -141,7 +138,7 @@ class IngesterImpl final : public Ingester {
   absl::flat_hash_set<DocumentNumber> superfluous_;  // to be deleted whatever this run sees
   absl::flat_hash_set<std::string> seen_ids_;
   absl::flat_hash_set<std::pair<std::string, std::string>> seen_;  // source, collection
-  absl::flat_hash_map<std::string, std::string> seen_source_ids_;  // of sources: the last id
+  SourceTable::SeenSources seen_source_ids_;
   // Of each stored or queued window the document that it belongs to. A window serves one complete
   // document; those of leftovers are free to be taken.
   absl::flat_hash_map<Slot, DocumentNumber> owners_;
@@ -264,26 +261,6 @@ void IngesterImpl::Fail(const documents::TextDocument& document, const absl::Sta
   Report(result);
 }
 
-absl::StatusOr<std::pair<std::string, uint64_t>> IngesterImpl::HashText(
-    documents::TextDocument& document, const Progress& progress) {
-  RETURN_IF_ERROR(document.Rewind());
-  Sha256 hasher;
-  uint64_t size_bytes = 0;
-  std::string piece;
-  while (true) {
-    piece.clear();
-    RETURN_IF_ERROR(document.Read(kReadBytes, &piece));
-    if (piece.empty()) break;
-    hasher.Update(piece);
-    size_bytes += piece.size();
-    RETURN_IF_ERROR(progress.CheckCancelled());
-  }
-  if (size_bytes == 0) {
-    return absl::InvalidArgumentError(StrCat(document.source, ": empty: nothing to store"));
-  }
-  return std::make_pair(hasher.FinishHex().substr(0, kIdDigits), size_bytes);
-}
-
 absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
   WindowPool pool;
   if (IsReference()) return pool;
@@ -330,7 +307,7 @@ absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
 }
 
 absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::string& collection) {
-  auto hashed = HashText(document, options_.progress);
+  const absl::StatusOr<TextIdentity> hashed = IdentifyText(document, options_.progress);
   if (absl::IsCancelled(hashed.status())) {
     RETURN_IF_ERROR(FinishCommit());
     return hashed.status();
@@ -436,20 +413,7 @@ void IngesterImpl::Drop(const std::shared_ptr<Arrival>& arrival) {
 
 absl::Status IngesterImpl::RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) {
   RETURN_IF_ERROR(Flush());
-  std::vector<std::pair<DocumentRecord, storage::SourceReference>> gone;
-  table_.Revise(
-      [&](const DocumentRecord& document, const storage::SourceReference& reference) {
-        SourceTable::Fate fate;
-        const auto seen = seen_source_ids_.find(reference.source);
-        if (seen == seen_source_ids_.end() ||
-            (!reference.replaceable && seen->second != document.id)) {
-          fate.stays = !is_gone(reference.source);
-        } else if (reference.replaceable) {
-          fate.new_id = seen->second;
-        }
-        return fate;
-      },
-      &gone);
+  const auto gone = table_.RemoveUnseen(seen_source_ids_, is_gone);
   std::vector<IngestedDocument> completed;
   for (const auto& [document, reference] : gone) {
     seen_.insert({reference.source, reference.collection});
@@ -705,6 +669,26 @@ absl::Status IngesterImpl::Finish() {
 }
 
 }  // namespace
+
+absl::StatusOr<TextIdentity> IdentifyText(documents::TextDocument& document,
+                                          const Progress& progress) {
+  RETURN_IF_ERROR(document.Rewind());
+  Sha256 hasher;
+  uint64_t size_bytes = 0;
+  std::string piece;
+  while (true) {
+    piece.clear();
+    RETURN_IF_ERROR(document.Read(kReadBytes, &piece));
+    if (piece.empty()) break;
+    hasher.Update(piece);
+    size_bytes += piece.size();
+    RETURN_IF_ERROR(progress.CheckCancelled());
+  }
+  if (size_bytes == 0) {
+    return absl::InvalidArgumentError(StrCat(document.source, ": empty: nothing to store"));
+  }
+  return TextIdentity{hasher.FinishHex().substr(0, kIdDigits), size_bytes};
+}
 
 std::string_view IngestStatusName(IngestStatus status) {
   switch (status) {

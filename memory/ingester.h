@@ -24,6 +24,15 @@ namespace fovea::memory {
 enum class IngestStatus { kAdded, kUnchanged, kReplaced, kRemoved, kFailed };
 std::string_view IngestStatusName(IngestStatus status);  // "added", …
 
+// What a document is: its content.
+struct TextIdentity {
+  std::string id;           // 32 hex digits of the SHA-256 of the text
+  uint64_t size_bytes = 0;  // of the text
+};
+// Reads the whole text. Errors are those of the document; InvalidArgument for an empty one.
+absl::StatusOr<TextIdentity> IdentifyText(documents::TextDocument& document,
+                                          const Progress& progress);
+
 struct IngestedDocument {
   std::string id;
   std::string title;

@@ -83,28 +83,28 @@ void SourceTable::Refer(const std::string& id, const Reference& reference,
   }
 }
 
-void SourceTable::Revise(absl::FunctionRef<Fate(const Document&, const Reference&)> fate,
-                         std::vector<std::pair<Document, Reference>>* gone) {
-  std::vector<std::pair<std::string, Reference>> removed;
+std::vector<std::pair<SourceTable::Document, SourceTable::Reference>> SourceTable::RemoveUnseen(
+    const SeenSources& seen, absl::FunctionRef<bool(const std::string&)> is_gone) {
+  std::vector<std::pair<Document, Reference>> gone;
   std::vector<std::pair<std::string, Reference>> moved;
   for (const auto& [id, document] : by_id_) {
     for (const Reference& reference : document.sources) {
-      const Fate decided = fate(document, reference);
-      if (!decided.stays) {
-        removed.emplace_back(id, reference);
-        gone->emplace_back(document, reference);
-      } else if (!decided.new_id.empty() && decided.new_id != id) {
-        removed.emplace_back(id, reference);
-        moved.emplace_back(decided.new_id, reference);
+      const auto found = seen.find(reference.source);
+      if (found != seen.end() && found->second == id) continue;
+      if (found != seen.end() && reference.replaceable) {
+        moved.emplace_back(found->second, reference);
+      } else if (is_gone(reference.source)) {
+        gone.emplace_back(document, reference);
       }
     }
   }
-  std::sort(gone->begin(), gone->end(), [](const auto& a, const auto& b) {
+  std::sort(gone.begin(), gone.end(), [](const auto& a, const auto& b) {
     return std::tie(a.second.source, a.second.collection) <
            std::tie(b.second.source, b.second.collection);
   });
-  for (const auto& [id, reference] : removed) Remove(id, reference);
+  for (const auto& [document, reference] : gone) Remove(document.id, reference);
   for (const auto& [id, reference] : moved) Refer(id, reference, false);
+  return gone;
 }
 
 SourceTable::Changes SourceTable::TakeChanges() {

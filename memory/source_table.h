@@ -39,14 +39,12 @@ class SourceTable {
   // replaceable. `in_no_other_collection`: the source itself says in which one it is.
   void Refer(const std::string& id, const Reference& reference, bool in_no_other_collection);
 
-  // What becomes of a reference: it stays, goes, or refers to another document.
-  struct Fate {
-    bool stays = true;
-    std::string new_id = {};  // with stays: of the document that it is to refer to; empty: as it is
-  };
-  // Asks about every reference. References that go are appended to *gone.
-  void Revise(absl::FunctionRef<Fate(const Document&, const Reference&)> fate,
-              std::vector<std::pair<Document, Reference>>* gone);
+  // Takes away the references whose source `is_gone` names, but for sources that were seen: those
+  // refer to the last document that was seen for them, in all collections. `seen`: source → id.
+  // Returns what was taken away, by source.
+  using SeenSources = absl::flat_hash_map<std::string, std::string>;
+  std::vector<std::pair<Document, Reference>> RemoveUnseen(
+      const SeenSources& seen, absl::FunctionRef<bool(const std::string& source)> is_gone);
 
   struct Changes {
     std::vector<Document> updated;

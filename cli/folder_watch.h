@@ -1,0 +1,43 @@
+// Tells when something in folders changes (inotify).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+
+namespace fovea::cli {
+
+// Not thread-safe.
+class FolderWatch {
+ public:
+  static absl::StatusOr<std::unique_ptr<FolderWatch>> Create(
+      std::vector<std::filesystem::path> roots);
+  ~FolderWatch();
+  FolderWatch(const FolderWatch&) = delete;
+  FolderWatch& operator=(const FolderWatch&) = delete;
+
+  // Watches the folders that are there now, with those below them (not hidden ones, not links). To
+  // be called before their files are read: what changes after it ends the next Wait.
+  // ResourceExhausted where the system has no more watches to give.
+  absl::Status Update();
+
+  // Returns true once something has changed and nothing more did for `quiet`, or `at_most` after
+  // the first change; false once *stop is set.
+  absl::StatusOr<bool> Wait(std::chrono::milliseconds quiet, std::chrono::milliseconds at_most,
+                            const std::atomic<bool>* stop);
+
+ private:
+  FolderWatch(int fd, std::vector<std::filesystem::path> roots) : fd_(fd), roots_(std::move(roots)) {}
+  absl::Status Add(const std::filesystem::path& folder);
+  // Whether events were waiting; they are dropped.
+  absl::StatusOr<bool> Drain();
+
+  const int fd_;
+  const std::vector<std::filesystem::path> roots_;
+};
+
+}  // namespace fovea::cli
