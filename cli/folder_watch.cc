@@ -48,8 +48,8 @@ absl::Status FolderWatch::Update() {
   for (const fs::path& root : roots_) {
     RETURN_IF_ERROR(Add(root));
     std::error_code error;
-    fs::recursive_directory_iterator entry(
-        root, fs::directory_options::skip_permission_denied, error);
+    fs::recursive_directory_iterator entry(root, fs::directory_options::skip_permission_denied,
+                                           error);
     for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
       std::error_code ignored;
       if (entry->is_symlink(ignored) || !entry->is_directory(ignored)) continue;

@@ -31,7 +31,8 @@ class FolderWatch {
                             const std::atomic<bool>* stop);
 
  private:
-  FolderWatch(int fd, std::vector<std::filesystem::path> roots) : fd_(fd), roots_(std::move(roots)) {}
+  FolderWatch(int fd, std::vector<std::filesystem::path> roots)
+      : fd_(fd), roots_(std::move(roots)) {}
   absl::Status Add(const std::filesystem::path& folder);
   // Whether events were waiting; they are dropped.
   absl::StatusOr<bool> Drain();

@@ -90,8 +90,8 @@ class Ingest {
       RETURN_IF_ERROR(Round());
       return n_failed_ == 0 ? kDone : kFailed;
     }
-    ASSIGN_OR_RETURN(const auto watch, FolderWatch::Create({arguments_.paths.begin(),
-                                                            arguments_.paths.end()}));
+    ASSIGN_OR_RETURN(const auto watch,
+                     FolderWatch::Create({arguments_.paths.begin(), arguments_.paths.end()}));
     for (;;) {
       RETURN_IF_ERROR(watch->Update());
       const absl::Status status = Round();
@@ -187,9 +187,10 @@ class Ingest {
     if (model_ == nullptr) {
       ASSIGN_OR_RETURN(device_, CreateDevice(arguments_.compute));
       if (*memory != nullptr && (*memory)->settings().has_value()) {
-        ASSIGN_OR_RETURN(choice_, answer::RememberedModel(
-                                      answer::ModelHome::FromEnvironment(), *(*memory)->settings(),
-                                      arguments_.model.model, arguments_.model.adapter_or_layers()));
+        ASSIGN_OR_RETURN(
+            choice_,
+            answer::RememberedModel(answer::ModelHome::FromEnvironment(), *(*memory)->settings(),
+                                    arguments_.model.model, arguments_.model.adapter_or_layers()));
       } else {
         ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
       }
@@ -437,7 +438,8 @@ void AddIngest(CLI::App& app, Run* run) {
       }
     }
     if (arguments->watches && arguments->dry_run) {
-      throw CLI::ValidationError("--dry-run", "does nothing, and --watch goes on; give one of them");
+      throw CLI::ValidationError("--dry-run",
+                                 "does nothing, and --watch goes on; give one of them");
     }
     *run = [arguments] { return RunIngest(*arguments); };
   });

@@ -15,8 +15,7 @@ IngestPlan::IngestPlan(const memory::Memory* memory) {
 absl::StatusOr<IngestedDocument> IngestPlan::Add(documents::TextDocument& document,
                                                  const std::string& collection,
                                                  const Progress& progress) {
-  ASSIGN_OR_RETURN(const memory::TextIdentity identity,
-                   memory::IdentifyText(document, progress));
+  ASSIGN_OR_RETURN(const memory::TextIdentity identity, memory::IdentifyText(document, progress));
   const storage::SourceReference reference = {
       .source = document.source,
       .collection = document.collection.empty() ? collection : document.collection,
@@ -30,8 +29,8 @@ absl::StatusOr<IngestedDocument> IngestPlan::Add(documents::TextDocument& docume
   result.title = reference.title;
   result.source = reference.source;
   result.status = holder != nullptr && holder->id != identity.id ? IngestStatus::kReplaced
-                  : stored != nullptr                             ? IngestStatus::kUnchanged
-                                                                  : IngestStatus::kAdded;
+                  : stored != nullptr                            ? IngestStatus::kUnchanged
+                                                                 : IngestStatus::kAdded;
   if (stored != nullptr) {
     result.tokens = stored->n_tokens;
     result.windows = stored->n_windows;

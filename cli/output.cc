@@ -17,16 +17,15 @@ Json ToJson(const memory::VerifyFinding& finding) {
 }
 
 Json ToJson(const memory::Passage& passage) {
-  return {
-      {"document", passage.document},
-      {"title", passage.title},
-      {"source", passage.source},
-      {"other_sources", passage.other_sources},
-      {"collection", passage.collection},
-      {"start", passage.start},
-      {"end", passage.end},
-      {"mass", passage.mass},
-      {"text", passage.text}};
+  return {{"document", passage.document},
+          {"title", passage.title},
+          {"source", passage.source},
+          {"other_sources", passage.other_sources},
+          {"collection", passage.collection},
+          {"start", passage.start},
+          {"end", passage.end},
+          {"mass", passage.mass},
+          {"text", passage.text}};
 }
 
 Json ToJson(const storage::SourceReference& source) {

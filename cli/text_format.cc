@@ -1,8 +1,8 @@
 #include "cli/text_format.h"
 
 #include <algorithm>
-#include <map>
 #include <array>
+#include <map>
 
 #include "absl/strings/str_format.h"
 
@@ -167,11 +167,11 @@ std::string FormatSummary(const IngestSummary& summary) {
   const auto n_removed = std::count_if(
       summary.documents.begin(), summary.documents.end(),
       [](const auto& document) { return document.status == memory::IngestStatus::kRemoved; });
-  std::string text =
-      StrCat(Plural(static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed, "document"), ", ",
-             Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
-             FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
-             absl::StrFormat("%.1f", summary.seconds), " s");
+  std::string text = StrCat(
+      Plural(static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed, "document"),
+      ", ", Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
+      FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
+      absl::StrFormat("%.1f", summary.seconds), " s");
   if (summary.encoded_tokens > 0) {
     text += absl::StrFormat(" (%.0f tokens/s)", summary.tokens_per_second());
   }
@@ -200,8 +200,7 @@ std::string FormatSources(const answer::Answer& answer) {
     const memory::Passage& source = answer.sources[i];
     if (i == 0) text += "\nSources:\n";
     text += StrCat("[", i + 1, "] ", Name(source.title, source.document), Origin(source),
-                   ", bytes ",
-                   FormatCount(static_cast<int64_t>(source.start)), " to ",
+                   ", bytes ", FormatCount(static_cast<int64_t>(source.start)), " to ",
                    FormatCount(static_cast<int64_t>(source.end)));
     if (source.mass > 0.0) text += StrCat(" (", Percent(source.mass), " of the attention)");
     text += StrCat("\n    ", Excerpt(source.text, kExcerptCharacters), "\n");

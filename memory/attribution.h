@@ -21,7 +21,7 @@ struct Passage {
   std::string source;
   std::string collection;
   std::vector<std::string> other_sources;  // that refer to the document, each once
-  uint64_t start = 0;      // bytes in the document's text
+  uint64_t start = 0;                      // bytes in the document's text
   uint64_t end = 0;
   double mass = 0.0;   // share of attention, in [0, 1]; over all passages at most 1
   double score = 0.0;  // what it was ranked by

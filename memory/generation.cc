@@ -48,10 +48,8 @@ absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation
   std::vector<bool> allowed(generation.documents.size(), true);
   if (!scope.collections.empty()) {
     for (const std::string& name : scope.collections) {
-      const bool known = std::any_of(
-          generation.documents.begin(), generation.documents.end(), [&](const auto& document) {
-            return document.IsIn(name);
-          });
+      const bool known = std::any_of(generation.documents.begin(), generation.documents.end(),
+                                     [&](const auto& document) { return document.IsIn(name); });
       if (!known) {
         return absl::NotFoundError(StrCat("collection \"", name,
                                           "\": no document is in it (`fovea stats` lists the ",
@@ -59,9 +57,9 @@ absl::StatusOr<std::vector<uint32_t>> SelectWindows(const Generation& generation
       }
     }
     for (size_t i = 0; i < allowed.size(); ++i) {
-      allowed[i] = std::any_of(
-          scope.collections.begin(), scope.collections.end(),
-          [&](const std::string& name) { return generation.documents[i].IsIn(name); });
+      allowed[i] =
+          std::any_of(scope.collections.begin(), scope.collections.end(),
+                      [&](const std::string& name) { return generation.documents[i].IsIn(name); });
     }
   }
   if (!scope.documents.empty()) {

@@ -277,8 +277,8 @@ absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
     numbers.push_back(holder->number);
   }
   for (const DocumentRecord& leftover : leftovers_) {
-    const bool same_source = std::any_of(
-        leftover.sources.begin(), leftover.sources.end(), [&](const auto& other) {
+    const bool same_source =
+        std::any_of(leftover.sources.begin(), leftover.sources.end(), [&](const auto& other) {
           return other.source == reference.source && other.collection == reference.collection;
         });
     if (leftover.id == arrival->id || (same_source && reference.replaceable)) {
@@ -291,8 +291,8 @@ absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
     for (const WindowLink& link : links) {
       if (!known.insert(link.slot_begin).second) continue;
       const auto owner = owners_.find(link.slot_begin);
-      const bool is_free = owner == owners_.end() || owner->second == going ||
-                           superfluous_.contains(owner->second);
+      const bool is_free =
+          owner == owners_.end() || owner->second == going || superfluous_.contains(owner->second);
       if (!is_free) continue;
       absl::StatusOr<WindowRecord> window = memory_->store().GetWindow(link.slot_begin);
       // A damaged window is simply encoded again.
@@ -320,10 +320,11 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
 
   auto arrival = std::make_shared<Arrival>();
   arrival->id = id;
-  arrival->reference = {.source = document.source,
-                        .collection = document.collection.empty() ? collection : document.collection,
-                        .title = document.title,
-                        .replaceable = document.replaceable};
+  arrival->reference = {
+      .source = document.source,
+      .collection = document.collection.empty() ? collection : document.collection,
+      .title = document.title,
+      .replaceable = document.replaceable};
   arrival->in_no_other_collection = !document.collection.empty();
   const storage::SourceReference& reference = arrival->reference;
   // What the same source held a moment ago comes first.
@@ -524,9 +525,9 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arriv
     }
   }
   if (byte_begin != record.size_bytes) {
-    *document_error = absl::AbortedError(
-        StrCat(document.source, ": changed while it was read (", record.size_bytes,
-               " bytes of text first, then ", byte_begin, "); ingest it again"));
+    *document_error = absl::AbortedError(StrCat(document.source, ": changed while it was read (",
+                                                record.size_bytes, " bytes of text first, then ",
+                                                byte_begin, "); ingest it again"));
   }
   return absl::OkStatus();
 }

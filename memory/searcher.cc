@@ -335,9 +335,9 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
                 absl::IsNotFound(block.status())
                     ? absl::DataLossError(StrCat("missing: ", block.status().message()))
                     : block.status();
-            errors[thread] =
-                Annotate(status, StrCat("document ", generation_->documents[window.document].id,
-                                        " (", generation_->documents[window.document].source(), ")"));
+            errors[thread] = Annotate(
+                status, StrCat("document ", generation_->documents[window.document].id, " (",
+                               generation_->documents[window.document].source(), ")"));
             return;
           }
           blocks[i] = *std::move(block);

@@ -66,7 +66,8 @@ void SourceTable::Refer(const std::string& id, const Reference& reference,
          it != id_by_source_.end() && it->first.first == reference.source; ++it) {
       const bool same_collection = it->first.second == reference.collection;
       if (same_collection ? it->second != id : in_no_other_collection) {
-        others.push_back({it->second, {.source = reference.source, .collection = it->first.second}});
+        others.push_back(
+            {it->second, {.source = reference.source, .collection = it->first.second}});
       }
     }
     for (const auto& [other_id, other] : others) Remove(other_id, other);

@@ -62,7 +62,7 @@ class SourceTable {
   absl::flat_hash_map<std::string, Document> by_id_;
   std::map<Key, std::string> id_by_source_;  // of replaceable references
   struct Before {
-    bool is_new = false;             // inserted since the last TakeChanges
+    bool is_new = false;                  // inserted since the last TakeChanges
     std::vector<Reference> sources = {};  // that a stored record has, or had last
   };
   std::map<std::string, Before> changed_;  // by document id

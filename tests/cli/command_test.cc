@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -157,8 +159,8 @@ TEST_F(CommandTest, IngestReportsEveryDocument) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
-  EXPECT_THAT(Keys(json),
-              ElementsAre("documents", "tokens", "encoded_tokens", "seconds", "tokens_per_second"));
+  EXPECT_THAT(Keys(json), ElementsAre("documents", "dry_run", "tokens", "encoded_tokens", "seconds",
+                                      "tokens_per_second"));
   ASSERT_THAT(json["documents"], SizeIs(2));
   for (const Json& document : json["documents"]) {
     EXPECT_THAT(Keys(document), ElementsAre("id", "title", "source", "tokens", "windows",
@@ -252,8 +254,8 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   ASSERT_THAT(json["sources"], Not(IsEmpty()));
   double total = 0.0;
   for (const Json& source : json["sources"]) {
-    EXPECT_THAT(Keys(source),
-                ElementsAre("document", "title", "collection", "start", "end", "mass", "text"));
+    EXPECT_THAT(Keys(source), ElementsAre("document", "title", "source", "other_sources",
+                                          "collection", "start", "end", "mass", "text"));
     total += source["mass"].get<double>();
     // start and end are bytes of the document's text.
     const ProgramResult text = Command({"docs", "show", source["document"].get<std::string>()});
@@ -366,6 +368,61 @@ TEST_F(CommandTest, AnotherModelIsRefusedWithBothFingerprints) {
   const ProgramResult result = Ingest({"--model", "other", otter_});
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, AllOf(HasSubstr(own), HasSubstr("rebuild --reencode")));
+}
+
+TEST_F(CommandTest, SourcesReferToDocuments) {
+  const fs::path files = folder_ / "files";
+  fs::create_directories(files / "old");
+  const auto write = [&](const std::string& name, const std::string& text) {
+    ASSERT_TRUE(WriteFileAtomic(files / name, text).ok());
+  };
+  const auto sources = [&] {
+    std::map<std::string, std::string> texts;
+    for (const std::string& line : Lines(Command({"docs", "list", "--json"}).out)) {
+      const Json json = Json::parse(line);
+      const std::string text = Command({"docs", "show", json["id"].get<std::string>()}).out;
+      for (const Json& source : json["sources"]) {
+        texts[fs::path(source["source"].get<std::string>()).lexically_relative(files)] = text;
+      }
+    }
+    return texts;
+  };
+  using Texts = std::map<std::string, std::string>;
+  const auto sync = [&](Arguments options = {}) {
+    Arguments arguments = {"--sync", files.string()};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return Ingest(arguments);
+  };
+  // Two names of one text, one of them edited.
+  write("a.txt", "Week one.");
+  write("b.txt", "Week one.");
+  ASSERT_EQ(sync().code, 0);
+  write("a.txt", "Week two.");
+  ASSERT_EQ(sync().code, 0);
+  EXPECT_EQ(sources(), (Texts{{"a.txt", "Week two."}, {"b.txt", "Week one."}}));
+  EXPECT_THAT(Command({"docs", "list"}).out, HasSubstr((files / "b.txt").string()));
+  // Archived, and a new text under the name; nothing is encoded that was stored.
+  fs::rename(files / "b.txt", files / "old/b.txt");
+  fs::rename(files / "a.txt", files / "b.txt");
+  const ProgramResult dry = sync({"--dry-run"});
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  EXPECT_EQ(dry.json()["dry_run"], true);
+  EXPECT_EQ(sources(), (Texts{{"a.txt", "Week two."}, {"b.txt", "Week one."}}));
+  const ProgramResult moved = sync();
+  ASSERT_EQ(moved.code, 0) << moved.err;
+  EXPECT_EQ(moved.json()["encoded_tokens"], 0);
+  EXPECT_EQ(sources(), (Texts{{"b.txt", "Week two."}, {"old/b.txt", "Week one."}}));
+  const auto statuses = [](const Json& json) {
+    std::multiset<std::string> found;
+    for (const Json& document : json["documents"]) found.insert(document["status"]);
+    return found;
+  };
+  EXPECT_EQ(statuses(dry.json()), statuses(moved.json()));
+  // A file that cannot be read is not one that is gone.
+  write("old/b.txt", std::string("no text: ") + '\0');
+  EXPECT_EQ(sync().code, 1);
+  EXPECT_EQ(sources(), (Texts{{"b.txt", "Week two."}, {"old/b.txt", "Week one."}}));
+  EXPECT_EQ(Command({"verify"}).code, 0);
 }
 
 TEST_F(CommandTest, DocumentsAreListedShownAndDeleted) {

@@ -182,9 +182,8 @@ TEST_P(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
   const auto view = memory_->Current();
   SearchOptions options{.mode = SearchMode::kExact, .top_k = 5};
   options.scope.collections = {"others"};
-  ExpectMatches(*Searcher(options), 5, [&](const LiveWindow& w) {
-    return view->documents[w.document].IsIn("others");
-  });
+  ExpectMatches(*Searcher(options), 5,
+                [&](const LiveWindow& w) { return view->documents[w.document].IsIn("others"); });
   options.scope.collections.clear();
   options.scope.documents = {ids_[1].substr(0, 8)};
   ExpectMatches(*Searcher(options), 5,
@@ -217,9 +216,8 @@ TEST_P(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
   ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);
   SearchOptions options{.top_k = 6};
   options.scope.collections = {"others"};
-  ExpectMatches(*Searcher(options), 6, [&](const LiveWindow& w) {
-    return view->documents[w.document].IsIn("others");
-  });
+  ExpectMatches(*Searcher(options), 6,
+                [&](const LiveWindow& w) { return view->documents[w.document].IsIn("others"); });
   ASSERT_TRUE(memory_->DeleteDocuments({view->documents[1].number}).ok());
   ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);
 }

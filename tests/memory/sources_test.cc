@@ -68,8 +68,8 @@ absl::Status Work(const fs::path& folder, int64_t kill_at, const std::string& ho
     gone.AddRead(file);
   }
   if (how == kSync) {
-    RETURN_IF_ERROR(ingester->RemoveSources(
-        [&](const std::string& source) { return gone.IsGone(source); }));
+    RETURN_IF_ERROR(
+        ingester->RemoveSources([&](const std::string& source) { return gone.IsGone(source); }));
   }
   RETURN_IF_ERROR(ingester->Finish());
   return failed;
@@ -215,8 +215,8 @@ class Sequence {
   // Returns whether the process was killed.
   bool Spawn(int64_t kill_at, bool syncs, const std::string& collection,
              const std::vector<std::string>& names) {
-    std::vector<std::string> arguments = {"sources_test",          "--worker",
-                                          folder_.string(),        std::to_string(kill_at),
+    std::vector<std::string> arguments = {"sources_test",           "--worker",
+                                          folder_.string(),         std::to_string(kill_at),
                                           syncs ? kSync : "ingest", collection};
     arguments.insert(arguments.end(), names.begin(), names.end());
     const pid_t pid = fork();
