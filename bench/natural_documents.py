@@ -116,7 +116,7 @@ def unpacked(package, cache):
 
 def manual_page(source):
     """The page as `man` shows it, without overstrikes, and with hyphenation off."""
-    command = ["groff", "-t", "-mandoc", "-Tutf8", "-P-cbou", "-rHY=0", "-rLL=100n"]
+    command = ["groff", "-Kutf8", "-t", "-mandoc", "-Tutf8", "-P-cbou", "-rHY=0", "-rLL=100n"]
     result = subprocess.run(command, input=source, capture_output=True)
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit status {result.returncode}; is groff installed?")
