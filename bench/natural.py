@@ -9,7 +9,7 @@ default: no option. Documents come from packages (bench/natural_documents.py) an
 Questions are split by a hash of their text: what is tuned is tuned on --half tuning, what is told is
 measured on --half reported. Each answer is appended to a JSON-lines file in --work, and a run that was
 interrupted goes on where it was; other binaries, models and options have their own lines.
---models qwen-0.5b fetches that model and measures it.
+--model qwen-0.5b or qwen-1.5b fetches that model; without memory layers, it has the ways with BM25.
 """
 import collections
 import hashlib
@@ -55,9 +55,12 @@ def locate(question, text):
         sys.exit(f"{question['document']}: \"{question['quote']}\" does not hold the answer "
                  f"\"{question['answers'][0]}\"")
     spare = max(0, PASSAGE_BYTES - len(quote[0])) // 2
-    begin = text.find(" ", max(0, quote.start() - spare), quote.start())
-    end = text.rfind(" ", quote.end(), quote.end() + spare)
-    passage = text[max(begin, 0):end if end >= 0 else len(text)].strip()
+    begin, end = max(0, quote.start() - spare), min(len(text), quote.end() + spare)
+    if begin > 0:
+        begin = max(text.find(" ", begin, quote.start()), begin)
+    if end < len(text):
+        end = max(text.rfind(" ", quote.end(), end), quote.end())
+    passage = text[begin:end].strip()
     start = len(text[:quote.start()].encode())
     return start, start + len(quote[0].encode()), passage
 
@@ -85,12 +88,14 @@ class Results:
     def __init__(self, path, key):
         self.path, self.key, self.rows = path, key, {}
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as f:
-                for line in f:
-                    # The last line of a run that was killed may be torn.
-                    row = json.loads(line) if line.endswith("\n") else None
-                    if row and row["key"] == key:
-                        self.rows[row["way"], row["question"]] = row
+            with open(path, "r+b") as f:
+                lines = f.read().splitlines(keepends=True)
+                # The last line of a run that was killed may be torn.
+                if lines and not lines[-1].endswith(b"\n"):
+                    f.truncate(f.tell() - len(lines.pop()))
+            for row in map(json.loads, lines):
+                if row["key"] == key:
+                    self.rows[row["way"], row["question"]] = row
 
     def add(self, way, question, result, seconds, support):
         named = [s["document"] == support[0] and s["start"] < support[2] and support[1] < s["end"]
