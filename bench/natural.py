@@ -157,11 +157,14 @@ def figures(rows, questions):
     def percent(values):
         return round(100 * sum(values) / len(pairs), 1)
 
-    # Whole words of the answer, so that "3" is not found in "3.6".
+    def holds(row, question):
+        """Whole words of the answer, so that 3 is not found in 36."""
+        words = f" {common.normalize(row['answer'])} "
+        return any(f" {common.normalize(a)} " in words for a in question["answers"])
+
     return {"questions": len(pairs),
             "f1": percent([common.f1(row["answer"], q["answers"]) for row, q in pairs]),
-            "contained": percent([any(f" {common.normalize(a)} " in f" {common.normalize(row['answer'])} "
-                                      for a in q["answers"]) for row, q in pairs]),
+            "contained": percent([holds(row, q) for row, q in pairs]),
             "found": percent([row["found"] for row, q in pairs]),
             "seconds": round(common.median([row["seconds"] for row, q in pairs]), 2)}
 
@@ -205,8 +208,10 @@ def ratios(table):
 def markdown(table, kinds, failed):
     lines = ["| way | F1 | answer contained | passage in first 3 | questions | seconds |",
              "|---|---:|---:|---:|---:|---:|"]
-    lines += [f"| {way} | {r['f1']} | {r['contained']} | {'' if way in ('oracle', 'closed book') else r['found']} "
-              f"| {r['questions']} | {r['seconds']} |" for way, r in table.items()]
+    for way, row in table.items():
+        found = "" if way in ("oracle", "closed book") else row["found"]
+        lines.append(f"| {way} | {row['f1']} | {row['contained']} | {found} | {row['questions']} "
+                     f"| {row['seconds']} |")
     lines += [f"| {way} | not measured: {why} | | | | |" for way, why in failed.items()]
     lines += ["", "F1 / answer contained by kind:", "", "| way | " + " | ".join(kinds) + " |",
               "|---|" + "---:|" * len(kinds)]
