@@ -25,12 +25,14 @@ import natural_documents
 
 PASSAGE_BYTES = 700  # of the oracle's passage: about as long as a passage that is read again
 
+# Passages are found with the memory's attention, and the answer is made without it.
+ANSWER_WITHOUT_MEMORY = ["--no-memory"]
 WAYS = {"closed book": ["--no-memory", "--reread", "0"], "memory alone": ["--reread", "0"]}
 for by in ("attention", "bm25", "both"):
     for n in (1, 3):
         reread = ["--reread", str(n), "--reread-by", by]
         WAYS[f"{by} {n} on"] = reread
-        WAYS[f"{by} {n} off"] = ["--no-memory", *reread]
+        WAYS[f"{by} {n} off"] = [*ANSWER_WITHOUT_MEMORY, *reread]
 WAYS["oracle"] = ["--no-memory", "--reread", "0"]
 WAYS["default"] = []
 
