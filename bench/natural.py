@@ -136,7 +136,8 @@ def answer(options, memory, way, questions, results, located):
         command += ["--threads", str(options.threads)]
     if way == "oracle":
         stream = ((q, *pair) for q in left for pair in
-                  lines_of(command + [located[q["question"]][2] + "\n\n" + q["question"]], ""))
+                  lines_of(command + ["--", located[q["question"]][2] + "\n\n" + q["question"]],
+                           ""))
     else:
         stdin = "".join(q["question"] + "\n" for q in left)
         stream = ((q, *pair) for q, pair in
