@@ -44,7 +44,7 @@ def read_zst(path):
 def fovea(options, *args, stdin=None, check=True):
     """Runs the command line with --json; returns the list of JSON objects it printed."""
     command = [options.fovea, *args, "--json", "--quiet"]
-    if options.threads and args[0] not in ("model", "stats"):  # those have no such option
+    if options.threads and args[0] not in ("docs", "model", "stats"):  # those have no such option
         command += ["--threads", str(options.threads)]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8")
     if check and result.returncode != 0:

@@ -12,6 +12,7 @@ in it; bench/context_rate.py --check measures that.
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,37 @@ def requantise(source, target, ftype):
         sys.exit(f"{source}: llama.cpp cannot requantise it")
 
 
+def extra_buffers(model):
+    """Whether llama.cpp may use its extra buffer types, the one that needs AMX among them: on some
+    machines the kernel grants AMX and its instructions are illegal all the same. A child process
+    evaluates a batch with them; nothing but running them tells."""
+    result = subprocess.run([sys.executable, __file__, "probe", model], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    if result.returncode not in (0, -signal.SIGILL):
+        sys.exit(f"{model}: llama.cpp's probe ended with exit status {result.returncode}; run "
+                 f"{sys.executable} {__file__} probe {model}")
+    return result.returncode == 0
+
+
+def model_parameters(extra):
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.use_extra_bufts = extra
+    return parameters
+
+
+def probe(model):
+    """Dies with SIGILL where an instruction of the extra buffers does."""
+    import llama_cpp
+
+    weights = llama_cpp.llama_model_load_from_file(model.encode(), model_parameters(True))
+    context = llama_cpp.llama_init_from_model(weights, llama_cpp.llama_context_default_params())
+    ids = (llama_cpp.llama_token * 64)(*range(64))  # a batch, since one token takes another path
+    if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(ids, len(ids))):
+        sys.exit("llama_decode failed")
+
+
 class Context:
     """A context of llama.cpp whose first `depth` positions are filled with a text's tokens."""
 
@@ -42,7 +74,7 @@ class Context:
         self.log = llama_cpp.llama_log_callback(lambda level, message, data: None)
         llama_cpp.llama_log_set(self.log, None)
         self.model = llama_cpp.llama_model_load_from_file(model.encode(),
-                                                          llama_cpp.llama_model_default_params())
+                                                          model_parameters(extra_buffers(model)))
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = depth + piece + n_tokens + 512  # piece: the last copy may stand out
         params.n_seq_max = 2 if piece else 1
@@ -168,5 +200,7 @@ def model_files(python, source, folder):
 if __name__ == "__main__":
     if sys.argv[1] == "requantise":
         requantise(*sys.argv[2:])
+    elif sys.argv[1] == "probe":
+        probe(sys.argv[2])
     else:
         serve(json.loads(sys.argv[2]))

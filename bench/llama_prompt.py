@@ -10,6 +10,8 @@ import time
 
 import llama_cpp
 
+import llama_decode
+
 TYPES = {"F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16, "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
 
 
@@ -24,6 +26,9 @@ def quantize(request):
 
 def evaluate(request):
     n = request["tokens"]
+    # llama_cpp.Llama has no argument for it and takes the parameters from here.
+    extra = llama_decode.extra_buffers(request["model"])
+    llama_cpp.llama_cpp.llama_model_default_params = lambda: llama_decode.model_parameters(extra)
     llm = llama_cpp.Llama(model_path=request["model"], n_ctx=n + 64, n_batch=2048, n_ubatch=512,
                           n_threads=request["threads"], n_threads_batch=request["threads"],
                           flash_attn=request["flash"], verbose=False)
