@@ -42,6 +42,9 @@ absl::Status CheckOptions(const AskOptions& options) {
   return absl::OkStatus();
 }
 
+// Passages with a smaller share of the attention are no sources.
+constexpr double kLeastSourceMass = 0.005;
+
 // How often a question begins anew because another process removed what it was reading.
 constexpr int kMaxAttempts = 5;
 
@@ -71,6 +74,7 @@ struct Inquiry {
   RereadPlan reread = {};
   std::unique_ptr<memory::MemorySearcher> searcher = nullptr;   // null: no memory at all
   std::unique_ptr<ReferenceMemory> reference_memory = nullptr;  // of is_reference
+  bool answers_from_memory = false;                             // while the answer is made
   bool has_streamed = false;  // the caller has seen a piece of the answer
 
   std::span<const model::ChatMessage> history() const {
@@ -195,6 +199,12 @@ class AnswererImpl : public Answerer {
     search.scope = options.scope;
     search.audit = options.audit;
     ASSIGN_OR_RETURN(inquiry->searcher, memory::MemorySearcher::Create(device_, memory_, search));
+    if (inquiry->searcher->n_tokens() == 0) {
+      return absl::FailedPreconditionError(
+          StrCat(memory_->folder(), ": holds no documents that the question could be answered ",
+                 "from: `fovea ingest --memory DIR PATH…` stores some, --no-memory asks the model ",
+                 "alone"));
+    }
     return absl::OkStatus();
   }
 
@@ -207,7 +217,8 @@ class AnswererImpl : public Answerer {
     model::MemorySource* source = inquiry.attends ? inquiry.searcher.get() : nullptr;
 
     // Turns leave until the question alone fits. An answer is cut short rather than a question.
-    int64_t max_prompt_tokens = window - options.max_tokens;
+    // A long limit of the answer takes no more than its share from what is read.
+    int64_t max_prompt_tokens = window - std::min<int64_t>(options.max_tokens, window / 4);
     PromptRequest request{.history = inquiry.history(),
                           .question = inquiry.question,
                           .passages = {},
@@ -236,7 +247,8 @@ class AnswererImpl : public Answerer {
                                                        .model = model_,
                                                        .memory = memory_,
                                                        .searcher = inquiry.searcher.get(),
-                                                       .context = inquiry.context},
+                                                       .context = inquiry.context,
+                                                       .is_reference = inquiry.is_reference},
                                                       inquiry.progress));
     }
     std::vector<std::string> texts;
@@ -255,7 +267,16 @@ class AnswererImpl : public Answerer {
       PrepareContext(inquiry);
     }
     ASSIGN_OR_RETURN(const Prompt prompt, FitPrompt(tokenizer, style_, request, max_prompt_tokens));
+    NotePassages(inquiry, prompt, answer);
     answer->reread.resize(static_cast<size_t>(prompt.n_passages));
+    for (memory::Passage& passage : answer->reread) passage.reread = true;
+    // What LongLLaMA's prompts add to the memory stays in it.
+    if (!inquiry.is_reference && !answer->reread.empty() && !inquiry.reread.with_memory) {
+      source = nullptr;
+      // The first pass, if there was one, read the memory.
+      if (inquiry.attends) inquiry.context->Clear();
+    }
+    inquiry.answers_from_memory = source != nullptr;
     answer->usage.prompt_tokens = static_cast<int64_t>(prompt.ids.size());
 
     if (inquiry.searcher != nullptr) inquiry.searcher->ResetMass();
@@ -322,17 +343,46 @@ class AnswererImpl : public Answerer {
 
   absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
     const size_t n_sources = static_cast<size_t>(inquiry.options.n_sources);
-    if (!inquiry.attends) {
-      answer->sources = answer->reread;
-      answer->sources.resize(std::min(answer->sources.size(), n_sources));
-      return absl::OkStatus();
+    answer->sources = answer->reread;
+    if (inquiry.attends && inquiry.options.audit) answer->audit = inquiry.searcher->Audit();
+    if (inquiry.answers_from_memory && n_sources > 0) {
+      ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
+                       memory::PassagesByMass(*memory_, *inquiry.searcher, inquiry.searcher->Mass(),
+                                              inquiry.options.n_sources));
+      for (const memory::Passage& passage : attended) {
+        const auto known = std::find_if(
+            answer->sources.begin(), answer->sources.end(),
+            [&](const memory::Passage& other) { return other.slot_begin == passage.slot_begin; });
+        if (known != answer->sources.end()) {
+          known->mass = passage.mass;
+        } else if (passage.mass >= kLeastSourceMass) {
+          answer->sources.push_back(passage);
+        }
+      }
     }
-    if (inquiry.options.audit) answer->audit = inquiry.searcher->Audit();
-    if (n_sources == 0) return absl::OkStatus();
-    ASSIGN_OR_RETURN(answer->sources,
-                     memory::PassagesByMass(*memory_, *inquiry.searcher, inquiry.searcher->Mass(),
-                                            inquiry.options.n_sources));
+    if (answer->sources.size() > n_sources) answer->sources.resize(n_sources);
+    // A mass that was measured in the first pass is not of this answer.
+    if (!inquiry.answers_from_memory) {
+      for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
+    }
     return absl::OkStatus();
+  }
+
+  // Says what was to be read and was not.
+  static void NotePassages(const Inquiry& inquiry, const Prompt& prompt, Answer* answer) {
+    const auto n_found = static_cast<int64_t>(answer->reread.size());
+    if (prompt.n_passages < n_found) {
+      answer->notes.push_back(StrCat(n_found - prompt.n_passages, " of ", n_found,
+                                     " passages that were found did not fit into the prompt"));
+    } else if (prompt.truncated) {
+      answer->notes.push_back("the last passage fits into the prompt only in part");
+    }
+    if (inquiry.reread.n_passages > 0 && n_found == 0) {
+      answer->notes.push_back(
+          inquiry.attends
+              ? "no stored passage fits the question: the answer is made from the memory alone"
+              : "no stored passage shares a word with the question: the answer is the model's own");
+    }
   }
 
   compute::Device* device_;

@@ -36,6 +36,8 @@ struct AskOptions {
   bool use_memory = true;
   std::optional<int> reread;  // passages in the prompt; unset: what measured best for the model
   std::optional<RereadBy> reread_by;
+  // Whether the memory stays on while passages in the prompt are read; unset: as measured best.
+  std::optional<bool> reread_memory;
   bool audit = false;
   memory::QueryScope scope;
 };
@@ -54,9 +56,12 @@ struct Timing {
 struct Answer {
   std::string question;
   std::string text;
-  std::string finish_reason;             // "stop", "length", "cancelled"
-  std::vector<memory::Passage> sources;  // best first
-  std::vector<memory::Passage> reread;   // passages whose text joined the prompt
+  std::string finish_reason;  // "stop", "length", "repetition", "cancelled"
+  // Passages that joined the prompt first, then those that the memory layers attended to most.
+  std::vector<memory::Passage> sources;
+  std::vector<memory::Passage> reread;  // passages whose text joined the prompt
+  // For people: what the answer could not be made from, and why.
+  std::vector<std::string> notes;
   Usage usage;
   Timing timing;
   std::optional<memory::AuditResult> audit;

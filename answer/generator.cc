@@ -37,6 +37,23 @@ class AnswerText {
   std::string text_;
 };
 
+// Whether the ids end in a loop: the same few again and again, which a model at its wit's end goes
+// on with for ever. Lists and tables repeat themselves less exactly, or less often.
+bool EndsInLoop(const std::vector<int32_t>& ids) {
+  constexpr size_t kLongestPeriod = 32;
+  constexpr size_t kLeastRepetitions = 4;
+  constexpr size_t kLeastTokens = 48;  // of all repetitions
+  for (size_t period = 1; period <= kLongestPeriod; ++period) {
+    const size_t n = std::max(kLeastTokens, period * kLeastRepetitions);
+    if (ids.size() < n) continue;
+    if (std::equal(ids.end() - static_cast<ptrdiff_t>(n - period), ids.end(),
+                   ids.end() - static_cast<ptrdiff_t>(n))) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) {
@@ -44,6 +61,7 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
   model::Sampler sampler(args.temperature, args.seed);
   model::StreamDecoder decoder(tokenizer);
   AnswerText text(args.skip_leading_space, args.stream);
+  std::vector<int32_t> generated;
   Generated result;
   result.finish_reason = "length";
   result.first_token_at = Clock::now();
@@ -66,6 +84,11 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
       break;
     }
     if (result.n_tokens == args.max_tokens) break;
+    generated.push_back(id);
+    if (EndsInLoop(generated)) {
+      result.finish_reason = "repetition";
+      break;
+    }
     RETURN_IF_ERROR(args.context->Append(id, args.model, args.memory, &args.logits));
   }
   text.Push(decoder.Finish());

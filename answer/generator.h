@@ -32,7 +32,7 @@ struct GenerateArgs {
 
 struct Generated {
   std::string text;           // exactly what was streamed
-  std::string finish_reason;  // "stop", "length", "cancelled"
+  std::string finish_reason;  // "stop", "length", "repetition", "cancelled"
   int64_t n_tokens = 0;       // without the end token
   std::chrono::steady_clock::time_point first_token_at;
   double ms_per_token = 0.0;  // of the tokens after the first

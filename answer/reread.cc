@@ -13,13 +13,13 @@ struct RereadDefault {
   RereadPlan plan;
 };
 constexpr RereadDefault kDefaults[] = {
-    {.trained = true, .plan = {.n_passages = 1, .by = RereadBy::kBoth}},
-    {.trained = false, .plan = {.n_passages = 1, .by = RereadBy::kBm25}},
+    {.trained = true, .plan = {.n_passages = 1, .by = RereadBy::kBoth, .with_memory = true}},
+    {.trained = false, .plan = {.n_passages = 1, .by = RereadBy::kBm25, .with_memory = false}},
 };
 
 // How deep each ranking is read before they are fused: a passage that one of them has below this
 // is no serious candidate of it.
-constexpr int kFusionDepth = 20;
+constexpr int kFusionDepth = 50;
 
 }  // namespace
 
@@ -54,6 +54,7 @@ absl::StatusOr<RereadPlan> PlanReread(const AskOptions& options,
   if (options.raw || !options.use_memory) plan.n_passages = 0;
   if (!attends) plan.by = RereadBy::kBm25;
   if (options.reread.has_value()) plan.n_passages = *options.reread;
+  if (options.reread_memory.has_value()) plan.with_memory = *options.reread_memory;
   if (plan.n_passages < 0) {
     return absl::InvalidArgumentError(
         StrCat("re-reading ", plan.n_passages, " passages: want 0 (off) or more"));
@@ -71,6 +72,36 @@ absl::StatusOr<RereadPlan> PlanReread(const AskOptions& options,
   return plan;
 }
 
+namespace {
+
+// One pass over the prompt; what its last token attends to counts, where the question is whole.
+absl::StatusOr<std::vector<memory::Passage>> PassagesByAttention(const RereadArgs& args, int depth,
+                                                                 const Progress& progress) {
+  const std::span<const int32_t> ids = args.prompt_ids;
+  if (!args.is_reference && ids.size() > 1) {
+    RETURN_IF_ERROR(
+        args.context->Run(ids.first(ids.size() - 1), args.model, args.searcher, nullptr, progress));
+  }
+  args.searcher->ResetMass();
+  RETURN_IF_ERROR(args.context->Run(ids, args.model, args.searcher, nullptr, progress));
+  const model::MemoryConfig& config = args.model->memory_config();
+  const std::vector<int>& named =
+      config.reread_layers.empty() ? config.mem_layers : config.reread_layers;
+  std::vector<int> layers;
+  for (size_t i = 0; i < config.mem_layers.size(); ++i) {
+    if (std::find(named.begin(), named.end(), config.mem_layers[i]) != named.end()) {
+      layers.push_back(static_cast<int>(i));
+    }
+  }
+  ASSIGN_OR_RETURN(std::vector<memory::Passage> passages,
+                   memory::PassagesByLogMass(*args.memory, *args.searcher, args.searcher->Mass(),
+                                             layers, depth));
+  args.searcher->ResetMass();
+  return passages;
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<memory::Passage>> ChoosePassages(const RereadArgs& args,
                                                             const Progress& progress) {
   const RereadPlan& plan = args.plan;
@@ -80,18 +111,13 @@ absl::StatusOr<std::vector<memory::Passage>> ChoosePassages(const RereadArgs& ar
 
   std::vector<memory::Passage> by_mass;
   if (plan.by != RereadBy::kBm25) {
-    args.searcher->ResetMass();
-    RETURN_IF_ERROR(
-        args.context->Run(args.prompt_ids, args.model, args.searcher, nullptr, progress));
-    ASSIGN_OR_RETURN(by_mass, memory::PassagesByMass(*args.memory, *args.searcher,
-                                                     args.searcher->Mass(), depth));
-    args.searcher->ResetMass();
+    ASSIGN_OR_RETURN(by_mass, PassagesByAttention(args, depth, progress));
     if (plan.by == RereadBy::kAttention) return by_mass;
   }
   ASSIGN_OR_RETURN(std::vector<memory::Passage> by_words,
                    memory::PassagesByWords(*args.memory, *args.searcher, args.question, depth));
   if (plan.by == RereadBy::kBm25) return by_words;
-  return memory::FuseRanks(std::move(by_mass), std::move(by_words), plan.n_passages);
+  return memory::FuseScores(std::move(by_mass), std::move(by_words), plan.n_passages);
 }
 
 }  // namespace fovea::answer

@@ -1,4 +1,4 @@
-// Which passages are read again: found by attention mass, by words, or by both ranks fused. A small
+// Which passages are read again: found by attention mass, by words, or by both. A small
 // model says more from text than from keys and values alone, so the text of what it attends to
 // joins the prompt.
 #pragma once
@@ -19,6 +19,8 @@ namespace fovea::answer {
 struct RereadPlan {
   int n_passages = 0;  // 0: off
   RereadBy by = RereadBy::kBm25;
+  // Whether the memory layers read the memory, too, while the answer is made from the passages.
+  bool with_memory = false;
 };
 
 // What the options ask for, completed by the default of the model. InvalidArgument when they ask
@@ -34,6 +36,7 @@ struct RereadArgs {
   memory::Memory* memory = nullptr;
   memory::MemorySearcher* searcher = nullptr;
   PromptContext* context = nullptr;  // holds the first pass afterwards, where one was made
+  bool is_reference = false;         // the context runs prompts as LongLLaMA does
 };
 
 // Best first; fewer, or none, where the memory has no more. Resets the searcher's mass.

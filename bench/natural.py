@@ -26,7 +26,7 @@ import natural_documents
 PASSAGE_BYTES = 700  # of the oracle's passage: about as long as a passage that is read again
 
 # Passages are found with the memory's attention, and the answer is made without it.
-ANSWER_WITHOUT_MEMORY = ["--no-memory"]
+ANSWER_WITHOUT_MEMORY = ["--reread-memory", "off"]
 WAYS = {"closed book": ["--no-memory", "--reread", "0"], "memory alone": ["--reread", "0"]}
 for by in ("attention", "bm25", "both"):
     for n in (1, 3):

@@ -27,6 +27,16 @@ struct AskArguments {
 
 constexpr std::string_view kInterrupted = "interrupted; the answer is not complete";
 
+void PrintNotes(const answer::Answer& answer, const OutputOptions& output) {
+  if (output.quiet) return;
+  for (const std::string& note : answer.notes) {
+    std::fprintf(stderr, "fovea: %s\n", Printable(note).c_str());
+  }
+  if (answer.finish_reason == "repetition") {
+    std::fputs("fovea: the answer began to repeat itself and was ended\n", stderr);
+  }
+}
+
 absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOptions& options,
                                 const AskArguments& arguments, const Session& session) {
   const Progress progress(nullptr, InterruptFlag());
@@ -43,6 +53,7 @@ absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOp
   RETURN_IF_ERROR(written);
   RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(answer, session.open_ms))
                                                     : StrCat("\n", FormatSources(answer))));
+  PrintNotes(answer, arguments.output);
   if (answer.finish_reason == "cancelled") {
     std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
     return kFailed;

@@ -127,6 +127,12 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
                    "Find them by attention, bm25 (words), or both")
       ->check(CLI::IsMember({"attention", "bm25", "both"}))
       ->type_name("HOW");
+  command
+      ->add_option("--reread-memory", options->reread_memory,
+                   "The memory while such passages are read: on or off (default: what measured "
+                   "best for the model)")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->type_name("on|off");
   command->add_flag("--audit", ask.audit,
                     "Report what the search of the memory captured, by memory layer");
 }
@@ -138,6 +144,7 @@ absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options) 
   if (options.mode == "approximate") ask.mode = memory::SearchMode::kApproximate;
   ask.use_memory = !options.no_memory;
   if (options.reread >= 0) ask.reread = options.reread;
+  if (!options.reread_memory.empty()) ask.reread_memory = options.reread_memory == "on";
   if (!options.reread_by.empty()) {
     ASSIGN_OR_RETURN(ask.reread_by, answer::ParseRereadBy(options.reread_by));
   }

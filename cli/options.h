@@ -45,6 +45,7 @@ std::optional<std::string> ModelFromEnvironment();
 struct QuestionOptions {
   std::string mode;  // "": the memory's own
   std::string reread_by;
+  std::string reread_memory;
   int reread = -1;
   bool no_memory = false;
   answer::AskOptions ask;

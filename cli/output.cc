@@ -25,6 +25,7 @@ Json ToJson(const memory::Passage& passage) {
           {"start", passage.start},
           {"end", passage.end},
           {"mass", passage.mass},
+          {"reread", passage.reread},
           {"text", passage.text}};
 }
 
@@ -79,6 +80,7 @@ Json ToJson(const answer::Answer& answer, double open_ms) {
           {"answer", answer.text},
           {"finish_reason", answer.finish_reason},
           {"sources", ToJsonList(answer.sources)},
+          {"notes", answer.notes},
           {"usage",
            {{"prompt_tokens", answer.usage.prompt_tokens},
             {"completion_tokens", answer.usage.completion_tokens},

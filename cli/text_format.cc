@@ -202,6 +202,7 @@ std::string FormatSources(const answer::Answer& answer) {
     text += StrCat("[", i + 1, "] ", Name(source.title, source.document), Origin(source),
                    ", bytes ", FormatCount(static_cast<int64_t>(source.start)), " to ",
                    FormatCount(static_cast<int64_t>(source.end)));
+    if (source.reread) text += ", read again";
     if (source.mass > 0.0) text += StrCat(" (", Percent(source.mass), " of the attention)");
     text += StrCat("\n    ", Excerpt(source.text, kExcerptCharacters), "\n");
   }

@@ -1,6 +1,7 @@
 #include "memory/attribution.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "absl/container/flat_hash_map.h"
@@ -52,6 +53,20 @@ size_t PassageOf(const storage::WindowRecord& record, uint32_t t) {
   return std::upper_bound(begins.begin(), begins.end(), t) - begins.begin() - 1;
 }
 
+// The first token of a document was encoded at position 0 with nothing before it: an attention
+// sink (Xiao et al. 2023), to which heads turn that look for nothing. It says nothing about where
+// the answer stands.
+bool IsSink(const LiveWindow& window, Slot slot) {
+  return window.ordinal == 0 && slot == window.slot_begin;
+}
+bool IsSink(const Generation& generation, Slot slot) {
+  const LiveWindow* window = generation.FindWindow(slot);
+  return window == nullptr || IsSink(*window, slot);
+}
+
+// Candidates of a ranking by log-mass, which is by mass first.
+constexpr int kLogMassCandidates = 64;
+
 bool BetterPassage(const Passage& a, const Passage& b) {
   if (a.score != b.score) return a.score > b.score;
   return a.slot_begin < b.slot_begin;
@@ -75,10 +90,7 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const Memory
   for (const SlotMass& slot : mass) {
     const LiveWindow* window = generation.FindWindow(slot.slot);
     if (window == nullptr) continue;
-    // The first token of a document was encoded at position 0 with nothing before it: an attention
-    // sink (Xiao et al. 2023), to which heads turn that look for nothing. It says nothing about
-    // where the answer stands.
-    if (window->ordinal == 0 && slot.slot == window->slot_begin) continue;
+    if (IsSink(*window, slot.slot)) continue;
     double sum = 0.0;
     for (float layer : slot.mass) sum += layer;
     WindowMass& entry = by_window[window];
@@ -137,22 +149,63 @@ absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const Memor
   return passages;
 }
 
-std::vector<Passage> FuseRanks(std::vector<Passage> by_mass, std::vector<Passage> by_words,
-                               int n_passages) {
-  constexpr double kRankOffset = 60.0;
-  std::map<Slot, Passage> fused;
-  const auto add = [&](std::vector<Passage>& ranking) {
-    for (size_t rank = 0; rank < ranking.size(); ++rank) {
-      Passage& passage = ranking[rank];
-      const double score = 1.0 / (kRankOffset + static_cast<double>(rank) + 1.0);
-      const auto [it, inserted] = fused.try_emplace(passage.slot_begin, passage);
-      if (inserted) it->second.score = 0.0;
-      it->second.score += score;
-      it->second.mass = std::max(it->second.mass, passage.mass);
+absl::StatusOr<std::vector<Passage>> PassagesByLogMass(Memory& memory,
+                                                       const MemorySearcher& searcher,
+                                                       std::span<const SlotMass> mass,
+                                                       std::span<const int> layers,
+                                                       int n_passages) {
+  // A passage that a layer does not attend to has this share of it, as if it were a little.
+  constexpr double kLeastMass = 1e-4;
+  ASSIGN_OR_RETURN(
+      std::vector<Passage> passages,
+      PassagesByMass(memory, searcher, mass, std::max(n_passages, kLogMassCandidates)));
+  if (passages.empty()) return passages;
+  const double rows_per_layer = static_cast<double>(searcher.n_rows());
+  for (Passage& passage : passages) {
+    std::vector<double> by_layer(mass.front().mass.size());
+    const auto begin =
+        std::lower_bound(mass.begin(), mass.end(), passage.slot_begin,
+                         [](const SlotMass& entry, Slot slot) { return entry.slot < slot; });
+    for (auto it = begin; it != mass.end() && it->slot < passage.slot_begin + passage.n_tokens;
+         ++it) {
+      if (IsSink(searcher.generation(), it->slot)) continue;
+      for (size_t l = 0; l < by_layer.size(); ++l) by_layer[l] += it->mass[l] / rows_per_layer;
     }
-  };
-  add(by_mass);
-  add(by_words);
+    passage.score = 0.0;
+    for (const int layer : layers) passage.score += std::log(by_layer[layer] + kLeastMass);
+  }
+  std::sort(passages.begin(), passages.end(), BetterPassage);
+  if (static_cast<int>(passages.size()) > n_passages) passages.resize(std::max(n_passages, 0));
+  return passages;
+}
+
+std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passage> by_words,
+                                int n_passages) {
+  std::map<Slot, Passage> fused;
+  for (const auto* ranking : {&by_mass, &by_words}) {
+    for (const Passage& passage : *ranking) {
+      Passage& entry = fused.try_emplace(passage.slot_begin, passage).first->second;
+      entry.score = 0.0;
+      entry.mass = std::max(entry.mass, passage.mass);
+    }
+  }
+  for (const auto* ranking : {&by_mass, &by_words}) {
+    if (ranking->empty()) continue;
+    std::map<Slot, double> scores;
+    for (const auto& [slot, passage] : fused) scores[slot] = ranking->back().score;
+    for (const Passage& passage : *ranking) scores[passage.slot_begin] = passage.score;
+    double sum = 0.0;
+    double squares = 0.0;
+    for (const auto& [slot, score] : scores) {
+      sum += score;
+      squares += score * score;
+    }
+    const auto n = static_cast<double>(scores.size());
+    const double mean = sum / n;
+    const double deviation = std::sqrt(std::max(squares / n - mean * mean, 0.0));
+    if (deviation < 1e-9) continue;  // it does not tell them apart
+    for (auto& [slot, passage] : fused) passage.score += (scores[slot] - mean) / deviation;
+  }
   std::vector<Passage> result;
   for (auto& [slot, passage] : fused) result.push_back(std::move(passage));
   std::sort(result.begin(), result.end(), BetterPassage);

@@ -23,8 +23,9 @@ struct Passage {
   std::vector<std::string> other_sources;  // that refer to the document, each once
   uint64_t start = 0;                      // bytes in the document's text
   uint64_t end = 0;
-  double mass = 0.0;   // share of attention, in [0, 1]; over all passages at most 1
-  double score = 0.0;  // what it was ranked by
+  double mass = 0.0;    // share of attention, in [0, 1]; over all passages at most 1
+  double score = 0.0;   // what it was ranked by
+  bool reread = false;  // its text joined the prompt
   std::string text;
 };
 
@@ -32,12 +33,21 @@ struct Passage {
 absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const MemorySearcher& searcher,
                                                     std::span<const SlotMass> mass, int n_passages);
 
+// Passages by how the prompt's last token attends, best first: the score is the sum, over `layers`
+// (indexes of memory layers), of the logarithm of the mass that a passage has in the layer. `mass`
+// and n_rows are of that token alone.
+absl::StatusOr<std::vector<Passage>> PassagesByLogMass(Memory& memory,
+                                                       const MemorySearcher& searcher,
+                                                       std::span<const SlotMass> mass,
+                                                       std::span<const int> layers, int n_passages);
+
 // Passages by BM25, best first. Empty where the memory has no text index.
 absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const MemorySearcher& searcher,
                                                      const std::string& question, int n_passages);
 
-// Reciprocal rank fusion of two rankings (Cormack et al. 2009), k = 60.
-std::vector<Passage> FuseRanks(std::vector<Passage> by_mass, std::vector<Passage> by_words,
-                               int n_passages);
+// Two rankings as one, best first: scores are standardized in each ranking (z-scores over all
+// passages that either has; one that a ranking lacks counts as that ranking's last) and added.
+std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passage> by_words,
+                                int n_passages);
 
 }  // namespace fovea::memory

@@ -38,6 +38,8 @@ struct MemoryConfig {
   int last_context_length = 0;  // LongLLaMA: tokens that stay local at a prompt's end; else 0
   EntryType entry_type = EntryType::kBFloat16;  // of what goes to a memory: LongLLaMA's mem_dtype
   int top_k = 16;                               // keys kept per query head
+  // Of mem_layers: those whose attention finds passages (they were trained for it); empty: all.
+  std::vector<int> reread_layers = {};
   std::string encoding = "window-local";  // or "reference": windows attend to the memory so far
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
   bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)

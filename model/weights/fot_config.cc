@@ -19,8 +19,9 @@ absl::StatusOr<int> PositiveInt(const Json& json, std::string_view key, int fall
 
 absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
   static constexpr std::string_view kKeys[] = {
-      "mem_layers",      "mem_positionals", "window",        "top_k",           "encoding",
-      "memory_key_gain", "chat_template",   "system_prompt", "base_fingerprint"};
+      "mem_layers",       "mem_positionals", "window",        "top_k",
+      "encoding",         "memory_key_gain", "chat_template", "system_prompt",
+      "base_fingerprint", "reread_layers"};
   for (const auto& [key, value] : json.items()) {
     if (std::find(std::begin(kKeys), std::end(kKeys), key) == std::end(kKeys)) {
       return absl::UnimplementedError(
@@ -37,6 +38,19 @@ absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
   for (const Json& layer : *layers) mem_layers.push_back(JsonToInteger(layer).value_or(-1));
   RETURN_IF_ERROR(CheckMemLayers(mem_layers, config.n_layers));
   memory.mem_layers.assign(mem_layers.begin(), mem_layers.end());
+  if (const Json* found = JsonFind(json, "reread_layers"); found != nullptr) {
+    if (!found->is_array()) {
+      return absl::InvalidArgumentError("key reread_layers: want a list of layers");
+    }
+    for (const Json& layer : *found) {
+      const auto number = static_cast<int>(JsonToInteger(layer).value_or(-1));
+      if (std::find(mem_layers.begin(), mem_layers.end(), number) == mem_layers.end()) {
+        return absl::InvalidArgumentError(
+            StrCat("key reread_layers: ", number, ", want some of mem_layers"));
+      }
+      memory.reread_layers.push_back(number);
+    }
+  }
   ASSIGN_OR_RETURN(memory.mem_positionals, JsonBool(json, "mem_positionals", true));
   ASSIGN_OR_RETURN(memory.window,
                    PositiveInt(json, "window", memory.window, config.max_position_embeddings));

@@ -85,6 +85,59 @@ TEST_F(AnswererTest, ReReadingMakesThePromptLongerByThePassage) {
             bare->usage.prompt_tokens + static_cast<int64_t>(passage.size()) + 2);
 }
 
+TEST_F(AnswererTest, WhatWasReReadIsNamedFirst) {
+  MakeMemory();
+  for (const bool with_memory : {false, true}) {
+    for (const RereadBy by : {RereadBy::kBm25, RereadBy::kBoth}) {
+      AskOptions options = Brief();
+      options.reread = 2;
+      options.reread_by = by;
+      options.reread_memory = with_memory;
+      options.n_sources = 10;
+      const auto answer = MakeAnswerer()->Ask("Where does the otter live, and what cuts wood?",
+                                              options, nullptr, {});
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      ASSERT_THAT(answer->reread, SizeIs(2));
+      ASSERT_GE(answer->sources.size(), 2u);
+      for (size_t i = 0; i < answer->sources.size(); ++i) {
+        EXPECT_EQ(answer->sources[i].reread, i < 2);
+        EXPECT_FALSE(answer->sources[i].source.empty());
+      }
+      EXPECT_EQ(answer->sources[0].slot_begin, answer->reread[0].slot_begin);
+      if (!with_memory) {
+        EXPECT_THAT(answer->sources, SizeIs(2));
+      }
+    }
+  }
+}
+
+TEST_F(AnswererTest, AMemoryWithoutDocumentsIsSaidNotAnswered) {
+  MakeMemory();
+  std::vector<storage::DocumentNumber> all;
+  for (const auto& document : memory_->Current()->documents) all.push_back(document.number);
+  ASSERT_TRUE(memory_->DeleteDocuments(all).ok());
+  const auto answerer = MakeAnswerer();
+  const auto answer = answerer->Ask("Where does the otter live?", Brief(), nullptr, {});
+  ASSERT_EQ(answer.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(answer.status().message()), HasSubstr("no documents"));
+  AskOptions alone = Brief();
+  alone.use_memory = false;
+  EXPECT_TRUE(answerer->Ask("Where does the otter live?", alone, nullptr, {}).ok());
+}
+
+TEST_F(AnswererTest, ALongLimitOfTheAnswerDropsNoPassage) {
+  MakeMemory();
+  AskOptions options = Brief();
+  const auto brief = MakeAnswerer()->Ask("Where does the otter live?", options, nullptr, {});
+  options.max_tokens = 100000;
+  // Only the prompt is of interest.
+  const auto stop = [](std::string_view) { return false; };
+  const auto long_one = MakeAnswerer()->Ask("Where does the otter live?", options, stop, {});
+  ASSERT_TRUE(brief.ok() && long_one.ok()) << brief.status() << long_one.status();
+  EXPECT_EQ(brief->usage.prompt_tokens, long_one->usage.prompt_tokens);
+  EXPECT_THAT(long_one->reread, SizeIs(1));
+}
+
 TEST_F(AnswererTest, FusedRanksContainWhatWordsFind) {
   MakeMemory();
   AskOptions options = Brief();

@@ -240,8 +240,8 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
-  EXPECT_THAT(Keys(json), ElementsAre("question", "answer", "finish_reason", "sources", "usage",
-                                      "timing", "audit"));
+  EXPECT_THAT(Keys(json), ElementsAre("question", "answer", "finish_reason", "sources", "notes",
+                                      "usage", "timing", "audit"));
   EXPECT_EQ(json["question"], "Where does the otter live?");
   EXPECT_THAT(json["finish_reason"].get<std::string>(), ::testing::AnyOf("stop", "length"));
   EXPECT_THAT(Keys(json["usage"]),
@@ -255,7 +255,7 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   double total = 0.0;
   for (const Json& source : json["sources"]) {
     EXPECT_THAT(Keys(source), ElementsAre("document", "title", "source", "other_sources",
-                                          "collection", "start", "end", "mass", "text"));
+                                          "collection", "start", "end", "mass", "reread", "text"));
     total += source["mass"].get<double>();
     // start and end are bytes of the document's text.
     const ProgramResult text = Command({"docs", "show", source["document"].get<std::string>()});
