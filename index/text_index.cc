@@ -12,14 +12,17 @@
 #include "base/file.h"
 #include "index/sqlite.h"
 #include "index/text_query.h"
+#include "index/text_words.h"
 
 namespace fovea::index {
 namespace {
 
 constexpr int64_t kApplicationId = 0x666f7674;  // "fovt"
-constexpr int64_t kFormatVersion = 1;
+// Of the tables, and of how words are cut and folded.
+constexpr int64_t kFormatVersion = kWordsVersion;
 constexpr char kCreatePassages[] =
-    "CREATE VIRTUAL TABLE passages USING fts5(text, content='', tokenize='porter unicode61')";
+    "CREATE VIRTUAL TABLE passages USING fts5(text, content='', tokenize=\"porter unicode61 "
+    "remove_diacritics 2 categories 'L* M* N* Co'\")";
 constexpr char kCreateState[] =
     "CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 0), next_slot INTEGER NOT NULL)";
 
@@ -320,7 +323,7 @@ absl::Status SqliteTextIndex::AddInTransaction(std::span<const PassageText> pass
                                                next_slot, ")"));
     }
     lowest = passage.slot_begin + 1;
-    const std::string text = SpaceOutCjk(passage.text);
+    const std::string text = PassageWords(passage.text);
     RETURN_IF_ERROR(insert.BindInt64(1, static_cast<int64_t>(passage.slot_begin)));
     RETURN_IF_ERROR(insert.BindText(2, text));
     RETURN_IF_ERROR(insert.Step().status());

@@ -1,9 +1,9 @@
 // BM25 over passages (SQLite FTS5): derived from the store, rebuilt like the FAISS files. A row is
 // a passage, its row number the passage's first slot; slots are never reused and grow with each
 // commit, so "everything below next_slot() is indexed" says all there is to say about its state.
-// The text itself is not kept here (a contentless FTS table). Words are folded to lower case
-// without diacritics and stemmed (English); East Asian text is indexed by character and searched
-// by pairs of characters.
+// The text itself is not kept here (a contentless FTS table). Words are folded (NFKC,
+// lower case, no diacritics; text_words.h) and stemmed (English); text of scripts without spaces
+// between words is indexed by character and searched by pairs of characters.
 //
 // The file is a SQLite database in WAL mode. After a power cut the last commits may be missing
 // (next_slot tells), the file is sound. In a folder where SQLite cannot make its WAL files, a

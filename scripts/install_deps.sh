@@ -14,7 +14,7 @@ packages=(
   # (oneDNN's CMake package asks for OpenCL.)
   libdnnl-dev ocl-icd-opencl-dev libhwy-dev libfaiss-dev libopenblas-dev
   # Storage and text index.
-  librocksdb-dev libisal-dev libsqlite3-dev libxxhash-dev
+  librocksdb-dev libisal-dev libsqlite3-dev libutf8proc-dev libxxhash-dev
   # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
   libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libpoppler-cpp-dev
   # Everything else.

@@ -119,6 +119,32 @@ TEST_F(TextIndexTest, FindsEastAsianText) {
   EXPECT_THAT(Slots(*index, "京北"), IsEmpty());  // the characters, but never in this order
 }
 
+TEST_F(TextIndexTest, FindsAWordInWhateverFormItWasWritten) {
+  auto index = Writer();
+  const PassageText passages[] = {
+      {0, "\u1102\u1161\u1107\u1175 \u1100\u1169\u110b\u1163\u11bc\u110b\u1175"},  // NFD Korean
+      {10, "Con me\u0300o te\u0302n Mu\u031bo\u031b\u0301p."},                     // NFD Vietnamese
+      {20, "The o\ufb03ce has a \ufb01ne of \ufb01fty \ufb02orins."},
+      {30, "The in\u00adsur\u00adance number"},
+      {40, "ＡＢＣ１２３"},
+      {50, "ผู้อำนวยการชื่อสมชาย แมวชื่อดำ"},
+      {60, "हिन्दी भाषा"},
+  };
+  ASSERT_TRUE(index->Add(passages, 70).ok());
+  EXPECT_THAT(Slots(*index, "고양이"), ElementsAre(0));
+  for (const std::string_view cat : {"Mướp", "MƯỚP", "Muop", "me\u0300o", "mèo", "meo"}) {
+    EXPECT_THAT(Slots(*index, cat), ElementsAre(10)) << cat;
+  }
+  EXPECT_THAT(Slots(*index, "offices"), ElementsAre(20));
+  EXPECT_THAT(Slots(*index, "\ufb02orin"), ElementsAre(20));
+  EXPECT_THAT(Slots(*index, "insurance"), ElementsAre(30));
+  EXPECT_THAT(Slots(*index, "abc123"), ElementsAre(40));
+  EXPECT_THAT(Slots(*index, "แมว"), ElementsAre(50));
+  EXPECT_THAT(Slots(*index, "วมแ"), IsEmpty());  // the characters, but never in this order
+  EXPECT_THAT(Slots(*index, "हिन्दी"), ElementsAre(60));
+  EXPECT_THAT(Slots(*index, "हन्दा"), IsEmpty());  // other vowels
+}
+
 TEST_F(TextIndexTest, ScoresAreBm25) {
   // Against the formula (k1 = 1.2, b = 0.75) in double, words without stems in common.
   std::mt19937 random(7);

@@ -37,6 +37,11 @@ TEST(MakeMatchExpressionTest, PairsCjkCharacters) {
   EXPECT_EQ(MakeMatchExpression("東京、猫 cat猫"), "\"東 京\" OR \"猫\" OR \"cat\"");
 }
 
+TEST(MakeMatchExpressionTest, PairsThaiCharactersWithTheirMarks) {
+  EXPECT_EQ(MakeMatchExpression("แมวชื่อ"), "\"แ ม\" OR \"ม ว\" OR \"ว ชื่\" OR \"ชื่ อ\"");
+  EXPECT_EQ(MakeMatchExpression("ดำ 42"), "\"ดํ า\" OR \"42\"");  // SARA AM, decomposed
+}
+
 TEST(MakeMatchExpressionTest, SkipsInvalidBytesAndNul) {
   EXPECT_EQ(MakeMatchExpression(std::string("a\0whale\xff\xc3harpoon\xe4\xb8", 18)),
             "\"whale\" OR \"harpoon\"");
@@ -49,11 +54,6 @@ TEST(MakeMatchExpressionTest, TakesAtMostSoManyTerms) {
   for (int i = 0; i < 10'000; ++i) question += "w" + std::to_string(i) + " ";
   const std::string expression = MakeMatchExpression(question);
   EXPECT_EQ(std::count(expression.begin(), expression.end(), '"'), 2 * kMaxTerms);
-}
-
-TEST(SpaceOutCjkTest, SeparatesCharactersAndLeavesTheRest) {
-  EXPECT_EQ(SpaceOutCjk("naïve 北京x"), "naïve  北  京 x");
-  EXPECT_EQ(SpaceOutCjk(std::string_view("a\0b\xff", 4)), "a b ");
 }
 
 }  // namespace
