@@ -362,7 +362,9 @@ TEST_F(AnswererTest, AQuestionWhoseDocumentsAreDeletedMeanwhileBeginsAnew) {
     deleted = true;
   };
   disk.CallBeforeOpen(".blob", delete_animals);
-  const auto answer = (*answerer)->Ask("Where does the otter live?", Brief(), nullptr, {});
+  AskOptions options = Brief();
+  options.reread_memory = true;
+  const auto answer = (*answerer)->Ask("Where does the otter live?", options, nullptr, {});
   ASSERT_TRUE(deleted);
   ASSERT_TRUE(answer.ok()) << answer.status();
   ASSERT_THAT(answer->sources, ::testing::Not(IsEmpty()));
