@@ -476,6 +476,11 @@ absl::Status Memory::Change(const std::vector<storage::DocumentNumber>& deleted,
   return Publish();
 }
 
+absl::Status Memory::EraseDeletedTexts(const Progress& progress) {
+  RETURN_IF_ERROR(store_->CompactTexts());
+  return RebuildTextIndex(progress);
+}
+
 absl::Status Memory::CompactIfWorthwhile(double min_deleted_share) {
   if (!settings_) return absl::OkStatus();
   ASSIGN_OR_RETURN(const storage::BytesByKind bytes, store_->SizeByKind());

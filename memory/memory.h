@@ -108,6 +108,9 @@ class Memory {
           goes);
   // Hides at once and durably; Compact frees the space.
   absl::Status DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers);
+  // Takes the texts of deleted documents out of the files: out of the text index, which is made
+  // again, and out of the store. Keys and values of them stay until the next compaction.
+  absl::Status EraseDeletedTexts(const Progress& progress);
   // Frees what was deleted when it is more than `min_deleted_share` of all slots.
   absl::Status CompactIfWorthwhile(double min_deleted_share = 0.2);
 

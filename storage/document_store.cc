@@ -662,6 +662,11 @@ absl::Status DocumentStoreImpl::CompactBlocks(rocksdb::DB& db,
 }
 
 absl::Status DocumentStoreImpl::Compact() {
+  RETURN_IF_ERROR(CompactTexts());
+  return CompactBlocks(view_->db(), view_->family(ColumnFamily::kBlocks));
+}
+
+absl::Status DocumentStoreImpl::CompactTexts() {
   if (context_->is_reader()) {
     return absl::FailedPreconditionError(
         StrCat(folder(), " is open for reading: open it for writing to compact"));
@@ -670,10 +675,7 @@ absl::Status DocumentStoreImpl::Compact() {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
   for (size_t i = 0; i < kColumnFamilyNames.size(); ++i) {
     const auto family = static_cast<ColumnFamily>(i);
-    if (family == ColumnFamily::kBlocks) {
-      RETURN_IF_ERROR(CompactBlocks(view_->db(), view_->family(family)));
-      continue;
-    }
+    if (family == ColumnFamily::kBlocks) continue;
     RETURN_IF_ERROR(
         FromRocksDb(view_->db().CompactRange(options, view_->family(family), nullptr, nullptr),
                     StrCat(folder(), ": compacting ", kColumnFamilyNames[i])));

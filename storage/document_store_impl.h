@@ -46,6 +46,7 @@ class DocumentStoreImpl : public DocumentStore {
   absl::Status CopyReadable(DocumentStore* to,
                             const std::function<absl::Status(uint64_t n_bytes)>& progress) override;
   absl::Status Compact() override;
+  absl::Status CompactTexts() override;
   absl::StatusOr<BytesByKind> SizeByKind() const override;
 
  private:
