@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "model/weights/field_hasher.h"
@@ -68,6 +69,44 @@ absl::Status RefuseIf(bool condition, std::string_view key, std::string_view why
   return absl::UnimplementedError(StrCat("key ", key, ": ", why));
 }
 
+// Settings that make something else of an adapter than a low-rank update of linear layers which
+// always holds. PEFT writes null, false or an empty list where they are not used.
+absl::Status CheckOtherSettings(const Json& json) {
+  constexpr std::pair<std::string_view, std::string_view> kUnknown[] = {
+      {"alora_invocation_tokens", "an activated LoRA holds from these tokens on; fovea's always"},
+      {"arrow_config", "fovea does not route between adapters"},
+      {"layer_replication", "fovea does not repeat layers"},
+      {"target_parameters", "fovea's LoRA is of linear layers, not of single parameters"},
+      {"trainable_token_indices", "fovea does not replace rows of the embedding table"},
+      {"use_bdlora", "fovea does not know block-diagonal LoRA"},
+      {"use_qalora", "fovea does not know QALoRA"},
+  };
+  for (const auto& [key, why] : kUnknown) {
+    const Json* value = JsonFind(json, key);
+    const bool is_set = value != nullptr && !value->is_null() && *value != false &&
+                        !(value->is_structured() && value->empty());
+    RETURN_IF_ERROR(RefuseIf(is_set, key, why));
+  }
+  return absl::OkStatus();
+}
+
+// Many ways of beginning a training change the base model's weights (PiSSA, OLoRA, CorDA, LoftQ,
+// LoRA-GA), to which the adapter alone does not lead back; new ones keep coming, so only those are
+// taken that leave them alone. PEFT writes true here when it has converted the adapter to the
+// original weights.
+absl::Status CheckInitialWeights(const Json& json) {
+  const Json* init = JsonFind(json, "init_lora_weights");
+  if (init == nullptr || !init->is_string()) return absl::OkStatus();
+  const auto name = init->get<std::string>();
+  for (const std::string_view harmless : {"gaussian", "eva", "orthogonal"}) {
+    if (name == harmless) return absl::OkStatus();
+  }
+  return absl::UnimplementedError(
+      StrCat("key init_lora_weights: '", Printable(name),
+             "' may have changed the base model's weights; save the adapter converted to plain "
+             "LoRA"));
+}
+
 absl::StatusOr<LoraConfig> ParseLoraConfig(const Json& json) {
   ASSIGN_OR_RETURN(const std::string type, JsonString(json, "peft_type", ""));
   if (type != "LORA") {
@@ -100,18 +139,8 @@ absl::StatusOr<LoraConfig> ParseLoraConfig(const Json& json) {
         "key modules_to_save: ", first.is_string() ? Printable(first.get<std::string>()) : "?",
         " is replaced as a whole; fovea reads low-rank updates only"));
   }
-  // These start from changed base weights, to which the adapter alone does not lead back. PEFT
-  // writes true here when it has converted the adapter to the original weights.
-  if (const Json* init = JsonFind(json, "init_lora_weights");
-      init != nullptr && init->is_string()) {
-    const auto name = init->get<std::string>();
-    for (const std::string_view prefix : {"pissa", "olora", "corda", "loftq"}) {
-      RETURN_IF_ERROR(RefuseIf(name.starts_with(prefix), "init_lora_weights",
-                               StrCat("'", Printable(name),
-                                      "' changes the base model's weights; "
-                                      "save the adapter converted to plain LoRA")));
-    }
-  }
+  RETURN_IF_ERROR(CheckOtherSettings(json));
+  RETURN_IF_ERROR(CheckInitialWeights(json));
   return config;
 }
 

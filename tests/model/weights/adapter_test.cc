@@ -156,6 +156,12 @@ TEST_F(AdapterTest, FeaturesOfPeftThatItLacksAreNamed) {
   ExpectRefused(load(R"("modules_to_save": ["embed_tokens"])"), kNo,
                 "key modules_to_save: embed_tokens");
   ExpectRefused(load(R"("init_lora_weights": "pissa_niter_4")"), kNo, "'pissa_niter_4'");
+  ExpectRefused(load(R"("init_lora_weights": "lora_ga")"), kNo, "key init_lora_weights: 'lora_ga'");
+  ExpectRefused(load(R"("alora_invocation_tokens": [1, 2])"), kNo, "key alora_invocation_tokens");
+  ExpectRefused(load(R"("layer_replication": [[0, 1]])"), kNo, "key layer_replication");
+  ExpectRefused(load(R"("use_qalora": true)"), kNo, "key use_qalora");
+  EXPECT_TRUE(load(R"("init_lora_weights": "gaussian", "alora_invocation_tokens": null)").ok());
+  EXPECT_TRUE(load(R"("use_qalora": false, "layer_replication": [])").ok());
   EXPECT_TRUE(load(R"("modules_to_save": null, "bias": "none", "init_lora_weights": true)").ok());
 }
 
