@@ -618,6 +618,35 @@ TEST_F(CommandTest, AClosedPipeEndsTheAnswerQuietly) {
   EXPECT_THAT(result.err, IsEmpty());
 }
 
+TEST_F(CommandTest, MessagesNeverGoIntoFilesOfTheMemory) {
+  IngestBoth();
+  const std::string id = Lines(Command({"docs", "list"}).out)[0].substr(0, 12);
+  confinement_.closed = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+  EXPECT_EQ(Command({"docs", "delete", id}).code, 1);  // done, but nobody was told
+  confinement_.closed.clear();
+  for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
+    if (!entry.is_regular_file()) continue;
+    EXPECT_THAT(Slurp(entry.path()), Not(HasSubstr("deleted "))) << entry.path();
+  }
+  EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 1);
+  EXPECT_EQ(Command({"verify"}).code, 0);
+}
+
+TEST_F(CommandTest, AClosedStandardDescriptorIsAnError) {
+  IngestBoth();
+  confinement_.closed = {STDOUT_FILENO};
+  for (const Arguments& arguments : {Arguments{"docs", "list"}, {"stats"}, Ask("otter")}) {
+    const ProgramResult result = Command(arguments);
+    EXPECT_EQ(result.code, 1) << arguments[0];
+    EXPECT_THAT(result.err, HasSubstr("standard output: results cannot be written"));
+  }
+  EXPECT_EQ(Fovea({"--help"}).code, 1);
+  confinement_.closed = {STDIN_FILENO};
+  const ProgramResult ask = Command(Ask("-"));
+  EXPECT_EQ(ask.code, 1);
+  EXPECT_THAT(ask.err, HasSubstr("standard input"));
+}
+
 TEST_F(CommandTest, AnInterruptedIngestGoesOn) {
   // Standard input stays open, so that the program waits for it when the signal comes.
   int ends[2];
