@@ -304,7 +304,9 @@ class Ingest {
         return absl::OkStatus();
       }
       if (!arguments_.title.empty()) (*document)->title = arguments_.title;
-      return ended = add(**document);
+      ended = add(**document);
+      Warn(**document);
+      return ended;
     };
     absl::Status status;
     if (file == kStandardInput) {
@@ -324,6 +326,15 @@ class Ingest {
       gone_->AddUnread(source);
     }
     return absl::OkStatus();
+  }
+
+  // What is not stored is said even to those who asked for quiet.
+  void Warn(const documents::TextDocument& document) {
+    if (document.warning.empty()) return;
+    bar_.Clear();
+    std::fprintf(stderr, "fovea: %s: %s\n", Printable(document.source).c_str(),
+                 Printable(document.warning).c_str());
+    summary_.warnings.push_back({document.source, document.warning});
   }
 
   void Fail(const std::string& source, const absl::Status& status) {

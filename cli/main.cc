@@ -6,6 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/streams.h"
 #include "cli/text_format.h"
 
 namespace {
@@ -41,7 +42,8 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // --help and --version arrive here, too.
-    return app.exit(error, std::cout, std::cerr) == 0 ? ExitCode::kDone : ExitCode::kWrongUsage;
+    if (app.exit(error, std::cout, std::cerr) != 0) return ExitCode::kWrongUsage;
+    return std::cout.flush() ? ExitCode::kDone : ExitCode::kFailed;
   }
   const absl::StatusOr<ExitCode> code = run();
   if (code.ok()) return *code;
@@ -59,6 +61,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (!fovea::cli::OccupyStandardDescriptors()) return ExitCode::kFailed;
   // What libraries throw where no adapter expects it: out of memory above all.
   try {
     return Main(argc, argv);

@@ -44,6 +44,10 @@ Json ToJson(const memory::IngestedDocument& document) {
           {"error", document.error}};
 }
 
+Json ToJson(const IngestSummary::Warning& warning) {
+  return {{"source", warning.source}, {"warning", warning.warning}};
+}
+
 template <typename T>
 Json ToJsonList(const std::vector<T>& items) {
   Json list = Json::array();
@@ -67,7 +71,8 @@ Json ToJson(const IngestSummary& summary) {
           {"tokens", summary.tokens},
           {"encoded_tokens", summary.encoded_tokens},
           {"seconds", Rounded(summary.seconds)},
-          {"tokens_per_second", Rounded(summary.tokens_per_second())}};
+          {"tokens_per_second", Rounded(summary.tokens_per_second())},
+          {"warnings", ToJsonList(summary.warnings)}};
 }
 
 Json ToJson(const answer::Answer& answer, double open_ms) {

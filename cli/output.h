@@ -31,7 +31,12 @@ struct IngestSummary {
   uint64_t tokens = 0;
   uint64_t encoded_tokens = 0;
   double seconds = 0.0;
-  bool dry_run = false;              // nothing was done: what would be
+  bool dry_run = false;  // nothing was done: what would be
+  struct Warning {
+    std::string source;
+    std::string warning;  // what of it is not stored
+  };
+  std::vector<Warning> warnings;
   double tokens_per_second() const;  // encoded ones
 };
 Json ToJson(const IngestSummary& summary);

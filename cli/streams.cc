@@ -1,5 +1,6 @@
 #include "cli/streams.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,6 +16,16 @@ constexpr size_t kMaxLineBytes = size_t{64} << 20;
 constexpr size_t kReadBytes = size_t{64} << 10;
 
 }  // namespace
+
+bool OccupyStandardDescriptors() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(descriptor, F_GETFD) >= 0) continue;
+    // open takes the lowest free number, which is this one: those below are open by now.
+    const int direction = descriptor == STDOUT_FILENO ? O_RDONLY : O_WRONLY;
+    if (open("/dev/null", direction) != descriptor) return false;
+  }
+  return true;
+}
 
 absl::StatusOr<bool> LineReader::Next(std::string* line) {
   size_t searched = begin_;

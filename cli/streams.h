@@ -10,6 +10,12 @@
 
 namespace fovea::cli {
 
+// Puts /dev/null where a standard descriptor is closed, for the wrong direction (what is read or
+// written there fails, as it would have): else the next file that is opened, say one of the
+// store's, takes its number, and messages go into it. Call it before any file is opened. False
+// when that is not possible.
+bool OccupyStandardDescriptors();
+
 // Lines of a file descriptor, without their ends ("\n"; a "\r" stays). Not thread-safe.
 class LineReader {
  public:

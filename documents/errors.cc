@@ -8,10 +8,6 @@ absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t 
                           uint64_t offset) {
   const auto byte = static_cast<unsigned char>(bytes[at]);
   const uint64_t position = offset + at;
-  if (offset == 0 && (bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF"))) {
-    return absl::InvalidArgumentError(
-        StrCat(name, ": UTF-16 text, want UTF-8: convert it, `iconv -f UTF-16 -t UTF-8`"));
-  }
   if (byte == 0) {
     return absl::InvalidArgumentError(StrCat(name, ": not text: NUL byte at byte offset ", position,
                                              ": want UTF-8 text, Markdown, HTML, JSONL or PDF"));

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "documents/charset.h"
 #include "documents/errors.h"
 #include "documents/string_document.h"
 #include "documents/titles.h"
@@ -416,6 +417,7 @@ absl::StatusOr<HtmlText> ExtractHtml(std::string_view html, const ReadLimits& li
 absl::StatusOr<std::unique_ptr<TextDocument>> OpenHtml(InputFile& file, const ReadLimits& limits) {
   std::string html;
   ASSIGN_OR_RETURN(html, file.ReadAll(limits.max_html_bytes, "a page of HTML"));
+  ASSIGN_OR_RETURN(html, HtmlToUtf8(std::move(html), file.name()));
   const size_t valid_bytes = ScanUtf8(html).valid_bytes;
   if (valid_bytes < html.size()) return NotTextError(file.name(), html, valid_bytes, 0);
   if (IsBlank(html)) return EmptyError(file.name(), "");

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "documents/charset.h"
 #include "documents/errors.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
@@ -23,15 +24,25 @@ class PlainTextDocument final : public TextDocument {
   absl::Status Read(size_t max_bytes, std::string* out) override {
     FOVEA_CHECK(max_bytes >= 4);
     // A broken text stays broken until Rewind: no reader may step over the error.
-    if (status_.ok()) status_ = ReadPiece(std::min(max_bytes, kMaxPieceBytes), out);
+    if (status_.ok()) {
+      const size_t piece_bytes = std::min(max_bytes, kMaxPieceBytes);
+      status_ = decoder_ ? ReadDecoded(piece_bytes, out) : ReadPiece(piece_bytes, out);
+    }
     return status_;
   }
 
   absl::Status Rewind() override {
     status_ = file_->Rewind();
     pending_.clear();
+    if (decoder_) decoder_->Reset();
+    decoded_.clear();
+    decoded_at_ = 0;
+    at_start_ = true;
     return status_;
   }
+
+  // The file's bytes are to be converted. Before the first Read.
+  void set_decoder(std::unique_ptr<Decoder> decoder) { decoder_ = std::move(decoder); }
 
   uint64_t size_bytes() const override { return file_->size_bytes(); }
 
@@ -60,16 +71,65 @@ class PlainTextDocument final : public TextDocument {
     return absl::OkStatus();
   }
 
+  absl::Status ReadDecoded(size_t max_bytes, std::string* out) {
+    while (decoded_at_ == decoded_.size()) {
+      std::string bytes;
+      RETURN_IF_ERROR(file_->Read(kHeadBytes, &bytes));
+      decoded_.clear();
+      decoded_at_ = 0;
+      const absl::Status status = decoder_->Decode(bytes, /*at_end=*/bytes.empty(), &decoded_);
+      if (!status.ok()) return Annotate(status, file_->name());
+      const size_t valid_bytes = ScanUtf8(decoded_).valid_bytes;
+      if (valid_bytes < decoded_.size()) {
+        return NotTextError(file_->name(), decoded_, valid_bytes, 0);
+      }
+      if (at_start_ && decoded_.starts_with(kByteOrderMark)) decoded_at_ = kByteOrderMark.size();
+      at_start_ = at_start_ && decoded_.empty();
+      if (bytes.empty()) break;
+    }
+    const std::string_view rest = std::string_view(decoded_).substr(decoded_at_);
+    const std::string_view piece = Utf8Prefix(rest, max_bytes);
+    *out += piece;
+    decoded_at_ += piece.size();
+    return absl::OkStatus();
+  }
+
   std::unique_ptr<InputFile> file_;
   std::string pending_;  // the start of a character that the last piece cut off: 3 bytes at most
+  std::unique_ptr<Decoder> decoder_;  // null: the file is UTF-8
+  std::string decoded_;  // text of the last bytes that were read; given up to decoded_at_
+  size_t decoded_at_ = 0;
+  bool at_start_ = true;
   absl::Status status_;
 };
+
+// For a text with the mark of another encoding, or an XML file that declares one; null for UTF-8.
+absl::StatusOr<std::unique_ptr<Decoder>> FindDecoder(InputFile& file) {
+  std::string head;
+  RETURN_IF_ERROR(file.Read(kDeclarationBytes, &head));
+  RETURN_IF_ERROR(file.Rewind());
+  Charset charset{CharsetOfMark(head).data(), false};
+  if (CharsetOfMark(head).empty()) {
+    // Valid so far is no proof, but where a declaration errs, then towards old encodings.
+    const Utf8Scan scan = ScanUtf8(head);
+    const bool may_be_utf8 = scan.valid_bytes == head.size() || scan.incomplete;
+    if (!FindCharset(XmlCharset(head), &charset)) return nullptr;
+    if (charset.iconv_name == std::string_view("UTF-8")) return nullptr;
+    const bool is_ascii = std::all_of(head.begin(), head.end(), [](char c) { return c >= 0; });
+    if (may_be_utf8 && !is_ascii && charset.one_byte) return nullptr;
+  }
+  absl::StatusOr<std::unique_ptr<Decoder>> decoder = Decoder::Create(charset.iconv_name);
+  if (!decoder.ok()) return Annotate(decoder.status(), file.name());
+  return decoder;
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextDocument>> OpenPlainText(std::unique_ptr<InputFile> file,
                                                             TextKind kind) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Decoder> decoder, FindDecoder(*file));
   auto document = std::make_unique<PlainTextDocument>(std::move(file));
+  document->set_decoder(std::move(decoder));
   std::string head;
   bool ended = false;
   // To the end of a short file: then it is known to be text before its visitor sees it.

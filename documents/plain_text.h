@@ -10,8 +10,10 @@ namespace fovea::documents {
 
 enum class TextKind { kPlain, kMarkdown };
 
-// Checks the file's first kilobytes (that they are text, and not blank to the end) and takes its
-// title from them; `title` stays empty when they hold none. The file's name becomes the source.
+// Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark, or XML in the encoding that it
+// declares. Checks the file's first kilobytes (that they are text, and not blank to the end) and
+// takes its title from them; `title` stays empty when they hold none. The file's name becomes the
+// source.
 absl::StatusOr<std::unique_ptr<TextDocument>> OpenPlainText(std::unique_ptr<InputFile> file,
                                                             TextKind kind);
 

@@ -27,9 +27,13 @@ class TextDocument {
   std::string source;
   bool replaceable = true;  // the source names this document for good (not "path#line" and "-")
   std::string collection;   // from a JSONL record; empty: the caller's choice
+  // What of the file is not in the text, for people; empty: all is there. Known once the text was
+  // read to its end.
+  std::string warning;
 
   // Appends up to `max_bytes` (at least 4) of text to *out; nothing appended = the end. Pieces end
-  // between UTF-8 characters. The text is valid UTF-8 without a byte-order mark; CRLF is kept.
+  // between UTF-8 characters. The text is valid UTF-8 without a byte-order mark, whatever the
+  // file's own encoding; CRLF is kept.
   // InvalidArgument for content that is no text (NUL bytes, invalid UTF-8: says at which byte);
   // Aborted when the file changed since it was opened (seen at its end and by Rewind).
   virtual absl::Status Read(size_t max_bytes, std::string* out) = 0;

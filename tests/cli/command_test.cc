@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cli/run_fovea.h"
+#include "tests/documents/make_pdf.h"
 #include "tests/memory/tiny_model.h"
 
 namespace fovea::cli {
@@ -160,7 +161,7 @@ TEST_F(CommandTest, IngestReportsEveryDocument) {
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
   EXPECT_THAT(Keys(json), ElementsAre("documents", "dry_run", "tokens", "encoded_tokens", "seconds",
-                                      "tokens_per_second"));
+                                      "tokens_per_second", "warnings"));
   ASSERT_THAT(json["documents"], SizeIs(2));
   for (const Json& document : json["documents"]) {
     EXPECT_THAT(Keys(document), ElementsAre("id", "title", "source", "tokens", "windows",
@@ -221,6 +222,22 @@ TEST_F(CommandTest, FoldersNeedRecursive) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.json()["documents"], SizeIs(2));
 }
+
+#ifdef FOVEA_PDF
+TEST_F(CommandTest, PagesWithoutTextAreSaid) {
+  const std::string cover = documents::PdfPage({"Annual report of the canal trust."});
+  std::vector<std::string> pages(10, "0 0 m 9 9 l S");
+  pages[0] = cover;
+  const std::string report = Write("report.pdf", documents::MakePdf(pages, ""));
+  const ProgramResult result = Ingest({"--quiet", report});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("report.pdf: 9 of 10 pages have no text"));
+  const Json warnings = result.json()["warnings"];
+  ASSERT_THAT(warnings, SizeIs(1));
+  EXPECT_EQ(warnings[0]["source"], report);
+  EXPECT_THAT(warnings[0]["warning"].get<std::string>(), StartsWith("9 of 10 pages"));
+}
+#endif
 
 TEST_F(CommandTest, StandardInputIsADocument) {
   const Arguments arguments = {"ingest",       "--memory", memory_,   "--json", "--model", "tiny",
@@ -616,6 +633,35 @@ TEST_F(CommandTest, AClosedPipeEndsTheAnswerQuietly) {
   const ProgramResult result = program.Wait();
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, IsEmpty());
+}
+
+TEST_F(CommandTest, MessagesNeverGoIntoFilesOfTheMemory) {
+  IngestBoth();
+  const std::string id = Lines(Command({"docs", "list"}).out)[0].substr(0, 12);
+  confinement_.closed = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+  EXPECT_EQ(Command({"docs", "delete", id}).code, 1);  // done, but nobody was told
+  confinement_.closed.clear();
+  for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
+    if (!entry.is_regular_file()) continue;
+    EXPECT_THAT(Slurp(entry.path()), Not(HasSubstr("deleted "))) << entry.path();
+  }
+  EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 1);
+  EXPECT_EQ(Command({"verify"}).code, 0);
+}
+
+TEST_F(CommandTest, AClosedStandardDescriptorIsAnError) {
+  IngestBoth();
+  confinement_.closed = {STDOUT_FILENO};
+  for (const Arguments& arguments : {Arguments{"docs", "list"}, {"stats"}, Ask("otter")}) {
+    const ProgramResult result = Command(arguments);
+    EXPECT_EQ(result.code, 1) << arguments[0];
+    EXPECT_THAT(result.err, HasSubstr("standard output: results cannot be written"));
+  }
+  EXPECT_EQ(Fovea({"--help"}).code, 1);
+  confinement_.closed = {STDIN_FILENO};
+  const ProgramResult ask = Command(Ask("-"));
+  EXPECT_EQ(ask.code, 1);
+  EXPECT_THAT(ask.err, HasSubstr("standard input"));
 }
 
 TEST_F(CommandTest, AnInterruptedIngestGoesOn) {

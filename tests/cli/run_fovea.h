@@ -63,6 +63,7 @@ inline std::string Slurp(const std::filesystem::path& path) {
 struct Confinement {
   bool as_nobody = false;
   rlim_t max_file_bytes = RLIM_INFINITY;  // as by `ulimit -f`
+  std::vector<int> closed;                // descriptors, as by `exec 1>&-`
 };
 
 // A running program that writes its results and messages into files (results to `stdout_fd`, if it
@@ -89,6 +90,7 @@ class Program {
       if (setrlimit(RLIMIT_FSIZE, &file_bytes) != 0) _exit(126);
       if (confinement.as_nobody && (setgid(kNobody) != 0 || setuid(kNobody) != 0)) _exit(126);
       for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
+      for (const int descriptor : confinement.closed) close(descriptor);
       execv(FOVEA_PROGRAM, argv.data());
       _exit(127);
     }

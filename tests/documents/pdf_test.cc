@@ -1,66 +1,32 @@
 #include "tests/documents/document_files.h"
+#include "tests/documents/make_pdf.h"
 
 namespace fovea::documents {
 namespace {
 
 class PdfTest : public DocumentFilesTest {};
 
-// A PDF of `pages` (each a content stream), written by hand: catalogue, page tree, one font, an
-// information dictionary, and a cross-reference table with the objects' offsets.
-std::string MakePdf(const std::vector<std::string>& pages, const std::string& info,
-                    const std::string& trailer_extra = "",
-                    const std::vector<std::string>& extra_objects = {}) {
-  std::vector<std::string> objects = {
-      "<< /Type /Catalog /Pages 2 0 R >>", "",
-      "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
-      "<< " + info + " >>"};
-  std::string kids;
-  for (const std::string& content : pages) {
-    const size_t page = objects.size() + 1;
-    kids += std::to_string(page) + " 0 R ";
-    objects.push_back("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents " +
-                      std::to_string(page + 1) + " 0 R /Resources << /Font << /F1 3 0 R >> >> >>");
-    objects.push_back("<< /Length " + std::to_string(content.size()) + " >>\nstream\n" + content +
-                      "\nendstream");
-  }
-  objects[1] =
-      "<< /Type /Pages /Count " + std::to_string(pages.size()) + " /Kids [" + kids + "] >>";
-  objects.insert(objects.end(), extra_objects.begin(), extra_objects.end());
-  std::string pdf = "%PDF-1.4\n";
-  std::string table = "0000000000 65535 f \n";
-  for (size_t i = 0; i < objects.size(); ++i) {
-    char entry[32];
-    std::snprintf(entry, sizeof(entry), "%010zu 00000 n \n", pdf.size());
-    table += entry;
-    pdf += std::to_string(i + 1) + " 0 obj\n" + objects[i] + "\nendobj\n";
-  }
-  const size_t start = pdf.size();
-  const std::string size = std::to_string(objects.size() + 1);
-  return pdf + "xref\n0 " + size + "\n" + table + "trailer\n<< /Size " + size +
-         " /Root 1 0 R /Info 4 0 R " + trailer_extra + " >>\nstartxref\n" + std::to_string(start) +
-         "\n%%EOF\n";
-}
-
-std::string Lines(const std::vector<std::string>& lines) {
-  std::string content = "BT /F1 12 Tf 72 720 Td 14 TL\n";
-  for (const std::string& line : lines) content += "(" + line + ") Tj T*\n";
-  return content + "ET";
-}
-
 TEST_F(PdfTest, GivesTheTextOfItsPages) {
-  const auto path =
-      Write("paper.pdf",
-            MakePdf({Lines({"The first line,", "and caf\\351 two."}), "", Lines({"Page three."})},
-                    "/Title (A  Tiny Paper)"));
+  const auto path = Write("paper.pdf", MakePdf({PdfPage({"The first line,", "and caf\\351 two."}),
+                                                "", PdfPage({"Page three."})},
+                                               "/Title (A  Tiny Paper)"));
   EXPECT_EQ(TextOf(path), "The first line,\nand café two.\n\nPage three.");
   const auto document = Open(path);
   EXPECT_EQ(document->title, "A Tiny Paper");
   EXPECT_EQ(document->source, path.native());
+  ASSERT_TRUE(ReadText(*document).ok());
+  EXPECT_THAT(document->warning, ::testing::StartsWith("1 of 3 pages have no text"));
   EXPECT_EQ(document->size_bytes(), std::filesystem::file_size(path));
 }
 
+TEST_F(PdfTest, APdfWithTextOnEveryPageHasNoWarning) {
+  const auto document = Open(Write("a.pdf", MakePdf({PdfPage({"x"}), PdfPage({"y"})}, "")));
+  EXPECT_EQ(*ReadText(*document), "x\n\ny");
+  EXPECT_EQ(document->warning, "");
+}
+
 TEST_F(PdfTest, TakesAMissingTitleFromTheFileName) {
-  EXPECT_EQ(Open(Write("paper no 1.PDF", MakePdf({Lines({"x"})}, "")))->title, "paper no 1");
+  EXPECT_EQ(Open(Write("paper no 1.PDF", MakePdf({PdfPage({"x"})}, "")))->title, "paper no 1");
 }
 
 TEST_F(PdfTest, RefusesPagesWithoutText) {
@@ -74,7 +40,7 @@ TEST_F(PdfTest, RefusesPagesWithoutText) {
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {
   EXPECT_THAT(OpenError(Write("text.pdf", "Just some text that was named wrongly.\n")),
               IsStatus(absl::StatusCode::kDataLoss, "text.pdf: broken PDF"));
-  const std::string pdf = MakePdf({Lines({"some text"})}, "");
+  const std::string pdf = MakePdf({PdfPage({"some text"})}, "");
   EXPECT_THAT(OpenError(Write("cut.pdf", pdf.substr(0, 60))),
               IsStatus(absl::StatusCode::kDataLoss, "cut.pdf: broken PDF"));
 }
@@ -83,7 +49,7 @@ TEST_F(PdfTest, RefusesEncryptedFiles) {
   // The user's password is not the empty one: 32 bytes that match no key.
   const std::string thirty_two = "<" + std::string(64, 'A') + ">";
   const std::string pdf = MakePdf(
-      {Lines({"secret"})}, "",
+      {PdfPage({"secret"})}, "",
       "/Encrypt 7 0 R /ID [<00112233445566778899AABBCCDDEEFF> <00112233445566778899AABBCCDDEEFF>]",
       {"<< /Filter /Standard /V 1 /R 2 /P -4 /O " + thirty_two + " /U " + thirty_two + " >>"});
   EXPECT_THAT(OpenError(Write("locked.pdf", pdf)),
@@ -91,7 +57,7 @@ TEST_F(PdfTest, RefusesEncryptedFiles) {
 }
 
 TEST_F(PdfTest, StopsAtItsLimit) {
-  const std::string pdf = MakePdf({Lines({"some text"})}, "");
+  const std::string pdf = MakePdf({PdfPage({"some text"})}, "");
   ReadLimits limits;
   limits.max_pdf_bytes = pdf.size() - 1;
   EXPECT_THAT(OpenError(Write("big.pdf", pdf), limits),
@@ -109,7 +75,7 @@ std::string Bomb(size_t n_bytes) {
 TEST_F(PdfTest, StopsAtTheLimitsOfItsPages) {
   ReadLimits little_text;
   little_text.max_pdf_text_bytes = 10;
-  const std::string two = MakePdf({Lines({"one line"}), Lines({"another"})}, "");
+  const std::string two = MakePdf({PdfPage({"one line"}), PdfPage({"another"})}, "");
   const auto document = Open(Write("long.pdf", two), little_text);
   EXPECT_THAT(ReadText(*document).status(),
               IsStatus(absl::StatusCode::kResourceExhausted, "more than 10 bytes of text"));
@@ -133,7 +99,7 @@ TEST_F(PdfTest, StopsAtItsTime) {
 }
 
 TEST_F(PdfTest, ManyPagesThatAreNotThereAreNone) {
-  std::string pdf = MakePdf({Lines({"one"})}, "");
+  std::string pdf = MakePdf({PdfPage({"one"})}, "");
   const size_t count = pdf.find("/Count 1 ");
   ASSERT_NE(count, std::string::npos);
   pdf.replace(count, 9, "/Count 2000000000 ");
@@ -143,7 +109,7 @@ TEST_F(PdfTest, ManyPagesThatAreNotThereAreNone) {
 }
 
 TEST_F(PdfTest, ATitleThatWasGivenStays) {
-  const auto document = Open(Write("a.pdf", MakePdf({Lines({"x"})}, "/Title (Its own)")));
+  const auto document = Open(Write("a.pdf", MakePdf({PdfPage({"x"})}, "/Title (Its own)")));
   document->title = "The user's";
   ASSERT_TRUE(document->Rewind().ok());
   ASSERT_TRUE(ReadText(*document).ok());
@@ -151,7 +117,7 @@ TEST_F(PdfTest, ATitleThatWasGivenStays) {
 }
 
 TEST_F(PdfTest, NoticesAFileThatChangesBetweenTwoReadings) {
-  const auto path = Write("a.pdf", MakePdf({Lines({"some text"})}, ""));
+  const auto path = Write("a.pdf", MakePdf({PdfPage({"some text"})}, ""));
   const auto document = Open(path);
   ASSERT_TRUE(ReadText(*document).ok());
   std::ofstream(path, std::ios::app) << "% more";
@@ -161,7 +127,7 @@ TEST_F(PdfTest, NoticesAFileThatChangesBetweenTwoReadings) {
 
 // Whatever a damaged file gives, it gives it as a document or as an error.
 TEST_F(PdfTest, DamagedFilesNeverEndTheProcess) {
-  const std::string pdf = MakePdf({Lines({"one"}), Lines({"two"})}, "/Title (T)");
+  const std::string pdf = MakePdf({PdfPage({"one"}), PdfPage({"two"})}, "/Title (T)");
   int n_errors = 0;
   for (size_t at = 0; at < pdf.size(); at += 7) {
     std::string damaged = pdf;

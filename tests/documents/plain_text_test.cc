@@ -63,8 +63,6 @@ TEST_F(PlainTextTest, NamesTheByteThatIsNoText) {
                                                       "ELF\x02\x01\x01\0",
                                                       8))),
               IsStatus(absl::StatusCode::kInvalidArgument, "NUL byte at byte offset 7"));
-  EXPECT_THAT(OpenError(Write("wide.txt", std::string_view("\xFF\xFEh\0i\0", 6))),
-              IsStatus(absl::StatusCode::kInvalidArgument, "UTF-16 text, want UTF-8"));
 }
 
 TEST_F(PlainTextTest, FindsABadByteFarIntoTheFileAndStaysBroken) {
