@@ -107,12 +107,13 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   if (arguments.output.json) {
     RETURN_IF_ERROR(WriteOutput(JsonLine({{"deleted", std::move(deleted)}})));
   }
-  const absl::Status erased =
-      gone.empty() ? absl::OkStatus()
-                   : memory->EraseDeletedTexts(Progress(nullptr, InterruptFlag()));
+  const absl::Status erased = gone.empty()
+                                  ? absl::OkStatus()
+                                  : memory->EraseDeletedTexts(Progress(nullptr, InterruptFlag()));
   if (!erased.ok()) {
-    return Annotate(erased, "deleted, but the text still lies in files of the memory; with some "
-                            "space free, `fovea rebuild` removes it");
+    return Annotate(erased,
+                    "deleted, but the text still lies in files of the memory; with some "
+                    "space free, `fovea rebuild` removes it");
   }
   const absl::Status compacted = memory->CompactIfWorthwhile();
   if (!compacted.ok()) return Annotate(compacted, "deleted, but the space is not free yet");
