@@ -178,27 +178,30 @@ class AnswererImpl : public Answerer {
   absl::Status OpenView(Inquiry* inquiry) {
     const AskOptions& options = inquiry->options;
     const model::MemoryConfig& config = model_->memory_config();
+    std::shared_ptr<const memory::Generation> generation;
     bool has_memory = memory_ != nullptr;
     if (has_memory) {
       RETURN_IF_ERROR(memory_->Refresh().status());
-      has_memory = memory_->settings().has_value();  // else nothing was ever ingested
+      generation = memory_->Current();
+      has_memory = generation->settings.has_value();  // else nothing was ever ingested
     }
     inquiry->is_reference =
-        (has_memory ? memory_->settings()->encoding : config.encoding) == "reference";
+        (has_memory ? generation->settings->encoding : config.encoding) == "reference";
     inquiry->attends = has_memory && options.use_memory && !config.mem_layers.empty();
     ASSIGN_OR_RETURN(inquiry->reread, PlanReread(options, config, inquiry->attends));
     if (!has_memory) inquiry->reread.n_passages = 0;
     if (!has_memory || (!options.use_memory && inquiry->reread.n_passages == 0)) {
       return absl::OkStatus();
     }
-    RETURN_IF_ERROR(memory_->CheckModel(*model_));
+    RETURN_IF_ERROR(memory::CheckModel(*generation, *model_));
     memory::SearchOptions search;
     search.mode = options.mode.value_or(inquiry->is_reference ? memory::SearchMode::kDense
                                                               : memory::SearchMode::kApproximate);
     search.top_k = options.top_k > 0 ? options.top_k : config.top_k;
     search.scope = options.scope;
     search.audit = options.audit;
-    ASSIGN_OR_RETURN(inquiry->searcher, memory::MemorySearcher::Create(device_, memory_, search));
+    ASSIGN_OR_RETURN(inquiry->searcher,
+                     memory::MemorySearcher::Create(device_, std::move(generation), search));
     if (inquiry->searcher->n_tokens() == 0) {
       return absl::FailedPreconditionError(
           StrCat(memory_->folder(), ": holds no documents that the question could be answered ",
@@ -245,7 +248,6 @@ class AnswererImpl : public Answerer {
                                                        .question = inquiry.question,
                                                        .prompt_ids = bare_ids,
                                                        .model = model_,
-                                                       .memory = memory_,
                                                        .searcher = inquiry.searcher.get(),
                                                        .context = inquiry.context,
                                                        .is_reference = inquiry.is_reference},
@@ -347,7 +349,7 @@ class AnswererImpl : public Answerer {
     if (inquiry.attends && inquiry.options.audit) answer->audit = inquiry.searcher->Audit();
     if (inquiry.answers_from_memory && n_sources > 0) {
       ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
-                       memory::PassagesByMass(*memory_, *inquiry.searcher, inquiry.searcher->Mass(),
+                       memory::PassagesByMass(*inquiry.searcher, inquiry.searcher->Mass(),
                                               inquiry.options.n_sources));
       for (const memory::Passage& passage : attended) {
         const auto known = std::find_if(

@@ -95,8 +95,7 @@ absl::StatusOr<std::vector<memory::Passage>> PassagesByAttention(const RereadArg
     }
   }
   ASSIGN_OR_RETURN(std::vector<memory::Passage> passages,
-                   memory::PassagesByLogMass(*args.memory, *args.searcher, args.searcher->Mass(),
-                                             layers, depth));
+                   memory::PassagesByLogMass(*args.searcher, args.searcher->Mass(), layers, depth));
   args.searcher->ResetMass();
   return passages;
 }
@@ -116,7 +115,7 @@ absl::StatusOr<std::vector<memory::Passage>> ChoosePassages(const RereadArgs& ar
     if (plan.by == RereadBy::kAttention) return by_mass;
   }
   ASSIGN_OR_RETURN(std::vector<memory::Passage> by_words,
-                   memory::PassagesByWords(*args.memory, *args.searcher, args.question, depth));
+                   memory::PassagesByWords(*args.searcher, args.question, depth));
   if (plan.by == RereadBy::kBm25) return by_words;
   return memory::FuseScores(std::move(by_mass), std::move(by_words), plan.n_passages);
 }

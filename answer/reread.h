@@ -10,7 +10,6 @@
 #include "answer/answerer.h"
 #include "answer/prompt_context.h"
 #include "memory/attribution.h"
-#include "memory/memory.h"
 #include "memory/searcher.h"
 #include "model/config.h"
 
@@ -33,7 +32,6 @@ struct RereadArgs {
   std::string question;
   std::vector<int32_t> prompt_ids;  // of the question without passages: the first pass
   model::Transformer* model = nullptr;
-  memory::Memory* memory = nullptr;
   memory::MemorySearcher* searcher = nullptr;
   PromptContext* context = nullptr;  // holds the first pass afterwards, where one was made
   bool is_reference = false;         // the context runs prompts as LongLLaMA does

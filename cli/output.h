@@ -12,6 +12,7 @@
 #include "memory/memory.h"
 #include "memory/rebuild.h"
 #include "memory/reencode.h"
+#include "memory/statistics.h"
 #include "memory/verify.h"
 #include "model/weights/adapter.h"
 #include "model/weights/checkpoint.h"

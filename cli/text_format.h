@@ -13,6 +13,7 @@
 #include "memory/memory.h"
 #include "memory/rebuild.h"
 #include "memory/reencode.h"
+#include "memory/statistics.h"
 #include "memory/verify.h"
 #include "storage/records.h"
 

@@ -74,7 +74,7 @@ bool BetterPassage(const Passage& a, const Passage& b) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& searcher,
                                                     std::span<const SlotMass> mass,
                                                     int n_passages) {
   if (n_passages <= 0 || mass.empty() || searcher.n_rows() == 0) return std::vector<Passage>();
@@ -111,7 +111,7 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const Memory
       break;
     }
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
-                     memory.store().GetWindow(window->slot_begin));
+                     searcher.generation().source->store().GetWindow(window->slot_begin));
     std::map<size_t, double> by_passage;
     for (const auto& [slot, slot_mass] : entry->slots) {
       by_passage[PassageOf(record, static_cast<uint32_t>(slot - window->slot_begin))] += slot_mass;
@@ -128,18 +128,18 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const Memory
   return best;
 }
 
-absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByWords(const MemorySearcher& searcher,
                                                      const std::string& question, int n_passages) {
-  if (n_passages <= 0 || memory.text_index() == nullptr) return std::vector<Passage>();
+  if (n_passages <= 0) return std::vector<Passage>();
   ASSIGN_OR_RETURN(const std::vector<index::PassageHit> hits,
-                   memory.text_index()->Search(
+                   searcher.generation().source->text_index().Search(
                        question, n_passages, [&](uint64_t slot) { return searcher.Allows(slot); }));
   std::vector<Passage> passages;
   for (const index::PassageHit& hit : hits) {
     const LiveWindow* window = searcher.generation().FindWindow(hit.slot_begin);
     if (window == nullptr) continue;
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
-                     memory.store().GetWindow(window->slot_begin));
+                     searcher.generation().source->store().GetWindow(window->slot_begin));
     Passage passage =
         MakePassage(searcher, *window, record,
                     PassageOf(record, static_cast<uint32_t>(hit.slot_begin - window->slot_begin)));
@@ -149,16 +149,14 @@ absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const Memor
   return passages;
 }
 
-absl::StatusOr<std::vector<Passage>> PassagesByLogMass(Memory& memory,
-                                                       const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByLogMass(const MemorySearcher& searcher,
                                                        std::span<const SlotMass> mass,
                                                        std::span<const int> layers,
                                                        int n_passages) {
   // A passage that a layer does not attend to has this share of it, as if it were a little.
   constexpr double kLeastMass = 1e-4;
-  ASSIGN_OR_RETURN(
-      std::vector<Passage> passages,
-      PassagesByMass(memory, searcher, mass, std::max(n_passages, kLogMassCandidates)));
+  ASSIGN_OR_RETURN(std::vector<Passage> passages,
+                   PassagesByMass(searcher, mass, std::max(n_passages, kLogMassCandidates)));
   if (passages.empty()) return passages;
   const double rows_per_layer = static_cast<double>(searcher.n_rows());
   for (Passage& passage : passages) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "memory/memory.h"
+#include "memory/generation.h"
 #include "memory/searcher.h"
 
 namespace fovea::memory {
@@ -30,19 +30,18 @@ struct Passage {
 };
 
 // Passages by attention mass, best first. `mass` and n_rows as MemorySearcher gives them.
-absl::StatusOr<std::vector<Passage>> PassagesByMass(Memory& memory, const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& searcher,
                                                     std::span<const SlotMass> mass, int n_passages);
 
 // Passages by how the prompt's last token attends, best first: the score is the sum, over `layers`
 // (indexes of memory layers), of the logarithm of the mass that a passage has in the layer. `mass`
 // and n_rows are of that token alone.
-absl::StatusOr<std::vector<Passage>> PassagesByLogMass(Memory& memory,
-                                                       const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByLogMass(const MemorySearcher& searcher,
                                                        std::span<const SlotMass> mass,
                                                        std::span<const int> layers, int n_passages);
 
 // Passages by BM25, best first. Empty where the memory has no text index.
-absl::StatusOr<std::vector<Passage>> PassagesByWords(Memory& memory, const MemorySearcher& searcher,
+absl::StatusOr<std::vector<Passage>> PassagesByWords(const MemorySearcher& searcher,
                                                      const std::string& question, int n_passages);
 
 // Two rankings as one, best first: scores are standardized in each ranking (z-scores over all

@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "memory/block_layout.h"
+#include "memory/ingest_settings.h"
 #include "memory/reference_encoder.h"
 #include "memory/sealer.h"
 #include "memory/source_table.h"
@@ -93,7 +94,6 @@ class IngesterImpl final : public Ingester {
  private:
   using Arrivals = std::vector<std::shared_ptr<Arrival>>;
 
-  absl::Status AgreeOnSettings();
   // Windows of documents that the new one may take over: earlier versions, unfinished ones.
   absl::StatusOr<WindowPool> CollectPool(Arrival* arrival);
   absl::Status QueueWindows(documents::TextDocument& document, Arrival* arrival, WindowPool pool,
@@ -150,82 +150,8 @@ class IngesterImpl final : public Ingester {
   std::optional<CommitInFlight> in_flight_;  // one at a time; destroying it waits
 };
 
-absl::Status IngesterImpl::AgreeOnSettings() {
-  const auto& config = model_->config();
-  if (!memory_->settings()) {
-    storage::StoreSettings settings;
-    settings.fingerprint = model_->fingerprint();
-    settings.model = options_.model_name;
-    settings.adapter = options_.adapter_name;
-    settings.window = options_.window > 0 ? options_.window : model_->memory_config().window;
-    settings.encoding =
-        options_.encoding.empty() ? model_->memory_config().encoding : options_.encoding;
-    const bool is_reference = settings.encoding == "reference";
-    if (is_reference && options_.window <= 0) {
-      settings.window = static_cast<int>(config.max_position_embeddings);
-    }
-    settings.overlap = options_.overlap >= 0 ? options_.overlap
-                       : is_reference        ? 0
-                                             : std::min(128, settings.window / 8);
-    settings.index_spec = options_.index_spec.empty() ? "auto" : options_.index_spec;
-    settings.n_mem_layers = static_cast<int>(model_->n_mem_layers());
-    settings.n_kv_heads = static_cast<int>(config.n_kv_heads);
-    settings.head_dim = static_cast<int>(config.head_dim);
-    settings.entry_type = model_->memory_config().entry_type;
-    if (settings.encoding != "window-local" && !is_reference) {
-      return absl::InvalidArgumentError(
-          StrCat("encoding \"", settings.encoding, "\": want \"window-local\" or \"reference\""));
-    }
-    if (is_reference && settings.n_mem_layers == 0) {
-      return absl::FailedPreconditionError(
-          "encoding \"reference\": the model has no memory layers; name some with --mem-layers");
-    }
-    if (is_reference && settings.overlap != 0) {
-      return absl::InvalidArgumentError(StrCat(
-          "overlap of ", settings.overlap,
-          " tokens: windows of encoding \"reference\" have none, they attend to the memory"));
-    }
-    if (settings.window < 16 || settings.window > config.max_position_embeddings) {
-      return absl::InvalidArgumentError(StrCat("window of ", settings.window, " tokens: want 16 … ",
-                                               config.max_position_embeddings,
-                                               " (the model's positions)"));
-    }
-    if (settings.overlap >= settings.window ||
-        settings.window + settings.overlap > config.max_position_embeddings) {
-      return absl::InvalidArgumentError(
-          StrCat("overlap of ", settings.overlap, " tokens: want less than the window of ",
-                 settings.window, ", and both together within the model's ",
-                 config.max_position_embeddings, " positions"));
-    }
-    RETURN_IF_ERROR(index::ValidateSpec(settings.index_spec, settings.head_dim));
-    RETURN_IF_ERROR(memory_->InitializeSettings(settings));
-  }
-  RETURN_IF_ERROR(memory_->CheckModel(*model_));
-  settings_ = *memory_->settings();
-  const auto contradiction = [this](std::string_view what, const auto& have, const auto& given) {
-    return absl::FailedPreconditionError(StrCat(memory_->folder(), ": was made with ", what, " ",
-                                                have, ", not ", given, "; leave ", what,
-                                                " out, or start a new memory"));
-  };
-  if (options_.window > 0 && options_.window != settings_.window) {
-    return contradiction("--window", settings_.window, options_.window);
-  }
-  if (options_.overlap >= 0 && options_.overlap != settings_.overlap) {
-    return contradiction("--overlap", settings_.overlap, options_.overlap);
-  }
-  if (!options_.encoding.empty() && options_.encoding != settings_.encoding) {
-    return contradiction("--encoding", settings_.encoding, options_.encoding);
-  }
-  if (!options_.index_spec.empty() && options_.index_spec != settings_.index_spec) {
-    return absl::FailedPreconditionError(StrCat(
-        memory_->folder(), ": has index \"", settings_.index_spec, "\", not \"",
-        options_.index_spec, "\"; `fovea rebuild --index ", options_.index_spec, "` changes it"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status IngesterImpl::Initialize() {
-  RETURN_IF_ERROR(AgreeOnSettings());
+  ASSIGN_OR_RETURN(settings_, AgreeOnSettings(memory_, *model_, options_));
   ASSIGN_OR_RETURN(counters_, memory_->store().ReadCounters());
   RETURN_IF_ERROR(memory_->store().ForEachDocument([this](const DocumentRecord& document) {
     if (document.complete) {

@@ -113,10 +113,6 @@ absl::StatusOr<RebuildResult> Rebuild(compute::Device& device, Memory* memory,
   for (const SegmentRecord& segment : old) swap.DeleteSegment(segment.id);
   if (wanted.index_spec != settings->index_spec) swap.PutSettings(wanted);
   RETURN_IF_ERROR(store.Commit(std::move(swap)));
-  // Once more, so that `memory` knows them too.
-  if (wanted.index_spec != settings->index_spec) {
-    RETURN_IF_ERROR(memory->InitializeSettings(wanted));
-  }
   RETURN_IF_ERROR(memory->Publish());
   RemoveSegmentFiles(old, memory->index_folder());
 

@@ -164,7 +164,7 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
     return absl::FailedPreconditionError(
         StrCat(folder, ": nothing was ingested yet, so there is nothing to encode again"));
   }
-  ASSIGN_OR_RETURN(const std::string version, Memory::CurrentVersion(folder));
+  ASSIGN_OR_RETURN(const std::string version, CurrentVersion(folder));
   ASSIGN_OR_RETURN(const std::string next_version, NextVersion(folder, version));
   RemoveOtherVersions(folder, version, next_version);
 
@@ -197,7 +197,7 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
     }
   };
   ASSIGN_OR_RETURN(std::unique_ptr<Ingester> ingester, Ingester::Create(next.get(), model, ingest));
-  const std::shared_ptr<const Generation> view = old->Current();
+  std::shared_ptr<const Generation> view = old->Current();
   for (const DocumentRecord& record : view->documents) {
     ASSIGN_OR_RETURN(std::vector<storage::WindowLink> links, old->store().Links(record.number));
     StoredTextDocument document(&old->store(), record, std::move(links));
@@ -215,6 +215,8 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
 
   // The commit point.
   RETURN_IF_ERROR(MakeCurrent(folder, next_version));
+  // Views hold their stores open, which must not outlive the folders.
+  view.reset();
   next.reset();
   old.reset();
   RemoveOtherVersions(folder, next_version);

@@ -13,8 +13,9 @@ absl::StatusOr<std::vector<model::EncodedWindow>> EncodeAttending(
   SearchOptions options;
   options.mode = SearchMode::kDense;
   options.top_k = 1;  // no sources are named
-  ASSIGN_OR_RETURN(options.generation, memory->View(view));
-  ASSIGN_OR_RETURN(const auto searcher, MemorySearcher::Create(model->device(), memory, options));
+  ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, memory->View(view));
+  ASSIGN_OR_RETURN(const auto searcher,
+                   MemorySearcher::Create(model->device(), std::move(generation), options));
   std::vector<model::EncodedWindow> encoded;
   for (const model::WindowTokens& window : windows) {
     RETURN_IF_ERROR(progress.CheckCancelled());

@@ -5,7 +5,6 @@
 #include <system_error>
 
 #include "base/file.h"
-#include "memory/memory.h"
 #include "memory/versions.h"
 #include "storage/document_store.h"
 
@@ -16,13 +15,11 @@ namespace fs = std::filesystem;
 using storage::DocumentStore;
 using storage::OpenMode;
 
-constexpr const char* kStore = "store";
-
 absl::Status CopyVersion(DocumentStore* store, const fs::path& from, const fs::path& to,
                          const Progress& progress) {
   {
     ASSIGN_OR_RETURN(const std::unique_ptr<DocumentStore> copy,
-                     DocumentStore::Open(to / kStore, {.mode = OpenMode::kCreate}));
+                     OpenStore(to, {.mode = OpenMode::kCreate}));
     RETURN_IF_ERROR(store->CopyReadable(copy.get(), [&](uint64_t n_bytes) {
       return progress.Report(
           {.stage = "copy store", .done = static_cast<int64_t>(n_bytes), .unit = "bytes"});
@@ -31,7 +28,7 @@ absl::Status CopyVersion(DocumentStore* store, const fs::path& from, const fs::p
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(from, error)) {
     const fs::path name = entry.path().filename();
-    if (name == kStore || IsStateFile(name)) continue;
+    if (name == kStoreFolder || IsStateFile(name)) continue;
     auto options = fs::copy_options::recursive;
     // Index files are never changed, so that a second name does; the text index is.
     if (entry.is_directory(error)) options |= fs::copy_options::create_hard_links;
@@ -45,13 +42,12 @@ absl::Status CopyVersion(DocumentStore* store, const fs::path& from, const fs::p
 }  // namespace
 
 absl::Status MoveToNewStore(const fs::path& folder, const Progress& progress) {
-  ASSIGN_OR_RETURN(const std::string version, Memory::CurrentVersion(folder));
+  ASSIGN_OR_RETURN(const std::string version, CurrentVersion(folder));
   ASSIGN_OR_RETURN(const std::string next_version, NextVersion(folder, version));
   {
     // For writing, so that nobody changes it meanwhile.
     ASSIGN_OR_RETURN(const std::unique_ptr<DocumentStore> store,
-                     DocumentStore::Open(folder / version / kStore,
-                                         {.mode = OpenMode::kWrite, .salvage = true}));
+                     OpenStore(folder / version, {.mode = OpenMode::kWrite, .salvage = true}));
     RETURN_IF_ERROR(FinishMakeCurrent(folder, version));
     RemoveOtherVersions(folder, version);
     RETURN_IF_ERROR(MarkFilling(folder, next_version));

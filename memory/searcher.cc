@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "compute/attention.h"
@@ -71,8 +72,9 @@ struct SearchedSegment {
 
 class MemorySearcherImpl final : public MemorySearcher {
  public:
-  MemorySearcherImpl(compute::Device* device, Memory* memory, SearchOptions options)
-      : device_(device), memory_(memory), options_(std::move(options)) {}
+  MemorySearcherImpl(compute::Device* device, std::shared_ptr<const Generation> generation,
+                     SearchOptions options)
+      : device_(device), generation_(std::move(generation)), options_(std::move(options)) {}
 
   absl::Status Initialize();
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
@@ -91,6 +93,7 @@ class MemorySearcherImpl final : public MemorySearcher {
   uint64_t n_tokens() const override { return n_tokens_; }
 
  private:
+  BlockCache& cache() const { return generation_->source->cache(); }
   // The parts of one call, in one place.
   struct Call {
     const model::MemoryQuery& query;
@@ -151,9 +154,8 @@ class MemorySearcherImpl final : public MemorySearcher {
   EntryPointer SessionValue(int memory_layer, int64_t kv_head, int64_t slot) const;
 
   compute::Device* device_;
-  Memory* memory_;
-  SearchOptions options_;
   std::shared_ptr<const Generation> generation_;
+  SearchOptions options_;
   int64_t n_kv_heads_ = 0;
   int64_t head_dim_ = 0;
   int n_mem_layers_ = 0;
@@ -188,8 +190,7 @@ class MemorySearcherImpl final : public MemorySearcher {
 };
 
 absl::Status MemorySearcherImpl::Initialize() {
-  generation_ = options_.generation != nullptr ? options_.generation : memory_->Current();
-  const auto& settings = memory_->settings();
+  const auto& settings = generation_->settings;
   if (settings) {
     n_kv_heads_ = settings->n_kv_heads;
     head_dim_ = settings->head_dim;
@@ -233,10 +234,10 @@ absl::Status MemorySearcherImpl::Initialize() {
   for (uint32_t w : scanned_) scanned_tokens += generation_->windows[w].n_tokens;
   const uint64_t key_bytes =
       scanned_tokens * EntryBytes(entry_type_) * n_mem_layers_ * n_kv_heads_ * head_dim_;
-  keep_runs_ = key_bytes <= memory_->cache().capacity_bytes();
+  keep_runs_ = key_bytes <= cache().capacity_bytes();
   const uint64_t all_bytes =
       2 * n_tokens_ * EntryBytes(entry_type_) * n_mem_layers_ * n_kv_heads_ * head_dim_;
-  keep_blocks_ = all_bytes <= memory_->cache().capacity_bytes();
+  keep_blocks_ = all_bytes <= cache().capacity_bytes();
   const auto n_layers = static_cast<size_t>(n_mem_layers_);
   keys_.resize(n_layers);
   values_.resize(n_layers);
@@ -327,8 +328,8 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
       static_cast<int64_t>(windows.size()), 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {
           const LiveWindow& window = generation_->windows[windows[i]];
-          auto block = keys ? memory_->cache().Keys(window.slot_begin, memory_layer)
-                            : memory_->cache().Values(window.slot_begin, memory_layer);
+          auto block = keys ? cache().Keys(window.slot_begin, memory_layer)
+                            : cache().Values(window.slot_begin, memory_layer);
           if (!block.ok()) {
             // A window that can be searched has its blocks.
             const absl::Status status =
@@ -389,7 +390,7 @@ absl::Status MemorySearcherImpl::ForEachRuns(
     return visit(kept_runs_[memory_layer]);
   }
   // Too much to hold: portions of a quarter of the cache, read again for each call.
-  const uint64_t portion_bytes = memory_->cache().capacity_bytes() / 4;
+  const uint64_t portion_bytes = cache().capacity_bytes() / 4;
   for (size_t begin = 0; begin < windows.size();) {
     size_t end = begin;
     uint64_t bytes = 0;
@@ -761,8 +762,9 @@ AuditResult MemorySearcherImpl::Audit() const {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MemorySearcher>> MemorySearcher::Create(
-    compute::Device* device, Memory* memory, const SearchOptions& options) {
-  auto searcher = std::make_unique<MemorySearcherImpl>(device, memory, options);
+    compute::Device* device, std::shared_ptr<const Generation> generation,
+    const SearchOptions& options) {
+  auto searcher = std::make_unique<MemorySearcherImpl>(device, std::move(generation), options);
   RETURN_IF_ERROR(searcher->Initialize());
   return searcher;
 }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "compute/device.h"
-#include "memory/memory.h"
+#include "memory/generation.h"
 #include "model/memory_source.h"
 #include "model/transformer.h"
 
@@ -26,8 +26,6 @@ struct SearchOptions {
   int top_k = 16;
   QueryScope scope = {};
   bool audit = false;
-  // What to search instead of the memory's current generation; null: that one.
-  std::shared_ptr<const Generation> generation = {};
 };
 
 // Share of a token's attention, summed over queries, per memory layer.
@@ -44,13 +42,14 @@ struct AuditResult {
   std::vector<int64_t> n_confident;  // per memory layer
 };
 
-// Pins one generation. Not thread-safe.
+// Pins one generation. Not thread-safe; searchers of one generation do not disturb each other.
 class MemorySearcher : public model::MemorySource {
  public:
-  // All three outlive the searcher. NotFound for unknown collections or documents in the scope.
-  static absl::StatusOr<std::unique_ptr<MemorySearcher>> Create(compute::Device* device,
-                                                                Memory* memory,
-                                                                const SearchOptions& options);
+  // `device` outlives the searcher; the generation is all that it reads. NotFound for unknown
+  // collections or documents in the scope.
+  static absl::StatusOr<std::unique_ptr<MemorySearcher>> Create(
+      compute::Device* device, std::shared_ptr<const Generation> generation,
+      const SearchOptions& options);
 
   // Tokens that are not in the store (a conversation's earlier turns): searched exactly beside it,
   // never attributed. Kept in the type of the stored entries.

@@ -222,7 +222,7 @@ class Float32ReferenceTest : public ReferenceTest {
     return logits;
   }
   std::vector<float> StoredLogits(memory::SearchMode mode, int top_k = 1000) {
-    auto searcher = memory::MemorySearcher::Create(device_.get(), memory_.get(),
+    auto searcher = memory::MemorySearcher::Create(device_.get(), memory_->Current(),
                                                    {.mode = mode, .top_k = top_k});
     EXPECT_TRUE(searcher.ok()) << searcher.status();
     ReferenceMemory memory(device_.get(), searcher->get(), model_->memory_config().entry_type);

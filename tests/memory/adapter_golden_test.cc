@@ -8,6 +8,7 @@
 #include <span>
 
 #include "memory/block_layout.h"
+#include "memory/memory.h"
 #include "memory/searcher.h"
 #include "tests/model/golden_files.h"
 
@@ -119,7 +120,7 @@ class AdapterGoldenTest : public testing::Test {
     float largest = 0;
     for (const auto& question : golden_["questions"]) {
       SCOPED_TRACE(question["question"].get<std::string>());
-      const auto searcher = MemorySearcher::Create(device_.get(), memory_.get(), options);
+      const auto searcher = MemorySearcher::Create(device_.get(), memory_->Current(), options);
       ASSERT_TRUE(searcher.ok()) << searcher.status();
       model::LocalContext context;
       std::vector<float> logits;

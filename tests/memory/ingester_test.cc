@@ -90,10 +90,11 @@ class IngesterTest : public testing::Test {
     EXPECT_TRUE(document.ok()) << document.status();
     std::string text;
     if (!document.ok()) return text;
-    const absl::Status status = memory_->ReadText(**document, [&](std::string_view piece) {
-      text += piece;
-      return absl::OkStatus();
-    });
+    const absl::Status status =
+        ReadText(*memory_->Current(), **document, [&](std::string_view piece) {
+          text += piece;
+          return absl::OkStatus();
+        });
     EXPECT_TRUE(status.ok()) << status;
     return text;
   }
@@ -366,7 +367,7 @@ TEST_F(IngesterTest, DeletedDocumentIsGoneForSearchAndWords) {
   ASSERT_TRUE(doomed.ok());
   ASSERT_TRUE(memory_->DeleteDocuments({(*doomed)->number}).ok());
   EXPECT_EQ(memory_->Current()->documents.size(), 1u);
-  auto searcher = MemorySearcher::Create(device_.get(), memory_.get(), {});
+  auto searcher = MemorySearcher::Create(device_.get(), memory_->Current(), {});
   ASSERT_TRUE(searcher.ok());
   EXPECT_EQ((*searcher)->n_tokens(), results[1].tokens);
   // The pinned older view still names both.

@@ -108,7 +108,7 @@ TEST_F(RebuildTest, CutsBetweenWindows) {
 TEST_F(RebuildTest, InterruptedAfterEachSegmentItGoesOn) {
   for (int finished = 0; finished <= 2; ++finished) {
     const std::string spec = StrCat("IVF", 4 + finished, ",Flat");
-    const auto before = memory_->Current();
+    auto before = memory_->Current();
     CancelAt cancel("rebuild", finished + 1);
     const absl::Status status = Run(spec, cancel.progress()).status();
     ASSERT_TRUE(absl::IsCancelled(status)) << status;
@@ -122,6 +122,7 @@ TEST_F(RebuildTest, InterruptedAfterEachSegmentItGoesOn) {
       EXPECT_EQ(view->segments[0]->record.id, before->segments[0]->record.id);
     }
     if (finished == 1) {  // also when the process ends in between
+      before.reset();     // it holds the store, and so the writer's lock
       memory_.reset();
       ASSERT_OK_AND_ASSIGN(memory_, OpenMemory(folder_ / "m", storage::OpenMode::kWrite));
     }

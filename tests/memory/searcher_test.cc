@@ -154,7 +154,7 @@ class SearcherTest : public testing::TestWithParam<EntryType> {
     }
   }
   std::unique_ptr<MemorySearcher> Searcher(const SearchOptions& options) {
-    auto searcher = MemorySearcher::Create(device_.get(), memory_.get(), options);
+    auto searcher = MemorySearcher::Create(device_.get(), memory_->Current(), options);
     EXPECT_TRUE(searcher.ok()) << searcher.status();
     return *std::move(searcher);
   }
@@ -195,8 +195,8 @@ TEST_P(SearcherTest, UnknownScopeIsNotFound) {
        {QueryScope{{"nowhere"}, {}}, QueryScope{{}, {"0123456789abcdef"}}}) {
     SearchOptions options;
     options.scope = scope;
-    EXPECT_TRUE(
-        absl::IsNotFound(MemorySearcher::Create(device_.get(), memory_.get(), options).status()));
+    EXPECT_TRUE(absl::IsNotFound(
+        MemorySearcher::Create(device_.get(), memory_->Current(), options).status()));
   }
 }
 
@@ -258,7 +258,7 @@ TEST_P(SearcherTest, MassIsTheShareOfTheWholeSoftmax) {
   EXPECT_NEAR(mass, expected, 1e-3);
   EXPECT_EQ(searcher->n_rows(), kPositions * kTinyHeads);
   const auto mass_by_slot = searcher->Mass();
-  const auto passages = PassagesByMass(*memory_, *searcher, mass_by_slot, 100);
+  const auto passages = PassagesByMass(*searcher, mass_by_slot, 100);
   ASSERT_TRUE(passages.ok()) << passages.status();
   double share = 0.0;
   for (const Passage& passage : *passages) {

@@ -242,7 +242,7 @@ class Sequence {
     Held stored;
     for (const storage::DocumentRecord& document : memory->Current()->documents) {
       std::string text;
-      const absl::Status read = memory->ReadText(document, [&](std::string_view piece) {
+      const absl::Status read = ReadText(*memory->Current(), document, [&](std::string_view piece) {
         text += piece;
         return absl::OkStatus();
       });
