@@ -12,9 +12,9 @@
 
 #include "base/progress.h"
 #include "compute/device.h"
-#include "memory/attribution.h"
 #include "memory/memory.h"
-#include "memory/searcher.h"
+#include "memory/search/attribution.h"
+#include "memory/search/searcher.h"
 #include "model/tokenizer/chat_template.h"
 #include "model/transformer.h"
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
 

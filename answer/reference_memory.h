@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "answer/prompt_context.h"
-#include "memory/searcher.h"
+#include "memory/search/searcher.h"
 #include "model/dense_memory.h"
 
 namespace fovea::answer {

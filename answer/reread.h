@@ -9,8 +9,8 @@
 
 #include "answer/answerer.h"
 #include "answer/prompt_context.h"
-#include "memory/attribution.h"
-#include "memory/searcher.h"
+#include "memory/search/attribution.h"
+#include "memory/search/searcher.h"
 #include "model/config.h"
 
 namespace fovea::answer {

@@ -5,8 +5,8 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
-#include "answer/model_home.h"
-#include "memory/searcher.h"
+#include "memory/search/searcher.h"
+#include "model_home/model_home.h"
 
 namespace fovea::cli {
 namespace {
@@ -72,7 +72,7 @@ void AddMovedModelOptions(CLI::App* command, ModelOptions* options) {
 
 std::optional<std::string> ModelOptions::adapter_or_layers() const {
   if (mem_layers.empty()) return adapter;
-  return StrCat(answer::kLayersPrefix, mem_layers);
+  return StrCat(model_home::kLayersPrefix, mem_layers);
 }
 
 std::optional<std::string> ModelFromEnvironment() {
