@@ -80,11 +80,11 @@ absl::StatusOr<std::vector<memory::Passage>> PassagesByAttention(const RereadArg
                                                                  const Progress& progress) {
   const std::span<const int32_t> ids = args.prompt_ids;
   if (!args.is_reference && ids.size() > 1) {
-    RETURN_IF_ERROR(
-        args.context->Run(ids.first(ids.size() - 1), args.model, args.searcher, nullptr, progress));
+    RETURN_IF_ERROR(args.context->Run(ids.first(ids.size() - 1), *args.model, args.searcher,
+                                      nullptr, progress));
   }
   args.searcher->ResetMass();
-  RETURN_IF_ERROR(args.context->Run(ids, args.model, args.searcher, nullptr, progress));
+  RETURN_IF_ERROR(args.context->Run(ids, *args.model, args.searcher, nullptr, progress));
   const model::MemoryConfig& config = args.model->memory_config();
   const std::vector<int>& named =
       config.reread_layers.empty() ? config.mem_layers : config.reread_layers;

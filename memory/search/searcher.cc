@@ -392,6 +392,7 @@ absl::Status MemorySearcherImpl::ForEachRuns(
   // Too much to hold: portions of a quarter of the cache, read again for each call.
   const uint64_t portion_bytes = cache().capacity_bytes() / 4;
   for (size_t begin = 0; begin < windows.size();) {
+    RETURN_IF_ERROR(options_.progress.CheckCancelled());
     size_t end = begin;
     uint64_t bytes = 0;
     while (end < windows.size() && (end == begin || bytes < portion_bytes)) {
@@ -447,6 +448,7 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
   std::vector<Candidates> found;
   size_t n_found = 0;
   for (const SearchedSegment& searched : indexed_) {
+    RETURN_IF_ERROR(options_.progress.CheckCancelled());
     const storage::SegmentRecord& record = searched.segment->record;
     index::LayerSearchArgs args;
     args.queries = query.queries;
@@ -623,6 +625,7 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   }
   constexpr size_t kWindowsAtOnce = 16;
   for (size_t begin = 0; begin < windows_.size(); begin += kWindowsAtOnce) {
+    RETURN_IF_ERROR(options_.progress.CheckCancelled());
     const size_t n = std::min(kWindowsAtOnce, windows_.size() - begin);
     const std::span<const uint32_t> portion(windows_.data() + begin, n);
     ASSIGN_OR_RETURN(const auto key_blocks, LoadBlocks(portion, query.memory_layer, true));
@@ -661,6 +664,7 @@ absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* 
                ", the model asks layer ", query.memory_layer, " with ", query.n_kv_heads,
                " heads of ", query.head_dim, ": use the model that made the memory"));
   }
+  RETURN_IF_ERROR(options_.progress.CheckCancelled());
   const int64_t group = query.n_heads / query.n_kv_heads;
   const Call call{query, group, query.n_queries * group};
   ASSIGN_OR_RETURN(std::vector<TopK> best, FindTop(call, options_.top_k, false));

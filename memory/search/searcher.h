@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "compute/device.h"
 #include "memory/generation.h"
 #include "model/memory_source.h"
@@ -26,6 +27,8 @@ struct SearchOptions {
   int top_k = 16;
   QueryScope scope = {};
   bool audit = false;
+  // Asked between the parts of a search: once it is cancelled, Attend fails with Cancelled.
+  Progress progress = {};
 };
 
 // Share of a token's attention, summed over queries, per memory layer.

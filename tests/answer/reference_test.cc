@@ -84,7 +84,7 @@ class ReferenceTest : public TinyMemoryTest {
   // What greedy decoding (or sampling) says after `prompt` with everything in RAM.
   std::string Expected(DenseMemory memory, const std::string& prompt, int n_tokens,
                        float temperature = 0.0f) {
-    model::Sampler sampler(temperature, seed_);
+    model::Sampler sampler({.temperature = temperature, .seed = seed_});
     ReferenceSession session(model_.get(), &memory);
     std::vector<int32_t> ids;
     const auto& spec = model_->tokenizer().spec();
