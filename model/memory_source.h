@@ -4,8 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "base/status.h"
+#include "compute/device.h"
+#include "compute/key_scan.h"
 
 namespace fovea::model {
 
@@ -24,9 +27,32 @@ struct MemoryQuery {
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
-  // output = [n_queries, n_heads, head_dim], lse = [n_queries, n_heads]; where nothing was found
-  // output 0 and lse −inf. Host memory. Called by one thread at a time, layers in order.
+  // output = [n_queries, n_heads, head_dim], lse = [n_queries, n_heads], the natural logarithm of
+  // the sum of exp(score); where nothing was found output 0 and lse −inf. Called by one thread at a
+  // time, layers in order.
   virtual absl::Status Attend(const MemoryQuery& query, float* output, float* lse) = 0;
+  // The device in whose memory the pointers of a query and of its results lie; null: the host's.
+  virtual const compute::Device* device() const { return nullptr; }
+};
+
+// The best keys that a source found, by their names in that source: one list for each KV head,
+// rows = position · (query heads of the KV head) + head among them. Scores are unscaled.
+using MemoryHits = std::vector<compute::TopK>;  // [n_kv_heads]
+
+// A source that can be one of several (memory/search/sharded_source.h). The best top_k keys of all
+// of them are known only after each has named its own, so it answers in two phases; what share of
+// the whole softmax a key has is known only after all have answered.
+class ShardSource : public MemorySource {
+ public:
+  // Its best keys. None where it holds nothing.
+  virtual absl::StatusOr<MemoryHits> FindTop(const MemoryQuery& query, int top_k) = 0;
+  // A partial attention over *hits, which are of FindTop with the same query, or some of them: as
+  // Attend returns it, neutral where there are none. (A dense source attends to all it holds.)
+  virtual absl::Status AttendTo(const MemoryQuery& query, MemoryHits* hits, float* output,
+                                float* lse) = 0;
+  // Adds the shares of *hits in the whole softmax to what names sources. lse: [n_queries, n_heads],
+  // of what all sources attended to; query.local_lse is added to it.
+  virtual absl::Status AddMass(const MemoryQuery& query, MemoryHits* hits, const float* lse) = 0;
 };
 
 }  // namespace fovea::model

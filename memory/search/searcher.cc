@@ -78,6 +78,11 @@ class MemorySearcherImpl final : public MemorySearcher {
 
   absl::Status Initialize();
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
+  absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery& query, int top_k) override;
+  absl::Status AttendTo(const model::MemoryQuery& query, model::MemoryHits* hits, float* output,
+                        float* lse) override;
+  absl::Status AddMass(const model::MemoryQuery& query, model::MemoryHits* hits,
+                       const float* lse) override;
   void AddSessionWindow(model::EncodedWindow window) override;
   size_t n_session_windows() const override { return session_.size(); }
   void TruncateSessionWindows(size_t n) override {
@@ -99,7 +104,12 @@ class MemorySearcherImpl final : public MemorySearcher {
     const model::MemoryQuery& query;
     int64_t group;   // query heads that share a KV head
     int64_t n_rows;  // n_queries · group: rows of a KV head's scan
+    explicit Call(const model::MemoryQuery& q)
+        : query(q), group(q.n_heads / q.n_kv_heads), n_rows(q.n_queries * group) {}
   };
+  // Nothing is stored and nothing was added: neutral, whatever the model's shapes.
+  bool is_empty() const { return windows_.empty() && session_.empty(); }
+  absl::Status CheckQuery(const model::MemoryQuery& query) const;
   // Keys of some windows, one list of runs per KV head, with what keeps them alive.
   struct LoadedRuns {
     std::vector<HalfBlock> blocks;
@@ -458,7 +468,7 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     const bool is_judged = layer.effort().n_candidates > 0;
     const index::Effort effort =
         is_judged ? layer.effort() : index::Effort{record.n_probe, record.n_candidates};
-    args.n_candidates = std::max(effort.n_candidates, options_.top_k);
+    args.n_candidates = std::max(effort.n_candidates, (*best)[0].top_k());
     args.n_probe = effort.n_probe;
     if (!searched.allowed_bits.empty()) args.filter.bits = &searched.allowed_bits;
     Candidates& candidates =
@@ -655,8 +665,7 @@ void MemorySearcherImpl::CollectMass(const Call& call, std::vector<TopK>* best,
   if (query.memory_layer == 0) n_rows_ += query.n_queries * query.n_heads;
 }
 
-absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* output,
-                                        float* lse) {
+absl::Status MemorySearcherImpl::CheckQuery(const model::MemoryQuery& query) const {
   if (query.n_kv_heads != n_kv_heads_ || query.head_dim != head_dim_ ||
       query.memory_layer >= n_mem_layers_) {
     return absl::FailedPreconditionError(
@@ -664,17 +673,50 @@ absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* 
                ", the model asks layer ", query.memory_layer, " with ", query.n_kv_heads,
                " heads of ", query.head_dim, ": use the model that made the memory"));
   }
-  RETURN_IF_ERROR(options_.progress.CheckCancelled());
-  const int64_t group = query.n_heads / query.n_kv_heads;
-  const Call call{query, group, query.n_queries * group};
-  ASSIGN_OR_RETURN(std::vector<TopK> best, FindTop(call, options_.top_k, false));
-  if (options_.mode == SearchMode::kDense) {
-    RETURN_IF_ERROR(AttendDensely(call, output, lse));
-  } else {
-    RETURN_IF_ERROR(AttendToTop(call, &best, output, lse));
+  return options_.progress.CheckCancelled();
+}
+
+absl::StatusOr<model::MemoryHits> MemorySearcherImpl::FindTop(const model::MemoryQuery& query,
+                                                              int top_k) {
+  const Call call(query);
+  if (is_empty()) {
+    return model::MemoryHits(static_cast<size_t>(query.n_kv_heads), TopK(call.n_rows, top_k));
   }
-  CollectMass(call, &best, lse);
-  if (options_.audit) RETURN_IF_ERROR(AuditCall(call, &best));
+  RETURN_IF_ERROR(CheckQuery(query));
+  return FindTop(call, top_k, false);
+}
+
+absl::Status MemorySearcherImpl::AttendTo(const model::MemoryQuery& query, model::MemoryHits* hits,
+                                          float* output, float* lse) {
+  if (is_empty()) {
+    std::fill_n(output, query.n_queries * query.n_heads * query.head_dim, 0.0f);
+    std::fill_n(lse, query.n_queries * query.n_heads, kNegativeInfinity);
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(CheckQuery(query));
+  const Call call(query);
+  return options_.mode == SearchMode::kDense ? AttendDensely(call, output, lse)
+                                             : AttendToTop(call, hits, output, lse);
+}
+
+absl::Status MemorySearcherImpl::AddMass(const model::MemoryQuery& query, model::MemoryHits* hits,
+                                         const float* lse) {
+  if (is_empty()) {
+    if (query.memory_layer == 0) n_rows_ += query.n_queries * query.n_heads;
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(CheckQuery(query));
+  CollectMass(Call(query), hits, lse);
+  return absl::OkStatus();
+}
+
+absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* output,
+                                        float* lse) {
+  RETURN_IF_ERROR(CheckQuery(query));
+  ASSIGN_OR_RETURN(model::MemoryHits hits, FindTop(query, options_.top_k));
+  RETURN_IF_ERROR(AttendTo(query, &hits, output, lse));
+  RETURN_IF_ERROR(AddMass(query, &hits, lse));
+  if (options_.audit) RETURN_IF_ERROR(AuditCall(Call(query), &hits));
   return absl::OkStatus();
 }
 
@@ -686,7 +728,7 @@ absl::Status MemorySearcherImpl::AuditCall(const Call& call, std::vector<TopK>* 
   sample.queries = query.queries + first * query.n_heads * query.head_dim;
   sample.local_lse = nullptr;
   sample.n_queries = n;
-  const Call sampled{sample, call.group, n * call.group};
+  const Call sampled(sample);
   std::vector<float> output(static_cast<size_t>(n * query.n_heads * query.head_dim));
   std::vector<float> dense_lse(static_cast<size_t>(n * query.n_heads));
   RETURN_IF_ERROR(AttendDensely(sampled, output.data(), dense_lse.data()));

@@ -46,7 +46,7 @@ struct AuditResult {
 };
 
 // Pins one generation. Not thread-safe; searchers of one generation do not disturb each other.
-class MemorySearcher : public model::MemorySource {
+class MemorySearcher : public model::ShardSource {
  public:
   // `device` outlives the searcher; the generation is all that it reads. NotFound for unknown
   // collections or documents in the scope.

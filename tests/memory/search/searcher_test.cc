@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -29,7 +30,7 @@ class SearcherTest : public testing::TestWithParam<EntryType> {
   void SetUp() override {
     std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
     std::replace(name.begin(), name.end(), '/', '-');
-    folder_ = fs::path(testing::TempDir()) / StrCat("searcher-", name);
+    folder_ = fs::path(testing::TempDir()) / StrCat("searcher-", name, "-", getpid());
     fs::remove_all(folder_);
     ASSERT_TRUE(WriteTinyModel(folder_ / "model", 1).ok());
     if (GetParam() == EntryType::kFloat32) {

@@ -1,0 +1,209 @@
+#include "memory/search/sharded_source.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "compute/attention.h"
+#include "memory/search/searcher.h"
+#include "tests/memory/synthetic_memory.h"
+
+namespace fovea::memory {
+namespace {
+
+using ::testing::SizeIs;
+
+constexpr int64_t kPositions = 3;
+constexpr int kTestTopK = 6;
+
+struct Partial {
+  std::vector<float> output = std::vector<float>(kPositions * kTestHeads * kTestHeadDim);
+  std::vector<float> lse = std::vector<float>(kPositions * kTestHeads);
+};
+
+class ShardedSourceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    device_ = TestDevice();
+    ASSERT_OK_AND_ASSIGN(memory_, CreateSyntheticMemory(folder_ / "m", "exact"));
+    for (int i = 0; i < 6; ++i) ASSERT_OK(AddDocument(memory_->store(), {}).status());
+    ASSERT_OK(memory_->Publish());
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal;
+    queries_.resize(kPositions * kTestHeads * kTestHeadDim);
+    for (float& x : queries_) x = 0.4f * normal(random);
+    local_lse_.resize(kPositions * kTestHeads);
+    for (float& x : local_lse_) x = 1.0f + normal(random);
+  }
+
+  model::MemoryQuery Query(int layer) const {
+    return {.memory_layer = layer,
+            .queries = queries_.data(),
+            .local_lse = local_lse_.data(),
+            .n_queries = kPositions,
+            .n_heads = kTestHeads,
+            .n_kv_heads = kTestKvHeads,
+            .head_dim = kTestHeadDim,
+            .scale = 0.25f};
+  }
+  // Of the documents with these numbers, counted from 0; none: of all.
+  std::unique_ptr<MemorySearcher> Searcher(const std::vector<size_t>& documents, SearchMode mode) {
+    SearchOptions options{.mode = mode, .top_k = kTestTopK};
+    for (const size_t i : documents) {
+      options.scope.documents.push_back(memory_->Current()->documents[i].id);
+    }
+    auto searcher = MemorySearcher::Create(device_.get(), memory_->Current(), options);
+    FOVEA_CHECK(searcher.ok());
+    return *std::move(searcher);
+  }
+  std::unique_ptr<ShardedSource> Sharded(std::vector<model::ShardSource*> shards) {
+    auto source = ShardedSource::Create(device_.get(), std::move(shards), kTestTopK);
+    FOVEA_CHECK(source.ok());
+    return *std::move(source);
+  }
+  Partial Attend(model::MemorySource& source, int layer) const {
+    Partial partial;
+    EXPECT_OK(source.Attend(Query(layer), partial.output.data(), partial.lse.data()));
+    return partial;
+  }
+  static void ExpectNear(const std::vector<float>& actual, const std::vector<float>& expected) {
+    ASSERT_EQ(actual.size(), expected.size());
+    // Sums of floats in another order.
+    for (size_t i = 0; i < actual.size(); ++i) {
+      EXPECT_NEAR(actual[i], expected[i], 1e-6 * std::max(1.0f, std::fabs(expected[i]))) << i;
+    }
+  }
+
+  TemporaryFolder folder_{storage::FastTemporaryRoot()};
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<Memory> memory_;
+  std::vector<float> queries_;
+  std::vector<float> local_lse_;
+};
+
+TEST_F(ShardedSourceTest, ShardsAreAsGoodAsOneSourceWithEverything) {
+  for (const SearchMode mode : {SearchMode::kExact, SearchMode::kDense}) {
+    SCOPED_TRACE(static_cast<int>(mode));
+    const auto whole = Searcher({}, mode);
+    const auto a = Searcher({4}, mode);
+    const auto b = Searcher({0, 2, 5}, mode);
+    const auto c = Searcher({1, 3}, mode);
+    const auto sharded = Sharded({a.get(), b.get(), c.get()});
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      const Partial expected = Attend(*whole, layer);
+      const Partial actual = Attend(*sharded, layer);
+      ExpectNear(actual.output, expected.output);
+      ExpectNear(actual.lse, expected.lse);
+    }
+    // The same keys were kept, with the same shares of the whole softmax.
+    std::map<Slot, std::vector<float>> mass;
+    for (const MemorySearcher* shard : {a.get(), b.get(), c.get()}) {
+      EXPECT_EQ(shard->n_rows(), whole->n_rows());
+      for (const SlotMass& slot : shard->Mass()) mass[slot.slot] = slot.mass;
+    }
+    const std::vector<SlotMass> expected = whole->Mass();
+    ASSERT_THAT(mass, SizeIs(expected.size()));
+    for (const SlotMass& slot : expected) {
+      ASSERT_TRUE(mass.contains(slot.slot)) << slot.slot;
+      ExpectNear(mass[slot.slot], slot.mass);
+    }
+  }
+}
+
+// What the two phases are for.
+TEST_F(ShardedSourceTest, PartialsOfEachShardsOwnBestKeysWouldBeAnotherModel) {
+  const auto whole = Searcher({}, SearchMode::kExact);
+  const Partial expected = Attend(*whole, 0);
+  Partial merged;
+  std::fill(merged.lse.begin(), merged.lse.end(), -INFINITY);
+  for (const auto& documents : std::vector<std::vector<size_t>>{{0, 1, 2}, {3, 4, 5}}) {
+    const auto shard = Searcher(documents, SearchMode::kExact);
+    const Partial part = Attend(*shard, 0);
+    ASSERT_OK(compute::MergePartials(*device_, {.output = merged.output.data(),
+                                                .lse = merged.lse.data(),
+                                                .other_output = part.output.data(),
+                                                .other_lse = part.lse.data(),
+                                                .n_rows = kPositions * kTestHeads,
+                                                .head_dim = kTestHeadDim}));
+  }
+  for (size_t i = 0; i < merged.lse.size(); ++i) EXPECT_GT(merged.lse[i], expected.lse[i] + 0.01f);
+}
+
+TEST_F(ShardedSourceTest, AShardThatHoldsNothingChangesNothing) {
+  MemoryOptions options;
+  options.mode = storage::OpenMode::kCreate;
+  // One that nothing was ever ingested into, and one whose documents are gone.
+  ASSERT_OK_AND_ASSIGN(const auto fresh, Memory::Open(folder_ / "fresh", options));
+  ASSERT_OK_AND_ASSIGN(const auto emptied, CreateSyntheticMemory(folder_ / "emptied", "exact"));
+  std::vector<std::unique_ptr<MemorySearcher>> empty;
+  for (const auto& memory : {fresh.get(), emptied.get()}) {
+    ASSERT_OK_AND_ASSIGN(auto searcher, MemorySearcher::Create(device_.get(), memory->Current(),
+                                                               {.top_k = kTestTopK}));
+    empty.push_back(std::move(searcher));
+  }
+  const auto whole = Searcher({}, SearchMode::kExact);
+  const auto shard = Searcher({}, SearchMode::kExact);
+  const auto sharded = Sharded({empty[0].get(), shard.get(), empty[1].get()});
+  const Partial expected = Attend(*whole, 1);
+  const Partial actual = Attend(*sharded, 1);
+  EXPECT_EQ(actual.output, expected.output);
+  EXPECT_EQ(actual.lse, expected.lse);
+
+  const Partial nothing = Attend(*Sharded({empty[0].get(), empty[1].get()}), 0);
+  for (const float x : nothing.output) EXPECT_EQ(x, 0.0f);
+  for (const float x : nothing.lse) EXPECT_EQ(x, -INFINITY);
+}
+
+TEST_F(ShardedSourceTest, OfEqualKeysTheEarlierShardsStays) {
+  // The same documents twice: each key has its equal in the other shard. Of five, three stay in the
+  // first one and two in the second.
+  const auto a = Searcher({}, SearchMode::kExact);
+  const auto b = Searcher({}, SearchMode::kExact);
+  ASSERT_OK_AND_ASSIGN(const auto sharded,
+                       ShardedSource::Create(device_.get(), {a.get(), b.get()}, 5));
+  Attend(*sharded, 0);
+  std::map<Slot, float> first;
+  for (const SlotMass& slot : a->Mass()) first[slot.slot] = slot.mass[0];
+  const std::vector<SlotMass> second = b->Mass();
+  EXPECT_LT(second.size(), first.size());
+  for (const SlotMass& slot : second) {
+    ASSERT_TRUE(first.contains(slot.slot)) << slot.slot;
+    EXPECT_LE(slot.mass[0], first[slot.slot] + 1e-6f);
+  }
+}
+
+TEST_F(ShardedSourceTest, ShardsMustBeThereAndOnOneDevice) {
+  EXPECT_TRUE(absl::IsInvalidArgument(ShardedSource::Create(device_.get(), {}, 4).status()));
+  class Elsewhere final : public model::ShardSource {
+   public:
+    explicit Elsewhere(const compute::Device* device) : device_(device) {}
+    absl::Status Attend(const model::MemoryQuery&, float*, float*) override {
+      return absl::OkStatus();
+    }
+    absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery&, int) override {
+      return model::MemoryHits();
+    }
+    absl::Status AttendTo(const model::MemoryQuery&, model::MemoryHits*, float*, float*) override {
+      return absl::OkStatus();
+    }
+    absl::Status AddMass(const model::MemoryQuery&, model::MemoryHits*, const float*) override {
+      return absl::OkStatus();
+    }
+    const compute::Device* device() const override { return device_; }
+
+   private:
+    const compute::Device* device_;
+  };
+  Elsewhere elsewhere(device_.get());
+  const auto here = Searcher({}, SearchMode::kExact);
+  EXPECT_EQ(here->device(), nullptr);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      ShardedSource::Create(device_.get(), {here.get(), &elsewhere}, 4).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(ShardedSource::Create(device_.get(), {here.get()}, 0).status()));
+}
+
+}  // namespace
+}  // namespace fovea::memory
