@@ -56,18 +56,6 @@ absl::Status CheckOptions(const AskOptions& options) {
   return absl::OkStatus();
 }
 
-std::string_view RoleName(ChatMessage::Role role) {
-  switch (role) {
-    case ChatMessage::Role::kSystem:
-      return "system";
-    case ChatMessage::Role::kUser:
-      return "user";
-    case ChatMessage::Role::kAssistant:
-      return "assistant";
-  }
-  FOVEA_CHECK(false);
-}
-
 // The messages of a request, told apart.
 struct Messages {
   const ChatMessage* system = nullptr;   // null: none
@@ -90,7 +78,7 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
     if (rest[i].role == want) continue;
     return absl::InvalidArgumentError(
         StrCat("message ", i + (messages.system != nullptr ? 2 : 1), " is of role ",
-               RoleName(rest[i].role), ", want ", RoleName(want),
+               model::RoleName(rest[i].role), ", want ", model::RoleName(want),
                ": user and assistant take turns, and one system message may come first"));
   }
   if (rest.size() % 2 == 0) {

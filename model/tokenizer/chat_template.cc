@@ -22,18 +22,6 @@ constexpr std::array<NamedFormat, 7> kFormats = {{{ChatFormat::kNone, "none"},
                                                   {ChatFormat::kZephyr, "zephyr"},
                                                   {ChatFormat::kLongLlama, "longllama"}}};
 
-std::string_view RoleName(Role role) {
-  switch (role) {
-    case Role::kSystem:
-      return "system";
-    case Role::kUser:
-      return "user";
-    case Role::kAssistant:
-      return "assistant";
-  }
-  return "user";
-}
-
 // The formats of LLaMA trim what they are given.
 std::string_view Trim(std::string_view text) {
   constexpr std::string_view kSpaces = " \t\n\v\f\r";
@@ -260,6 +248,18 @@ absl::Status RenderLongLlama(std::span<const ChatMessage> messages, Prompt* prom
 }
 
 }  // namespace
+
+std::string_view RoleName(ChatMessage::Role role) {
+  switch (role) {
+    case Role::kSystem:
+      return "system";
+    case Role::kUser:
+      return "user";
+    case Role::kAssistant:
+      return "assistant";
+  }
+  return "user";
+}
 
 absl::StatusOr<std::vector<int32_t>> RenderInfilling(const Tokenizer& tokenizer,
                                                      std::string_view prefix,

@@ -26,6 +26,7 @@ struct ChatMessage {
   Role role = Role::kUser;
   std::string content;
 };
+std::string_view RoleName(ChatMessage::Role role);  // "system", "user", "assistant"
 
 // The ids of a conversation, ending where the assistant's answer begins. BOS is added where the
 // format or the tokenizer's spec has one. Only the format's own markers become special tokens:
