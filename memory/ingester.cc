@@ -13,6 +13,7 @@
 #include "memory/block_layout.h"
 #include "memory/reference_encoder.h"
 #include "memory/sealer.h"
+#include "memory/sinks.h"
 #include "memory/source_table.h"
 #include "memory/token_stream.h"
 #include "memory/windowing.h"
@@ -492,6 +493,8 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arriv
     queued.link.n_tokens = static_cast<uint32_t>(n_tokens);
     queued.link.byte_begin = byte_begin;
     queued.link.n_bytes = n_bytes;
+    // LongLLaMA's own inference selects among all keys.
+    if (!IsReference()) queued.link.repeats = FindRepeats(window.context_ids, window.ids);
     bool is_new = false;
     if (const auto stored = pool.find(window.content_hash);
         stored != pool.end() && !stored->second.empty()) {

@@ -280,8 +280,9 @@ absl::StatusOr<std::shared_ptr<const Generation>> Memory::ReadGeneration(
     const auto document = index_of.find(link.document);
     if (document == index_of.end()) return absl::OkStatus();
     ++n_windows[document->second];
-    generation->windows.push_back(
-        {link.slot_begin, link.n_tokens, document->second, link.byte_begin, link.ordinal});
+    LiveWindow& window = generation->windows.emplace_back(LiveWindow{
+        link.slot_begin, link.n_tokens, document->second, link.byte_begin, link.ordinal});
+    window.sinks = link.repeats;
     generation->n_tokens += link.n_tokens;
     return absl::OkStatus();
   }));
