@@ -36,32 +36,32 @@ absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& fo
   return memory;
 }
 
-absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options) {
+absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options) {
   const std::string model =
       options.model.has_value()
           ? *options.model
-          : ModelFromEnvironment().value_or(std::string(answer::kDefaultModel));
-  return answer::ChooseModel(answer::ModelHome::FromEnvironment(), model,
-                             options.adapter_or_layers());
+          : ModelFromEnvironment().value_or(std::string(model_home::kDefaultModel));
+  return model_home::ChooseModel(model_home::ModelHome::FromEnvironment(), model,
+                                 options.adapter_or_layers());
 }
 
-absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
-                                                              const answer::ModelChoice& choice) {
-  return model::Transformer::Load(device, answer::ToLoadOptions(choice));
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
+    compute::Device* device, const model_home::ModelChoice& choice) {
+  return model::Transformer::Load(device, model_home::ToLoadOptions(choice));
 }
 
 absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOptions& model,
                                     const ComputeOptions& compute) {
   Session session;
   ASSIGN_OR_RETURN(session.device, CreateDevice(compute));
-  answer::ModelChoice choice;
+  model_home::ModelChoice choice;
   if (memory.empty()) {
     ASSIGN_OR_RETURN(choice, ChooseNewModel(model));
   } else {
     ASSIGN_OR_RETURN(session.memory, OpenMemory(memory, storage::OpenMode::kRead));
-    ASSIGN_OR_RETURN(
-        choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(),
-                                        *session.memory->settings(), model.model, model.adapter));
+    ASSIGN_OR_RETURN(choice, model_home::RememberedModel(model_home::ModelHome::FromEnvironment(),
+                                                         *session.memory->settings(), model.model,
+                                                         model.adapter));
   }
   ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
   session.model->PrepareSteps();

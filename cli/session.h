@@ -6,12 +6,12 @@
 #include <string>
 
 #include "answer/answerer.h"
-#include "answer/model_home.h"
 #include "base/status.h"
 #include "cli/options.h"
 #include "compute/device.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
+#include "model_home/model_home.h"
 
 namespace fovea::cli {
 
@@ -24,11 +24,11 @@ absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& fo
                                                            bool salvage = false);
 
 // What `options` name, else FOVEA_MODEL, else the default model.
-absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options);
+absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options);
 
 // Loads with a message that says which files are concerned.
-absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
-                                                              const answer::ModelChoice& choice);
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
+    compute::Device* device, const model_home::ModelChoice& choice);
 
 // Everything that questions need. Members are destroyed in the right order.
 struct Session {
