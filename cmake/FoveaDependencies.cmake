@@ -9,7 +9,7 @@ find_package(dnnl CONFIG REQUIRED)      # matrix products of batches
 find_package(RocksDB CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(SQLite3 REQUIRED)          # FTS5: the text index
-find_package(ZLIB REQUIRED)
+find_package(ZLIB REQUIRED)             # members of zip archives
 # FAISS's package does not find its own dependencies.
 find_package(OpenMP REQUIRED)
 find_package(BLAS REQUIRED)
