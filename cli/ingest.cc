@@ -22,6 +22,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "documents/file_kind.h"
 #include "documents/names.h"
 #include "documents/text_document.h"
 #include "memory/gone_sources.h"
@@ -79,6 +80,11 @@ std::optional<FileStamp> StampOf(const fs::path& file) {
                    ns(status.st_ctim)};
 }
 
+struct File {
+  fs::path path;
+  bool of_folder = false;  // not named itself: passed over when it has no text
+};
+
 // The command. With --watch it goes through its files again and again.
 class Ingest {
  public:
@@ -91,7 +97,8 @@ class Ingest {
       return n_failed_ == 0 ? kDone : kFailed;
     }
     ASSIGN_OR_RETURN(const auto watch,
-                     FolderWatch::Create({arguments_.paths.begin(), arguments_.paths.end()}));
+                     FolderWatch::Create({arguments_.paths.begin(), arguments_.paths.end()},
+                                         &memory::Memory::Exists));
     for (;;) {
       RETURN_IF_ERROR(watch->Update());
       const absl::Status status = Round();
@@ -118,6 +125,7 @@ class Ingest {
   // Goes once through the files.
   absl::Status Round() {
     files_.clear();
+    left_out_.clear();
     total_bytes_ = 0.0;
     summary_ = {};
     n_stored_ = 0;
@@ -126,12 +134,15 @@ class Ingest {
     if (!files_.empty() || gone_ != nullptr) {
       status = arguments_.dry_run ? PlanFiles() : IngestFiles();
     }
+    for (const documents::FileList::LeftOut& left_out : left_out_) {
+      summary_.AddSkipped(left_out.kind, documents::PrintableName(left_out.path.native()));
+    }
     bar_.Clear();
     summary_.seconds = std::chrono::duration<double>(Clock::now() - started_at_).count();
     // Where nothing was begun there is nothing to sum up: only the error. One that watches speaks
     // when something changed.
     absl::Status written;
-    const bool has_news = !arguments_.watches || !summary_.documents.empty();
+    const bool has_news = !arguments_.watches || !summary_.documents.empty() || is_first_round_;
     if (has_news && (status.ok() || absl::IsCancelled(status) || !summary_.documents.empty())) {
       summary_.dry_run = arguments_.dry_run;
       written = WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_))
@@ -144,6 +155,7 @@ class Ingest {
                    FormatCount(n_stored_).c_str());
     }
     RETURN_IF_ERROR(status);
+    is_first_round_ = false;
     return written;
   }
 
@@ -153,23 +165,26 @@ class Ingest {
     std::vector<std::string> unread;
     for (const std::string& path : arguments_.paths) {
       if (path == kStandardInput) {
-        files_.emplace_back(path);
+        files_.push_back({path, /*of_folder=*/false});
         continue;
       }
       ASSIGN_OR_RETURN(const std::string root, documents::SourceOfPath(path));
       roots.push_back(root);
-      absl::StatusOr<std::vector<fs::path>> files =
-          documents::ListDocuments(path, arguments_.recursive);
+      absl::StatusOr<documents::FileList> list =
+          documents::ListDocuments(path, arguments_.recursive, &memory::Memory::Exists);
       std::error_code error;
-      if (arguments_.syncs && absl::IsNotFound(files.status()) && fs::is_directory(path, error)) {
-        files.emplace();  // an empty folder: everything of it is gone
+      const bool is_folder = fs::is_directory(path, error);
+      summary_.has_folders |= is_folder;
+      if (arguments_.syncs && absl::IsNotFound(list.status()) && is_folder) {
+        list.emplace();  // an empty folder: everything of it is gone
       }
-      if (!files.ok()) {
-        Fail(path, files.status());
+      if (!list.ok()) {
+        Fail(path, list.status());
         unread.push_back(root);
         continue;
       }
-      files_.insert(files_.end(), files->begin(), files->end());
+      for (fs::path& file : list->files) files_.push_back({std::move(file), is_folder});
+      for (auto& left_out : list->left_out) left_out_.push_back(std::move(left_out));
     }
     if (!arguments_.syncs) return absl::OkStatus();
     gone_ = std::make_unique<memory::GoneSources>(std::move(roots));
@@ -222,16 +237,16 @@ class Ingest {
     options.progress = bar_.progress();
     options.on_document = [this](const IngestedDocument& document) { Report(document); };
     started_at_ = Clock::now();
-    for (const fs::path& file : files_) {
+    for (const File& file : files_) {
       std::error_code error;
-      const uintmax_t size_bytes = fs::file_size(file, error);
+      const uintmax_t size_bytes = fs::file_size(file.path, error);
       if (!error) total_bytes_ += static_cast<double>(size_bytes);
     }
     EstimateTotal();
     ASSIGN_OR_RETURN(const auto ingester,
                      memory::Ingester::Create(memory.get(), model_.get(), options));
     std::map<fs::path, FileStamp> stamps;
-    for (const fs::path& file : files_) {
+    for (const File& file : files_) {
       const auto add = [&](documents::TextDocument& document) {
         return ingester->Add(document, arguments_.collection);
       };
@@ -254,7 +269,7 @@ class Ingest {
     }
     IngestPlan plan(memory.get());
     std::map<fs::path, FileStamp> stamps;
-    for (const fs::path& file : files_) {
+    for (const File& file : files_) {
       const auto add = [&](documents::TextDocument& document) -> absl::Status {
         absl::StatusOr<IngestedDocument> planned =
             plan.Add(document, arguments_.collection, options_progress_);
@@ -279,9 +294,10 @@ class Ingest {
 
   // Gives the documents of a file to `add`, unless nothing is new in it. Returns what ends the
   // whole ingest.
-  absl::Status ReadFile(const fs::path& file, std::map<fs::path, FileStamp>* stamps,
+  absl::Status ReadFile(const File& input, std::map<fs::path, FileStamp>* stamps,
                         absl::FunctionRef<absl::Status(documents::TextDocument&)> add) {
     RETURN_IF_ERROR(options_progress_.CheckCancelled());
+    const fs::path& file = input.path;
     std::string source(kStandardInput);
     if (file != kStandardInput) {
       ASSIGN_OR_RETURN(source, documents::SourceOfPath(file));
@@ -295,10 +311,17 @@ class Ingest {
       return absl::OkStatus();
     }
     const int64_t n_failed_before = n_failed_;
+    bool is_skipped = false;
     absl::Status ended;
     const auto visit = [&](const std::string& name,
                            absl::StatusOr<std::unique_ptr<documents::TextDocument>> document) {
       if (absl::IsCancelled(document.status())) return ended = document.status();
+      const std::string kind = documents::KindOfError(document.status());
+      if (input.of_folder && !kind.empty()) {
+        summary_.AddSkipped(kind, name);
+        is_skipped = true;
+        return absl::OkStatus();
+      }
       if (!document.ok()) {
         Fail(name, document.status());
         return absl::OkStatus();
@@ -320,7 +343,8 @@ class Ingest {
     const bool is_whole = n_failed_ == n_failed_before;
     if (is_whole && stamp) stamps->insert({file, *stamp});
     if (gone_ == nullptr) return absl::OkStatus();
-    if (is_whole) {
+    // The text that a file had goes with the file, not when it cannot be read as text any more.
+    if (is_whole && !is_skipped) {
       gone_->AddRead(source);
     } else {
       gone_->AddUnread(source);
@@ -380,9 +404,11 @@ class Ingest {
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;
   answer::ModelChoice choice_;
-  std::vector<fs::path> files_;
+  std::vector<File> files_;
+  std::vector<documents::FileList::LeftOut> left_out_;
   std::unique_ptr<memory::GoneSources> gone_;  // with --sync
   std::map<fs::path, FileStamp> stamps_;       // with --watch: of what was read whole
+  bool is_first_round_ = true;
   bool said_watching_ = false;
   double total_bytes_ = 0.0;
   Clock::time_point started_at_ = Clock::now();
@@ -399,7 +425,9 @@ absl::StatusOr<ExitCode> RunIngest(const IngestArguments& arguments) {
 
 void AddIngest(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
-      "ingest", "Store documents: text, Markdown, HTML, JSONL, PDF; - is standard input");
+      "ingest",
+      "Store documents: text of any kind, Markdown, HTML, JSONL, PDF; - is "
+      "standard input");
   const auto arguments = std::make_shared<IngestArguments>();
   AddMemoryOption(command, &arguments->memory)->required();
   AddModelOptions(command, &arguments->model);

@@ -37,6 +37,14 @@ struct IngestSummary {
     std::string warning;  // what of it is not stored
   };
   std::vector<Warning> warnings;
+  struct Skipped {
+    std::string kind;  // "PNG image"
+    int64_t n_files = 0;
+    std::string first;  // the first of them
+  };
+  bool has_folders = false;      // files of folders were looked at
+  std::vector<Skipped> skipped;  // of folders; most files first
+  void AddSkipped(const std::string& kind, const std::string& file);
   double tokens_per_second() const;  // encoded ones
 };
 Json ToJson(const IngestSummary& summary);

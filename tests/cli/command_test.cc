@@ -161,7 +161,7 @@ TEST_F(CommandTest, IngestReportsEveryDocument) {
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
   EXPECT_THAT(Keys(json), ElementsAre("documents", "dry_run", "tokens", "encoded_tokens", "seconds",
-                                      "tokens_per_second", "warnings"));
+                                      "tokens_per_second", "warnings", "skipped"));
   ASSERT_THAT(json["documents"], SizeIs(2));
   for (const Json& document : json["documents"]) {
     EXPECT_THAT(Keys(document), ElementsAre("id", "title", "source", "tokens", "windows",
@@ -221,6 +221,60 @@ TEST_F(CommandTest, FoldersNeedRecursive) {
   const ProgramResult result = Ingest({"--recursive", Path("books")});
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.json()["documents"], SizeIs(2));
+}
+
+TEST_F(CommandTest, WhatIsLeftOutOfAFolderIsSaid) {
+  fs::create_directories(folder_ / "files/.git");
+  Write("files/a.txt", kOtter);
+  Write("files/main.py", "print('otter')\n");
+  Write("files/README", "Read me.\n");
+  Write("files/a.png", "\x89PNG\r\n\x1A\n" + std::string(9, '\0'));
+  Write("files/b.dat", "\x89PNG\r\n\x1A\n" + std::string(9, '\0'));
+  Write("files/c.bin", std::string("a\0b", 3));
+  Write("files/__init__.py", "");
+  Write("files/.git/config", "text");
+  fs::create_directory_symlink(folder_, folder_ / "files/up");
+  const ProgramResult result = Ingest({"--recursive", Path("files")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], SizeIs(3));
+  EXPECT_EQ(
+      result.json()["skipped"],
+      Json::parse(R"([{"kind":"PNG image","files":2,"first":")" + Path("files/a.png") +
+                  R"("},{"kind":"empty file","files":1,"first":")" + Path("files/__init__.py") +
+                  R"("},{"kind":".bin file, not text","files":1,"first":")" + Path("files/c.bin") +
+                  R"("},{"kind":"link to a folder","files":1,"first":")" + Path("files/up") +
+                  R"("}])"));
+  EXPECT_THAT(Command({"ingest", "--recursive", Path("files")}).out,
+              HasSubstr("; 5 files skipped: 2 × PNG image; 1 × empty file; 1 × .bin file, not "
+                        "text; 1 × link to a folder\n"));
+  EXPECT_THAT(Command({"ingest", "--dry-run", "--recursive", Path("files")}).out,
+              HasSubstr("would be: 3 unchanged; 5 files skipped: 2 × PNG"));
+  // What is named itself is an error, and says what it is.
+  const ProgramResult named = Ingest({Path("files/a.png"), Path("files/__init__.py")});
+  EXPECT_EQ(named.code, 1);
+  EXPECT_THAT(named.err, HasSubstr("a.png: no text, but a file of this kind: PNG image: what is "
+                                   "written in pictures needs text recognition (OCR)"));
+  EXPECT_THAT(named.err, HasSubstr("__init__.py: empty: nothing to store"));
+}
+
+TEST_F(CommandTest, AFolderWithoutTextIsNoError) {
+  fs::create_directories(folder_ / "files");
+  Write("files/a.gz", std::string("\x1F\x8B\x08\0", 4));
+  const ProgramResult result = Ingest({"--recursive", Path("files")});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], IsEmpty());
+  EXPECT_EQ(result.json()["skipped"][0]["kind"], "gzip file");
+}
+
+TEST_F(CommandTest, AMemoryIsNotIngestedIntoItself) {
+  fs::create_directories(folder_ / "files");
+  Write("files/a.txt", kOtter);
+  memory_ = Path("files/memory");
+  ASSERT_EQ(Ingest({"--recursive", Path("files")}).code, 0);
+  const ProgramResult again = Ingest({"--sync", Path("files")});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.json()["documents"], SizeIs(1));
+  EXPECT_EQ(again.json()["skipped"][0]["kind"], "memory of fovea");
 }
 
 #ifdef FOVEA_PDF
