@@ -12,7 +12,7 @@ absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t 
   if (byte == 0) {
     return absl::InvalidArgumentError(
         StrCat(name, ": not text: NUL byte at byte offset ", position,
-               ": want UTF-8 text, Markdown, HTML, JSONL or PDF"));
+               ": want UTF-8 text, Markdown, HTML, JSONL, PDF, DOCX, ODT or EPUB"));
   }
   return absl::InvalidArgumentError(absl::StrFormat(
       "%s: not UTF-8: byte 0x%02X at byte offset %d: if it is text in another encoding, convert "

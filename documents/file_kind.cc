@@ -144,7 +144,7 @@ absl::Status NoTextError(std::string_view name, std::string_view kind) {
   find_advice(kTextSignatures);
   absl::Status status = absl::InvalidArgumentError(StrCat(
       name, ": no text, but a file of this kind: ", kind, ": ",
-      advice.empty() ? "want UTF-8 text, Markdown, HTML, JSONL or PDF" : advice));
+      advice.empty() ? "want UTF-8 text, Markdown, HTML, JSONL, PDF, DOCX, ODT or EPUB" : advice));
   SetKind(&status, kind);
   return status;
 }

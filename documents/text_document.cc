@@ -12,6 +12,7 @@
 #include "documents/plain_text.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
+#include "documents/zip_document.h"
 
 namespace fovea::documents {
 namespace {
@@ -32,7 +33,7 @@ std::string LowerCaseExtension(const std::filesystem::path& path) {
 bool IsNamedAsDocument(std::string_view extension) {
   static constexpr std::string_view kExtensions[] = {".txt",  ".text", ".md",    ".markdown",
                                                      ".html", ".htm",  ".xhtml", ".jsonl",
-                                                     ".pdf"};
+                                                     ".pdf",  ".docx", ".odt",   ".epub"};
   return std::find(std::begin(kExtensions), std::end(kExtensions), extension) !=
          std::end(kExtensions);
 }
@@ -48,11 +49,12 @@ bool BeginsAsHtml(std::string_view head) {
   return begin.starts_with("<?xml") && begin.find("<html") != std::string::npos;
 }
 
-enum class Format { kPlainText, kMarkdown, kHtml, kJsonl, kPdf, kNoText };
+enum class Format { kPlainText, kMarkdown, kHtml, kJsonl, kPdf, kZip, kNoText };
 
 Format FormatOf(std::string_view extension, std::string_view head) {
   const std::string_view kind = KindOf(head);
   if (kind == kPdfKind) return Format::kPdf;
+  if (kind == kZipKind) return Format::kZip;
   if (!kind.empty()) return Format::kNoText;
   if (extension == ".pdf") return Format::kPdf;  // its reader looks further for a beginning
   if (extension == ".jsonl") return Format::kJsonl;
@@ -98,6 +100,9 @@ absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& 
       break;
     case Format::kPdf:
       document = OpenPdf(path, *std::move(file), limits);
+      break;
+    case Format::kZip:
+      document = OpenZipDocument(*std::move(file), IsNamedAsDocument(extension), limits);
       break;
     case Format::kMarkdown:
       document = OpenPlainText(*std::move(file), TextKind::kMarkdown);

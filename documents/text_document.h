@@ -1,5 +1,5 @@
-// Files → documents with plain UTF-8 text: text of any kind, Markdown, HTML, JSONL, PDF.
-// Nothing here knows of tokens or models.
+// Files → documents with plain UTF-8 text: text of any kind, Markdown, HTML, JSONL, PDF, DOCX,
+// ODT, EPUB. Nothing here knows of tokens or models.
 #pragma once
 
 #include <cstddef>
@@ -53,6 +53,12 @@ struct ReadLimits {
   size_t max_pdf_memory_bytes = size_t{1} << 30;    // of the process that reads it
   double max_pdf_page_seconds = 30;                 // of processor time
   double max_pdf_seconds = 1800;                    // for all pages
+  // Of DOCX, ODT and EPUB.
+  size_t max_zip_bytes = size_t{512} << 20;
+  uint64_t max_zip_part_bytes = uint64_t{1} << 30;  // of the XML with the text, unpacked
+  uint64_t max_zip_text_bytes = uint64_t{1} << 30;
+  size_t max_zip_memory_bytes = size_t{1} << 30;  // of the process that reads it, beside the file
+  double max_zip_seconds = 300;                   // of processor time
 };
 
 // One file may hold many documents (JSONL). A document that cannot be read, or that is empty, is
@@ -61,7 +67,7 @@ struct ReadLimits {
 using Visitor = absl::FunctionRef<absl::Status(
     const std::string& source, absl::StatusOr<std::unique_ptr<TextDocument>> document)>;
 
-// Documents of one file. What the file is shows in its first bytes (PDF, and what
+// Documents of one file. What the file is shows in its first bytes (PDF, DOCX, ODT, EPUB, and what
 // has no text: images, archives, programs, …: KindOfError of file_kind.h names it) or in its name
 // (.md, .markdown, .html, .htm, .xhtml, .jsonl); all else is taken as plain text if it is valid
 // UTF-8, whatever its name. Returns the first error of `visit`.
