@@ -73,7 +73,8 @@ class WordVisitor : public XmlVisitor {
       const Style style = std::move(styles_.back());
       styles_.pop_back();
       EndParagraph(style.name);
-      text_.CloseParagraph(style.is_list_item);
+      // Lists may be numbered by their style: ListBullet, ListNumber, ListParagraph.
+      text_.CloseParagraph(style.is_list_item || style.name.starts_with("List"));
     } else if (name.local == "tc") {
       text_.CloseCell();
     } else if (name.local == "tr") {

@@ -56,6 +56,10 @@ absl::StatusOr<FileList> ListDocuments(const fs::path& path, bool recursive,
     return absl::InvalidArgumentError(
         StrCat(name, ": a folder, want a file: pass --recursive to take its files"));
   }
+  if (leaves_out(path)) {
+    return absl::InvalidArgumentError(
+        StrCat(name, ": a memory of fovea, want a folder with documents"));
+  }
   std::vector<fs::path> folders = {path};
   while (!folders.empty()) {
     const fs::path folder = std::move(folders.back());

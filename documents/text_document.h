@@ -99,7 +99,7 @@ struct FileList {
 // `leaves_out` says yes to are left out. A folder in it that cannot be read is listed itself:
 // ReadDocuments gives its error. NotFound when there is nothing at all. Without `recursive` a
 // folder is an InvalidArgument error that says to pass --recursive. Anything but a folder is
-// returned as it is.
+// returned as it is; a `path` that `leaves_out` says yes to is an error.
 absl::StatusOr<FileList> ListDocuments(
     const std::filesystem::path& path, bool recursive,
     absl::FunctionRef<bool(const std::filesystem::path& folder)> leaves_out = LeavesNothingOut);

@@ -74,7 +74,10 @@ class TitleVisitor : public XmlVisitor {
   void Start(const XmlName& name, const XmlAttributes&) override {
     in_title_ = name.local == "title" && name.space == "http://purl.org/dc/elements/1.1/";
   }
-  void End(const XmlName&) override { is_done_ = in_title_ && !title.empty(); }
+  void End(const XmlName&) override {
+    is_done_ = in_title_ && !IsBlank(title);
+    in_title_ = false;
+  }
   void Text(std::string_view text) override {
     if (in_title_ && title.size() < kMaxTitleBytes) title += text;
   }

@@ -35,6 +35,8 @@ TEST_F(ListDocumentsTest, LeavesOutTheFoldersThatItsCallerDoesNotWant) {
   ASSERT_TRUE(list.ok()) << list.status();
   EXPECT_THAT(list->files, ElementsAre(wanted));
   EXPECT_THAT(list->left_out, ElementsAre(IsLeftOut(folder_ / "b", "memory of fovea")));
+  EXPECT_THAT(ListDocuments(folder_ / "b", true, [](const auto&) { return true; }).status(),
+              IsStatus(absl::StatusCode::kInvalidArgument, "b: a memory of fovea"));
 }
 
 TEST_F(ListDocumentsTest, FollowsLinksToFilesButNotToFolders) {

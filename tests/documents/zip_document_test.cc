@@ -116,6 +116,10 @@ TEST_F(ZipDocumentTest, DocxGivesListsTablesAndBoxes) {
                        WordParagraph(TextRun("bread"), item) +
                        WordParagraph(TextRun("Now."), "<w:numPr><w:numId w:val=\"0\"/></w:numPr>")),
             "Buy:\n\nmilk\nbread\n\nNow.");
+  const std::string style = "<w:pStyle w:val=\"ListBullet\"/>";
+  EXPECT_EQ(
+      TextOfDocx(WordParagraph(TextRun("milk"), style) + WordParagraph(TextRun("bread"), style)),
+      "milk\nbread");
   const auto cell = [](const std::string& text) { return "<w:tc>" + text + "</w:tc>"; };
   EXPECT_EQ(TextOfDocx("<w:tbl><w:tr>" + cell(WordParagraph(TextRun("Name"))) +
                        cell(WordParagraph(TextRun("Age")) + WordParagraph(TextRun("in years"))) +
