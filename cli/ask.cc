@@ -12,6 +12,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "documents/utf8.h"
 
 namespace fovea::cli {
 namespace {
@@ -77,7 +78,11 @@ absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskAr
     RETURN_IF_ERROR(more.status());
     if (!*more) return code;
     if (!question.empty() && question.back() == '\r') question.pop_back();
-    if (question.empty()) continue;
+    // What editors put in front of a file is not part of its first question.
+    if (number == 1 && question.starts_with(documents::kByteOrderMark)) {
+      question.erase(0, documents::kByteOrderMark.size());
+    }
+    if (documents::IsBlank(question)) continue;
     const absl::StatusOr<answer::Answer> answer =
         session.answerer->Ask(question, options, nullptr, progress);
     if (!answer.ok()) {
@@ -124,7 +129,7 @@ void AddAsk(CLI::App& app, Run* run) {
   AddOutputOptions(command, &arguments->output);
   command
       ->add_option("QUESTION", arguments->question,
-                   "The question; -: one a line from standard input")
+                   "The question; -: one a line from standard input, blank lines passed over")
       ->required();
   SetExample(command, "fovea ask --memory notes \"Who left the key in the attic?\"");
   command->callback([arguments, run] {

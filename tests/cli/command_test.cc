@@ -355,11 +355,13 @@ TEST_F(CommandTest, AModelWithoutAdapterIsHintedAtOnceAndOnStandardErrorOnly) {
 
 TEST_F(CommandTest, QuestionsFromStandardInputHaveAResultEach) {
   IngestBoth();
-  const std::string questions = "Where does the otter live?\n\nWhat cuts wood?\r\nlast";
+  const std::string questions =
+      "\xEF\xBB\xBFWhere does the otter live?\n\n \t\r\nWhat cuts wood?\r\nlast\n\n";
   const ProgramResult json = Command(Ask("-", {"--json"}), questions);
   ASSERT_EQ(json.code, 0) << json.err;
   const auto lines = Lines(json.out);
   ASSERT_THAT(lines, SizeIs(3));
+  EXPECT_EQ(Json::parse(lines[0])["question"], "Where does the otter live?");
   EXPECT_EQ(Json::parse(lines[1])["question"], "What cuts wood?");
   EXPECT_EQ(Json::parse(lines[2])["question"], "last");
   const ProgramResult text = Command(Ask("-"), questions);
@@ -475,6 +477,7 @@ TEST_F(CommandTest, SourcesReferToDocuments) {
   // Archived, and a new text under the name; nothing is encoded that was stored.
   fs::rename(files / "b.txt", files / "old/b.txt");
   fs::rename(files / "a.txt", files / "b.txt");
+  EXPECT_THAT(Command({"ingest", "--dry-run", otter_}).out, Not(HasSubstr("token")));
   const ProgramResult dry = sync({"--dry-run"});
   ASSERT_EQ(dry.code, 0) << dry.err;
   EXPECT_EQ(dry.json()["dry_run"], true);
