@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/encode_estimate.h"
 #include "cli/folder_watch.h"
 #include "cli/ingest_plan.h"
 #include "cli/interrupt.h"
@@ -36,8 +38,6 @@ using Clock = std::chrono::steady_clock;
 using memory::IngestedDocument;
 
 constexpr std::string_view kStandardInput = "-";
-// Of English text with vocabularies of some 50,000 tokens; only for the bar.
-constexpr double kBytesPerToken = 4.2;
 // After a change, before the files are read: most changes come in groups.
 constexpr std::chrono::milliseconds kQuiet(500);
 constexpr std::chrono::milliseconds kMostDelay(5000);
@@ -85,6 +85,20 @@ struct File {
   bool of_folder = false;  // not named itself: passed over when it has no text
 };
 
+// How much of a file is text, from its first bytes. Only for the bar.
+double TextShare(const fs::path& file) {
+  constexpr double kOfPdf = 0.1;  // fonts and pictures take the most
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return 0.0;  // opening a FIFO may wait forever
+  std::string head(documents::kKindBytes, '\0');
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(stream.gcount()));
+  const std::string_view kind = documents::KindOf(head);
+  if (kind == documents::kPdfKind) return kOfPdf;
+  return kind.empty() || kind == documents::kZipKind ? 1.0 : 0.0;
+}
+
 // The command. With --watch it goes through its files again and again.
 class Ingest {
  public:
@@ -126,7 +140,6 @@ class Ingest {
   absl::Status Round() {
     files_.clear();
     left_out_.clear();
-    total_bytes_ = 0.0;
     summary_ = {};
     n_stored_ = 0;
     RETURN_IF_ERROR(ListFiles());
@@ -237,12 +250,7 @@ class Ingest {
     options.progress = bar_.progress();
     options.on_document = [this](const IngestedDocument& document) { Report(document); };
     started_at_ = Clock::now();
-    for (const File& file : files_) {
-      std::error_code error;
-      const uintmax_t size_bytes = fs::file_size(file.path, error);
-      if (!error) total_bytes_ += static_cast<double>(size_bytes);
-    }
-    EstimateTotal();
+    EstimateTotal(*memory);
     ASSIGN_OR_RETURN(const auto ingester,
                      memory::Ingester::Create(memory.get(), model_.get(), options));
     std::map<fs::path, FileStamp> stamps;
@@ -303,9 +311,7 @@ class Ingest {
       ASSIGN_OR_RETURN(source, documents::SourceOfPath(file));
     }
     const std::optional<FileStamp> stamp = StampOf(file);
-    const auto read_before = stamps_.find(file);
-    if (arguments_.watches && stamp && read_before != stamps_.end() &&
-        read_before->second == *stamp) {
+    if (IsReadBefore(file, stamp)) {
       stamps->insert({file, *stamp});
       gone_->AddUnread(source);
       return absl::OkStatus();
@@ -319,6 +325,7 @@ class Ingest {
       const std::string kind = documents::KindOfError(document.status());
       if (input.of_folder && !kind.empty()) {
         summary_.AddSkipped(kind, name);
+        estimate_.Skip(name);
         is_skipped = true;
         return absl::OkStatus();
       }
@@ -352,6 +359,11 @@ class Ingest {
     return absl::OkStatus();
   }
 
+  bool IsReadBefore(const fs::path& file, const std::optional<FileStamp>& stamp) const {
+    const auto read_before = stamps_.find(file);
+    return stamp && read_before != stamps_.end() && read_before->second == *stamp;
+  }
+
   // What is not stored is said even to those who asked for quiet.
   void Warn(const documents::TextDocument& document) {
     if (document.warning.empty()) return;
@@ -373,6 +385,8 @@ class Ingest {
   void Report(const IngestedDocument& document) {
     summary_.tokens += document.tokens;
     summary_.encoded_tokens += document.encoded_tokens;
+    estimate_.Report(document);
+    bar_.SetTotal("encode", estimate_.tokens());
     if (document.status == memory::IngestStatus::kFailed) {
       ++n_failed_;
       bar_.Clear();
@@ -388,14 +402,23 @@ class Ingest {
       }
     }
     summary_.documents.push_back(document);
-    EstimateTotal();
   }
 
-  // Tokens to encode in all, for the bar.
-  void EstimateTotal() {
-    const auto all = static_cast<int64_t>(total_bytes_ / kBytesPerToken);
-    const auto stored_before = static_cast<int64_t>(summary_.tokens - summary_.encoded_tokens);
-    bar_.SetTotal("encode", std::max<int64_t>(1, all - stored_before));
+  // For the bar, before files are read.
+  void EstimateTotal(const memory::Memory& memory) {
+    estimate_ = EncodeEstimate(memory.Current()->documents);
+    for (const File& file : files_) {
+      const std::optional<FileStamp> stamp = StampOf(file.path);
+      const auto source = documents::SourceOfPath(file.path);
+      if (file.path == kStandardInput) {
+        estimate_.AddUnknown();
+      } else if (stamp && source.ok() && !IsReadBefore(file.path, stamp)) {
+        const uint64_t text_bytes =
+            static_cast<uint64_t>(static_cast<double>(stamp->size_bytes) * TextShare(file.path));
+        estimate_.AddFile(*source, text_bytes, stamp->modified_ns / 1'000'000'000);
+      }
+    }
+    bar_.SetTotal("encode", estimate_.tokens());
   }
 
   const IngestArguments& arguments_;
@@ -410,7 +433,7 @@ class Ingest {
   std::map<fs::path, FileStamp> stamps_;       // with --watch: of what was read whole
   bool is_first_round_ = true;
   bool said_watching_ = false;
-  double total_bytes_ = 0.0;
+  EncodeEstimate estimate_;
   Clock::time_point started_at_ = Clock::now();
   IngestSummary summary_;
   int64_t n_stored_ = 0;
@@ -426,7 +449,7 @@ absl::StatusOr<ExitCode> RunIngest(const IngestArguments& arguments) {
 void AddIngest(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
       "ingest",
-      "Store documents: text of any kind, Markdown, HTML, JSONL, PDF; - is "
+      "Store documents: text of any kind, Markdown, HTML, JSONL, PDF, DOCX, ODT, EPUB; - is "
       "standard input");
   const auto arguments = std::make_shared<IngestArguments>();
   AddMemoryOption(command, &arguments->memory)->required();

@@ -139,9 +139,11 @@ std::string FormatIngested(const memory::IngestedDocument& document) {
     return StrCat("removed    ", ShortId(document.id), "  ", name, " (", Printable(document.source),
                   " is gone)\n");
   }
-  std::string line = absl::StrFormat(
-      "%-10s %s  %s (%s", std::string(memory::IngestStatusName(document.status)),
-      ShortId(document.id), name, Plural(static_cast<int64_t>(document.tokens), "token"));
+  std::string line =
+      absl::StrFormat("%-10s %s  %s", std::string(memory::IngestStatusName(document.status)),
+                      ShortId(document.id), name);
+  if (document.tokens == 0) return line + "\n";  // not known before it is encoded
+  line += StrCat(" (", Plural(static_cast<int64_t>(document.tokens), "token"));
   if (document.status == memory::IngestStatus::kReplaced) {
     line += StrCat("; ", document.encoded_windows, " of ",
                    Plural(static_cast<int64_t>(document.windows), "window"), " encoded");

@@ -257,6 +257,15 @@ TEST_F(CommandTest, WhatIsLeftOutOfAFolderIsSaid) {
   EXPECT_THAT(named.err, HasSubstr("__init__.py: empty: nothing to store"));
 }
 
+TEST_F(CommandTest, AFifoIsRefusedAtOnce) {
+  const std::string fifo = Path("fifo.txt");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  const ProgramResult result = Ingest({fifo, otter_});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("fifo.txt: a FIFO, want a regular file"));
+  EXPECT_THAT(result.json()["documents"], SizeIs(2));
+}
+
 TEST_F(CommandTest, AFolderWithoutTextIsNoError) {
   fs::create_directories(folder_ / "files");
   Write("files/a.gz", std::string("\x1F\x8B\x08\0", 4));

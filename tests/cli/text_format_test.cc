@@ -70,6 +70,18 @@ TEST(FormatIngestedTest, AnErrorThatNamesItsFileIsNotPrefixedAgain) {
   EXPECT_EQ(FormatIngested(document), "failed     /a/b.pdf: not a PDF\n");
 }
 
+TEST(FormatIngestedTest, TokensThatAreNotCountedYetAreNotNamed) {
+  memory::IngestedDocument document;
+  document.title = "A book";
+  for (const auto status : {memory::IngestStatus::kAdded, memory::IngestStatus::kReplaced}) {
+    document.status = status;
+    document.tokens = 0;
+    EXPECT_THAT(FormatIngested(document), EndsWith("A book\n"));
+    document.tokens = 5;
+    EXPECT_THAT(FormatIngested(document), HasSubstr("A book (5 tokens"));
+  }
+}
+
 TEST(FormatSummaryTest, SaysHowManyFilesOfFoldersWereSkipped) {
   IngestSummary summary;
   EXPECT_THAT(FormatSummary(summary), Not(HasSubstr("skipped")));
