@@ -52,8 +52,9 @@ absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOp
   ASSIGN_OR_RETURN(const answer::Answer answer,
                    session.answerer->Ask(question, options, stream, progress));
   RETURN_IF_ERROR(written);
-  RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(answer, session.open_ms))
-                                                    : StrCat("\n", FormatSources(answer))));
+  RETURN_IF_ERROR(WriteOutput(arguments.output.json
+                                  ? JsonLine(ToJson(answer, session.open_ms, session.notes))
+                                  : StrCat("\n", FormatSources(answer))));
   PrintNotes(answer, arguments.output);
   if (answer.finish_reason == "cancelled") {
     std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
@@ -95,8 +96,9 @@ absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskAr
       code = kFailed;
       continue;
     }
-    RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(*answer, session.open_ms))
-                                                      : FormatAnswerLine(*answer)));
+    RETURN_IF_ERROR(WriteOutput(arguments.output.json
+                                    ? JsonLine(ToJson(*answer, session.open_ms, session.notes))
+                                    : FormatAnswerLine(*answer)));
     if (answer->finish_reason == "cancelled") {
       std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
       return kFailed;

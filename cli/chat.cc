@@ -44,7 +44,8 @@ absl::Status AnswerMessage(const std::string& message, const answer::AskOptions&
     if (!arguments.output.json) return absl::OkStatus();
     return WriteOutput(JsonLine(FailedQuestionJson(message, answer.status())));
   }
-  if (arguments.output.json) return WriteOutput(JsonLine(ToJson(*answer, session.open_ms)));
+  if (arguments.output.json)
+    return WriteOutput(JsonLine(ToJson(*answer, session.open_ms, session.notes)));
   return WriteOutput(StrCat("\n", FormatSources(*answer), "\n"));
 }
 

@@ -223,6 +223,8 @@ class Ingest {
         ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
       }
       ASSIGN_OR_RETURN(model_, LoadModel(device_.get(), choice_));
+      const std::string warning = ModelWarning(choice_, *model_);
+      if (!warning.empty()) summary_.warnings.push_back({choice_.adapter->native(), warning});
     }
     if (*memory == nullptr) {
       ASSIGN_OR_RETURN(*memory, memory::Memory::Open(arguments_.memory, memory_options));

@@ -90,7 +90,9 @@ Json ToJson(const IngestSummary& summary) {
           {"skipped", ToJsonList(summary.skipped)}};
 }
 
-Json ToJson(const answer::Answer& answer, double open_ms) {
+Json ToJson(const answer::Answer& answer, double open_ms, const std::vector<std::string>& notes) {
+  std::vector<std::string> all_notes = notes;
+  all_notes.insert(all_notes.end(), answer.notes.begin(), answer.notes.end());
   Json audit = nullptr;
   if (answer.audit.has_value()) {
     audit = {{"captured_mass", answer.audit->captured_mass},
@@ -100,7 +102,7 @@ Json ToJson(const answer::Answer& answer, double open_ms) {
           {"answer", answer.text},
           {"finish_reason", answer.finish_reason},
           {"sources", ToJsonList(answer.sources)},
-          {"notes", answer.notes},
+          {"notes", all_notes},
           {"usage",
            {{"prompt_tokens", answer.usage.prompt_tokens},
             {"completion_tokens", answer.usage.completion_tokens},

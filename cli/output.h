@@ -49,8 +49,10 @@ struct IngestSummary {
 };
 Json ToJson(const IngestSummary& summary);
 
-// `open_ms`: from the start of the program until it could take questions.
-Json ToJson(const answer::Answer& answer, double open_ms);
+// `open_ms`: from the start of the program until it could take questions. `notes`: on all answers,
+// in front of the answer's own.
+Json ToJson(const answer::Answer& answer, double open_ms,
+            const std::vector<std::string>& notes = {});
 // A question that could not be answered, where others follow.
 Json FailedQuestionJson(const std::string& question, const absl::Status& status);
 
