@@ -96,7 +96,7 @@ double TextShare(const fs::path& file) {
   head.resize(static_cast<size_t>(stream.gcount()));
   const std::string_view kind = documents::KindOf(head);
   if (kind == documents::kPdfKind) return kOfPdf;
-  return kind.empty() || kind == documents::kZipKind ? 1.0 : 0.0;
+  return kind == documents::kZipKind || (kind.empty() && documents::IsText(head)) ? 1.0 : 0.0;
 }
 
 // The command. With --watch it goes through its files again and again.

@@ -111,13 +111,13 @@ const Signature* Match(const Signature (&signatures)[n], std::string_view head) 
   return found == std::end(signatures) ? nullptr : found;
 }
 
+}  // namespace
+
 bool IsText(std::string_view head) {
   const Utf8Scan scan = ScanUtf8(head);
   return scan.valid_bytes == head.size() || (scan.incomplete && head.size() == kKindBytes) ||
          !CharsetOfMark(head).empty() || !XmlCharset(head).empty();
 }
-
-}  // namespace
 
 std::string_view KindOf(std::string_view head) {
   head = head.substr(0, kKindBytes);

@@ -24,6 +24,9 @@ inline constexpr std::string_view kDrawingKind = "OpenDocument file without text
 // nothing that is known. `head` is the file's first kKindBytes, or all of it.
 std::string_view KindOf(std::string_view head);
 
+// Whether it begins as text that is read: UTF-8, or with a mark or a declaration of its encoding.
+bool IsText(std::string_view head);
+
 // Whether `head`, which is no UTF-8, may still be text: of an old encoding, without control
 // characters.
 bool MayBeOtherText(std::string_view head);
