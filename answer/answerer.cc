@@ -444,7 +444,13 @@ class AnswererImpl final : public Answerer {
     } else if (prompt.truncated) {
       answer->notes.push_back("the last passage fits into the prompt only in part");
     }
-    if (inquiry.reread.n_passages > 0 && n_found == 0) {
+    if (inquiry.reread.n_passages == 0 || n_found > 0) return;
+    const absl::Status text_index = inquiry.searcher->generation().source->text_index().status();
+    if (!text_index.ok() && inquiry.reread.by != RereadBy::kAttention) {
+      answer->notes.push_back(
+          StrCat("no stored passage was found by its words, since the text index cannot be read: ",
+                 text_index.message(), "; `fovea rebuild` makes it again"));
+    } else {
       answer->notes.push_back(
           inquiry.attends
               ? "no stored passage fits the question: the answer is made from the memory alone"

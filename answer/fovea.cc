@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "documents/file_kind.h"
 #include "documents/text_document.h"
 #include "model_home/model_home.h"
 
@@ -60,8 +61,10 @@ absl::StatusOr<std::unique_ptr<memory::Ingester>> Fovea::StartIngest(
 
 absl::StatusOr<std::vector<IngestedDocument>> Fovea::IngestFile(const std::filesystem::path& path,
                                                                 const std::string& collection) {
-  ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> files,
-                   documents::ListDocuments(path, /*recursive=*/true));
+  ASSIGN_OR_RETURN(const documents::FileList list,
+                   documents::ListDocuments(path, /*recursive=*/true, &memory::Memory::Exists));
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(path, ignored);
   std::vector<IngestedDocument> results;
   ASSIGN_OR_RETURN(const auto ingester, StartIngest(&results));
   const auto add = [&](const std::string& source,
@@ -70,6 +73,7 @@ absl::StatusOr<std::vector<IngestedDocument>> Fovea::IngestFile(const std::files
       const std::string& own = (*document)->collection;
       return ingester->Add(**document, own.empty() ? collection : own);
     }
+    if (is_folder && !documents::KindOfError(document.status()).empty()) return absl::OkStatus();
     IngestedDocument failed;
     failed.source = source;
     failed.status = memory::IngestStatus::kFailed;
@@ -77,7 +81,7 @@ absl::StatusOr<std::vector<IngestedDocument>> Fovea::IngestFile(const std::files
     results.push_back(std::move(failed));
     return absl::OkStatus();
   };
-  for (const std::filesystem::path& file : files) {
+  for (const std::filesystem::path& file : list.files) {
     RETURN_IF_ERROR(documents::ReadDocuments(file, {}, add));
   }
   RETURN_IF_ERROR(ingester->Finish());

@@ -39,7 +39,8 @@ class Fovea {
   ~Fovea();
 
   // The result of every document of the file, or of the folder and those in it, durable when this
-  // returns. A document that cannot be read is a result with an error; the others go on.
+  // returns. A document that cannot be read is a result with an error; the others go on. Files of a
+  // folder that hold no text (images, archives, programs) are passed over.
   absl::StatusOr<std::vector<memory::IngestedDocument>> IngestFile(
       const std::filesystem::path& path, const std::string& collection = "default");
   // The same title with another text replaces the first one.

@@ -12,6 +12,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "documents/utf8.h"
 
 namespace fovea::cli {
 namespace {
@@ -48,8 +49,9 @@ absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arg
   }
   ASSIGN_OR_RETURN(const answer::Answer answer, session.answerer->Run(request));
   RETURN_IF_ERROR(written);
-  RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(answer, session.open_ms))
-                                                    : StrCat("\n", FormatSources(answer))));
+  RETURN_IF_ERROR(WriteOutput(arguments.output.json
+                                  ? JsonLine(ToJson(answer, session.open_ms, session.notes))
+                                  : StrCat("\n", FormatSources(answer))));
   PrintNotes(answer, arguments.output);
   if (answer.finish_reason == "cancelled") {
     std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
@@ -73,7 +75,11 @@ absl::StatusOr<ExitCode> AskLines(const answer::Request& request, const AskArgum
     RETURN_IF_ERROR(more.status());
     if (!*more) return code;
     if (!question.empty() && question.back() == '\r') question.pop_back();
-    if (question.empty()) continue;
+    // What editors put in front of a file is not part of its first question.
+    if (number == 1 && question.starts_with(documents::kByteOrderMark)) {
+      question.erase(0, documents::kByteOrderMark.size());
+    }
+    if (documents::IsBlank(question)) continue;
     const absl::StatusOr<answer::Answer> answer =
         session.answerer->Run(WithQuestion(request, question));
     if (!answer.ok()) {
@@ -86,8 +92,9 @@ absl::StatusOr<ExitCode> AskLines(const answer::Request& request, const AskArgum
       code = kFailed;
       continue;
     }
-    RETURN_IF_ERROR(WriteOutput(arguments.output.json ? JsonLine(ToJson(*answer, session.open_ms))
-                                                      : FormatAnswerLine(*answer)));
+    RETURN_IF_ERROR(WriteOutput(arguments.output.json
+                                    ? JsonLine(ToJson(*answer, session.open_ms, session.notes))
+                                    : FormatAnswerLine(*answer)));
     if (answer->finish_reason == "cancelled") {
       std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
       return kFailed;
@@ -121,7 +128,7 @@ void AddAsk(CLI::App& app, Run* run) {
   AddOutputOptions(command, &arguments->output);
   command
       ->add_option("QUESTION", arguments->question,
-                   "The question; -: one a line from standard input")
+                   "The question; -: one a line from standard input, blank lines passed over")
       ->required();
   SetExample(command, "fovea ask --memory notes \"Who left the key in the attic?\"");
   command->callback([arguments, run] {

@@ -42,7 +42,8 @@ absl::Status AnswerMessage(answer::Request request, const ChatArguments& argumen
     return WriteOutput(
         JsonLine(FailedQuestionJson(request.messages.back().content, answer.status())));
   }
-  if (arguments.output.json) return WriteOutput(JsonLine(ToJson(*answer, session.open_ms)));
+  if (arguments.output.json)
+    return WriteOutput(JsonLine(ToJson(*answer, session.open_ms, session.notes)));
   return WriteOutput(StrCat("\n", FormatSources(*answer), "\n"));
 }
 

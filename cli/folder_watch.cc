@@ -24,10 +24,11 @@ constexpr std::chrono::milliseconds kPollStep(100);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<FolderWatch>> FolderWatch::Create(std::vector<fs::path> roots) {
+absl::StatusOr<std::unique_ptr<FolderWatch>> FolderWatch::Create(std::vector<fs::path> roots,
+                                                                 LeavesOut leaves_out) {
   const int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   if (fd < 0) return ErrnoToStatus(errno, "watch", roots.empty() ? fs::path() : roots.front());
-  return std::unique_ptr<FolderWatch>(new FolderWatch(fd, std::move(roots)));
+  return std::unique_ptr<FolderWatch>(new FolderWatch(fd, std::move(roots), std::move(leaves_out)));
 }
 
 FolderWatch::~FolderWatch() { close(fd_); }
@@ -53,7 +54,7 @@ absl::Status FolderWatch::Update() {
     for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
       std::error_code ignored;
       if (entry->is_symlink(ignored) || !entry->is_directory(ignored)) continue;
-      if (entry->path().filename().native().starts_with('.')) {
+      if (entry->path().filename().native().starts_with('.') || leaves_out_(entry->path())) {
         entry.disable_recursion_pending();
       } else {
         RETURN_IF_ERROR(Add(entry->path()));

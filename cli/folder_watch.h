@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,13 +15,17 @@ namespace fovea::cli {
 // Not thread-safe.
 class FolderWatch {
  public:
+  // Of folders whose changes do not count: those of a memory that is being written to, say.
+  using LeavesOut = std::function<bool(const std::filesystem::path& folder)>;
+
   static absl::StatusOr<std::unique_ptr<FolderWatch>> Create(
-      std::vector<std::filesystem::path> roots);
+      std::vector<std::filesystem::path> roots, LeavesOut leaves_out);
   ~FolderWatch();
   FolderWatch(const FolderWatch&) = delete;
   FolderWatch& operator=(const FolderWatch&) = delete;
 
-  // Watches the folders that are there now, with those below them (not hidden ones, not links). To
+  // Watches the folders that are there now, with those below them (not hidden ones, not links,
+  // not what is left out). To
   // be called before their files are read: what changes after it ends the next Wait.
   // ResourceExhausted where the system has no more watches to give.
   absl::Status Update();
@@ -31,14 +36,15 @@ class FolderWatch {
                             const std::atomic<bool>* stop);
 
  private:
-  FolderWatch(int fd, std::vector<std::filesystem::path> roots)
-      : fd_(fd), roots_(std::move(roots)) {}
+  FolderWatch(int fd, std::vector<std::filesystem::path> roots, LeavesOut leaves_out)
+      : fd_(fd), roots_(std::move(roots)), leaves_out_(std::move(leaves_out)) {}
   absl::Status Add(const std::filesystem::path& folder);
   // Whether events were waiting; they are dropped.
   absl::StatusOr<bool> Drain();
 
   const int fd_;
   const std::vector<std::filesystem::path> roots_;
+  const LeavesOut leaves_out_;
 };
 
 }  // namespace fovea::cli

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/encode_estimate.h"
 #include "cli/folder_watch.h"
 #include "cli/ingest_plan.h"
 #include "cli/interrupt.h"
@@ -22,6 +24,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "documents/file_kind.h"
 #include "documents/names.h"
 #include "documents/text_document.h"
 #include "memory/ingest/gone_sources.h"
@@ -35,8 +38,6 @@ using Clock = std::chrono::steady_clock;
 using memory::IngestedDocument;
 
 constexpr std::string_view kStandardInput = "-";
-// Of English text with vocabularies of some 50,000 tokens; only for the bar.
-constexpr double kBytesPerToken = 4.2;
 // After a change, before the files are read: most changes come in groups.
 constexpr std::chrono::milliseconds kQuiet(500);
 constexpr std::chrono::milliseconds kMostDelay(5000);
@@ -79,6 +80,25 @@ std::optional<FileStamp> StampOf(const fs::path& file) {
                    ns(status.st_ctim)};
 }
 
+struct File {
+  fs::path path;
+  bool of_folder = false;  // not named itself: passed over when it has no text
+};
+
+// How much of a file is text, from its first bytes. Only for the bar.
+double TextShare(const fs::path& file) {
+  constexpr double kOfPdf = 0.1;  // fonts and pictures take the most
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return 0.0;  // opening a FIFO may wait forever
+  std::string head(documents::kKindBytes, '\0');
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(stream.gcount()));
+  const std::string_view kind = documents::KindOf(head);
+  if (kind == documents::kPdfKind) return kOfPdf;
+  return kind == documents::kZipKind || (kind.empty() && documents::IsText(head)) ? 1.0 : 0.0;
+}
+
 // The command. With --watch it goes through its files again and again.
 class Ingest {
  public:
@@ -91,7 +111,8 @@ class Ingest {
       return n_failed_ == 0 ? kDone : kFailed;
     }
     ASSIGN_OR_RETURN(const auto watch,
-                     FolderWatch::Create({arguments_.paths.begin(), arguments_.paths.end()}));
+                     FolderWatch::Create({arguments_.paths.begin(), arguments_.paths.end()},
+                                         &memory::Memory::Exists));
     for (;;) {
       RETURN_IF_ERROR(watch->Update());
       const absl::Status status = Round();
@@ -118,7 +139,7 @@ class Ingest {
   // Goes once through the files.
   absl::Status Round() {
     files_.clear();
-    total_bytes_ = 0.0;
+    left_out_.clear();
     summary_ = {};
     n_stored_ = 0;
     RETURN_IF_ERROR(ListFiles());
@@ -126,12 +147,15 @@ class Ingest {
     if (!files_.empty() || gone_ != nullptr) {
       status = arguments_.dry_run ? PlanFiles() : IngestFiles();
     }
+    for (const documents::FileList::LeftOut& left_out : left_out_) {
+      summary_.AddSkipped(left_out.kind, documents::PrintableName(left_out.path.native()));
+    }
     bar_.Clear();
     summary_.seconds = std::chrono::duration<double>(Clock::now() - started_at_).count();
     // Where nothing was begun there is nothing to sum up: only the error. One that watches speaks
     // when something changed.
     absl::Status written;
-    const bool has_news = !arguments_.watches || !summary_.documents.empty();
+    const bool has_news = !arguments_.watches || !summary_.documents.empty() || is_first_round_;
     if (has_news && (status.ok() || absl::IsCancelled(status) || !summary_.documents.empty())) {
       summary_.dry_run = arguments_.dry_run;
       written = WriteOutput(arguments_.output.json ? JsonLine(ToJson(summary_))
@@ -144,6 +168,7 @@ class Ingest {
                    FormatCount(n_stored_).c_str());
     }
     RETURN_IF_ERROR(status);
+    is_first_round_ = false;
     return written;
   }
 
@@ -153,23 +178,26 @@ class Ingest {
     std::vector<std::string> unread;
     for (const std::string& path : arguments_.paths) {
       if (path == kStandardInput) {
-        files_.emplace_back(path);
+        files_.push_back({path, /*of_folder=*/false});
         continue;
       }
       ASSIGN_OR_RETURN(const std::string root, documents::SourceOfPath(path));
       roots.push_back(root);
-      absl::StatusOr<std::vector<fs::path>> files =
-          documents::ListDocuments(path, arguments_.recursive);
+      absl::StatusOr<documents::FileList> list =
+          documents::ListDocuments(path, arguments_.recursive, &memory::Memory::Exists);
       std::error_code error;
-      if (arguments_.syncs && absl::IsNotFound(files.status()) && fs::is_directory(path, error)) {
-        files.emplace();  // an empty folder: everything of it is gone
+      const bool is_folder = fs::is_directory(path, error);
+      summary_.has_folders |= is_folder;
+      if (arguments_.syncs && absl::IsNotFound(list.status()) && is_folder) {
+        list.emplace();  // an empty folder: everything of it is gone
       }
-      if (!files.ok()) {
-        Fail(path, files.status());
+      if (!list.ok()) {
+        Fail(path, list.status());
         unread.push_back(root);
         continue;
       }
-      files_.insert(files_.end(), files->begin(), files->end());
+      for (fs::path& file : list->files) files_.push_back({std::move(file), is_folder});
+      for (auto& left_out : list->left_out) left_out_.push_back(std::move(left_out));
     }
     if (!arguments_.syncs) return absl::OkStatus();
     gone_ = std::make_unique<memory::GoneSources>(std::move(roots));
@@ -195,6 +223,8 @@ class Ingest {
         ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
       }
       ASSIGN_OR_RETURN(model_, LoadModel(device_.get(), choice_));
+      const std::string warning = ModelWarning(choice_, *model_);
+      if (!warning.empty()) summary_.warnings.push_back({choice_.adapter->native(), warning});
     }
     if (*memory == nullptr) {
       ASSIGN_OR_RETURN(*memory, memory::Memory::Open(arguments_.memory, memory_options));
@@ -222,16 +252,11 @@ class Ingest {
     options.progress = bar_.progress();
     options.on_document = [this](const IngestedDocument& document) { Report(document); };
     started_at_ = Clock::now();
-    for (const fs::path& file : files_) {
-      std::error_code error;
-      const uintmax_t size_bytes = fs::file_size(file, error);
-      if (!error) total_bytes_ += static_cast<double>(size_bytes);
-    }
-    EstimateTotal();
+    EstimateTotal(*memory);
     ASSIGN_OR_RETURN(const auto ingester,
                      memory::Ingester::Create(memory.get(), model_.get(), options));
     std::map<fs::path, FileStamp> stamps;
-    for (const fs::path& file : files_) {
+    for (const File& file : files_) {
       const auto add = [&](documents::TextDocument& document) {
         return ingester->Add(document, arguments_.collection);
       };
@@ -254,7 +279,7 @@ class Ingest {
     }
     IngestPlan plan(memory.get());
     std::map<fs::path, FileStamp> stamps;
-    for (const fs::path& file : files_) {
+    for (const File& file : files_) {
       const auto add = [&](documents::TextDocument& document) -> absl::Status {
         absl::StatusOr<IngestedDocument> planned =
             plan.Add(document, arguments_.collection, options_progress_);
@@ -279,26 +304,33 @@ class Ingest {
 
   // Gives the documents of a file to `add`, unless nothing is new in it. Returns what ends the
   // whole ingest.
-  absl::Status ReadFile(const fs::path& file, std::map<fs::path, FileStamp>* stamps,
+  absl::Status ReadFile(const File& input, std::map<fs::path, FileStamp>* stamps,
                         absl::FunctionRef<absl::Status(documents::TextDocument&)> add) {
     RETURN_IF_ERROR(options_progress_.CheckCancelled());
+    const fs::path& file = input.path;
     std::string source(kStandardInput);
     if (file != kStandardInput) {
       ASSIGN_OR_RETURN(source, documents::SourceOfPath(file));
     }
     const std::optional<FileStamp> stamp = StampOf(file);
-    const auto read_before = stamps_.find(file);
-    if (arguments_.watches && stamp && read_before != stamps_.end() &&
-        read_before->second == *stamp) {
+    if (IsReadBefore(file, stamp)) {
       stamps->insert({file, *stamp});
       gone_->AddUnread(source);
       return absl::OkStatus();
     }
     const int64_t n_failed_before = n_failed_;
+    bool is_skipped = false;
     absl::Status ended;
     const auto visit = [&](const std::string& name,
                            absl::StatusOr<std::unique_ptr<documents::TextDocument>> document) {
       if (absl::IsCancelled(document.status())) return ended = document.status();
+      const std::string kind = documents::KindOfError(document.status());
+      if (input.of_folder && !kind.empty()) {
+        summary_.AddSkipped(kind, name);
+        estimate_.Skip(name);
+        is_skipped = true;
+        return absl::OkStatus();
+      }
       if (!document.ok()) {
         Fail(name, document.status());
         return absl::OkStatus();
@@ -320,12 +352,18 @@ class Ingest {
     const bool is_whole = n_failed_ == n_failed_before;
     if (is_whole && stamp) stamps->insert({file, *stamp});
     if (gone_ == nullptr) return absl::OkStatus();
-    if (is_whole) {
+    // The text that a file had goes with the file, not when it cannot be read as text any more.
+    if (is_whole && !is_skipped) {
       gone_->AddRead(source);
     } else {
       gone_->AddUnread(source);
     }
     return absl::OkStatus();
+  }
+
+  bool IsReadBefore(const fs::path& file, const std::optional<FileStamp>& stamp) const {
+    const auto read_before = stamps_.find(file);
+    return stamp && read_before != stamps_.end() && read_before->second == *stamp;
   }
 
   // What is not stored is said even to those who asked for quiet.
@@ -349,6 +387,8 @@ class Ingest {
   void Report(const IngestedDocument& document) {
     summary_.tokens += document.tokens;
     summary_.encoded_tokens += document.encoded_tokens;
+    estimate_.Report(document);
+    bar_.SetTotal("encode", estimate_.tokens());
     if (document.status == memory::IngestStatus::kFailed) {
       ++n_failed_;
       bar_.Clear();
@@ -364,14 +404,23 @@ class Ingest {
       }
     }
     summary_.documents.push_back(document);
-    EstimateTotal();
   }
 
-  // Tokens to encode in all, for the bar.
-  void EstimateTotal() {
-    const auto all = static_cast<int64_t>(total_bytes_ / kBytesPerToken);
-    const auto stored_before = static_cast<int64_t>(summary_.tokens - summary_.encoded_tokens);
-    bar_.SetTotal("encode", std::max<int64_t>(1, all - stored_before));
+  // For the bar, before files are read.
+  void EstimateTotal(const memory::Memory& memory) {
+    estimate_ = EncodeEstimate(memory.Current()->documents);
+    for (const File& file : files_) {
+      const std::optional<FileStamp> stamp = StampOf(file.path);
+      const auto source = documents::SourceOfPath(file.path);
+      if (file.path == kStandardInput) {
+        estimate_.AddUnknown();
+      } else if (stamp && source.ok() && !IsReadBefore(file.path, stamp)) {
+        const uint64_t text_bytes =
+            static_cast<uint64_t>(static_cast<double>(stamp->size_bytes) * TextShare(file.path));
+        estimate_.AddFile(*source, text_bytes, stamp->modified_ns / 1'000'000'000);
+      }
+    }
+    bar_.SetTotal("encode", estimate_.tokens());
   }
 
   const IngestArguments& arguments_;
@@ -380,11 +429,13 @@ class Ingest {
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;
   model_home::ModelChoice choice_;
-  std::vector<fs::path> files_;
+  std::vector<File> files_;
+  std::vector<documents::FileList::LeftOut> left_out_;
   std::unique_ptr<memory::GoneSources> gone_;  // with --sync
   std::map<fs::path, FileStamp> stamps_;       // with --watch: of what was read whole
+  bool is_first_round_ = true;
   bool said_watching_ = false;
-  double total_bytes_ = 0.0;
+  EncodeEstimate estimate_;
   Clock::time_point started_at_ = Clock::now();
   IngestSummary summary_;
   int64_t n_stored_ = 0;
@@ -399,7 +450,9 @@ absl::StatusOr<ExitCode> RunIngest(const IngestArguments& arguments) {
 
 void AddIngest(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
-      "ingest", "Store documents: text, Markdown, HTML, JSONL, PDF; - is standard input");
+      "ingest",
+      "Store documents: text of any kind, Markdown, HTML, JSONL, PDF, DOCX, ODT, EPUB; - is "
+      "standard input");
   const auto arguments = std::make_shared<IngestArguments>();
   AddMemoryOption(command, &arguments->memory)->required();
   AddModelOptions(command, &arguments->model);

@@ -9,6 +9,7 @@
 #include "cli/streams.h"
 #include "cli/text_format.h"
 #include "model/weights/adapter.h"
+#include "model/weights/adapter_base.h"
 #include "model/weights/checkpoint.h"
 #include "model_home/model_home.h"
 #include "model_home/model_pull.h"
@@ -33,6 +34,9 @@ absl::StatusOr<ExitCode> RunInfo(const ModelArguments& arguments) {
   if (choice.adapter.has_value()) {
     ASSIGN_OR_RETURN(adapter, model::Adapter::Load(*choice.adapter, checkpoint->config()));
     loaded = {.path = choice.adapter->string(), .adapter = adapter.get()};
+    const std::string warning =
+        model::AdapterBaseWarning(*choice.adapter, choice.model, checkpoint->config());
+    if (!warning.empty()) std::fprintf(stderr, "fovea: %s\n", Printable(warning).c_str());
   }
   const Json info = ToJson(*checkpoint, loaded);
   if (arguments.output.json) {

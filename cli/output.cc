@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -48,6 +49,10 @@ Json ToJson(const IngestSummary::Warning& warning) {
   return {{"source", warning.source}, {"warning", warning.warning}};
 }
 
+Json ToJson(const IngestSummary::Skipped& skipped) {
+  return {{"kind", skipped.kind}, {"files", skipped.n_files}, {"first", skipped.first}};
+}
+
 template <typename T>
 Json ToJsonList(const std::vector<T>& items) {
   Json list = Json::array();
@@ -65,6 +70,15 @@ double IngestSummary::tokens_per_second() const {
   return seconds > 0.0 ? static_cast<double>(encoded_tokens) / seconds : 0.0;
 }
 
+void IngestSummary::AddSkipped(const std::string& kind, const std::string& file) {
+  auto of_kind = std::find_if(skipped.begin(), skipped.end(),
+                              [&](const Skipped& known) { return known.kind == kind; });
+  if (of_kind == skipped.end()) of_kind = skipped.insert(of_kind, {kind, 0, file});
+  ++of_kind->n_files;
+  const auto more = [](const Skipped& a, const Skipped& b) { return a.n_files > b.n_files; };
+  std::stable_sort(skipped.begin(), skipped.end(), more);
+}
+
 Json ToJson(const IngestSummary& summary) {
   return {{"documents", ToJsonList(summary.documents)},
           {"dry_run", summary.dry_run},
@@ -72,10 +86,13 @@ Json ToJson(const IngestSummary& summary) {
           {"encoded_tokens", summary.encoded_tokens},
           {"seconds", Rounded(summary.seconds)},
           {"tokens_per_second", Rounded(summary.tokens_per_second())},
-          {"warnings", ToJsonList(summary.warnings)}};
+          {"warnings", ToJsonList(summary.warnings)},
+          {"skipped", ToJsonList(summary.skipped)}};
 }
 
-Json ToJson(const answer::Answer& answer, double open_ms) {
+Json ToJson(const answer::Answer& answer, double open_ms, const std::vector<std::string>& notes) {
+  std::vector<std::string> all_notes = notes;
+  all_notes.insert(all_notes.end(), answer.notes.begin(), answer.notes.end());
   Json audit = nullptr;
   if (answer.audit.has_value()) {
     audit = {{"captured_mass", answer.audit->captured_mass},
@@ -85,7 +102,7 @@ Json ToJson(const answer::Answer& answer, double open_ms) {
           {"answer", answer.text},
           {"finish_reason", answer.finish_reason},
           {"sources", ToJsonList(answer.sources)},
-          {"notes", answer.notes},
+          {"notes", all_notes},
           {"usage",
            {{"prompt_tokens", answer.usage.prompt_tokens},
             {"completion_tokens", answer.usage.completion_tokens},

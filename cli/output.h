@@ -38,12 +38,22 @@ struct IngestSummary {
     std::string warning;  // what of it is not stored
   };
   std::vector<Warning> warnings;
+  struct Skipped {
+    std::string kind;  // "PNG image"
+    int64_t n_files = 0;
+    std::string first;  // the first of them
+  };
+  bool has_folders = false;      // files of folders were looked at
+  std::vector<Skipped> skipped;  // of folders; most files first
+  void AddSkipped(const std::string& kind, const std::string& file);
   double tokens_per_second() const;  // encoded ones
 };
 Json ToJson(const IngestSummary& summary);
 
-// `open_ms`: from the start of the program until it could take questions.
-Json ToJson(const answer::Answer& answer, double open_ms);
+// `open_ms`: from the start of the program until it could take questions. `notes`: on all answers,
+// in front of the answer's own.
+Json ToJson(const answer::Answer& answer, double open_ms,
+            const std::vector<std::string>& notes = {});
 // A question that could not be answered, where others follow.
 Json FailedQuestionJson(const std::string& question, const absl::Status& status);
 

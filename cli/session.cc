@@ -4,6 +4,9 @@
 #include <cstdio>
 #include <utility>
 
+#include "cli/text_format.h"
+#include "model/weights/adapter_base.h"
+
 namespace fovea::cli {
 namespace {
 
@@ -45,9 +48,18 @@ absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& optio
                                  options.adapter_or_layers());
 }
 
+std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model) {
+  if (!choice.adapter.has_value()) return "";
+  return Printable(model::AdapterBaseWarning(*choice.adapter, choice.model, model.config()));
+}
+
 absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
     compute::Device* device, const model_home::ModelChoice& choice) {
-  return model::Transformer::Load(device, model_home::ToLoadOptions(choice));
+  ASSIGN_OR_RETURN(std::unique_ptr<model::Transformer> model,
+                   model::Transformer::Load(device, model_home::ToLoadOptions(choice)));
+  const std::string warning = ModelWarning(choice, *model);
+  if (!warning.empty()) std::fprintf(stderr, "fovea: %s\n", warning.c_str());
+  return model;
 }
 
 absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOptions& model,
@@ -65,6 +77,8 @@ absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOption
   }
   ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
   session.model->PrepareSteps();
+  const std::string warning = ModelWarning(choice, *session.model);
+  if (!warning.empty()) session.notes.push_back(warning);
   ASSIGN_OR_RETURN(
       session.answerer,
       answer::Answerer::Create(session.device.get(), session.model.get(), session.memory.get()));

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "answer/answerer.h"
 #include "base/status.h"
@@ -26,7 +27,11 @@ absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& fo
 // What `options` name, else FOVEA_MODEL, else the default model.
 absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options);
 
-// Loads with a message that says which files are concerned.
+// What a user should know of a model and its adapter; empty: nothing.
+std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model);
+
+// Loads with a message that says which files are concerned. Prints the ModelWarning, to those who
+// asked for quiet, too.
 absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
     compute::Device* device, const model_home::ModelChoice& choice);
 
@@ -36,7 +41,8 @@ struct Session {
   std::unique_ptr<memory::Memory> memory;  // null: no memory was named
   std::unique_ptr<model::Transformer> model;
   std::unique_ptr<answer::Answerer> answerer;
-  double open_ms = 0.0;  // since the program started
+  double open_ms = 0.0;            // since the program started
+  std::vector<std::string> notes;  // on all answers
 };
 
 // `memory` may be empty: the model alone.

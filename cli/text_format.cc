@@ -139,15 +139,39 @@ std::string FormatIngested(const memory::IngestedDocument& document) {
     return StrCat("removed    ", ShortId(document.id), "  ", name, " (", Printable(document.source),
                   " is gone)\n");
   }
-  std::string line = absl::StrFormat(
-      "%-10s %s  %s (%s", std::string(memory::IngestStatusName(document.status)),
-      ShortId(document.id), name, Plural(static_cast<int64_t>(document.tokens), "token"));
+  std::string line =
+      absl::StrFormat("%-10s %s  %s", std::string(memory::IngestStatusName(document.status)),
+                      ShortId(document.id), name);
+  if (document.tokens == 0) return line + "\n";  // not known before it is encoded
+  line += StrCat(" (", Plural(static_cast<int64_t>(document.tokens), "token"));
   if (document.status == memory::IngestStatus::kReplaced) {
     line += StrCat("; ", document.encoded_windows, " of ",
                    Plural(static_cast<int64_t>(document.windows), "window"), " encoded");
   }
   return line + ")\n";
 }
+
+namespace {
+
+// What of the folders was left out, by kind.
+std::string FormatSkipped(const IngestSummary& summary) {
+  constexpr size_t kMaxKinds = 12;
+  if (!summary.has_folders) return "";
+  int64_t n_files = 0;
+  for (const auto& skipped : summary.skipped) n_files += skipped.n_files;
+  std::string text = StrCat("; ", Plural(n_files, "file"), " skipped");
+  for (size_t i = 0; i < std::min(summary.skipped.size(), kMaxKinds); ++i) {
+    const IngestSummary::Skipped& skipped = summary.skipped[i];
+    text +=
+        StrCat(i == 0 ? ": " : "; ", FormatCount(skipped.n_files), " × ", Printable(skipped.kind));
+  }
+  if (summary.skipped.size() > kMaxKinds) {
+    text += StrCat("; and ", summary.skipped.size() - kMaxKinds, " more kinds (--json names all)");
+  }
+  return text;
+}
+
+}  // namespace
 
 std::string FormatSummary(const IngestSummary& summary) {
   const auto n_failed = std::count_if(
@@ -162,7 +186,7 @@ std::string FormatSummary(const IngestSummary& summary) {
     for (const auto& [name, n] : n_by_status) {
       text += StrCat(n_by_status.begin()->first == name ? "" : ", ", n, " ", name);
     }
-    return text + (n_by_status.empty() ? "nothing\n" : "\n");
+    return StrCat(text, n_by_status.empty() ? "nothing" : "", FormatSkipped(summary), "\n");
   }
   const auto n_removed = std::count_if(
       summary.documents.begin(), summary.documents.end(),
@@ -177,7 +201,7 @@ std::string FormatSummary(const IngestSummary& summary) {
   }
   if (n_removed > 0) text += StrCat("; ", n_removed, " removed");
   if (n_failed > 0) text += StrCat("; ", n_failed, " failed");
-  return text + "\n";
+  return StrCat(text, FormatSkipped(summary), "\n");
 }
 
 namespace {

@@ -9,7 +9,7 @@ find_package(dnnl CONFIG REQUIRED)      # matrix products of batches
 find_package(RocksDB CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(SQLite3 REQUIRED)          # FTS5: the text index
-find_package(ZLIB REQUIRED)
+find_package(ZLIB REQUIRED)             # members of zip archives
 # FAISS's package does not find its own dependencies.
 find_package(OpenMP REQUIRED)
 find_package(BLAS REQUIRED)
@@ -20,6 +20,7 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(GUMBO REQUIRED IMPORTED_TARGET gumbo)
+pkg_check_modules(EXPAT REQUIRED IMPORTED_TARGET expat)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)  # Unicode forms of words
 pkg_check_modules(ISAL IMPORTED_TARGET libisal)  # optional: a faster CRC32C for RocksDB
 if(FOVEA_PDF)

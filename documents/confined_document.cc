@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "documents/errors.h"
+#include "documents/file_kind.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
 
@@ -15,6 +16,7 @@ constexpr size_t kHeadBytes = 4096;
 constexpr char kTitle = 't';
 constexpr char kText = 'x';
 constexpr char kWarning = 'w';
+constexpr char kNoText = 'n';
 constexpr char kError = 'e';  // its code as one byte, then its message
 
 class ConfinedDocument final : public TextDocument {
@@ -79,13 +81,20 @@ class ConfinedDocument final : public TextDocument {
       case kWarning:
         warning = std::move(message->payload);
         return true;
+      case kNoText:
+        return ended_ = NoTextError(source, message->payload);
       case kError:
-        return ended_ = absl::Status(static_cast<absl::StatusCode>(message->payload[0]),
-                                     StrCat(source, ": ", message->payload.substr(1)));
+        return ended_ = Named(absl::Status(static_cast<absl::StatusCode>(message->payload[0]),
+                                           message->payload.substr(1)));
       default:
         at_end_ = true;
         return false;
     }
+  }
+
+  // InputFile's errors begin with the name.
+  absl::Status Named(const absl::Status& error) const {
+    return ToStd(error.message()).starts_with(source) ? error : Annotate(error, source);
   }
 
   std::unique_ptr<InputFile> file_;
@@ -114,6 +123,8 @@ bool TextSender::SendText(std::string_view text) {
 }
 
 void TextSender::SendWarning(std::string_view warning) { parent_.Send(kWarning, warning); }
+
+void TextSender::SendNoText(std::string_view kind) { parent_.Send(kNoText, kind); }
 
 void TextSender::SendError(const absl::Status& error) {
   std::string payload(1, static_cast<char>(error.raw_code()));

@@ -27,7 +27,9 @@ class TextSender {
   [[nodiscard]] bool SendText(std::string_view text);
   // TextDocument::warning.
   void SendWarning(std::string_view warning);
-  // Why the reader ends early; it returns then. The message does not name the file.
+  // The file is of this kind, without a text of its own: the document is a NoTextError.
+  void SendNoText(std::string_view kind);
+  // Why the reader ends early; it returns then. The message need not name the file.
   void SendError(const absl::Status& error);
 
  private:

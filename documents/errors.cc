@@ -1,6 +1,7 @@
 #include "documents/errors.h"
 
 #include "absl/strings/str_format.h"
+#include "documents/file_kind.h"
 
 namespace fovea::documents {
 
@@ -9,8 +10,9 @@ absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t 
   const auto byte = static_cast<unsigned char>(bytes[at]);
   const uint64_t position = offset + at;
   if (byte == 0) {
-    return absl::InvalidArgumentError(StrCat(name, ": not text: NUL byte at byte offset ", position,
-                                             ": want UTF-8 text, Markdown, HTML, JSONL or PDF"));
+    return absl::InvalidArgumentError(
+        StrCat(name, ": not text: NUL byte at byte offset ", position,
+               ": want UTF-8 text, Markdown, HTML, JSONL, PDF, DOCX, ODT or EPUB"));
   }
   return absl::InvalidArgumentError(absl::StrFormat(
       "%s: not UTF-8: byte 0x%02X at byte offset %d: if it is text in another encoding, convert "
@@ -19,7 +21,11 @@ absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t 
 }
 
 absl::Status EmptyError(std::string_view name, std::string_view why) {
-  if (why.empty()) return absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store"));
+  if (why.empty()) {
+    absl::Status status = absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store"));
+    SetKind(&status, "empty file");
+    return status;
+  }
   return absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store (", why, ")"));
 }
 

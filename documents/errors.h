@@ -12,7 +12,7 @@ namespace fovea::documents {
 absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t at,
                           uint64_t offset);
 
-// `why` may be empty.
+// `why` may be empty: then it is of the kind "empty file" (file_kind.h).
 absl::Status EmptyError(std::string_view name, std::string_view why);
 
 }  // namespace fovea::documents

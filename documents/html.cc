@@ -14,6 +14,7 @@
 #include "documents/string_document.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
+#include "documents/xhtml.h"
 
 namespace fovea::documents {
 namespace {
@@ -421,6 +422,7 @@ absl::StatusOr<std::unique_ptr<TextDocument>> OpenHtml(InputFile& file, const Re
   const size_t valid_bytes = ScanUtf8(html).valid_bytes;
   if (valid_bytes < html.size()) return NotTextError(file.name(), html, valid_bytes, 0);
   if (IsBlank(html)) return EmptyError(file.name(), "");
+  if (IsXhtml(html)) html = XhtmlToHtml(html);
   absl::StatusOr<HtmlText> page = ExtractHtml(html, limits);
   if (!page.ok()) return Annotate(page.status(), file.name());
   if (IsBlank(page->text)) return EmptyError(file.name(), "the page has no text");

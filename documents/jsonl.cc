@@ -1,6 +1,8 @@
 #include "documents/jsonl.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -26,12 +28,17 @@ class RecordHandler {
 
   std::optional<std::string> text, title, id, collection;
   std::string error;
+  bool is_json = true;  // else `error` is about the line's syntax, or a number's size
 
   bool null() { return Scalar(); }
   bool boolean(bool) { return Wrong("true or false"); }
   bool number_integer(json::number_integer_t value) { return Number(std::to_string(value)); }
   bool number_unsigned(json::number_unsigned_t value) { return Number(std::to_string(value)); }
-  bool number_float(json::number_float_t, const std::string&) { return Wrong("a number"); }
+  bool number_float(json::number_float_t, const std::string& digits) {
+    // An integer of more than 64 bits comes as this, too.
+    const bool is_integer = digits.find_first_of(".eE") == std::string::npos;
+    return is_integer ? Number(digits) : Wrong("a number");
+  }
   bool string(std::string& value) {
     if (depth_ == 0) return NotAnObject();
     if (depth_ == 1 && field_ != nullptr) *field_ = std::move(value);
@@ -74,6 +81,7 @@ class RecordHandler {
     const size_t begin = column == std::string_view::npos ? column : what.find(": ", column);
     if (begin != std::string_view::npos) what.remove_prefix(begin + 2);
     error = StrCat("not a JSON record: at byte ", position, ": ", OneLine(what, 160));
+    is_json = false;
     return false;
   }
 
@@ -102,6 +110,45 @@ class RecordHandler {
   std::string name_;
 };
 
+bool IsOfNumber(char c) {
+  return (c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-';
+}
+
+// `line` with what JSON does not have, and programs write nevertheless, in other words: null in
+// place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large. As long as
+// before, but for these.
+std::string InPlainJson(std::string_view line) {
+  std::string plain;
+  while (!line.empty()) {
+    size_t size = 1;
+    std::string_view replacement;
+    if (line.front() == '"') {
+      while (size < line.size() && line[size] != '"') size += line[size] == '\\' ? 2 : 1;
+      size = std::min(size + 1, line.size());
+    } else if (IsOfNumber(line.front())) {
+      while (size < line.size() && IsOfNumber(line[size])) ++size;
+      const std::string number(line.substr(0, size));
+      if (number == "-" && line.substr(1).starts_with("Infinity")) {
+        size = std::string_view("-Infinity").size();
+        replacement = "null";
+      } else {
+        char* end = nullptr;
+        const double value = std::strtod(number.c_str(), &end);
+        if (*end == '\0' && std::isinf(value)) replacement = "0.5";
+      }
+    } else {
+      for (const std::string_view word : {"NaN", "Infinity"}) {
+        if (!line.starts_with(word)) continue;
+        size = word.size();
+        replacement = "null";
+      }
+    }
+    plain += replacement.empty() ? line.substr(0, size) : replacement;
+    line.remove_prefix(size);
+  }
+  return plain;
+}
+
 absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
                                                           const std::string& file_name,
                                                           int64_t line_number,
@@ -109,7 +156,14 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
   const std::string where = StrCat(file_name, ", line ", line_number);
   RecordHandler record;
   if (!nlohmann::json::sax_parse(line.begin(), line.end(), &record)) {
-    return absl::InvalidArgumentError(StrCat(where, ": ", record.error));
+    const std::string error = StrCat(where, ": ", record.error);
+    if (record.is_json) return absl::InvalidArgumentError(error);
+    const std::string plain = InPlainJson(line);
+    if (plain == line) return absl::InvalidArgumentError(error);
+    record = RecordHandler();
+    if (!nlohmann::json::sax_parse(plain.begin(), plain.end(), &record)) {
+      return absl::InvalidArgumentError(record.is_json ? StrCat(where, ": ", record.error) : error);
+    }
   }
   if (!record.text.has_value()) {
     return absl::InvalidArgumentError(StrCat(where, ": the record has no field \"text\""));

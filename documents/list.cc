@@ -1,4 +1,4 @@
-// The files of a folder that can be ingested.
+// The files of a folder that may be ingested.
 #include <algorithm>
 #include <system_error>
 
@@ -7,48 +7,81 @@
 
 namespace fovea::documents {
 namespace fs = std::filesystem;
+namespace {
 
-absl::StatusOr<std::vector<fs::path>> ListDocuments(const fs::path& path, bool recursive) {
+bool IsHidden(const fs::path& path) { return path.filename().native().starts_with('.'); }
+
+// Puts an entry of a folder where it belongs.
+void Sort(const fs::directory_entry& entry, absl::FunctionRef<bool(const fs::path&)> leaves_out,
+          FileList* list, std::vector<fs::path>* folders) {
+  std::error_code ignored;
+  switch (entry.status(ignored).type()) {  // of what a link points to
+    case fs::file_type::directory:
+      // A link may lead back up.
+      if (entry.is_symlink(ignored)) {
+        list->left_out.push_back({entry.path(), "link to a folder"});
+      } else if (leaves_out(entry.path())) {
+        list->left_out.push_back({entry.path(), "memory of fovea"});
+      } else {
+        folders->push_back(entry.path());
+      }
+      break;
+    case fs::file_type::block:
+    case fs::file_type::character:
+    case fs::file_type::fifo:
+    case fs::file_type::socket:
+      list->left_out.push_back({entry.path(), "FIFO, socket or device"});
+      break;
+    case fs::file_type::not_found:
+      list->left_out.push_back({entry.path(), "link to nothing"});
+      break;
+    default:  // of what cannot be looked at, its reader says why
+      list->files.push_back(entry.path());
+      break;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<FileList> ListDocuments(const fs::path& path, bool recursive,
+                                       absl::FunctionRef<bool(const fs::path&)> leaves_out) {
   std::error_code error;
-  if (!fs::is_directory(path, error)) return std::vector<fs::path>{path};
+  FileList list;
+  if (!fs::is_directory(path, error)) {
+    list.files = {path};
+    return list;
+  }
   const std::string name = PrintableName(path.native());
   if (!recursive) {
     return absl::InvalidArgumentError(
         StrCat(name, ": a folder, want a file: pass --recursive to take its files"));
   }
-  std::vector<fs::path> files;
+  if (leaves_out(path)) {
+    return absl::InvalidArgumentError(
+        StrCat(name, ": a memory of fovea, want a folder with documents"));
+  }
   std::vector<fs::path> folders = {path};
   while (!folders.empty()) {
     const fs::path folder = std::move(folders.back());
     folders.pop_back();
     fs::directory_iterator entries(folder, error);
     for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
-      const fs::directory_entry& entry = *entries;
-      if (entry.path().filename().native().starts_with('.')) continue;
-      // Links to folders are not followed: they may lead back up. What cannot be looked at is
-      // listed when its name says that it is wanted, and its reader reports why it cannot be read.
-      std::error_code ignored;
-      if (entry.is_directory(ignored)) {
-        if (!entry.is_symlink(ignored)) folders.push_back(entry.path());
-      } else if (HasReader(entry.path())) {
-        files.push_back(entry.path());
-      }
+      if (!IsHidden(entries->path())) Sort(*entries, leaves_out, &list, &folders);
     }
     if (!error) continue;
     if (folder == path) {
       return absl::PermissionDeniedError(
           StrCat(name, ": cannot list this folder: ", error.message()));
     }
-    files.push_back(folder);  // an error of one folder is one failed document
+    list.files.push_back(folder);  // an error of one folder is one failed document
     error.clear();
   }
-  if (files.empty()) {
-    return absl::NotFoundError(StrCat(name,
-                                      ": no documents in this folder: none of its files ends in "
-                                      ".txt, .md, .markdown, .html, .htm, .jsonl or .pdf"));
+  if (list.files.empty() && list.left_out.empty()) {
+    return absl::NotFoundError(
+        StrCat(name, ": no files in this folder: hidden ones are passed over"));
   }
-  std::sort(files.begin(), files.end());
-  return files;
+  std::sort(list.files.begin(), list.files.end());
+  return list;
 }
 
 }  // namespace fovea::documents

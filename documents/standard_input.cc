@@ -12,6 +12,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "base/file.h"
+#include "documents/file_kind.h"
 #include "documents/input_file.h"
 #include "documents/plain_text.h"
 #include "documents/text_document.h"
@@ -60,6 +61,13 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ReadStandardInput() {
   RETURN_IF_ERROR(CopyStandardInput(descriptor));
   std::move(close_descriptor).Cancel();
   ASSIGN_OR_RETURN(std::unique_ptr<InputFile> file, InputFile::FromDescriptor(descriptor, kName));
+  std::string head;
+  RETURN_IF_ERROR(file->Read(kKindBytes, &head));
+  RETURN_IF_ERROR(file->Rewind());
+  if (const std::string_view kind = KindOf(head); !kind.empty()) {
+    return absl::InvalidArgumentError(
+        StrCat(kName, ": no text, but of this kind: ", kind, ": pass a file by its path"));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<TextDocument> document,
                    OpenPlainText(std::move(file), TextKind::kPlain));
   document->source = kSource;

@@ -1,5 +1,5 @@
-// Files → documents with plain UTF-8 text: text, Markdown, HTML, JSONL, PDF. Nothing here knows of
-// tokens or models.
+// Files → documents with plain UTF-8 text: text of any kind, Markdown, HTML, JSONL, PDF, DOCX,
+// ODT, EPUB. Nothing here knows of tokens or models.
 #pragma once
 
 #include <cstddef>
@@ -53,6 +53,12 @@ struct ReadLimits {
   size_t max_pdf_memory_bytes = size_t{1} << 30;    // of the process that reads it
   double max_pdf_page_seconds = 30;                 // of processor time
   double max_pdf_seconds = 1800;                    // for all pages
+  // Of DOCX, ODT and EPUB.
+  size_t max_zip_bytes = size_t{512} << 20;
+  uint64_t max_zip_part_bytes = uint64_t{1} << 30;  // of the XML with the text, unpacked
+  uint64_t max_zip_text_bytes = uint64_t{1} << 30;
+  size_t max_zip_memory_bytes = size_t{1} << 30;  // of the process that reads it, beside the file
+  double max_zip_seconds = 300;                   // of processor time
 };
 
 // One file may hold many documents (JSONL). A document that cannot be read, or that is empty, is
@@ -61,8 +67,10 @@ struct ReadLimits {
 using Visitor = absl::FunctionRef<absl::Status(
     const std::string& source, absl::StatusOr<std::unique_ptr<TextDocument>> document)>;
 
-// Documents of one file, chosen by extension (.txt, .md, .markdown, .html, .htm, .jsonl, .pdf;
-// anything else is taken as plain text if it is valid UTF-8). Returns the first error of `visit`.
+// Documents of one file. What the file is shows in its first bytes (PDF, DOCX, ODT, EPUB, and what
+// has no text: images, archives, programs, …: KindOfError of file_kind.h names it) or in its name
+// (.md, .markdown, .html, .htm, .xhtml, .jsonl); all else is taken as plain text if it is valid
+// UTF-8, whatever its name. Returns the first error of `visit`.
 absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& limits,
                            Visitor visit);
 
@@ -74,14 +82,26 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ReadStandardInput();
 std::unique_ptr<TextDocument> MakeTextDocument(std::string title, std::string source,
                                                std::string text);
 
-// ReadDocuments has a reader for files of this name (else it takes them as plain text).
-bool HasReader(const std::filesystem::path& path);
+// A folder is never left out.
+inline bool LeavesNothingOut(const std::filesystem::path&) { return false; }
 
-// The files of a folder that ReadDocuments has a reader for, sorted; hidden files and folders are
-// left out, links to folders are not followed. A folder in it that cannot be read is listed itself:
-// ReadDocuments gives its error. NotFound when there are none. Without `recursive` a folder is an
-// InvalidArgument error that says to pass --recursive. Anything but a folder is returned as it is.
-absl::StatusOr<std::vector<std::filesystem::path>> ListDocuments(const std::filesystem::path& path,
-                                                                 bool recursive);
+struct FileList {
+  std::vector<std::filesystem::path> files;  // sorted
+  struct LeftOut {
+    std::filesystem::path path;
+    std::string kind;  // for people: "link to a folder", …
+  };
+  std::vector<LeftOut> left_out;
+};
+
+// The files of a folder and of those in it. Hidden files and folders (names that begin with a dot)
+// are passed over; links to folders, to nothing, what is no regular file, and folders that
+// `leaves_out` says yes to are left out. A folder in it that cannot be read is listed itself:
+// ReadDocuments gives its error. NotFound when there is nothing at all. Without `recursive` a
+// folder is an InvalidArgument error that says to pass --recursive. Anything but a folder is
+// returned as it is; a `path` that `leaves_out` says yes to is an error.
+absl::StatusOr<FileList> ListDocuments(
+    const std::filesystem::path& path, bool recursive,
+    absl::FunctionRef<bool(const std::filesystem::path& folder)> leaves_out = LeavesNothingOut);
 
 }  // namespace fovea::documents

@@ -119,4 +119,8 @@ std::string FileTitle(const std::filesystem::path& path) {
   return OneLine(path.stem().native(), kMaxTitleBytes);
 }
 
+std::string FileNameTitle(const std::filesystem::path& path) {
+  return OneLine(path.filename().native(), kMaxTitleBytes);
+}
+
 }  // namespace fovea::documents

@@ -19,5 +19,7 @@ std::string MarkdownTitle(std::string_view head);
 
 // The file's name without its extension.
 std::string FileTitle(const std::filesystem::path& path);
+// The file's name.
+std::string FileNameTitle(const std::filesystem::path& path);
 
 }  // namespace fovea::documents

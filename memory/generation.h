@@ -31,6 +31,8 @@ struct LiveWindow {
   uint32_t document = 0;    // index into Generation::documents
   uint64_t byte_begin = 0;  // of its text in the document
   uint64_t ordinal = 0;
+  // Tokens that no query selects (memory/sinks.h); ascending.
+  std::vector<storage::TokenRange> sinks = {};
 };
 
 // A sealed segment with its indexes opened.

@@ -39,8 +39,12 @@ absl::StatusOr<std::shared_ptr<const Generation>> ReadGeneration(
     const auto document = index_of.find(link.document);
     if (document == index_of.end()) return absl::OkStatus();
     ++n_windows[document->second];
-    generation->windows.push_back(
-        {link.slot_begin, link.n_tokens, document->second, link.byte_begin, link.ordinal});
+    generation->windows.push_back({.slot_begin = link.slot_begin,
+                                   .n_tokens = link.n_tokens,
+                                   .document = document->second,
+                                   .byte_begin = link.byte_begin,
+                                   .ordinal = link.ordinal,
+                                   .sinks = link.repeats});
     generation->n_tokens += link.n_tokens;
     return absl::OkStatus();
   }));

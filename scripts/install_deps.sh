@@ -16,7 +16,8 @@ packages=(
   # Storage and text index.
   librocksdb-dev libisal-dev libsqlite3-dev libutf8proc-dev libxxhash-dev
   # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
-  libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libpoppler-cpp-dev
+  libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libexpat1-dev
+  libpoppler-cpp-dev
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev
   # Tests.

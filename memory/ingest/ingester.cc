@@ -17,6 +17,7 @@
 #include "memory/ingest/token_stream.h"
 #include "memory/ingest/windowing.h"
 #include "memory/segments/sealer.h"
+#include "memory/sinks.h"
 
 namespace fovea::memory {
 namespace {
@@ -418,6 +419,8 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arriv
     queued.link.n_tokens = static_cast<uint32_t>(n_tokens);
     queued.link.byte_begin = byte_begin;
     queued.link.n_bytes = n_bytes;
+    // LongLLaMA's own inference selects among all keys.
+    if (!IsReference()) queued.link.repeats = FindRepeats(window.context_ids, window.ids);
     bool is_new = false;
     if (const auto stored = pool.find(window.content_hash);
         stored != pool.end() && !stored->second.empty()) {

@@ -9,6 +9,7 @@
 #include "compute/attention.h"
 #include "compute/key_scan.h"
 #include "memory/block_layout.h"
+#include "memory/sinks.h"
 
 namespace fovea::memory {
 namespace {
@@ -62,6 +63,12 @@ void AddScaled(EntryPointer numbers, float factor, int64_t n, float* out) {
     const BFloat16* from = numbers.As<BFloat16>();
     for (int64_t j = 0; j < n; ++j) out[j] += factor * static_cast<float>(from[j]);
   }
+}
+
+uint64_t SelectableTokens(const LiveWindow& window) {
+  uint64_t n = window.n_tokens;
+  for (const storage::TokenRange& range : window.sinks) n -= range.n_tokens;
+  return n;
 }
 
 // A run of windows that is searched in one way.
@@ -222,17 +229,20 @@ absl::Status MemorySearcherImpl::Initialize() {
       continue;
     }
     uint64_t allowed_tokens = 0;
-    for (auto w = first; w != next; ++w) allowed_tokens += window_at(*w).n_tokens;
+    for (auto w = first; w != next; ++w) allowed_tokens += SelectableTokens(window_at(*w));
     if (allowed_tokens == 0) continue;
     SearchedSegment searched{segment, {}};
-    // Fewer live and allowed tokens than the index holds: the rest must not come back.
+    // Fewer tokens may be selected than the index holds: the rest must not come back.
     if (allowed_tokens != record.n_tokens) {
       searched.allowed_bits.resize((record.slot_end - record.slot_begin + 63) / 64);
       for (auto w = first; w != next; ++w) {
         const uint64_t begin = window_at(*w).slot_begin - record.slot_begin;
-        for (uint64_t id = begin; id < begin + window_at(*w).n_tokens; ++id) {
-          searched.allowed_bits[id >> 6] |= uint64_t{1} << (id & 63);
-        }
+        const LiveWindow& window = window_at(*w);
+        ForEachOther(window.sinks, window.n_tokens, [&](uint32_t from, uint32_t to) {
+          for (uint64_t id = begin + from; id < begin + to; ++id) {
+            searched.allowed_bits[id >> 6] |= uint64_t{1} << (id & 63);
+          }
+        });
       }
     }
     indexed_.push_back(std::move(searched));
@@ -366,8 +376,11 @@ absl::StatusOr<MemorySearcherImpl::LoadedRuns> MemorySearcherImpl::LoadRuns(
   for (size_t i = 0; i < windows.size(); ++i) {
     const LiveWindow& window = generation_->windows[windows[i]];
     for (int64_t head = 0; head < n_kv_heads_; ++head) {
-      loaded.runs[head].push_back({loaded.blocks[i].data() + head * window.n_tokens * head_dim_,
-                                   window.n_tokens, static_cast<int64_t>(window.slot_begin)});
+      ForEachOther(window.sinks, window.n_tokens, [&](uint32_t begin, uint32_t end) {
+        loaded.runs[head].push_back(
+            {loaded.blocks[i].data() + (head * window.n_tokens + begin) * head_dim_, end - begin,
+             static_cast<int64_t>(window.slot_begin + begin)});
+      });
     }
   }
   return loaded;
@@ -595,15 +608,16 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   std::vector<float> part_lse(static_cast<size_t>(n_all));
   std::vector<float> keys;
   std::vector<float> values;
-  const auto attend = [&](EntryPointer block_keys, EntryPointer block_values,
-                          int64_t n_tokens) -> absl::Status {
+  // To the tokens [first, end) of a block of n_tokens.
+  const auto attend = [&](EntryPointer block_keys, EntryPointer block_values, int64_t n_tokens,
+                          int64_t first, int64_t end) -> absl::Status {
     // Stored heads outermost; the op wants tokens outermost.
-    keys.resize(static_cast<size_t>(n_tokens * n_kv_heads_ * d));
+    keys.resize(static_cast<size_t>((end - first) * n_kv_heads_ * d));
     values.resize(keys.size());
-    device_->threads().ParallelFor(n_tokens, 64, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) {
+    device_->threads().ParallelFor(end - first, 64, [&](int64_t from_token, int64_t to_token, int) {
+      for (int64_t t = from_token; t < to_token; ++t) {
         for (int64_t h = 0; h < n_kv_heads_; ++h) {
-          const int64_t from = (h * n_tokens + t) * d;
+          const int64_t from = (h * n_tokens + first + t) * d;
           const int64_t to = (t * n_kv_heads_ + h) * d;
           EntriesToFloat(block_keys + from, keys.data() + to, static_cast<size_t>(d));
           EntriesToFloat(block_values + from, values.data() + to, static_cast<size_t>(d));
@@ -614,7 +628,7 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
                                                   .keys = keys.data(),
                                                   .values = values.data(),
                                                   .n_queries = query.n_queries,
-                                                  .n_keys = n_tokens,
+                                                  .n_keys = end - first,
                                                   .n_heads = query.n_heads,
                                                   .n_kv_heads = query.n_kv_heads,
                                                   .head_dim = d,
@@ -631,7 +645,8 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   };
   for (const SessionWindow& window : session_) {
     const storage::Block& block = window.blocks[query.memory_layer];
-    RETURN_IF_ERROR(attend(block.keys.data(), block.values.data(), window.n_tokens));
+    RETURN_IF_ERROR(
+        attend(block.keys.data(), block.values.data(), window.n_tokens, 0, window.n_tokens));
   }
   constexpr size_t kWindowsAtOnce = 16;
   for (size_t begin = 0; begin < windows_.size(); begin += kWindowsAtOnce) {
@@ -641,8 +656,13 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
     ASSIGN_OR_RETURN(const auto key_blocks, LoadBlocks(portion, query.memory_layer, true));
     ASSIGN_OR_RETURN(const auto value_blocks, LoadBlocks(portion, query.memory_layer, false));
     for (size_t i = 0; i < n; ++i) {
-      RETURN_IF_ERROR(attend(key_blocks[i].data(), value_blocks[i].data(),
-                             generation_->windows[portion[i]].n_tokens));
+      const LiveWindow& window = generation_->windows[portion[i]];
+      absl::Status status;
+      ForEachOther(window.sinks, window.n_tokens, [&](uint32_t first, uint32_t end) {
+        if (!status.ok()) return;
+        status = attend(key_blocks[i].data(), value_blocks[i].data(), window.n_tokens, first, end);
+      });
+      RETURN_IF_ERROR(status);
     }
   }
   return absl::OkStatus();

@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
+#include "base/zip_archive.h"
 #include "model/weights/file_checks.h"
 #include "model/weights/tensor_pickle.h"
-#include "model/weights/zip_directory.h"
 
 namespace fovea::model {
 namespace {
@@ -54,10 +54,19 @@ absl::StatusOr<std::unique_ptr<TorchFile>> TorchFile::Open(const std::filesystem
 absl::Status TorchFile::Parse() {
   const std::string_view bytes = file_->bytes();
   if (!bytes.starts_with("PK\x03\x04")) return ExplainOtherFormat(bytes);
-  ASSIGN_OR_RETURN(const std::vector<ZipMember> members, ReadZipDirectory(bytes));
+  const absl::StatusOr<ZipArchive> archive = ZipArchive::Open(bytes);
+  if (absl::IsDataLoss(archive.status())) {
+    return absl::InvalidArgumentError(archive.status().message());
+  }
+  RETURN_IF_ERROR(archive.status());
   std::map<std::string_view, const ZipMember*> by_name;
   const ZipMember* pickle = nullptr;
-  for (const ZipMember& member : members) {
+  for (const ZipMember& member : archive->members()) {
+    if (member.encrypted || member.method != 0) {
+      return absl::UnimplementedError(StrCat("member ", Printable(member.name),
+                                             " is compressed or encrypted; torch.save stores "
+                                             "members as they are"));
+    }
     by_name.emplace(member.name, &member);
     if (!member.name.ends_with(kPickleName)) continue;
     if (pickle != nullptr) return absl::InvalidArgumentError("two members named data.pkl");
@@ -73,14 +82,14 @@ absl::Status TorchFile::Parse() {
   const std::string prefix =
       pickle->name.substr(0, pickle->name.size() - kPickleName.size() + 1);  // with the slash
   if (const auto order = by_name.find(prefix + "byteorder"); order != by_name.end()) {
-    const std::string_view name = bytes.substr(order->second->offset, order->second->size_bytes);
+    const std::string_view name = archive->PackedBytes(*order->second);
     if (name != "little") {
       return absl::UnimplementedError(StrCat("byte order '", Printable(name), "', want 'little'"));
     }
   }
 
   ASSIGN_OR_RETURN(const std::vector<PickledTensor> pickled,
-                   ReadTensorPickle(bytes.substr(pickle->offset, pickle->size_bytes)));
+                   ReadTensorPickle(archive->PackedBytes(*pickle)));
   for (const PickledTensor& tensor : pickled) {
     const std::string name = Printable(tensor.name);
     const auto record = by_name.find(StrCat(prefix, "data/", tensor.storage));

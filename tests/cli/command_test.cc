@@ -166,7 +166,7 @@ TEST_F(CommandTest, IngestReportsEveryDocument) {
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
   EXPECT_THAT(Keys(json), ElementsAre("documents", "dry_run", "tokens", "encoded_tokens", "seconds",
-                                      "tokens_per_second", "warnings"));
+                                      "tokens_per_second", "warnings", "skipped"));
   ASSERT_THAT(json["documents"], SizeIs(2));
   for (const Json& document : json["documents"]) {
     EXPECT_THAT(Keys(document), ElementsAre("id", "title", "source", "tokens", "windows",
@@ -226,6 +226,69 @@ TEST_F(CommandTest, FoldersNeedRecursive) {
   const ProgramResult result = Ingest({"--recursive", Path("books")});
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.json()["documents"], SizeIs(2));
+}
+
+TEST_F(CommandTest, WhatIsLeftOutOfAFolderIsSaid) {
+  fs::create_directories(folder_ / "files/.git");
+  Write("files/a.txt", kOtter);
+  Write("files/main.py", "print('otter')\n");
+  Write("files/README", "Read me.\n");
+  Write("files/a.png", "\x89PNG\r\n\x1A\n" + std::string(9, '\0'));
+  Write("files/b.dat", "\x89PNG\r\n\x1A\n" + std::string(9, '\0'));
+  Write("files/c.bin", std::string("a\0b", 3));
+  Write("files/__init__.py", "");
+  Write("files/.git/config", "text");
+  fs::create_directory_symlink(folder_, folder_ / "files/up");
+  const ProgramResult result = Ingest({"--recursive", Path("files")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], SizeIs(3));
+  EXPECT_EQ(
+      result.json()["skipped"],
+      Json::parse(R"([{"kind":"PNG image","files":2,"first":")" + Path("files/a.png") +
+                  R"("},{"kind":"empty file","files":1,"first":")" + Path("files/__init__.py") +
+                  R"("},{"kind":".bin file, not text","files":1,"first":")" + Path("files/c.bin") +
+                  R"("},{"kind":"link to a folder","files":1,"first":")" + Path("files/up") +
+                  R"("}])"));
+  EXPECT_THAT(Command({"ingest", "--recursive", Path("files")}).out,
+              HasSubstr("; 5 files skipped: 2 × PNG image; 1 × empty file; 1 × .bin file, not "
+                        "text; 1 × link to a folder\n"));
+  EXPECT_THAT(Command({"ingest", "--dry-run", "--recursive", Path("files")}).out,
+              HasSubstr("would be: 3 unchanged; 5 files skipped: 2 × PNG"));
+  // What is named itself is an error, and says what it is.
+  const ProgramResult named = Ingest({Path("files/a.png"), Path("files/__init__.py")});
+  EXPECT_EQ(named.code, 1);
+  EXPECT_THAT(named.err, HasSubstr("a.png: no text, but a file of this kind: PNG image: what is "
+                                   "written in pictures needs text recognition (OCR)"));
+  EXPECT_THAT(named.err, HasSubstr("__init__.py: empty: nothing to store"));
+}
+
+TEST_F(CommandTest, AFifoIsRefusedAtOnce) {
+  const std::string fifo = Path("fifo.txt");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  const ProgramResult result = Ingest({fifo, otter_});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("fifo.txt: a FIFO, want a regular file"));
+  EXPECT_THAT(result.json()["documents"], SizeIs(2));
+}
+
+TEST_F(CommandTest, AFolderWithoutTextIsNoError) {
+  fs::create_directories(folder_ / "files");
+  Write("files/a.gz", std::string("\x1F\x8B\x08\0", 4));
+  const ProgramResult result = Ingest({"--recursive", Path("files")});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], IsEmpty());
+  EXPECT_EQ(result.json()["skipped"][0]["kind"], "gzip file");
+}
+
+TEST_F(CommandTest, AMemoryIsNotIngestedIntoItself) {
+  fs::create_directories(folder_ / "files");
+  Write("files/a.txt", kOtter);
+  memory_ = Path("files/memory");
+  ASSERT_EQ(Ingest({"--recursive", Path("files")}).code, 0);
+  const ProgramResult again = Ingest({"--sync", Path("files")});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.json()["documents"], SizeIs(1));
+  EXPECT_EQ(again.json()["skipped"][0]["kind"], "memory of fovea");
 }
 
 #ifdef FOVEA_PDF
@@ -306,11 +369,13 @@ TEST_F(CommandTest, AModelWithoutAdapterIsHintedAtOnceAndOnStandardErrorOnly) {
 
 TEST_F(CommandTest, QuestionsFromStandardInputHaveAResultEach) {
   IngestBoth();
-  const std::string questions = "Where does the otter live?\n\nWhat cuts wood?\r\nlast";
+  const std::string questions =
+      "\xEF\xBB\xBFWhere does the otter live?\n\n \t\r\nWhat cuts wood?\r\nlast\n\n";
   const ProgramResult json = Command(Ask("-", {"--json"}), questions);
   ASSERT_EQ(json.code, 0) << json.err;
   const auto lines = Lines(json.out);
   ASSERT_THAT(lines, SizeIs(3));
+  EXPECT_EQ(Json::parse(lines[0])["question"], "Where does the otter live?");
   EXPECT_EQ(Json::parse(lines[1])["question"], "What cuts wood?");
   EXPECT_EQ(Json::parse(lines[2])["question"], "last");
   const ProgramResult text = Command(Ask("-"), questions);
@@ -426,6 +491,7 @@ TEST_F(CommandTest, SourcesReferToDocuments) {
   // Archived, and a new text under the name; nothing is encoded that was stored.
   fs::rename(files / "b.txt", files / "old/b.txt");
   fs::rename(files / "a.txt", files / "b.txt");
+  EXPECT_THAT(Command({"ingest", "--dry-run", otter_}).out, Not(HasSubstr("token")));
   const ProgramResult dry = sync({"--dry-run"});
   ASSERT_EQ(dry.code, 0) << dry.err;
   EXPECT_EQ(dry.json()["dry_run"], true);

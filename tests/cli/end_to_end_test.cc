@@ -50,6 +50,26 @@ class EndToEndTest : public ProgramTest {
   std::string compass_;
 };
 
+TEST_F(EndToEndTest, AnAdapterThatWasMadeForAnotherModelIsWarnedAbout) {
+  fs::copy(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot", folder_ / "adapter");
+  std::string config = Slurp(folder_ / "adapter/adapter_config.json");
+  const std::string base = "HuggingFaceTB/SmolLM2-135M-Instruct";
+  ASSERT_NE(config.find(base), std::string::npos);
+  config.replace(config.find(base), base.size(), "some/other-model-1B");
+  Write("adapter/adapter_config.json", config);
+  const auto warning = HasSubstr("was made for the base model some/other-model-1B");
+  const ProgramResult ingest =
+      Fovea({"ingest", "--json", "--quiet", "--adapter", Path("adapter"), harbor_});
+  ASSERT_EQ(ingest.code, 0) << ingest.err;
+  EXPECT_THAT(ingest.err, warning);
+  ASSERT_THAT(ingest.json()["warnings"], SizeIs(1));
+  EXPECT_THAT(ingest.json()["warnings"][0]["warning"].get<std::string>(), warning);
+  const ProgramResult ask = Fovea({"ask", "--json", "--max-tokens", "4", "Where is the harbor?"});
+  EXPECT_THAT(ask.err, warning);
+  ASSERT_THAT(ask.json()["notes"], SizeIs(::testing::Ge(1u)));
+  EXPECT_THAT(ask.json()["notes"][0].get<std::string>(), warning);
+}
+
 TEST_F(EndToEndTest, AnswersFromTheMemoryWithSources) {
   const ProgramResult ingest = Fovea({"ingest", "--json", harbor_, compass_});
   ASSERT_EQ(ingest.code, 0) << ingest.err;

@@ -6,6 +6,7 @@
 namespace fovea::cli {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -67,6 +68,34 @@ TEST(FormatIngestedTest, AnErrorThatNamesItsFileIsNotPrefixedAgain) {
   document.status = memory::IngestStatus::kFailed;
   document.error = "/a/b.pdf: not a PDF";
   EXPECT_EQ(FormatIngested(document), "failed     /a/b.pdf: not a PDF\n");
+}
+
+TEST(FormatIngestedTest, TokensThatAreNotCountedYetAreNotNamed) {
+  memory::IngestedDocument document;
+  document.title = "A book";
+  for (const auto status : {memory::IngestStatus::kAdded, memory::IngestStatus::kReplaced}) {
+    document.status = status;
+    document.tokens = 0;
+    EXPECT_THAT(FormatIngested(document), EndsWith("A book\n"));
+    document.tokens = 5;
+    EXPECT_THAT(FormatIngested(document), HasSubstr("A book (5 tokens"));
+  }
+}
+
+TEST(FormatSummaryTest, SaysHowManyFilesOfFoldersWereSkipped) {
+  IngestSummary summary;
+  EXPECT_THAT(FormatSummary(summary), Not(HasSubstr("skipped")));
+  summary.has_folders = true;
+  EXPECT_THAT(FormatSummary(summary), EndsWith("; 0 files skipped\n"));
+  summary.AddSkipped("icon", "/a.ico");
+  EXPECT_THAT(FormatSummary(summary), EndsWith("; 1 file skipped: 1 × icon\n"));
+  summary.AddSkipped(".\x1B[2J file, not text", "/b");
+  summary.AddSkipped("PNG image", "/c.png");
+  summary.AddSkipped("PNG image", "/d.png");
+  EXPECT_THAT(FormatSummary(summary),
+              EndsWith("; 4 files skipped: 2 × PNG image; 1 × icon; 1 × .�[2J file, not text\n"));
+  for (int i = 0; i < 12; ++i) summary.AddSkipped("kind " + std::to_string(i), "/e");
+  EXPECT_THAT(FormatSummary(summary), EndsWith("; and 3 more kinds (--json names all)\n"));
 }
 
 TEST(FormatSourcesTest, NoSourcesNoHeading) { EXPECT_EQ(FormatSources(answer::Answer()), ""); }

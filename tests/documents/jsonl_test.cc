@@ -36,6 +36,27 @@ TEST_F(JsonlTest, GivesOneDocumentARecord) {
   EXPECT_EQ(*ReadText(*visited[2].document), "three");
 }
 
+TEST_F(JsonlTest, TakesAnyValueInFieldsThatItDoesNotRead) {
+  const std::string records[] = {
+      R"({"text": "a", "score": NaN})",
+      R"({"score": -Infinity, "more": [Infinity, {"x": NaN}], "text": "a"})",
+      R"({"text": "a", "n": 1e999, "m": -123456789012345678901234567890, "o": 0.1E-999})",
+      R"({"text": "a", "n": )" + std::string(400, '9') + "}",
+      R"({"text": "a", "n": NaN, "title": "NaN \" Infinity, -Infinity 1e999"})",
+      R"({"text": "a", "id": 123456789012345678901234})",
+  };
+  std::string lines;
+  for (const std::string& record : records) lines += record + "\n";
+  const std::vector<Visited> visited = Visit(Write("a.jsonl", lines));
+  ASSERT_EQ(visited.size(), std::size(records));
+  for (const Visited& visit : visited) {
+    ASSERT_TRUE(visit.status.ok()) << visit.status;
+    EXPECT_EQ(*ReadText(*visit.document), "a");
+  }
+  EXPECT_EQ(visited[4].document->title, "NaN \" Infinity, -Infinity 1e999");
+  EXPECT_THAT(visited[5].source, ::testing::EndsWith("#123456789012345678901234"));
+}
+
 TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {
   const std::pair<std::string, std::string> bad[] = {
       {"not json", "not a JSON record: at byte 2: syntax error"},
@@ -47,6 +68,13 @@ TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {
       {"null", "want an object with the field \"text\""},
       {"{\"txt\": \"a\"}", "has no field \"text\""},
       {"{\"text\": 17}", "field \"text\" is a number, want a string"},
+      {"{\"text\": NaN}", "has no field \"text\""},
+      {"{\"text\": 1e999}", "field \"text\" is a number, want a string"},
+      {"{\"text\": \"a\", \"id\": 1e999}", "field \"id\" is a number, want a string"},
+      {"{\"text\": \"a\", \"n\": nan}", "not a JSON record: at byte"},
+      {"{\"text\": \"a\", \"n\": NaN, }", "not a JSON record: at byte"},
+      {"{\"text\": \"a\", \"n\": +Infinity}", "not a JSON record: at byte"},
+      {"{\"text\": \"a\", \"n\": 1e999.5}", "not a JSON record"},
       {"{\"text\": [\"a\"]}", "field \"text\" is an array, want a string"},
       {"{\"text\": \"a\", \"title\": {}}", "field \"title\" is an object, want a string"},
       {"{\"text\": \"a\", \"id\": true}", "field \"id\" is true or false, want a string"},

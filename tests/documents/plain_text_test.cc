@@ -44,6 +44,12 @@ TEST_F(PlainTextTest, DropsTheByteOrderMarkAtTheStartOnly) {
 TEST_F(PlainTextTest, TakesUnknownExtensionsAsText) {
   EXPECT_EQ(TextOf(Write("Makefile", "all:\n")), "all:\n");
   EXPECT_EQ(TextOf(Write("code.py", "pass\n")), "pass\n");
+  EXPECT_EQ(Open(Write("code.py", "pass\n"))->title, "code.py");
+  EXPECT_EQ(TextOf(Write("table.csv", "\xEF\xBB\xBFname,age\nAda,36\n")), "name,age\nAda,36\n");
+  EXPECT_EQ(TextOf(Write("notes", std::string("\xFF\xFEh\0i\0", 6))), "hi");
+  EXPECT_EQ(TextOf(Write("image.png", "Named wrongly.")), "Named wrongly.");
+  EXPECT_EQ(TextOf(Write("MZ.log", "BM, MZ and GIF8 begin this text")),
+            "BM, MZ and GIF8 begin this text");
 }
 
 TEST_F(PlainTextTest, TakesTheTitleOfMarkdownFromItsHeading) {
@@ -62,7 +68,8 @@ TEST_F(PlainTextTest, NamesTheByteThatIsNoText) {
   EXPECT_THAT(OpenError(Write("elf", std::string_view("\x7F"
                                                       "ELF\x02\x01\x01\0",
                                                       8))),
-              IsStatus(absl::StatusCode::kInvalidArgument, "NUL byte at byte offset 7"));
+              IsStatus(absl::StatusCode::kInvalidArgument,
+                       "elf: no text, but a file of this kind: ELF program: want UTF-8 text"));
 }
 
 TEST_F(PlainTextTest, FindsABadByteFarIntoTheFileAndStaysBroken) {

@@ -189,7 +189,7 @@ TEST_F(LongLlamaCheckpointTest, HostileWeightsAreRefusedAndNothingIsExecuted) {
   const std::string marker = (folder_ / "executed").string();
   const std::string pickle =
       "\x80\x02" + PickledGlobal("os", "system") + "(" + PickledText("touch " + marker) + "tR.";
-  folder_.Write("pytorch_model.bin", ZipOf({{"m/data.pkl", pickle}}));
+  folder_.Write("pytorch_model.bin", MakeZip({{"m/data.pkl", pickle}}));
   ExpectRefused("it would call os.system");
   EXPECT_FALSE(std::filesystem::exists(marker));
   const std::string right = TorchFileOf(Tensors());

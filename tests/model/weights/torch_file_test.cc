@@ -16,7 +16,8 @@ using testing::HasSubstr;
 const std::string kSix = FloatBytes({1, 2, 3, 4, 5, 6});
 
 std::string FileOf(const std::vector<TorchTensor>& tensors) {
-  return ZipOf({{"m/data.pkl", TorchPickleOf(tensors)}, {"m/data/0", kSix}, {"m/version", "3\n"}});
+  return MakeZip(
+      {{"m/data.pkl", TorchPickleOf(tensors)}, {"m/data/0", kSix}, {"m/version", "3\n"}});
 }
 
 class TorchFileTest : public testing::Test {
@@ -67,7 +68,7 @@ TEST_F(TorchFileTest, NeverCallsWhatAPickleNames) {
                                      {"collections", "OrderedDict "}}) {
     const std::string pickle =
         "\x80\x02" + PickledGlobal(module, name) + "(" + PickledText("touch " + marker) + "tR.";
-    ExpectRefused(ZipOf({{"m/data.pkl", pickle}}), StatusCode::kPermissionDenied,
+    ExpectRefused(MakeZip({{"m/data.pkl", pickle}}), StatusCode::kPermissionDenied,
                   module + "." + name);
   }
   EXPECT_FALSE(std::filesystem::exists(marker));
@@ -84,25 +85,25 @@ TEST_F(TorchFileTest, SaysWhatElseItDoesNotRead) {
   tar.replace(257, 5, "ustar");
   ExpectRefused(tar, StatusCode::kUnimplemented, "tar archive");
   ExpectRefused("GGUF", StatusCode::kInvalidArgument, "no PyTorch file");
-  ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x04N."}}), StatusCode::kUnimplemented, "protocol 4");
-  ExpectRefused(ZipOf({{"m/data.pkl", "\x80\x02N."}}), StatusCode::kInvalidArgument,
+  ExpectRefused(MakeZip({{"m/data.pkl", "\x80\x04N."}}), StatusCode::kUnimplemented, "protocol 4");
+  ExpectRefused(MakeZip({{"m/data.pkl", "\x80\x02N."}}), StatusCode::kInvalidArgument,
                 "want a dictionary");
-  ExpectRefused(ZipOf({{"m/data.pkl", TorchPickleOf({})}, {"m/byteorder", "big"}}),
+  ExpectRefused(MakeZip({{"m/data.pkl", TorchPickleOf({})}, {"m/byteorder", "big"}}),
                 StatusCode::kUnimplemented, "byte order 'big'");
 }
 
 TEST_F(TorchFileTest, RefusesZipBombsAndOtherArchives) {
   const std::string pickle = TorchPickleOf({});
-  ExpectRefused(ZipOf({{"m/data.pkl", pickle, /*method=*/8}}), StatusCode::kUnimplemented,
+  ExpectRefused(MakeZip({{"m/data.pkl", pickle, kZipDeflated}}), StatusCode::kUnimplemented,
                 "compressed");
-  ExpectRefused(ZipOf({{"m/data.pkl", pickle, 0, /*flags=*/1}}), StatusCode::kUnimplemented,
+  ExpectRefused(MakeZip({{"m/data.pkl", pickle, 0, /*flags=*/1}}), StatusCode::kUnimplemented,
                 "encrypted");
-  ExpectRefused(ZipOf({{"m/other", ""}}), StatusCode::kInvalidArgument, "data.pkl");
-  ExpectRefused(ZipOf({{"a/data.pkl", pickle}, {"b/data.pkl", pickle}}),
+  ExpectRefused(MakeZip({{"m/other", ""}}), StatusCode::kInvalidArgument, "data.pkl");
+  ExpectRefused(MakeZip({{"a/data.pkl", pickle}, {"b/data.pkl", pickle}}),
                 StatusCode::kInvalidArgument, "two members");
-  ExpectRefused(ZipOf({{"m/data.pkl", pickle}, {"m/data.pkl", pickle}}),
+  ExpectRefused(MakeZip({{"m/data.pkl", pickle}, {"m/data.pkl", pickle}}),
                 StatusCode::kInvalidArgument, "twice");
-  ExpectRefused(ZipOf({{"m/data.pkl", std::string(5 << 20, 'N')}}), StatusCode::kInvalidArgument,
+  ExpectRefused(MakeZip({{"m/data.pkl", std::string(5 << 20, 'N')}}), StatusCode::kInvalidArgument,
                 "the limit is");
 }
 
@@ -139,16 +140,16 @@ TEST_F(TorchFileTest, RefusesAbsurdSizes) {
                 StatusCode::kInvalidArgument, "of shape [1,1,1,1,1,1,1,1,1]");
   // Strings and members longer than the file.
   const std::string text = "\x80\x02}X" + Bytes<uint32_t>(0xffffffff) + "w.";
-  ExpectRefused(ZipOf({{"m/data.pkl", text}}), StatusCode::kInvalidArgument,
+  ExpectRefused(MakeZip({{"m/data.pkl", text}}), StatusCode::kInvalidArgument,
                 "4294967295 more bytes wanted");
   const std::string pickle = TorchPickleOf({{"w", {6}, {1}, "0", 6}});
   for (const uint64_t claim : {uint64_t{1} << 40, ~uint64_t{0}, ~uint64_t{0} - 100}) {
     const auto file =
-        Open(ZipOf({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, /*claimed_bytes=*/claim}}));
+        Open(MakeZip({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, /*claimed_bytes=*/claim}}));
     EXPECT_EQ(file.status().code(), StatusCode::kInvalidArgument) << file.status();
   }
   // The claim is read: the right one is accepted.
-  EXPECT_TRUE(Open(ZipOf({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, 24}})).ok());
+  EXPECT_TRUE(Open(MakeZip({{"m/data.pkl", pickle}, {"m/data/0", kSix, 0, 0, 24}})).ok());
 }
 
 // Two members may not share bytes: the same bytes would be read as both.

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "file_writers.h"
+#include "tests/base/make_zip.h"
 
 namespace fovea::model {
 
@@ -51,42 +51,10 @@ inline std::string TorchPickleOf(const std::vector<TorchTensor>& tensors) {
   return pickle + "u}" + PickledText("_metadata") + "}sb.";
 }
 
-struct ZipEntry {
-  std::string name;
-  std::string bytes;
-  uint16_t method = 0;
-  uint16_t flags = 0;
-  std::optional<uint64_t> claimed_bytes = {};  // what a Zip64 field says its size is
-};
-
-inline std::string ZipOf(const std::vector<ZipEntry>& entries) {
-  std::string archive, directory;
-  for (const ZipEntry& e : entries) {
-    const auto size = e.claimed_bytes ? 0xffffffff : static_cast<uint32_t>(e.bytes.size());
-    const std::string extra = e.claimed_bytes
-                                  ? Bytes<uint16_t>(1) + Bytes<uint16_t>(16) +
-                                        Bytes(*e.claimed_bytes) + Bytes(*e.claimed_bytes)
-                                  : "";
-    const std::string common = Bytes(e.flags) + Bytes(e.method) + Bytes<uint32_t>(0) +
-                               Bytes<uint32_t>(0) + Bytes(size) + Bytes(size) +
-                               Bytes(static_cast<uint16_t>(e.name.size()));
-    directory += Bytes<uint32_t>(0x02014b50) + Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + common +
-                 Bytes(static_cast<uint16_t>(extra.size())) + Bytes<uint16_t>(0) +
-                 Bytes<uint16_t>(0) + Bytes<uint16_t>(0) + Bytes<uint32_t>(0) +
-                 Bytes(static_cast<uint32_t>(archive.size())) + e.name + extra;
-    archive += Bytes<uint32_t>(0x04034b50) + Bytes<uint16_t>(0) + common + Bytes<uint16_t>(0) +
-               e.name + e.bytes;
-  }
-  const auto n = static_cast<uint16_t>(entries.size());
-  return archive + directory + Bytes<uint32_t>(0x06054b50) + Bytes<uint32_t>(0) + Bytes(n) +
-         Bytes(n) + Bytes(static_cast<uint32_t>(directory.size())) +
-         Bytes(static_cast<uint32_t>(archive.size())) + Bytes<uint16_t>(0);
-}
-
 // A right file of F32 tensors, a record each.
 inline std::string TorchFileOf(const std::vector<NamedTensor>& tensors) {
   std::vector<TorchTensor> pickled;
-  std::vector<ZipEntry> entries = {{"m/data.pkl", ""}};
+  std::vector<ZipFile> entries = {{"m/data.pkl", ""}};
   for (const NamedTensor& tensor : tensors) {
     std::vector<int64_t> strides(tensor.shape.size(), 1);
     for (size_t i = strides.size(); i-- > 1;) strides[i - 1] = strides[i] * tensor.shape[i];
@@ -96,7 +64,7 @@ inline std::string TorchFileOf(const std::vector<NamedTensor>& tensors) {
     entries.push_back({"m/data/" + record, FloatBytes(tensor.values)});
   }
   entries[0].bytes = TorchPickleOf(pickled);
-  return ZipOf(entries);
+  return MakeZip(entries);
 }
 
 }  // namespace fovea::model
