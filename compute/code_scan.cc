@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "compute/check_argument.h"
 #include "compute/cpu/code_scan.h"
 
 namespace fovea::compute {
@@ -79,10 +80,12 @@ void KeyCoder::EncodeBlock(const float* keys, int64_t n_keys, std::byte* codes,
 
 absl::Status CodeScan(Device& device, const CodeScanArgs& args, int64_t* positions) {
   const auto n_kv_heads = static_cast<int64_t>(args.heads.size());
-  if (n_kv_heads < 1 || args.n_heads < 1 || args.n_heads % n_kv_heads != 0 || args.n_queries < 0 ||
-      args.n_candidates < 1) {
+  RETURN_IF_ERROR(CheckArgument(device, "CodeScan", "queries", args.queries, kFloat32,
+                                {kAnySize, kAnySize, args.coder->head_dim()}));
+  const int64_t n_heads = args.queries.dim(1);
+  if (n_kv_heads < 1 || n_heads < 1 || n_heads % n_kv_heads != 0 || args.n_candidates < 1) {
     return absl::InvalidArgumentError(StrCat(
-        "CodeScan: ", args.n_queries, " queries of ", args.n_heads, " heads, ", args.n_candidates,
+        "CodeScan: ", args.queries.dim(0), " queries of ", n_heads, " heads, ", args.n_candidates,
         " candidates; want a multiple of ", n_kv_heads, " heads and at least one candidate"));
   }
   for (const CodedKeys& head : args.heads) {

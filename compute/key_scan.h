@@ -9,6 +9,7 @@
 
 #include "base/entries.h"
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
@@ -51,14 +52,14 @@ class TopK {
 };
 
 struct KeyScanArgs {
-  const float* queries = nullptr;  // [n_queries, head_dim], rows query_stride floats apart
-  int64_t n_queries = 0;
-  int64_t query_stride = 0;
-  int64_t head_dim = 0;
+  // [n_tokens, group, head_dim], float32, any strides but 1 in the last dimension: the query heads
+  // of one KV head, as they lie among the others. Query token · group + head has list
+  // token · group + head of *best.
+  ConstView queries;
   std::span<const KeyRun> runs;  // any number, keys of one type; ids must not repeat
 };
-// Pushes into *best (of n_queries). Uses all threads of the device; the result does not depend on
-// how many there are. InvalidArgument for shapes that do not fit each other.
+// Pushes into *best (of n_tokens · group queries). Uses all threads of the device; the result does
+// not depend on how many there are. InvalidArgument for shapes that do not fit each other.
 absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
 
 // The score of one query with one key: fused multiply-adds in float over the dimensions in order,

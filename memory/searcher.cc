@@ -12,9 +12,11 @@
 namespace fovea::memory {
 namespace {
 
+using compute::ConstView;
 using compute::KeyRun;
 using compute::ScoredId;
 using compute::TopK;
+using compute::View;
 
 constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 
@@ -112,8 +114,6 @@ class MemorySearcherImpl final : public MemorySearcher {
   // portions that the cache holds.
   absl::Status ForEachRuns(int memory_layer, bool all_windows,
                            absl::FunctionRef<absl::Status(const LoadedRuns&)> visit);
-  // [n_rows, head_dim] of one KV head's group, row = position · group + head in group.
-  static std::vector<float> GatherQueries(const Call& call, int64_t kv_head);
   absl::StatusOr<std::vector<TopK>> FindTop(const Call& call, int top_k, bool exact_only);
   // Candidates of all segments, scored again with the stored keys.
   absl::Status SearchIndexes(const Call& call, std::vector<TopK>* best);
@@ -405,35 +405,21 @@ absl::Status MemorySearcherImpl::ForEachRuns(
   return absl::OkStatus();
 }
 
-std::vector<float> MemorySearcherImpl::GatherQueries(const Call& call, int64_t kv_head) {
-  const model::MemoryQuery& query = call.query;
-  const int64_t d = query.head_dim;
-  std::vector<float> rows(static_cast<size_t>(call.n_rows * d));
-  for (int64_t t = 0; t < query.n_queries; ++t) {
-    std::copy_n(query.queries + (t * query.n_heads + kv_head * call.group) * d, call.group * d,
-                rows.data() + t * call.group * d);
-  }
-  return rows;
-}
-
 absl::StatusOr<std::vector<TopK>> MemorySearcherImpl::FindTop(const Call& call, int top_k,
                                                               bool exact_only) {
   const model::MemoryQuery& query = call.query;
   std::vector<TopK> best;
-  std::vector<std::vector<float>> rows;
-  for (int64_t head = 0; head < query.n_kv_heads; ++head) {
-    best.emplace_back(call.n_rows, top_k);
-    rows.push_back(GatherQueries(call, head));
-  }
+  for (int64_t head = 0; head < query.n_kv_heads; ++head) best.emplace_back(call.n_rows, top_k);
   RETURN_IF_ERROR(ForEachRuns(query.memory_layer, exact_only, [&](const LoadedRuns& loaded) {
     for (int64_t head = 0; head < query.n_kv_heads; ++head) {
-      RETURN_IF_ERROR(compute::KeyScan(*device_,
-                                       {.queries = rows[head].data(),
-                                        .n_queries = call.n_rows,
-                                        .query_stride = query.head_dim,
-                                        .head_dim = query.head_dim,
-                                        .runs = loaded.runs[head]},
-                                       &best[head]));
+      // The heads of a group lie side by side, those of the next position a row further.
+      const ConstView rows(query.queries + head * call.group * query.head_dim,
+                           {query.n_queries, call.group, query.head_dim});
+      RETURN_IF_ERROR(compute::KeyScan(
+          *device_,
+          {.queries = rows.WithStrides({query.n_heads * query.head_dim, query.head_dim, 1}),
+           .runs = loaded.runs[head]},
+          &best[head]));
     }
     return absl::OkStatus();
   }));
@@ -580,41 +566,26 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   std::fill_n(lse, n_all, kNegativeInfinity);
   std::vector<float> part_output(static_cast<size_t>(n_all * d));
   std::vector<float> part_lse(static_cast<size_t>(n_all));
-  std::vector<float> keys;
-  std::vector<float> values;
   const auto attend = [&](EntryPointer block_keys, EntryPointer block_values,
                           int64_t n_tokens) -> absl::Status {
-    // Stored heads outermost; the op wants tokens outermost.
-    keys.resize(static_cast<size_t>(n_tokens * n_kv_heads_ * d));
-    values.resize(keys.size());
-    device_->threads().ParallelFor(n_tokens, 64, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) {
-        for (int64_t h = 0; h < n_kv_heads_; ++h) {
-          const int64_t from = (h * n_tokens + t) * d;
-          const int64_t to = (t * n_kv_heads_ + h) * d;
-          EntriesToFloat(block_keys + from, keys.data() + to, static_cast<size_t>(d));
-          EntriesToFloat(block_values + from, values.data() + to, static_cast<size_t>(d));
-        }
-      }
-    });
-    RETURN_IF_ERROR(compute::Attention(*device_, {.queries = query.queries,
-                                                  .keys = keys.data(),
-                                                  .values = values.data(),
-                                                  .n_queries = query.n_queries,
-                                                  .n_keys = n_tokens,
-                                                  .n_heads = query.n_heads,
-                                                  .n_kv_heads = query.n_kv_heads,
-                                                  .head_dim = d,
-                                                  .scale = query.scale,
-                                                  .causal = false,
-                                                  .output = part_output.data(),
-                                                  .lse = part_lse.data()}));
-    return compute::MergePartials(*device_, {.output = output,
-                                             .lse = lse,
-                                             .other_output = part_output.data(),
-                                             .other_lse = part_lse.data(),
-                                             .n_rows = n_all,
-                                             .head_dim = d});
+    const auto view = [&](EntryPointer entries) {  // stored with heads outermost
+      return ConstView(entries, {n_tokens, n_kv_heads_, d}).WithStrides({d, n_tokens * d, 1});
+    };
+    const View part(part_output.data(), {query.n_queries, query.n_heads, d});
+    const View part_sums(part_lse.data(), {query.n_queries, query.n_heads});
+    RETURN_IF_ERROR(compute::Attention(
+        *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, d}},
+                   .keys = view(block_keys),
+                   .values = view(block_values),
+                   .scale = query.scale,
+                   .causal = false,
+                   .output = part,
+                   .lse = part_sums}));
+    return compute::MergePartials(*device_,
+                                  {.output = {output, {query.n_queries, query.n_heads, d}},
+                                   .lse = {lse, {query.n_queries, query.n_heads}},
+                                   .other_output = part,
+                                   .other_lse = part_sums});
   };
   for (const SessionWindow& window : session_) {
     const storage::Block& block = window.blocks[query.memory_layer];

@@ -16,18 +16,18 @@ absl::Status DenseMemory::Attend(const MemoryQuery& query, float* output, float*
     return absl::OkStatus();
   }
   FOVEA_CHECK(layer < entries_.keys.size());
-  return compute::Attention(*device_, {.queries = query.queries,
-                                       .keys = entries_.keys[layer].data(),
-                                       .values = entries_.values[layer].data(),
-                                       .n_queries = query.n_queries,
-                                       .n_keys = entries_.n_tokens,
-                                       .n_heads = query.n_heads,
-                                       .n_kv_heads = query.n_kv_heads,
-                                       .head_dim = query.head_dim,
-                                       .scale = query.scale,
-                                       .causal = false,
-                                       .output = output,
-                                       .lse = lse});
+  const auto entries = [&](const std::vector<float>& numbers) {
+    return compute::ConstView(numbers.data(),
+                              {entries_.n_tokens, query.n_kv_heads, query.head_dim});
+  };
+  return compute::Attention(
+      *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+                 .keys = entries(entries_.keys[layer]),
+                 .values = entries(entries_.values[layer]),
+                 .scale = query.scale,
+                 .causal = false,
+                 .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+                 .lse = {lse, {query.n_queries, query.n_heads}}});
 }
 
 absl::Status DenseMemory::Append(MemoryEntries entries) {

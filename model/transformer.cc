@@ -20,6 +20,7 @@ namespace {
 using compute::Buffer;
 using compute::Device;
 using compute::Linear;
+using compute::View;
 
 // Sampled queries of a window for calibration: 4 of a window of 1,024 tokens cost 0.6% of its keys
 // and values.
@@ -90,6 +91,12 @@ class TransformerImpl final : public Transformer {
   absl::Status Embed(std::span<const int32_t> ids, float* out);
   absl::Status Norm(const float* x, const std::vector<float>& weight, int64_t n_tokens, float* out);
   absl::Status Rotate(float* x, int64_t n_tokens, int64_t n_heads, int64_t first_position);
+  View HeadsOf(float* x, int64_t n_tokens) const {
+    return {x, {n_tokens, config().n_heads, config().head_dim}};
+  }
+  View KvHeadsOf(float* x, int64_t n_tokens) const {
+    return {x, {n_tokens, config().n_kv_heads, config().head_dim}};
+  }
   // x += MLP(norm(x)), the second half of a layer.
   absl::Status Mlp(const Layer& layer, int64_t n_tokens);
   // Index of layer `l` among the memory layers, −1 for others.
@@ -196,20 +203,16 @@ absl::StatusOr<std::unique_ptr<Linear>> TransformerImpl::MakeLinear(const std::s
   ASSIGN_OR_RETURN(const Tensor* tensor, checkpoint_->Find(name, {out_features, in_features}));
   compute::LinearWeights weights;
   weights.name = name;
-  weights.dtype = tensor->dtype;
-  weights.weight = tensor->data;
-  weights.out_features = out_features;
-  weights.in_features = in_features;
-  weights.bias = bias;
+  weights.weight = {tensor->dtype, tensor->data, {out_features, in_features}};
+  if (bias != nullptr) weights.bias = {bias, {out_features}};
   // Many rows of logits are asked for to be compared, and one row is not affected.
   // A LongLLaMA is to give its reference's logits.
   weights.float32_only =
       out_features == config().vocab_size || memory_config_.encoding == "reference";
   weights.keeps_copy = keeps_copies_;
   if (const LoraTensors* lora = adapter_ ? adapter_->Find(module) : nullptr; lora != nullptr) {
-    weights.lora_a = lora->a.data();
-    weights.lora_b = lora->b.data();
-    weights.lora_rank = lora->rank;
+    weights.lora_a = {lora->a.data(), {lora->rank, in_features}};
+    weights.lora_b = {lora->b.data(), {out_features, lora->rank}};
     weights.lora_scale = lora->scale;
   }
   return Linear::Create(*device_, weights);
@@ -301,45 +304,42 @@ absl::Status TransformerImpl::Reserve(int64_t n_tokens) {
 }
 
 absl::Status TransformerImpl::Embed(std::span<const int32_t> ids, float* out) {
-  return compute::Embedding(*device_, {.dtype = embedding_->dtype,
-                                       .table = embedding_->data,
-                                       .vocab_size = config().vocab_size,
-                                       .hidden_size = config().hidden_size,
-                                       .ids = ids,
-                                       .out = out});
+  const ModelConfig& c = config();
+  return compute::Embedding(
+      *device_, {.table = {embedding_->dtype, embedding_->data, {c.vocab_size, c.hidden_size}},
+                 .ids = ids,
+                 .out = {out, {static_cast<int64_t>(ids.size()), c.hidden_size}}});
 }
 
 absl::Status TransformerImpl::Norm(const float* x, const std::vector<float>& weight,
                                    int64_t n_tokens, float* out) {
-  return compute::RmsNorm(*device_, {.x = x,
-                                     .weight = weight.data(),
-                                     .out = out,
-                                     .n_tokens = n_tokens,
-                                     .hidden_size = config().hidden_size,
+  const int64_t hidden_size = config().hidden_size;
+  return compute::RmsNorm(*device_, {.x = {x, {n_tokens, hidden_size}},
+                                     .weight = {weight.data(), {hidden_size}},
+                                     .out = {out, {n_tokens, hidden_size}},
                                      .eps = config().rms_norm_eps});
 }
 
 absl::Status TransformerImpl::Rotate(float* x, int64_t n_tokens, int64_t n_heads,
                                      int64_t first_position) {
-  return compute::Rope(*device_, {.x = x,
-                                  .n_tokens = n_tokens,
-                                  .n_heads = n_heads,
-                                  .head_dim = config().head_dim,
-                                  .inverse_frequencies = inverse_frequencies_.data(),
-                                  .first_position = first_position});
+  const int64_t head_dim = config().head_dim;
+  return compute::Rope(*device_,
+                       {.x = {x, {n_tokens, n_heads, head_dim}},
+                        .inverse_frequencies = {inverse_frequencies_.data(), {head_dim / 2}},
+                        .first_position = first_position});
 }
 
 absl::Status TransformerImpl::Mlp(const Layer& layer, int64_t n_tokens) {
-  float* x = work_.x.data<float>();
-  float* normed = work_.normed.data<float>();
-  float* gate = work_.gate.data<float>();
-  float* up = work_.up.data<float>();
-  RETURN_IF_ERROR(Norm(x, layer.mlp_norm, n_tokens, normed));
+  const ModelConfig& c = config();
+  const View x(work_.x.data<float>(), {n_tokens, c.hidden_size});
+  const View normed(work_.normed.data<float>(), {n_tokens, c.hidden_size});
+  const View gate(work_.gate.data<float>(), {n_tokens, c.intermediate_size});
+  const View up(work_.up.data<float>(), {n_tokens, c.intermediate_size});
+  RETURN_IF_ERROR(Norm(x.As<float>(), layer.mlp_norm, n_tokens, normed.As<float>()));
   const Linear::Output outputs[] = {{layer.gate.get(), gate}, {layer.up.get(), up}};
-  RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n_tokens));
-  RETURN_IF_ERROR(
-      compute::SiluMul(*device_, gate, up, gate, n_tokens * config().intermediate_size));
-  return layer.down->Forward(*device_, gate, n_tokens, true, x);
+  RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed));
+  RETURN_IF_ERROR(compute::SiluMul(*device_, {.gate = gate, .up = up, .out = gate}));
+  return layer.down->Forward(*device_, gate, true, x);
 }
 
 EntryVector TransformerImpl::MemoryValues(const float* values, int64_t n_tokens) const {
@@ -406,8 +406,10 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const int memory_layer = MemoryIndex(l);
     RETURN_IF_ERROR(Norm(x, layer.attention_norm, n_rows, normed));
-    const Linear::Output outputs[] = {{layer.k.get(), k}, {layer.v.get(), v}, {layer.q.get(), q}};
-    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n_rows));
+    const Linear::Output outputs[] = {{layer.k.get(), {k, {n_rows, kv_size}}},
+                                      {layer.v.get(), {v, {n_rows, kv_size}}},
+                                      {layer.q.get(), {q, {n_rows, q_size}}}};
+    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, {normed, {n_rows, c.hidden_size}}));
     for (size_t w = 0; w < spans.size(); ++w) {
       const Span& span = spans[w];
       if (memory_layer >= 0) {
@@ -430,21 +432,17 @@ absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
         }
       }
       if (l == last_layer) continue;
-      RETURN_IF_ERROR(
-          compute::Attention(*device_, {.queries = q + span.begin * q_size,
-                                        .keys = k + span.begin * kv_size,
-                                        .values = v + span.begin * kv_size,
-                                        .n_queries = span.n_tokens,
-                                        .n_keys = span.n_tokens,
-                                        .n_heads = c.n_heads,
-                                        .n_kv_heads = c.n_kv_heads,
-                                        .head_dim = c.head_dim,
-                                        .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                                        .causal = true,
-                                        .output = attention + span.begin * q_size}));
+      RETURN_IF_ERROR(compute::Attention(
+          *device_, {.queries = HeadsOf(q + span.begin * q_size, span.n_tokens),
+                     .keys = KvHeadsOf(k + span.begin * kv_size, span.n_tokens),
+                     .values = KvHeadsOf(v + span.begin * kv_size, span.n_tokens),
+                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                     .causal = true,
+                     .output = HeadsOf(attention + span.begin * q_size, span.n_tokens)}));
     }
     if (l == last_layer) break;  // nothing after the last memory layer's keys is needed
-    RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n_rows, true, x));
+    RETURN_IF_ERROR(layer.o->Forward(*device_, {attention, {n_rows, q_size}}, true,
+                                     {x, {n_rows, c.hidden_size}}));
     RETURN_IF_ERROR(Mlp(layer, n_rows));
   }
   return encoded;
@@ -512,9 +510,10 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
                         : work_.v.data<float>();
     float* k = keys + past * kv_size;
     RETURN_IF_ERROR(Norm(x, layer.attention_norm, n, normed));
-    const Linear::Output outputs[] = {
-        {layer.q.get(), q}, {layer.k.get(), k}, {layer.v.get(), values + past * kv_size}};
-    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, normed, n));
+    const Linear::Output outputs[] = {{layer.q.get(), {q, {n, q_size}}},
+                                      {layer.k.get(), {k, {n, kv_size}}},
+                                      {layer.v.get(), {values + past * kv_size, {n, kv_size}}}};
+    RETURN_IF_ERROR(Linear::ForwardTogether(*device_, outputs, {normed, {n, c.hidden_size}}));
     if (const int m = MemoryIndex(l); m >= 0 && IsReference(*context)) {
       float* unrotated = ContextUnrotatedKeys(context)[static_cast<size_t>(m)].data<float>();
       std::copy(k, k + n * kv_size, unrotated + past * kv_size);
@@ -524,18 +523,14 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
       RETURN_IF_ERROR(Rotate(q, n, c.n_heads, first_position));
       RETURN_IF_ERROR(Rotate(k, n, c.n_kv_heads, first_position));
     }
-    RETURN_IF_ERROR(compute::Attention(*device_, {.queries = q,
-                                                  .keys = keys,
-                                                  .values = values,
-                                                  .n_queries = n,
-                                                  .n_keys = total,
-                                                  .n_heads = c.n_heads,
-                                                  .n_kv_heads = c.n_kv_heads,
-                                                  .head_dim = c.head_dim,
+    const View lse_view(lse, {n, c.n_heads});
+    RETURN_IF_ERROR(compute::Attention(*device_, {.queries = HeadsOf(q, n),
+                                                  .keys = KvHeadsOf(keys, total),
+                                                  .values = KvHeadsOf(values, total),
                                                   .scale = scale,
                                                   .causal = true,
-                                                  .output = attention,
-                                                  .lse = memory_layer >= 0 ? lse : nullptr}));
+                                                  .output = HeadsOf(attention, n),
+                                                  .lse = memory_layer >= 0 ? lse_view : View()}));
     if (memory_layer >= 0) {
       RETURN_IF_ERROR(
           device_->Reserve(static_cast<size_t>(n * q_size) * sizeof(float), &work_.memory_output));
@@ -553,14 +548,14 @@ absl::Status TransformerImpl::RunLayers(std::span<const int32_t> ids, int64_t n_
       query.head_dim = c.head_dim;
       query.scale = scale;
       RETURN_IF_ERROR(memory->Attend(query, memory_output, memory_lse));
-      RETURN_IF_ERROR(compute::MergePartials(*device_, {.output = attention,
-                                                        .lse = lse,
-                                                        .other_output = memory_output,
-                                                        .other_lse = memory_lse,
-                                                        .n_rows = n * c.n_heads,
-                                                        .head_dim = c.head_dim}));
+      RETURN_IF_ERROR(
+          compute::MergePartials(*device_, {.output = HeadsOf(attention, n),
+                                            .lse = lse_view,
+                                            .other_output = HeadsOf(memory_output, n),
+                                            .other_lse = View(memory_lse, {n, c.n_heads})}));
     }
-    RETURN_IF_ERROR(layer.o->Forward(*device_, attention, n, true, x));
+    RETURN_IF_ERROR(
+        layer.o->Forward(*device_, {attention, {n, q_size}}, true, {x, {n, c.hidden_size}}));
     RETURN_IF_ERROR(Mlp(layer, n));
   }
   ContextTokens(context) = total;
@@ -584,7 +579,10 @@ absl::Status TransformerImpl::Forward(std::span<const int32_t> ids, LocalContext
   float* normed = work_.normed.data<float>();
   absl::Status status = Norm(last, final_norm_, n_out, normed);
   logits->resize(static_cast<size_t>(n_out * c.vocab_size));
-  if (status.ok()) status = lm_head_->Forward(*device_, normed, n_out, false, logits->data());
+  if (status.ok()) {
+    status = lm_head_->Forward(*device_, {normed, {n_out, c.hidden_size}}, false,
+                               {logits->data(), {n_out, c.vocab_size}});
+  }
   if (!status.ok()) context->Truncate(past);
   return status;
 }

@@ -484,7 +484,8 @@ class Scanner {
         scratch_(scratch),
         vnni_(HasVnni()),
         n_kv_heads_(static_cast<int64_t>(args.heads.size())),
-        group_(args.n_heads / n_kv_heads_),
+        n_heads_(args.queries.dim(1)),
+        group_(n_heads_ / n_kv_heads_),
         n_keys_(args.heads[0].n_keys),
         n_blocks_(KeyCoder::NumBlocks(n_keys_)),
         n_words_(args.coder->padded_dim() / 4) {}
@@ -509,7 +510,7 @@ class Scanner {
   // Row `row` of the portion, of KV head row / portion.n, among [n_queries, n_heads].
   int64_t Place(int64_t row) const {
     const int64_t in_head = portion_.first + row % portion_.n;
-    return in_head / group_ * args_.n_heads + row / portion_.n * group_ + in_head % group_;
+    return in_head / group_ * n_heads_ + row / portion_.n * group_ + in_head % group_;
   }
 
   // Group g of the portion's rows: rows of one KV head.
@@ -537,7 +538,7 @@ class Scanner {
       const int64_t first = FirstRow(g);
       uint32_t* words = scratch_.words.data() + first * n_words_;
       for (int64_t r = 0; r < group.n_rows; ++r) {
-        const float* query = args_.queries + Place(first + r) * coder.head_dim();
+        const float* query = args_.queries.As<float>() + Place(first + r) * coder.head_dim();
         HWY_DYNAMIC_DISPATCH(Rotate)
         (coder.rotation().data(), query, coder.head_dim(), padded_dim, rotated);
         float largest = 0.0f;
@@ -687,6 +688,7 @@ class Scanner {
   Scratch& scratch_;
   const bool vnni_;
   const int64_t n_kv_heads_;
+  const int64_t n_heads_;
   const int64_t group_;
   const int64_t n_keys_;
   const int64_t n_blocks_;
@@ -700,13 +702,15 @@ class Scanner {
 
 void CodeScan(ThreadPool& threads, const CodeScanArgs& args, int64_t* positions) {
   const auto n_kv_heads = static_cast<int64_t>(args.heads.size());
+  const int64_t n_queries = args.queries.dim(0);
+  const int64_t n_heads = args.queries.dim(1);
   if (args.heads[0].n_keys == 0) {
-    std::fill_n(positions, args.n_queries * args.n_heads * args.n_candidates, int64_t{-1});
+    std::fill_n(positions, n_queries * n_heads * args.n_candidates, int64_t{-1});
     return;
   }
   thread_local Scratch scratch;
   Scanner scanner(threads, args, scratch);
-  const int64_t rows_per_head = args.n_queries * (args.n_heads / n_kv_heads);
+  const int64_t rows_per_head = n_queries * (n_heads / n_kv_heads);
   const int64_t step = std::max<int64_t>(kMaxGroup, kRowsAtOnce / n_kv_heads);
   for (int64_t first = 0; first < rows_per_head; first += step) {
     scanner.Run({first, std::min(step, rows_per_head - first)}, positions);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <vector>
 
 // Nothing here gains from the targets between these; vectors without a size at compile time cannot
@@ -41,7 +42,9 @@ inline int64_t PackedPosition(int64_t d, int64_t head_dim) {
 
 // What all threads of a scan share.
 struct ScanPlan {
-  const KeyScanArgs* args;
+  std::span<const KeyRun> runs;
+  int64_t n_queries;
+  int64_t head_dim;
   EntryType key_type;              // of all runs
   const float* packed_queries;     // groups of Lanes().n_queries, each [padded_dim, n in group]
   std::vector<int64_t> run_begin;  // [n_runs + 1]: keys before each run
@@ -247,10 +250,10 @@ HWY_NOINLINE void ScanGroup(const float* HWY_RESTRICT queries, const float* HWY_
 template <typename T>
 void ScanTile(const ScanPlan& plan, const T* const* rows, int64_t n_keys, const int64_t* ids,
               int64_t first_id, const T* next, ScanWorker& worker) {
-  const int64_t padded_dim = PaddedDim(plan.args->head_dim);
-  PackTile(rows, kColumns, plan.args->head_dim, next, worker.tile.get());
+  const int64_t padded_dim = PaddedDim(plan.head_dim);
+  PackTile(rows, kColumns, plan.head_dim, next, worker.tile.get());
   const float* queries = plan.packed_queries;
-  const int64_t n_queries = plan.args->n_queries;
+  const int64_t n_queries = plan.n_queries;
   for (int64_t first = 0; first < n_queries; first += kGroup, queries += kGroup * padded_dim) {
     const auto scan = [&](auto function) {
       function(queries, worker.tile.get(), padded_dim, first, n_keys, ids, first_id, worker);
@@ -289,7 +292,7 @@ void ScanTile(const ScanPlan& plan, const T* const* rows, int64_t n_keys, const 
 // Keys begin … end of all runs laid end to end.
 template <typename T>
 void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
-  const int64_t head_dim = plan.args->head_dim;
+  const int64_t head_dim = plan.head_dim;
   const T* rows[kTileKeys];
   int64_t ids[kTileKeys];
   size_t run =
@@ -298,7 +301,7 @@ void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& work
   while (begin < end) {
     // Short runs (what deletions and filters leave) share tiles.
     const int64_t n = std::min(kTileKeys, end - begin);
-    const KeyRun* current = &plan.args->runs[run];
+    const KeyRun* current = &plan.runs[run];
     const int64_t first = begin - plan.run_begin[run];
     if (first + n <= current->n_keys) {
       const T* const keys = current->keys.As<T>() + first * head_dim;
@@ -311,7 +314,7 @@ void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& work
       for (int64_t j = 0; j < n; ++j, ++position) {
         while (position >= current->n_keys) {
           position = 0;
-          current = &plan.args->runs[++run];
+          current = &plan.runs[++run];
         }
         rows[j] = current->keys.As<T>() + position * head_dim;
         ids[j] = current->first_id + position;
@@ -403,15 +406,18 @@ HWY_EXPORT(Scores);
 namespace {
 
 // packed = groups of `group` queries, each [padded_dim, n in group].
-void PackQueries(const KeyScanArgs& args, int64_t group, float* packed) {
-  const int64_t padded_dim = PaddedDim(args.head_dim);
-  std::fill(packed, packed + args.n_queries * padded_dim, 0.0f);
-  for (int64_t first = 0; first < args.n_queries; first += group, packed += group * padded_dim) {
-    const int64_t n = std::min(group, args.n_queries - first);
+void PackQueries(const ConstView& queries, int64_t group, float* packed) {
+  const int64_t head_dim = queries.dim(2);
+  const int64_t padded_dim = PaddedDim(head_dim);
+  const int64_t n_queries = queries.dim(0) * queries.dim(1);
+  std::fill(packed, packed + n_queries * padded_dim, 0.0f);
+  for (int64_t first = 0; first < n_queries; first += group, packed += group * padded_dim) {
+    const int64_t n = std::min(group, n_queries - first);
     for (int64_t q = 0; q < n; ++q) {
-      const float* query = args.queries + (first + q) * args.query_stride;
-      for (int64_t d = 0; d < args.head_dim; ++d) {
-        packed[PackedPosition(d, args.head_dim) * n + q] = query[d];
+      const float* query = queries.As<float>() + (first + q) / queries.dim(1) * queries.stride(0) +
+                           (first + q) % queries.dim(1) * queries.stride(1);
+      for (int64_t d = 0; d < head_dim; ++d) {
+        packed[PackedPosition(d, head_dim) * n + q] = query[d];
       }
     }
   }
@@ -433,8 +439,12 @@ EntryType KeyType(std::span<const KeyRun> runs) {
 }  // namespace
 
 void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
+  const int64_t n_queries = args.queries.dim(0) * args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
   ScanPlan plan;
-  plan.args = &args;
+  plan.runs = args.runs;
+  plan.n_queries = n_queries;
+  plan.head_dim = head_dim;
   plan.key_type = KeyType(args.runs);
   plan.run_begin.reserve(args.runs.size() + 1);
   int64_t n_keys = 0;
@@ -443,13 +453,13 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
     n_keys += run.n_keys;
   }
   plan.run_begin.push_back(n_keys);
-  if (n_keys == 0 || args.n_queries == 0) return;
+  if (n_keys == 0 || n_queries == 0) return;
 
   const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();
-  const int64_t padded_dim = PaddedDim(args.head_dim);
+  const int64_t padded_dim = PaddedDim(head_dim);
   const auto packed_queries =
-      hwy::AllocateAligned<float>(static_cast<size_t>(args.n_queries * padded_dim));
-  PackQueries(args, shape.n_queries, packed_queries.get());
+      hwy::AllocateAligned<float>(static_cast<size_t>(n_queries * padded_dim));
+  PackQueries(args.queries, shape.n_queries, packed_queries.get());
   plan.packed_queries = packed_queries.get();
 
   const int64_t n_threads = threads.n_threads();
@@ -460,11 +470,11 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
     std::unique_ptr<ScanWorker>& worker = workers[static_cast<size_t>(thread)];
     if (worker == nullptr) {
       worker.reset(new ScanWorker{
-          TopK(args.n_queries, best->top_k()),
+          TopK(n_queries, best->top_k()),
           {},
           hwy::AllocateAligned<float>(static_cast<size_t>(padded_dim * shape.n_keys))});
       // What cannot enter the final list need not enter a thread's.
-      for (int64_t query = 0; query < args.n_queries; ++query) {
+      for (int64_t query = 0; query < n_queries; ++query) {
         worker->thresholds.push_back(best->Threshold(query));
       }
     }
