@@ -35,6 +35,7 @@ absl::Status CheckAttention(const Device& device, const AttentionArgs& args) {
 absl::Status Attention(Device& device, const AttentionArgs& args) {
   RETURN_IF_ERROR(CheckAttention(device, args));
   if (args.queries.dim(0) == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Attention(cpu::AsCpu(device), args);
@@ -56,6 +57,7 @@ absl::Status MergePartials(Device& device, const MergePartialsArgs& args) {
   RETURN_IF_ERROR(
       CheckArgument(device, kOp, "other_lse", args.other_lse, kFloat32, {n_queries, n_heads}));
   if (args.output.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::MergePartials(cpu::AsCpu(device), args);

@@ -65,7 +65,10 @@ absl::Status CheckArgument(const Device& device, std::string_view op, std::strin
         StrCat(op, ": ", argument, " of the shape ", view.ShapeText(), " has strides [", strides,
                "], want ", layout == Layout::kContiguous ? "no gaps" : "1 in the last dimension"));
   }
-  (void)device;
+  if (!device.MayOwn(view.data())) {
+    return absl::InvalidArgumentError(StrCat(op, ": ", argument, " of the shape ", view.ShapeText(),
+                                             " does not lie in the device's memory"));
+  }
   return absl::OkStatus();
 }
 

@@ -6,6 +6,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/code_scan.h"
+#include "compute/unavailable.h"
 
 namespace fovea::compute {
 namespace {
@@ -94,13 +95,15 @@ absl::Status CodeScan(Device& device, const CodeScanArgs& args, int64_t* positio
                                                head.n_keys, " keys, want as many in each"));
     }
   }
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      cpu::CodeScan(device.threads(), args, positions);
+      cpu::CodeScan(cpu::AsCpu(device), args, positions);
       return absl::OkStatus();
-    default:
-      return absl::UnimplementedError("CodeScan: this build has it for CPUs only");
+    case DeviceKind::kCuda:
+      return Unavailable("CodeScan");
   }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute

@@ -30,7 +30,7 @@ namespace fovea::compute {
 
 inline constexpr int64_t kCodeBlockKeys = 16;
 
-// Codes of one KV head. Memory of anybody.
+// Codes of one KV head, in the device's memory.
 struct CodedKeys {
   const std::byte* codes = nullptr;   // [n_blocks, n_lines, 64]
   const BFloat16* factors = nullptr;  // [n_blocks · 16]

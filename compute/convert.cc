@@ -18,6 +18,7 @@ absl::Status Convert(Device& device, const ConvertArgs& args) {
         CheckArgument(device, kOp, "factors", args.factors, kFloat32, {args.from.dim(1)}));
   }
   if (args.from.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Convert(cpu::AsCpu(device), args);

@@ -21,6 +21,7 @@ absl::Status Embedding(Device& device, const EmbeddingArgs& args) {
     }
   }
   if (args.ids.empty()) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Embedding(cpu::AsCpu(device), args);

@@ -5,6 +5,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/key_scan.h"
+#include "compute/unavailable.h"
 
 namespace fovea::compute {
 namespace {
@@ -105,23 +106,32 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best) {
                                              " and of ", EntryTypeName(first->keys.type()),
                                              " keys, want one type in a call"));
   }
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      cpu::KeyScan(device.threads(), args, best);
-      return absl::OkStatus();
-    default:
-      return absl::UnimplementedError("KeyScan: this build has it for CPUs only");
+      return cpu::KeyScan(cpu::AsCpu(device), args, best);
+    case DeviceKind::kCuda:
+      return Unavailable("KeyScan");
   }
+  return absl::OkStatus();
 }
 
 float KeyScore(const float* query, EntryPointer key, int64_t head_dim) {
   return cpu::KeyScore(query, key, head_dim);
 }
 
-void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
-               std::span<float> scores) {
+absl::Status KeyScores(Device& device, const ConstView& query, std::span<const EntryPointer> keys,
+                       std::span<float> scores) {
+  RETURN_IF_ERROR(CheckArgument(device, "KeyScores", "query", query, kFloat32, {kAnySize}));
   FOVEA_CHECK(keys.size() == scores.size());
-  cpu::KeyScores(query, head_dim, keys, scores);
+  const DeviceScope scope(device);
+  switch (device.kind()) {
+    case DeviceKind::kCpu:
+      return cpu::KeyScores(cpu::AsCpu(device), query, keys, scores);
+    case DeviceKind::kCuda:
+      return Unavailable("KeyScores");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute

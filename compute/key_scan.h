@@ -18,7 +18,7 @@ struct ScoredId {
   int64_t id = 0;
 };
 
-// A run of keys that lie together: key j of the run has id first_id + j.
+// Keys that lie together on the device: key j of the run has id first_id + j.
 struct KeyRun {
   EntryPointer keys;  // [n_keys, head_dim]
   int64_t n_keys = 0;
@@ -66,9 +66,10 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
 // bit for bit what KeyScan computes. Host memory.
 float KeyScore(const float* query, EntryPointer key, int64_t head_dim);
 
-// scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time: for the rescoring of
-// candidates that lie anywhere. Host memory. All keys have one type; scores.size() == keys.size().
-void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
-               std::span<float> scores);
+// scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time, on the calling thread. query
+// = [head_dim], float32. The keys lie anywhere in the device's memory and have one type;
+// scores.size() == keys.size(), in host memory. InvalidArgument for a query that is no such view.
+absl::Status KeyScores(Device& device, const ConstView& query, std::span<const EntryPointer> keys,
+                       std::span<float> scores);
 
 }  // namespace fovea::compute

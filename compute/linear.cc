@@ -37,6 +37,7 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(Device& device,
     RETURN_IF_ERROR(
         CheckArgument(device, name, "lora_b", weights.lora_b, kFloat32, {out_features, rank}));
   }
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::CreateLinear(cpu::AsCpu(device), weights);
@@ -51,10 +52,14 @@ absl::Status Linear::Forward(Device& device, const ConstView& x, bool add_to_out
   RETURN_IF_ERROR(CheckArgument(device, name_, "x", x, kFloat32, {kAnySize, in_features_}));
   RETURN_IF_ERROR(CheckArgument(device, name_, "out", out, kFloat32, {x.dim(0), out_features_}));
   if (x.dim(0) == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   return DoForward(device, x, add_to_out, out);
 }
 
-void Linear::PrepareSteps(Device& device) const { DoPrepareSteps(device); }
+void Linear::PrepareSteps(Device& device) const {
+  const DeviceScope scope(device);
+  DoPrepareSteps(device);
+}
 
 absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> outputs,
                                      const ConstView& x) {
@@ -70,6 +75,7 @@ absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> out
                                   {x.dim(0), linear.out_features_}));
   }
   if (x.dim(0) == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::ForwardTogether(cpu::AsCpu(device), outputs, x);

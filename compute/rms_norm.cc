@@ -13,6 +13,7 @@ absl::Status RmsNorm(Device& device, const RmsNormArgs& args) {
   RETURN_IF_ERROR(
       CheckArgument(device, kOp, "out", args.out, kFloat32, {args.x.dim(0), args.x.dim(1)}));
   if (args.x.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::RmsNorm(cpu::AsCpu(device), args);

@@ -50,6 +50,7 @@ absl::Status Rope(Device& device, const RopeArgs& args) {
   RETURN_IF_ERROR(CheckArgument(device, kOp, "inverse_frequencies", args.inverse_frequencies,
                                 kFloat32, {args.x.dim(2) / 2}));
   if (args.x.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Rope(cpu::AsCpu(device), args);

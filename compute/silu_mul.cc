@@ -14,6 +14,7 @@ absl::Status SiluMul(Device& device, const SiluMulArgs& args) {
   RETURN_IF_ERROR(CheckArgument(device, kOp, "up", args.up, kFloat32, {n_tokens, n}));
   RETURN_IF_ERROR(CheckArgument(device, kOp, "out", args.out, kFloat32, {n_tokens, n}));
   if (args.gate.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::SiluMul(cpu::AsCpu(device), args);

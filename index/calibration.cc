@@ -254,7 +254,8 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
         if (id >= 0) pointers.push_back(lookup.Find(id));
       }
       scores.resize(pointers.size());
-      compute::KeyScores(Query(queries, position, head), queries.head_dim, pointers, scores);
+      RETURN_IF_ERROR(compute::KeyScores(
+          device, {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
     }
     return absl::OkStatus();
   });

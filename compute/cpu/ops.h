@@ -12,6 +12,7 @@
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
+#include "compute/top_k_attention.h"
 
 namespace fovea::compute::cpu {
 
@@ -21,6 +22,8 @@ absl::Status Rope(CpuDevice& device, const RopeArgs& args);
 absl::Status Convert(CpuDevice& device, const ConvertArgs& args);
 absl::Status Embedding(CpuDevice& device, const EmbeddingArgs& args);
 absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
+absl::Status TopKAttention(CpuDevice& device, const TopKAttentionArgs& args);
+absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights);

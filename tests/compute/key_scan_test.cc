@@ -295,6 +295,7 @@ TEST(KeyScanTest, RefusesShapesThatDoNotFit) {
 
 template <typename T>
 void ExpectScoresOfKeysAnywhere() {
+  auto device = Cpu(1);
   for (const int64_t head_dim : {5, 20, 64, 100, 128}) {
     const std::vector<T> keys = RandomKeys<T>(300, head_dim, 10);
     const std::vector<float> query = RandomQueries(1, head_dim, 11);
@@ -303,7 +304,7 @@ void ExpectScoresOfKeysAnywhere() {
       std::vector<EntryPointer> some(n);
       for (EntryPointer& key : some) key = keys.data() + random() % 300 * head_dim;
       std::vector<float> scores(n);
-      KeyScores(query.data(), head_dim, some, scores);
+      ASSERT_TRUE(KeyScores(*device, {query.data(), {head_dim}}, some, scores).ok());
       for (size_t i = 0; i < n; ++i) {
         EXPECT_EQ(scores[i], KeyScore(query.data(), some[i], head_dim)) << head_dim << " " << n;
       }
