@@ -26,6 +26,9 @@ class ReferenceMemory final : public RewindableMemory {
     Rewind();
   }
 
+  model::MemoryPlace place() const override {
+    return searcher_ != nullptr ? searcher_->place() : model::MemoryPlace::kDevice;
+  }
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override {
     RETURN_IF_ERROR(progress_.CheckCancelled());
     return searcher_ != nullptr ? searcher_->Attend(query, output, lse)

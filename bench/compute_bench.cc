@@ -65,22 +65,22 @@ void BM_Linear(benchmark::State& state, DType dtype) {
   const std::vector<std::byte> weight(copy_bytes * n_copies, std::byte{0x21});
   std::vector<std::unique_ptr<Linear>> linears;
   for (size_t i = 0; i < n_copies; ++i) {
-    auto linear = Linear::Create(*device, {.name = "bench",
-                                           .dtype = dtype,
-                                           .weight = weight.data() + i * copy_bytes,
-                                           .out_features = out_features,
-                                           .in_features = in_features});
+    auto linear = Linear::Create(
+        *device, {.name = "bench",
+                  .weight = {dtype, weight.data() + i * copy_bytes, {out_features, in_features}}});
     FOVEA_CHECK(linear.ok());
     linears.push_back(*std::move(linear));
   }
   const std::vector<float> x = RandomFloats(n_tokens * in_features);
   std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
+  const ConstView rows(x.data(), {n_tokens, in_features});
+  const View products(out.data(), {n_tokens, out_features});
   for (const auto& linear : linears) {  // packs
-    FOVEA_CHECK(linear->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+    FOVEA_CHECK(linear->Forward(*device, rows, false, products).ok());
   }
   size_t next = 0;
   for (auto _ : state) {
-    FOVEA_CHECK(linears[next]->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+    FOVEA_CHECK(linears[next]->Forward(*device, rows, false, products).ok());
     next = (next + 1) % n_copies;
   }
   Rate(state, "FLOP/s", 2.0 * static_cast<double>(n_tokens * in_features * out_features));
@@ -104,7 +104,8 @@ BENCHMARK_CAPTURE(BM_Linear, F16, DType::kF16)->Apply(DecodeShapes);
 BENCHMARK_CAPTURE(BM_Linear, BF16, DType::kBF16)->Apply(DecodeShapes);
 BENCHMARK_CAPTURE(BM_Linear, F32, DType::kF32)->Apply(DecodeShapes);
 
-// Arguments: queries, keys.
+// Arguments: queries, keys. T: of keys and values.
+template <typename T>
 void BM_Attention(benchmark::State& state) {
   const auto device = MakeDevice();
   const int64_t n_queries = state.range(0);
@@ -113,37 +114,33 @@ void BM_Attention(benchmark::State& state) {
   const int64_t n_kv_heads = 3;
   const int64_t head_dim = 64;
   const std::vector<float> queries = RandomFloats(n_queries * n_heads * head_dim);
-  const std::vector<float> keys = RandomFloats(n_keys * n_kv_heads * head_dim);
-  const std::vector<float> values = RandomFloats(n_keys * n_kv_heads * head_dim);
+  const std::vector<float> numbers = RandomFloats(n_keys * n_kv_heads * head_dim);
+  std::vector<T> keys, values;
+  for (const float number : numbers) {
+    keys.emplace_back(number);
+    values.emplace_back(number);
+  }
   std::vector<float> output(queries.size());
   std::vector<float> lse(static_cast<size_t>(n_queries * n_heads));
   for (auto _ : state) {
-    FOVEA_CHECK(Attention(*device, {.queries = queries.data(),
-                                    .keys = keys.data(),
-                                    .values = values.data(),
-                                    .n_queries = n_queries,
-                                    .n_keys = n_keys,
-                                    .n_heads = n_heads,
-                                    .n_kv_heads = n_kv_heads,
-                                    .head_dim = head_dim,
+    FOVEA_CHECK(Attention(*device, {.queries = {queries.data(), {n_queries, n_heads, head_dim}},
+                                    .keys = {keys.data(), {n_keys, n_kv_heads, head_dim}},
+                                    .values = {values.data(), {n_keys, n_kv_heads, head_dim}},
                                     .scale = 0.125f,
-                                    .output = output.data(),
-                                    .lse = lse.data()})
+                                    .output = {output.data(), {n_queries, n_heads, head_dim}},
+                                    .lse = {lse.data(), {n_queries, n_heads}}})
                     .ok());
   }
   const auto q = static_cast<double>(n_queries);
   const double pairs = q * static_cast<double>(n_keys) - q * (q - 1) / 2;
   Rate(state, "FLOP/s", 4.0 * pairs * static_cast<double>(n_heads * head_dim));
 }
-BENCHMARK(BM_Attention)
-    ->Args({1024, 1024})
-    ->Args({1024, 1152})
-    ->Args({128, 1152})
-    ->Args({16, 1024})
-    ->Args({1, 256})
-    ->Args({1, 1024})
-    ->Args({1, 8192})
-    ->UseRealTime();
+void AttentionShapes(benchmark::internal::Benchmark* b) {
+  b->Args({1024, 1024})->Args({1024, 1152})->Args({128, 1152})->Args({16, 1024});
+  b->Args({1, 256})->Args({1, 1024})->Args({1, 8192})->UseRealTime();
+}
+BENCHMARK(BM_Attention<float>)->Name("BM_Attention")->Apply(AttentionShapes);
+BENCHMARK(BM_Attention<BFloat16>)->Name("BM_Attention/bf16")->Apply(AttentionShapes);
 
 // The search of one memory layer for one token. Argument: keys of each KV head. bytes/s are those
 // of the keys or codes; keys/s count each key once, whatever the number of query heads.
@@ -162,14 +159,12 @@ void BM_KeyScan(benchmark::State& state) {
     for (int64_t head = 0; head < kScanKvHeads; ++head) {
       TopK best(kGroup, 16);
       const KeyRun run{keys.data() + head * n_keys * kScanDim, n_keys, 0};
-      FOVEA_CHECK(KeyScan(*device,
-                          {.queries = queries.data() + head * kGroup * kScanDim,
-                           .n_queries = kGroup,
-                           .query_stride = kScanDim,
-                           .head_dim = kScanDim,
-                           .runs = {&run, 1}},
-                          &best)
-                      .ok());
+      FOVEA_CHECK(
+          KeyScan(*device,
+                  {.queries = {queries.data() + head * kGroup * kScanDim, {1, kGroup, kScanDim}},
+                   .runs = {&run, 1}},
+                  &best)
+              .ok());
     }
   }
   Rate(state, "bytes/s", static_cast<double>(keys.size() * sizeof(BFloat16)));
@@ -201,9 +196,7 @@ void BM_CodeScan(benchmark::State& state, int bits) {
     FOVEA_CHECK(CodeScan(*device,
                          {.coder = &coder,
                           .heads = heads,
-                          .queries = queries.data(),
-                          .n_queries = 1,
-                          .n_heads = kScanHeads,
+                          .queries = {queries.data(), {1, kScanHeads, kScanDim}},
                           .n_candidates = kCandidates},
                          positions.data())
                     .ok());
@@ -225,11 +218,9 @@ void BM_RmsNorm(benchmark::State& state) {
   const std::vector<float> weight = RandomFloats(576);
   std::vector<float> out(x.size());
   for (auto _ : state) {
-    FOVEA_CHECK(RmsNorm(*device, {.x = x.data(),
-                                  .weight = weight.data(),
-                                  .out = out.data(),
-                                  .n_tokens = state.range(0),
-                                  .hidden_size = 576})
+    FOVEA_CHECK(RmsNorm(*device, {.x = {x.data(), {state.range(0), 576}},
+                                  .weight = {weight.data(), {576}},
+                                  .out = {out.data(), {state.range(0), 576}}})
                     .ok());
   }
 }
@@ -240,7 +231,10 @@ void BM_SiluMul(benchmark::State& state) {
   const std::vector<float> gate = RandomFloats(state.range(0) * 1536);
   std::vector<float> out(gate.size());
   for (auto _ : state) {
-    FOVEA_CHECK(SiluMul(*device, gate.data(), gate.data(), out.data(), state.range(0) * 1536).ok());
+    FOVEA_CHECK(SiluMul(*device, {.gate = {gate.data(), {state.range(0), 1536}},
+                                  .up = {gate.data(), {state.range(0), 1536}},
+                                  .out = {out.data(), {state.range(0), 1536}}})
+                    .ok());
   }
 }
 BENCHMARK(BM_SiluMul)->Arg(1)->Arg(1024)->UseRealTime();
@@ -250,11 +244,8 @@ void BM_Rope(benchmark::State& state) {
   const std::vector<float> frequencies = RopeInverseFrequencies(64, 10000.0f, {});
   std::vector<float> x = RandomFloats(state.range(0) * 9 * 64);
   for (auto _ : state) {
-    FOVEA_CHECK(Rope(*device, {.x = x.data(),
-                               .n_tokens = state.range(0),
-                               .n_heads = 9,
-                               .head_dim = 64,
-                               .inverse_frequencies = frequencies.data(),
+    FOVEA_CHECK(Rope(*device, {.x = {x.data(), {state.range(0), 9, 64}},
+                               .inverse_frequencies = {frequencies.data(), {32}},
                                .first_position = 100})
                     .ok());
   }

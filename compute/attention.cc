@@ -1,14 +1,41 @@
 #include "compute/attention.h"
 
+#include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
 #include "compute/unavailable.h"
 
 namespace fovea::compute {
+namespace {
+
+absl::Status CheckAttention(const Device& device, const AttentionArgs& args) {
+  constexpr std::string_view kOp = "Attention";
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "queries", args.queries, kFloat32,
+                                {kAnySize, kAnySize, kAnySize}));
+  const int64_t n_queries = args.queries.dim(0);
+  const int64_t n_heads = args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "keys", args.keys, kFloat32OrBFloat16,
+                                {kAnySize, kAnySize, head_dim}, Layout::kDenseRows));
+  const int64_t n_kv_heads = args.keys.dim(1);
+  if (head_dim < 1 || n_kv_heads < 1 || n_heads < 1 || n_heads % n_kv_heads != 0) {
+    return absl::InvalidArgumentError(
+        StrCat(kOp, ": queries ", args.queries.ShapeText(), " and keys ", args.keys.ShapeText(),
+               ": want dimensions, and a multiple of the keys' heads"));
+  }
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "values", args.values, OfType(args.keys.dtype()),
+                                {args.keys.dim(0), n_kv_heads, head_dim}, Layout::kDenseRows));
+  RETURN_IF_ERROR(
+      CheckArgument(device, kOp, "output", args.output, kFloat32, {n_queries, n_heads, head_dim}));
+  if (args.lse.is_none()) return absl::OkStatus();
+  return CheckArgument(device, kOp, "lse", args.lse, kFloat32, {n_queries, n_heads});
+}
+
+}  // namespace
 
 absl::Status Attention(Device& device, const AttentionArgs& args) {
-  FOVEA_CHECK(args.n_queries >= 0 && args.n_keys >= 0 && args.head_dim > 0 && args.n_kv_heads > 0 &&
-              args.n_heads > 0 && args.n_heads % args.n_kv_heads == 0);
-  if (args.n_queries == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckAttention(device, args));
+  if (args.queries.dim(0) == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Attention(cpu::AsCpu(device), args);
@@ -19,8 +46,18 @@ absl::Status Attention(Device& device, const AttentionArgs& args) {
 }
 
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args) {
-  FOVEA_CHECK(args.n_rows >= 0 && args.head_dim > 0);
-  if (args.n_rows == 0) return absl::OkStatus();
+  constexpr std::string_view kOp = "MergePartials";
+  RETURN_IF_ERROR(
+      CheckArgument(device, kOp, "output", args.output, kFloat32, {kAnySize, kAnySize, kAnySize}));
+  const int64_t n_queries = args.output.dim(0);
+  const int64_t n_heads = args.output.dim(1);
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "lse", args.lse, kFloat32, {n_queries, n_heads}));
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "other_output", args.other_output, kFloat32,
+                                {n_queries, n_heads, args.output.dim(2)}));
+  RETURN_IF_ERROR(
+      CheckArgument(device, kOp, "other_lse", args.other_lse, kFloat32, {n_queries, n_heads}));
+  if (args.output.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::MergePartials(cpu::AsCpu(device), args);

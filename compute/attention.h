@@ -4,39 +4,39 @@
 #pragma once
 
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
 struct AttentionArgs {
-  const float* queries = nullptr;  // [n_queries, n_heads, head_dim]
-  const float* keys = nullptr;     // [n_keys, n_kv_heads, head_dim]
-  const float* values = nullptr;   // [n_keys, n_kv_heads, head_dim]
-  int64_t n_queries = 0;
-  int64_t n_keys = 0;
-  int64_t n_heads = 0;  // a multiple of n_kv_heads: query head h uses kv head h·n_kv_heads/n_heads
-  int64_t n_kv_heads = 0;
-  int64_t head_dim = 0;
+  ConstView queries;  // [n_queries, n_heads, head_dim], float32, contiguous
+  // [n_keys, n_kv_heads, head_dim], both float32 or both bfloat16, which is widened exactly; tokens
+  // and heads may lie in any order (strides), the dimensions of a head lie together. n_heads is a
+  // multiple of n_kv_heads: query head h uses kv head h·n_kv_heads/n_heads.
+  ConstView keys;
+  ConstView values;
   float scale = 1.0f;  // scores = scale · <query, key>
   // Causal: query i sees keys 0 … n_keys − n_queries + i (the queries are the last tokens).
   // Otherwise every query sees every key.
   bool causal = true;
-  float* output = nullptr;  // = [n_queries, n_heads, head_dim]
-  float* lse = nullptr;     // = [n_queries, n_heads], natural log; may be null
+  View output;  // = [n_queries, n_heads, head_dim], float32, contiguous
+  // = [n_queries, n_heads], natural logarithm, float32, contiguous; may be none.
+  View lse = {};
 };
-// Queries that see no key (n_keys = 0) get output 0 and lse −inf.
+// Queries that see no key (n_keys = 0) get output 0 and lse −inf. InvalidArgument for views of
+// other types, shapes or layouts.
 absl::Status Attention(Device& device, const AttentionArgs& args);
 
 // Merges a second partial into the first:
 //   lse' = log(e^lse + e^other_lse), output' = output·e^(lse−lse') + other·e^(other_lse−lse').
-// Both lse −inf: output 0, lse −inf. [n_rows = n_queries·n_heads]
+// Both lse −inf: output 0, lse −inf. All float32, contiguous.
 struct MergePartialsArgs {
-  float* output = nullptr;              // [n_rows, head_dim], in and out
-  float* lse = nullptr;                 // [n_rows], in and out
-  const float* other_output = nullptr;  // [n_rows, head_dim]
-  const float* other_lse = nullptr;     // [n_rows]
-  int64_t n_rows = 0;
-  int64_t head_dim = 0;
+  View output;             // [n_queries, n_heads, head_dim], in and out
+  View lse;                // [n_queries, n_heads], in and out
+  ConstView other_output;  // [n_queries, n_heads, head_dim]
+  ConstView other_lse;     // [n_queries, n_heads]
 };
+// InvalidArgument for views of other types, shapes or layouts.
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args);
 
 }  // namespace fovea::compute

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <utility>
 
+#include "compute/check_argument.h"
 #include "compute/cpu/code_scan.h"
+#include "compute/unavailable.h"
 
 namespace fovea::compute {
 namespace {
@@ -79,10 +81,12 @@ void KeyCoder::EncodeBlock(const float* keys, int64_t n_keys, std::byte* codes,
 
 absl::Status CodeScan(Device& device, const CodeScanArgs& args, int64_t* positions) {
   const auto n_kv_heads = static_cast<int64_t>(args.heads.size());
-  if (n_kv_heads < 1 || args.n_heads < 1 || args.n_heads % n_kv_heads != 0 || args.n_queries < 0 ||
-      args.n_candidates < 1) {
+  RETURN_IF_ERROR(CheckArgument(device, "CodeScan", "queries", args.queries, kFloat32,
+                                {kAnySize, kAnySize, args.coder->head_dim()}));
+  const int64_t n_heads = args.queries.dim(1);
+  if (n_kv_heads < 1 || n_heads < 1 || n_heads % n_kv_heads != 0 || args.n_candidates < 1) {
     return absl::InvalidArgumentError(StrCat(
-        "CodeScan: ", args.n_queries, " queries of ", args.n_heads, " heads, ", args.n_candidates,
+        "CodeScan: ", args.queries.dim(0), " queries of ", n_heads, " heads, ", args.n_candidates,
         " candidates; want a multiple of ", n_kv_heads, " heads and at least one candidate"));
   }
   for (const CodedKeys& head : args.heads) {
@@ -91,13 +95,15 @@ absl::Status CodeScan(Device& device, const CodeScanArgs& args, int64_t* positio
                                                head.n_keys, " keys, want as many in each"));
     }
   }
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      cpu::CodeScan(device.threads(), args, positions);
+      cpu::CodeScan(cpu::AsCpu(device), args, positions);
       return absl::OkStatus();
-    default:
-      return absl::UnimplementedError("CodeScan: this build has it for CPUs only");
+    case DeviceKind::kCuda:
+      return Unavailable("CodeScan");
   }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute

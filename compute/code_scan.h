@@ -24,12 +24,13 @@
 
 #include "base/float16.h"
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
 inline constexpr int64_t kCodeBlockKeys = 16;
 
-// Codes of one KV head. Memory of anybody.
+// Codes of one KV head, in the device's memory.
 struct CodedKeys {
   const std::byte* codes = nullptr;   // [n_blocks, n_lines, 64]
   const BFloat16* factors = nullptr;  // [n_blocks · 16]
@@ -75,10 +76,9 @@ class KeyCoder {
 struct CodeScanArgs {
   const KeyCoder* coder = nullptr;
   std::span<const CodedKeys> heads;  // one per KV head, all of as many keys
-  const float* queries = nullptr;    // [n_queries, n_heads, head_dim]
-  int64_t n_queries = 0;
-  int64_t n_heads = 0;       // a multiple of the KV heads; query head h has KV head
-                             // h / (n_heads / n_kv_heads)
+  // [n_queries, n_heads, head_dim], float32, contiguous. n_heads is a multiple of the KV heads;
+  // query head h has KV head h / (n_heads / n_kv_heads).
+  ConstView queries;
   int64_t n_candidates = 0;  // wanted per query and head, at least 1
   // Which positions (of keys in the order of their codes) may be returned, bit p of the map for
   // position p. Null: all.

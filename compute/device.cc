@@ -1,7 +1,5 @@
 #include "compute/device.h"
 
-#include <utility>
-
 #include "compute/cpu/choose_precision.h"
 #include "compute/cpu/cpu_device.h"
 
@@ -15,25 +13,6 @@ std::string_view PrecisionName(Precision precision) {
       return "int8";
   }
   return "float32";
-}
-
-Buffer::Buffer(Buffer&& other) noexcept
-    : device_(std::exchange(other.device_, nullptr)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
-
-Buffer& Buffer::operator=(Buffer&& other) noexcept {
-  if (this != &other) {
-    if (data_ != nullptr) device_->FreeRaw(data_);
-    device_ = std::exchange(other.device_, nullptr);
-    data_ = std::exchange(other.data_, nullptr);
-    size_bytes_ = std::exchange(other.size_bytes_, 0);
-  }
-  return *this;
-}
-
-Buffer::~Buffer() {
-  if (data_ != nullptr) device_->FreeRaw(data_);
 }
 
 absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, int n_threads,
@@ -62,13 +41,9 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
   return absl::InvalidArgumentError(StrCat("device '", spec, "': unknown; use 'cpu'"));
 }
 
-absl::StatusOr<Buffer> Device::Allocate(size_t size_bytes) {
-  ASSIGN_OR_RETURN(void* data, AllocateRaw(size_bytes));
-  return Buffer(this, data, size_bytes);
-}
-
 absl::Status Device::Reserve(size_t size_bytes, Buffer* buffer) {
-  if (buffer->data_ != nullptr && buffer->size_bytes_ >= size_bytes) return absl::OkStatus();
+  if (buffer->data<void>() != nullptr && buffer->size_bytes() >= size_bytes)
+    return absl::OkStatus();
   *buffer = Buffer();  // first, so that old and new need not fit together
   ASSIGN_OR_RETURN(*buffer, Allocate(size_bytes));
   return absl::OkStatus();

@@ -1,7 +1,21 @@
 // A device that ops run on: it owns threads (CPU) or streams, handles and workspaces (CUDA), and
 // allocates the memory that ops take. Every op is a free function whose first argument is the
-// Device and which dispatches on kind() to cpu/ or cuda/. Pointers given to an op point into
-// memory of its device. A Device is used by one thread at a time; make one a thread.
+// Device and which dispatches on kind() to cpu/ or cuda/.
+//
+// **Places.** Views that an op takes lie in memory of its device, which the host may not touch
+// unless is_host_memory(): it gets there by ops and copies. What an op takes as spans, plain
+// pointers or lists (token ids, runs of keys, candidates) is the host's and is read before the op
+// returns.
+//
+// **Order.** Ops and copies of a device are carried out one after another, in the order of the
+// calls. An op may return before it is complete, with what it writes to device memory still under
+// way; what it gives back in host memory (TopK, positions) is complete. CopyFromHost has read the
+// host's memory when it returns; CopyToHost and Synchronize return when everything before is
+// complete. On a CPU everything is complete when it returns. An error of something that was under
+// way is returned by a later call.
+//
+// A Device is used by one thread at a time; make one a thread. Memory, weights and contexts may go
+// from one to another of the same kind and number after Synchronize.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +23,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "compute/buffer.h"
 #include "compute/memory_budget.h"
 
 namespace fovea::compute {
@@ -22,30 +38,6 @@ enum class DeviceKind { kCpu, kCuda };
 // factors to 8 bits, with scales; everything else stays float32.
 enum class Precision { kFloat32, kInt8 };
 std::string_view PrecisionName(Precision precision);  // "float32", "int8"
-
-class Device;
-
-// Memory of a device, 64-byte aligned, uninitialised; freed with the object. Movable.
-class Buffer {
- public:
-  Buffer() = default;
-  Buffer(Buffer&& other) noexcept;
-  Buffer& operator=(Buffer&& other) noexcept;
-  ~Buffer();
-  template <typename T>
-  T* data() const {
-    return static_cast<T*>(data_);
-  }
-  size_t size_bytes() const { return size_bytes_; }
-
- private:
-  friend class Device;
-  Buffer(Device* device, void* data, size_t size_bytes)
-      : device_(device), data_(data), size_bytes_(size_bytes) {}
-  Device* device_ = nullptr;
-  void* data_ = nullptr;
-  size_t size_bytes_ = 0;
-};
 
 class Device {
  public:
@@ -74,24 +66,60 @@ class Device {
   // outlive the device.
   const std::shared_ptr<MemoryBudget>& packed_weights() const { return packed_weights_; }
 
-  // ResourceExhausted when there is no memory. The Device must outlive its Buffers.
-  absl::StatusOr<Buffer> Allocate(size_t size_bytes);
+  // Memory of the device. ResourceExhausted when there is none.
+  absl::StatusOr<Buffer> Allocate(size_t size_bytes) {
+    return Buffer::Allocate(allocator_, size_bytes);
+  }
   // Makes `buffer` at least size_bytes large; the content is lost when it grows.
   absl::Status Reserve(size_t size_bytes, Buffer* buffer);
 
-  // Copies between host and device memory; synchronous. On the CPU a memcpy.
+  // Host memory that copies from and to the device are fastest with.
+  virtual absl::StatusOr<Buffer> AllocatePinned(size_t size_bytes) = 0;
+  // Memory of the device that holds these bytes of the host and is only read. Where the device
+  // reads the host's memory this is the host's memory itself, without a copy: it must stay as it
+  // is for as long as the buffer is used.
+  virtual absl::StatusOr<Buffer> UploadConstant(const void* host, size_t size_bytes) = 0;
+  // Whether host and device share their memory, as on a CPU: each may use the other's.
+  virtual bool is_host_memory() const = 0;
+
+  // See "Order" above. The ranges do not overlap.
   virtual absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) = 0;
   virtual absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) = 0;
+  virtual absl::Status Copy(const void* from, size_t size_bytes, void* to) = 0;
+  // to[0 … n) = value.
+  virtual absl::Status Fill(float value, int64_t n, float* to) = 0;
+  virtual absl::Status Synchronize() = 0;
+
+  // Whether an address is one of the device's, as far as it can tell: what ops check their views
+  // with.
+  virtual bool MayOwn(const void* /*data*/) const { return true; }
 
  protected:
-  friend class Buffer;
-  virtual absl::StatusOr<void*> AllocateRaw(size_t size_bytes) = 0;
-  virtual void FreeRaw(void* data) = 0;
+  explicit Device(std::shared_ptr<Allocator> allocator) : allocator_(std::move(allocator)) {}
+
+  // Around every op and copy, by DeviceScope; may be nested. Where a library has a current device
+  // for each thread, it becomes this one.
+  friend class DeviceScope;
+  virtual void Enter() {}
+  virtual void Leave() {}
 
  private:
+  std::shared_ptr<Allocator> allocator_;
   Precision precision_ = Precision::kFloat32;
   bool is_exact_ = false;
   std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);
+};
+
+// The calling thread works with a device while this lives: the first thing in an op.
+class DeviceScope {
+ public:
+  explicit DeviceScope(Device& device) : device_(device) { device_.Enter(); }
+  ~DeviceScope() { device_.Leave(); }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+
+ private:
+  Device& device_;
 };
 
 }  // namespace fovea::compute

@@ -4,19 +4,17 @@
 #include <span>
 
 #include "compute/device.h"
-#include "compute/dtype.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
 struct EmbeddingArgs {
-  DType dtype = DType::kF32;
-  const std::byte* table = nullptr;  // [vocab_size, hidden_size], stored rows
-  int64_t vocab_size = 0;
-  int64_t hidden_size = 0;
-  std::span<const int32_t> ids;  // [n_tokens]; host memory
-  float* out = nullptr;          // = [n_tokens, hidden_size]
+  ConstView table;               // [vocab_size, hidden_size], any type, contiguous
+  std::span<const int32_t> ids;  // [n_tokens]; host memory, read before the op returns
+  View out;                      // = [n_tokens, hidden_size], float32, contiguous
 };
-// InvalidArgument names the first id outside [0, vocab_size).
+// InvalidArgument for views of other types or shapes; it names the first id outside
+// [0, vocab_size).
 absl::Status Embedding(Device& device, const EmbeddingArgs& args);
 
 }  // namespace fovea::compute

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "compute/check_argument.h"
 #include "compute/cpu/key_scan.h"
+#include "compute/unavailable.h"
 
 namespace fovea::compute {
 namespace {
@@ -77,17 +79,23 @@ std::span<const ScoredId> TopK::Sorted(int64_t query) {
 }
 
 absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best) {
-  if (args.head_dim < 1) {
-    return absl::InvalidArgumentError(
-        StrCat("KeyScan: head_dim is ", args.head_dim, ", want >= 1"));
+  RETURN_IF_ERROR(CheckArgument(device, "KeyScan", "queries", args.queries, kFloat32,
+                                {kAnySize, kAnySize, kAnySize}, Layout::kDenseRows));
+  const int64_t n_queries = args.queries.dim(0) * args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  if (head_dim < 1) {
+    return absl::InvalidArgumentError(StrCat("KeyScan: queries have the shape ",
+                                             args.queries.ShapeText(),
+                                             ", want at least one dimension of a head"));
   }
-  if (args.query_stride < args.head_dim && args.n_queries > 1) {
-    return absl::InvalidArgumentError(StrCat("KeyScan: query_stride is ", args.query_stride,
-                                             ", want at least head_dim ", args.head_dim));
+  for (const int i : {0, 1}) {
+    if (args.queries.dim(i) <= 1 || args.queries.stride(i) >= head_dim) continue;
+    return absl::InvalidArgumentError(StrCat("KeyScan: queries lie ", args.queries.stride(i),
+                                             " floats apart, want at least ", head_dim));
   }
-  if (best->n_queries() != args.n_queries) {
+  if (best->n_queries() != n_queries) {
     return absl::InvalidArgumentError(
-        StrCat("KeyScan: the result holds ", best->n_queries(), " queries, want ", args.n_queries));
+        StrCat("KeyScan: the result holds ", best->n_queries(), " queries, want ", n_queries));
   }
   const KeyRun* first = nullptr;
   for (const KeyRun& run : args.runs) {
@@ -98,23 +106,32 @@ absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best) {
                                              " and of ", EntryTypeName(first->keys.type()),
                                              " keys, want one type in a call"));
   }
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      cpu::KeyScan(device.threads(), args, best);
-      return absl::OkStatus();
-    default:
-      return absl::UnimplementedError("KeyScan: this build has it for CPUs only");
+      return cpu::KeyScan(cpu::AsCpu(device), args, best);
+    case DeviceKind::kCuda:
+      return Unavailable("KeyScan");
   }
+  return absl::OkStatus();
 }
 
 float KeyScore(const float* query, EntryPointer key, int64_t head_dim) {
   return cpu::KeyScore(query, key, head_dim);
 }
 
-void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
-               std::span<float> scores) {
+absl::Status KeyScores(Device& device, const ConstView& query, std::span<const EntryPointer> keys,
+                       std::span<float> scores) {
+  RETURN_IF_ERROR(CheckArgument(device, "KeyScores", "query", query, kFloat32, {kAnySize}));
   FOVEA_CHECK(keys.size() == scores.size());
-  cpu::KeyScores(query, head_dim, keys, scores);
+  const DeviceScope scope(device);
+  switch (device.kind()) {
+    case DeviceKind::kCpu:
+      return cpu::KeyScores(cpu::AsCpu(device), query, keys, scores);
+    case DeviceKind::kCuda:
+      return Unavailable("KeyScores");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute

@@ -9,6 +9,7 @@
 
 #include "base/entries.h"
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
@@ -17,7 +18,7 @@ struct ScoredId {
   int64_t id = 0;
 };
 
-// A run of keys that lie together: key j of the run has id first_id + j.
+// Keys that lie together on the device: key j of the run has id first_id + j.
 struct KeyRun {
   EntryPointer keys;  // [n_keys, head_dim]
   int64_t n_keys = 0;
@@ -51,23 +52,24 @@ class TopK {
 };
 
 struct KeyScanArgs {
-  const float* queries = nullptr;  // [n_queries, head_dim], rows query_stride floats apart
-  int64_t n_queries = 0;
-  int64_t query_stride = 0;
-  int64_t head_dim = 0;
+  // [n_tokens, group, head_dim], float32, any strides but 1 in the last dimension: the query heads
+  // of one KV head, as they lie among the others. Query token · group + head has list
+  // token · group + head of *best.
+  ConstView queries;
   std::span<const KeyRun> runs;  // any number, keys of one type; ids must not repeat
 };
-// Pushes into *best (of n_queries). Uses all threads of the device; the result does not depend on
-// how many there are. InvalidArgument for shapes that do not fit each other.
+// Pushes into *best (of n_tokens · group queries). Uses all threads of the device; the result does
+// not depend on how many there are. InvalidArgument for shapes that do not fit each other.
 absl::Status KeyScan(Device& device, const KeyScanArgs& args, TopK* best);
 
 // The score of one query with one key: fused multiply-adds in float over the dimensions in order,
 // bit for bit what KeyScan computes. Host memory.
 float KeyScore(const float* query, EntryPointer key, int64_t head_dim);
 
-// scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time: for the rescoring of
-// candidates that lie anywhere. Host memory. All keys have one type; scores.size() == keys.size().
-void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
-               std::span<float> scores);
+// scores[i] = KeyScore(query, keys[i], head_dim), many keys at a time, on the calling thread. query
+// = [head_dim], float32. The keys lie anywhere in the device's memory and have one type;
+// scores.size() == keys.size(), in host memory. InvalidArgument for a query that is no such view.
+absl::Status KeyScores(Device& device, const ConstView& query, std::span<const EntryPointer> keys,
+                       std::span<float> scores);
 
 }  // namespace fovea::compute

@@ -15,24 +15,21 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compute/device.h"
-#include "compute/dtype.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
 struct LinearWeights {
   std::string name;  // for error messages
-  DType dtype = DType::kF32;
-  const std::byte* weight =
-      nullptr;  // [out_features, in_features], stored rows; borrowed, host memory
-  int64_t out_features = 0;
-  int64_t in_features = 0;
-  const float* bias = nullptr;    // [out_features] or null; borrowed
-  const float* lora_a = nullptr;  // [lora_rank, in_features] or null; borrowed
-  const float* lora_b = nullptr;  // [out_features, lora_rank]; borrowed
-  int64_t lora_rank = 0;
+  // All borrowed, in the device's memory, contiguous.
+  ConstView weight;       // [out_features, in_features], any type
+  ConstView bias = {};    // [out_features], float32; may be none
+  ConstView lora_a = {};  // [lora_rank, in_features], float32; may be none
+  ConstView lora_b = {};  // [out_features, lora_rank], float32; none where lora_a is
   float lora_scale = 0.0f;
   bool float32_only = false;  // whatever the device's precision
   // Copies in a faster form or place, as far as the device has room for them; false: none.
@@ -48,31 +45,39 @@ class Linear {
   virtual ~Linear() = default;
 
   // out[t, :] = W·x[t, :] + bias (+ out[t, :] when add_to_out, for residual connections).
-  // x: [n_tokens, in_features]; out: [n_tokens, out_features]; they do not overlap.
-  virtual absl::Status Forward(Device& device, const float* x, int64_t n_tokens, bool add_to_out,
-                               float* out) const = 0;
+  // x: [n_tokens, in_features]; out: [n_tokens, out_features]; float32, contiguous; they do not
+  // overlap. InvalidArgument for views of other types or shapes.
+  absl::Status Forward(Device& device, const ConstView& x, bool add_to_out, const View& out) const;
 
   // Makes ready what calls with one token use (on a CPU the weights in an order of their own, where
   // there is room); else the first such call does.
-  virtual void PrepareSteps(Device& /*device*/) const {}
+  void PrepareSteps(Device& device) const;
 
   // Several weights that multiply the same x (queries, keys and values; gate and up): what Forward
   // computes, in fewer loops over the device's threads, whose start and end a single-token step
   // feels. At most kMaxTogether outputs.
   struct Output {
     const Linear* linear = nullptr;  // [out_features, in_features], all of the same in_features
-    float* out = nullptr;            // [n_tokens, out_features]
+    View out;                        // [n_tokens, out_features]
   };
   static constexpr int kMaxTogether = 4;
   static absl::Status ForwardTogether(Device& device, std::span<const Output> outputs,
-                                      const float* x, int64_t n_tokens);
+                                      const ConstView& x);
+
+  const std::string& name() const { return name_; }
 
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
 
  protected:
-  Linear(int64_t in_features, int64_t out_features)
-      : in_features_(in_features), out_features_(out_features) {}
+  Linear(std::string name, int64_t in_features, int64_t out_features)
+      : name_(std::move(name)), in_features_(in_features), out_features_(out_features) {}
+  // What the device's part computes, with arguments checked already; at least one token.
+  virtual absl::Status DoForward(Device& device, const ConstView& x, bool add_to_out,
+                                 const View& out) const = 0;
+  virtual void DoPrepareSteps(Device& /*device*/) const {}
+
+  std::string name_;
   int64_t in_features_;
   int64_t out_features_;
 };

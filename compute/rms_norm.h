@@ -3,17 +3,17 @@
 #pragma once
 
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
 struct RmsNormArgs {
-  const float* x = nullptr;       // [n_tokens, hidden_size]
-  const float* weight = nullptr;  // [hidden_size]
-  float* out = nullptr;           // = [n_tokens, hidden_size]; may be x
-  int64_t n_tokens = 0;
-  int64_t hidden_size = 0;
+  ConstView x;       // [n_tokens, hidden_size], float32, contiguous
+  ConstView weight;  // [hidden_size], float32
+  View out;          // = [n_tokens, hidden_size], float32, contiguous; may be x
   float eps = 1e-5f;
 };
+// InvalidArgument for views of other types or shapes.
 absl::Status RmsNorm(Device& device, const RmsNormArgs& args);
 
 }  // namespace fovea::compute

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
 #include "compute/unavailable.h"
 
@@ -39,9 +40,17 @@ std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta,
 }
 
 absl::Status Rope(Device& device, const RopeArgs& args) {
-  FOVEA_CHECK(args.n_tokens >= 0 && args.n_heads > 0 && args.head_dim > 0 &&
-              args.head_dim % 2 == 0);
-  if (args.n_tokens == 0) return absl::OkStatus();
+  constexpr std::string_view kOp = "Rope";
+  RETURN_IF_ERROR(
+      CheckArgument(device, kOp, "x", args.x, kFloat32, {kAnySize, kAnySize, kAnySize}));
+  if (args.x.dim(2) % 2 != 0) {
+    return absl::InvalidArgumentError(
+        StrCat(kOp, ": x has the shape ", args.x.ShapeText(), ", want an even last dimension"));
+  }
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "inverse_frequencies", args.inverse_frequencies,
+                                kFloat32, {args.x.dim(2) / 2}));
+  if (args.x.size() == 0) return absl::OkStatus();
+  const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
       return cpu::Rope(cpu::AsCpu(device), args);

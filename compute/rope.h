@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
@@ -23,13 +24,11 @@ std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta,
                                           const RopeScaling& scaling);
 
 struct RopeArgs {
-  float* x = nullptr;  // [n_tokens, n_heads, head_dim], rotated in place
-  int64_t n_tokens = 0;
-  int64_t n_heads = 0;
-  int64_t head_dim = 0;                        // even
-  const float* inverse_frequencies = nullptr;  // [head_dim/2]
-  int64_t first_position = 0;                  // token t has position first_position + t
+  View x;  // [n_tokens, n_heads, head_dim], float32, contiguous, head_dim even; rotated in place
+  ConstView inverse_frequencies;  // [head_dim/2], float32
+  int64_t first_position = 0;     // token t has position first_position + t
 };
+// InvalidArgument for views of other types or shapes.
 absl::Status Rope(Device& device, const RopeArgs& args);
 
 }  // namespace fovea::compute

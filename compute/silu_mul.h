@@ -2,10 +2,16 @@
 #pragma once
 
 #include "compute/device.h"
+#include "compute/view.h"
 
 namespace fovea::compute {
 
-// gate, up, out: [n]; out may be gate or up.
-absl::Status SiluMul(Device& device, const float* gate, const float* up, float* out, int64_t n);
+struct SiluMulArgs {
+  ConstView gate;  // [n_tokens, n], float32, contiguous
+  ConstView up;    // [n_tokens, n], float32, contiguous
+  View out;        // = [n_tokens, n], float32, contiguous; may be gate or up
+};
+// InvalidArgument for views of other types or shapes.
+absl::Status SiluMul(Device& device, const SiluMulArgs& args);
 
 }  // namespace fovea::compute

@@ -74,21 +74,11 @@ struct Needles {
 absl::Status ScanHead(compute::Device& device, const HeadKeys& keys,
                       const CalibrationQueries& queries, int64_t position, int64_t n_positions,
                       int64_t kv_head, int64_t group, TopK* best) {
-  // The group's heads of one position lie side by side, those of the next a row further: gathered
-  // into one matrix for one scan.
   const int64_t dim = queries.head_dim;
-  std::vector<float> rows(static_cast<size_t>(n_positions * group * dim));
-  for (int64_t p = 0; p < n_positions; ++p) {
-    std::copy_n(Query(queries, position + p, kv_head * group), group * dim,
-                rows.data() + p * group * dim);
-  }
-  return compute::KeyScan(device,
-                          {.queries = rows.data(),
-                           .n_queries = n_positions * group,
-                           .query_stride = dim,
-                           .head_dim = dim,
-                           .runs = keys},
-                          best);
+  const compute::ConstView rows(Query(queries, position, kv_head * group),
+                                {n_positions, group, dim});
+  return compute::KeyScan(
+      device, {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
 }
 
 absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<HeadKeys>& keys,
@@ -264,7 +254,8 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
         if (id >= 0) pointers.push_back(lookup.Find(id));
       }
       scores.resize(pointers.size());
-      compute::KeyScores(Query(queries, position, head), queries.head_dim, pointers, scores);
+      RETURN_IF_ERROR(compute::KeyScores(
+          device, {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
     }
     return absl::OkStatus();
   });

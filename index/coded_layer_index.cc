@@ -166,15 +166,14 @@ absl::Status CodedLayerIndex::Search(compute::Device& device, const LayerSearchA
     }
   }
   candidates->resize(static_cast<size_t>(args.n_queries * args.n_heads * args.n_candidates));
-  RETURN_IF_ERROR(compute::CodeScan(device,
-                                    {.coder = coder_.get(),
-                                     .heads = HeadsToScan(device, args.n_queries),
-                                     .queries = args.queries,
-                                     .n_queries = args.n_queries,
-                                     .n_heads = args.n_heads,
-                                     .n_candidates = args.n_candidates,
-                                     .allowed = allowed},
-                                    candidates->data()));
+  RETURN_IF_ERROR(compute::CodeScan(
+      device,
+      {.coder = coder_.get(),
+       .heads = HeadsToScan(device, args.n_queries),
+       .queries = {args.queries, {args.n_queries, args.n_heads, coder_->head_dim()}},
+       .n_candidates = args.n_candidates,
+       .allowed = allowed},
+      candidates->data()));
   if (!IdsArePositions()) {
     for (int64_t& candidate : *candidates) {
       if (candidate >= 0) candidate = ids_.At(candidate);

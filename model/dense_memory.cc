@@ -1,7 +1,7 @@
 #include "model/dense_memory.h"
 
-#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "compute/attention.h"
 
@@ -9,28 +9,43 @@ namespace fovea::model {
 
 absl::Status DenseMemory::Attend(const MemoryQuery& query, float* output, float* lse) {
   const auto layer = static_cast<size_t>(query.memory_layer);
+  const int64_t n_rows = query.n_queries * query.n_heads;
   if (entries_.n_tokens == 0) {
-    const int64_t n_rows = query.n_queries * query.n_heads;
-    std::fill(output, output + n_rows * query.head_dim, 0.0f);
-    std::fill(lse, lse + n_rows, -std::numeric_limits<float>::infinity());
-    return absl::OkStatus();
+    RETURN_IF_ERROR(device_->Fill(0.0f, n_rows * query.head_dim, output));
+    return device_->Fill(-std::numeric_limits<float>::infinity(), n_rows, lse);
   }
   FOVEA_CHECK(layer < entries_.keys.size());
-  return compute::Attention(*device_, {.queries = query.queries,
-                                       .keys = entries_.keys[layer].data(),
-                                       .values = entries_.values[layer].data(),
-                                       .n_queries = query.n_queries,
-                                       .n_keys = entries_.n_tokens,
-                                       .n_heads = query.n_heads,
-                                       .n_kv_heads = query.n_kv_heads,
-                                       .head_dim = query.head_dim,
-                                       .scale = query.scale,
-                                       .causal = false,
-                                       .output = output,
-                                       .lse = lse});
+  if (keys_.empty()) {
+    const auto upload = [this](const std::vector<std::vector<float>>& from,
+                               std::vector<compute::Buffer>* to) -> absl::Status {
+      for (const std::vector<float>& numbers : from) {
+        ASSIGN_OR_RETURN(compute::Buffer buffer,
+                         device_->UploadConstant(numbers.data(), numbers.size() * sizeof(float)));
+        to->push_back(std::move(buffer));
+      }
+      return absl::OkStatus();
+    };
+    values_.clear();
+    RETURN_IF_ERROR(upload(entries_.values, &values_));
+    RETURN_IF_ERROR(upload(entries_.keys, &keys_));
+  }
+  const auto view = [&](const compute::Buffer& buffer) {
+    return compute::ConstView(buffer.data<float>(),
+                              {entries_.n_tokens, query.n_kv_heads, query.head_dim});
+  };
+  return compute::Attention(
+      *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+                 .keys = view(keys_[layer]),
+                 .values = view(values_[layer]),
+                 .scale = query.scale,
+                 .causal = false,
+                 .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+                 .lse = {lse, {query.n_queries, query.n_heads}}});
 }
 
 absl::Status DenseMemory::Append(MemoryEntries entries) {
+  keys_.clear();
+  values_.clear();
   entries_.keys.resize(entries.keys.size());
   entries_.values.resize(entries.values.size());
   const auto append = [this](const std::vector<float>& from, std::vector<float>* to) {

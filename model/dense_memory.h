@@ -8,8 +8,8 @@
 
 #include "base/entries.h"
 #include "compute/device.h"
+#include "model/encoded_window.h"
 #include "model/memory_source.h"
-#include "model/transformer.h"
 
 namespace fovea::model {
 
@@ -21,13 +21,23 @@ class GrowingMemory : public MemorySource {
   virtual int64_t n_tokens() const = 0;
 };
 
-// Copyable. Not thread-safe.
+// On the device that the model runs on. Copyable. Not thread-safe.
 class DenseMemory final : public GrowingMemory {
  public:
   // `type`: of the entries, LongLLaMA's mem_dtype. bfloat16: rounded once, to nearest even, when
   // they are appended.
   DenseMemory(compute::Device* device, EntryType type) : device_(device), type_(type) {}
 
+  DenseMemory(const DenseMemory& other)
+      : GrowingMemory(other),
+        device_(other.device_),
+        type_(other.type_),
+        entries_(other.entries_) {}
+  DenseMemory& operator=(const DenseMemory& other) { return *this = DenseMemory(other); }
+  DenseMemory(DenseMemory&&) = default;
+  DenseMemory& operator=(DenseMemory&&) = default;
+
+  MemoryPlace place() const override { return MemoryPlace::kDevice; }
   absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override;
   absl::Status Append(MemoryEntries entries) override;
   int64_t n_tokens() const override { return entries_.n_tokens; }
@@ -37,6 +47,9 @@ class DenseMemory final : public GrowingMemory {
   compute::Device* device_;
   EntryType type_;
   MemoryEntries entries_;  // float32, already rounded
+  // The same on the device, [n_mem_layers]; empty until they are attended to.
+  std::vector<compute::Buffer> keys_;
+  std::vector<compute::Buffer> values_;
 };
 
 }  // namespace fovea::model

@@ -1,6 +1,7 @@
 #include "model/reference_session.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fovea::model {
 
@@ -50,7 +51,7 @@ absl::Status ReferenceSession::RunSegment(std::span<const int32_t> ids, int64_t 
   if (local_length() > 0 && local_length() + n > model_->config().max_position_embeddings) {
     RETURN_IF_ERROR(MoveToMemory(&context_));
   }
-  LocalContext window = LocalContext::ForWindow();
+  LocalContext window = LocalContext::ForWindow({});
   LocalContext* const context = to_memory ? &window : &context_;
   if (n_padding > 0) context->AddPadding(n_padding);
   if (n_padding < n) {
@@ -64,7 +65,8 @@ absl::Status ReferenceSession::RunSegment(std::span<const int32_t> ids, int64_t 
 }
 
 absl::Status ReferenceSession::MoveToMemory(LocalContext* context) {
-  RETURN_IF_ERROR(memory_->Append(model_->Entries(*context)));
+  ASSIGN_OR_RETURN(MemoryEntries entries, model_->Entries(*model_->device(), *context));
+  RETURN_IF_ERROR(memory_->Append(std::move(entries)));
   memory_padding_ += context->n_padding();
   context->Clear();
   return absl::OkStatus();

@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
+#include "compute/cpu/attention_tile.h"
 #include "compute/cpu/bf16_product.h"
-#include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
 #include "compute/cpu/simd_targets.h"
 #include "hwy/cache_control.h"
@@ -29,89 +30,6 @@
 // integers, the factors of both products may be rounded to bfloat16 (bf16_product.h): sums, maxima
 // and exponentials stay float32.
 
-#ifndef FOVEA_COMPUTE_CPU_ATTENTION_TILE
-#define FOVEA_COMPUTE_CPU_ATTENTION_TILE
-namespace fovea::compute::cpu {
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-// Keys of a block: scores [96, rows] and values [96, head_dim] stay in a 1 MiB L2, and 96 is a
-// multiple of the rows of the product's kernel.
-constexpr int64_t kKeysPerBlock = 96;
-// Widest vector in floats: rows of scores and outputs are padded to it.
-constexpr int64_t kMaxLanes = 16;
-// Floats between rows of scores beyond the rows themselves: a power of two as stride would put
-// the rows into the same few sets of a cache.
-constexpr int64_t kScoresPad = kMaxLanes;
-
-constexpr int64_t RoundUp(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-// What one thread computes at a time, and where.
-struct AttentionTile {
-  const AttentionArgs* args = nullptr;
-  int64_t kv_head = 0;
-  int64_t first_query = 0;
-  int64_t n_queries = 0;
-  int64_t first_key = 0;  // keys [first_key, last_key), fewer where causal
-  int64_t last_key = 0;
-  // Output rows of query q and head h lie at ((q · n_heads + h) · head_dim).
-  float* output = nullptr;
-  float* lse = nullptr;  // null: not wanted
-  // Both products with factors rounded to bfloat16; needs HasBf16Product and an even head_dim.
-  bool in_bf16 = false;
-  float* scratch = nullptr;
-};
-
-struct TileScratch {
-  int64_t rows;      // padded
-  int64_t head_dim;  // padded
-  // Offsets in floats.
-  int64_t queries, scores, values, output, maximum, sum, correction, last_visible, keys, total;
-
-  TileScratch(int64_t n_queries, int64_t group, int64_t unpadded_head_dim) {
-    rows = RoundUp(n_queries * group, kMaxLanes);
-    head_dim = RoundUp(unpadded_head_dim, kMaxLanes);
-    queries = 0;
-    scores = queries + unpadded_head_dim * rows;
-    values = scores + kKeysPerBlock * (rows + kScoresPad);
-    output = values + kKeysPerBlock * head_dim;
-    maximum = output + rows * head_dim;
-    sum = maximum + rows;
-    correction = sum + rows;
-    last_visible = correction + rows;
-    keys = last_visible + rows;
-    total = keys + kKeysPerBlock * unpadded_head_dim / 2;
-  }
-};
-
-// With few queries (decoding) a tile a kv head would leave threads idle: the keys are split, too,
-// and the partials merged in order.
-constexpr int64_t kFewQueries = 16;
-constexpr int64_t kKeysPerSplit = 4 * kKeysPerBlock;
-
-// Up to here dot products beat the padding of scoresᵀ to a vector of 16 rows.
-constexpr int64_t kFewRows = 8;
-
-struct FewRowsScratch {
-  int64_t head_dim;  // padded
-  // Offsets in floats.
-  int64_t scores, values, output, total;
-
-  FewRowsScratch(int64_t n_rows, int64_t unpadded_head_dim) {
-    head_dim = RoundUp(unpadded_head_dim, kMaxLanes);
-    scores = 0;
-    values = scores + n_rows * kKeysPerSplit;
-    // A copy is only needed where rows of values end within a vector.
-    output = values + (head_dim != unpadded_head_dim ? kKeysPerSplit * head_dim : 0);
-    total = output + n_rows * head_dim;
-  }
-};
-
-}  // namespace fovea::compute::cpu
-#endif  // FOVEA_COMPUTE_CPU_ATTENTION_TILE
-
 HWY_BEFORE_NAMESPACE();
 namespace fovea::compute::cpu {
 namespace HWY_NAMESPACE {
@@ -129,11 +47,20 @@ constexpr int kKernelVectors = 2;
 #endif
 constexpr int kKernelRows = 6;
 
+// kLanes elements as floats.
+HWY_INLINE V LoadWide(const float* from) { return hn::LoadU(D(), from); }
+HWY_INLINE V LoadWide(const BFloat16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::RebindToUnsigned<D> d32;
+  const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
+  return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
+}
+
 // c[kRows, kVectors·kLanes] = c · row_scale + a·b, or = a·b where row_scale is null.
 // a(i, k) = a[i · a_row_stride + k · a_k_stride].
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, typename B>
 HWY_INLINE void Kernel(const float* HWY_RESTRICT a, int64_t a_row_stride, int64_t a_k_stride,
-                       const float* HWY_RESTRICT b, int64_t b_stride, int64_t n_k,
+                       const B* HWY_RESTRICT b, int64_t b_stride, int64_t n_k,
                        const float* HWY_RESTRICT row_scale, float* HWY_RESTRICT c,
                        int64_t c_stride) {
   const D d;
@@ -143,7 +70,7 @@ HWY_INLINE void Kernel(const float* HWY_RESTRICT a, int64_t a_row_stride, int64_
   }
   for (int64_t k = 0; k < n_k; ++k) {
     V bk[kVectors];
-    for (int v = 0; v < kVectors; ++v) bk[v] = hn::LoadU(d, b + k * b_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) bk[v] = LoadWide(b + k * b_stride + v * kLanes);
     for (int i = 0; i < kRows; ++i) {
       const V aik = hn::Set(d, a[i * a_row_stride + k * a_k_stride]);
       for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(aik, bk[v], sum[i][v]);
@@ -161,11 +88,12 @@ HWY_INLINE void Kernel(const float* HWY_RESTRICT a, int64_t a_row_stride, int64_
   }
 }
 
+template <typename B>  // float or BFloat16
 struct ProductArgs {
   const float* a;
   int64_t a_row_stride;
   int64_t a_k_stride;
-  const float* b;  // [n_k, n_columns]
+  const B* b;  // [n_k, n_columns]
   int64_t b_stride;
   int64_t n_k;
   const float* row_scale;  // [n_rows] or null
@@ -173,8 +101,8 @@ struct ProductArgs {
   int64_t c_stride;
 };
 
-template <int kVectors>
-HWY_NOINLINE void ProductColumns(const ProductArgs& p, int64_t n_rows, int64_t column) {
+template <int kVectors, typename B>
+HWY_NOINLINE void ProductColumns(const ProductArgs<B>& p, int64_t n_rows, int64_t column) {
   const auto run = [&]<int kRows>(int64_t row) HWY_ATTR {
     Kernel<kRows, kVectors>(p.a + row * p.a_row_stride, p.a_row_stride, p.a_k_stride, p.b + column,
                             p.b_stride, p.n_k, p.row_scale != nullptr ? p.row_scale + row : nullptr,
@@ -199,7 +127,8 @@ HWY_NOINLINE void ProductColumns(const ProductArgs& p, int64_t n_rows, int64_t c
 }
 
 // n_columns is a multiple of kLanes.
-HWY_INLINE void Product(const ProductArgs& p, int64_t n_rows, int64_t n_columns) {
+template <typename B>
+HWY_INLINE void Product(const ProductArgs<B>& p, int64_t n_rows, int64_t n_columns) {
   int64_t column = 0;
   for (; column + kKernelVectors * kLanes <= n_columns; column += kKernelVectors * kLanes) {
     ProductColumns<kKernelVectors>(p, n_rows, column);
@@ -209,10 +138,9 @@ HWY_INLINE void Product(const ProductArgs& p, int64_t n_rows, int64_t n_columns)
 
 void ComputeTileImpl(const AttentionTile& tile) {
   const D d;
-  const AttentionArgs& args = *tile.args;
+  const AttentionInput& args = *tile.args;
   const int64_t group = args.n_heads / args.n_kv_heads;
   const int64_t head_dim = args.head_dim;
-  const int64_t kv_stride = args.n_kv_heads * head_dim;
   const int64_t n_rows = tile.n_queries * group;
   const TileScratch layout(tile.n_queries, group, head_dim);
   float* const queries = tile.scratch + layout.queries;  // [head_dim, rows]
@@ -222,7 +150,9 @@ void ComputeTileImpl(const AttentionTile& tile) {
   float* const maximum = tile.scratch + layout.maximum;
   float* const sum = tile.scratch + layout.sum;
   float* const correction = tile.scratch + layout.correction;
-  auto* const key_pairs = reinterpret_cast<uint32_t*>(tile.scratch + layout.keys);  // if in_bf16
+  // The block's keys where they are not read as they lie: as pairs if tile.in_bf16, else widened.
+  float* const wide_keys = tile.scratch + layout.keys;
+  auto* const key_pairs = reinterpret_cast<uint32_t*>(wide_keys);
   // Relative to the last key of the first query, so that floats hold it exactly.
   float* const last_visible = tile.scratch + layout.last_visible;
   const int64_t scores_stride = layout.rows + kScoresPad;
@@ -257,11 +187,15 @@ void ComputeTileImpl(const AttentionTile& tile) {
 
   for (int64_t first = tile.first_key; first <= last_of_all; first += kKeysPerBlock) {
     const int64_t n_keys = std::min(kKeysPerBlock, last_of_all + 1 - first);
-    const float* block_keys = args.keys + first * kv_stride + tile.kv_head * head_dim;
-    const float* block_values = args.values + first * kv_stride + tile.kv_head * head_dim;
     if (tile.in_bf16) {
       for (int64_t key = 0; key < n_keys; ++key) {
-        PackNeighbours(block_keys + key * kv_stride, head_dim, key_pairs + key * (head_dim / 2));
+        uint32_t* const pairs = key_pairs + key * (head_dim / 2);
+        if (args.in_bf16) {
+          std::memcpy(pairs, args.keys.At<BFloat16>(first + key, tile.kv_head),
+                      static_cast<size_t>(head_dim) * sizeof(BFloat16));
+        } else {
+          PackNeighbours(args.keys.At<float>(first + key, tile.kv_head), head_dim, pairs);
+        }
       }
       Bf16Product({.a = key_pairs,
                    .a_row_stride = head_dim / 2,
@@ -274,16 +208,27 @@ void ComputeTileImpl(const AttentionTile& tile) {
                    .c_stride = scores_stride},
                   n_keys, layout.rows);
     } else {
-      Product({.a = block_keys,
-               .a_row_stride = kv_stride,
-               .a_k_stride = 1,
-               .b = queries,
-               .b_stride = layout.rows,
-               .n_k = head_dim,
-               .row_scale = nullptr,
-               .c = scores,
-               .c_stride = scores_stride},
-              n_keys, layout.rows);
+      const float* block_keys = wide_keys;
+      int64_t key_stride = head_dim;
+      if (args.in_bf16) {
+        for (int64_t key = 0; key < n_keys; ++key) {
+          WidenRow(args.keys.At<BFloat16>(first + key, tile.kv_head), head_dim,
+                   wide_keys + key * head_dim);
+        }
+      } else {
+        block_keys = args.keys.At<float>(first, tile.kv_head);
+        key_stride = args.keys.token_stride;
+      }
+      Product<float>({.a = block_keys,
+                      .a_row_stride = key_stride,
+                      .a_k_stride = 1,
+                      .b = queries,
+                      .b_stride = layout.rows,
+                      .n_k = head_dim,
+                      .row_scale = nullptr,
+                      .c = scores,
+                      .c_stride = scores_stride},
+                     n_keys, layout.rows);
     }
     if (first + n_keys - 1 > last_of_first) {
       for (int64_t key = std::max<int64_t>(0, last_of_first + 1 - first); key < n_keys; ++key) {
@@ -319,7 +264,11 @@ void ComputeTileImpl(const AttentionTile& tile) {
     }
     for (int64_t key = 0; key < n_keys; ++key) {
       float* row = values + key * layout.head_dim;
-      std::copy(block_values + key * kv_stride, block_values + key * kv_stride + head_dim, row);
+      if (args.in_bf16) {
+        WidenRow(args.values.At<BFloat16>(first + key, tile.kv_head), head_dim, row);
+      } else {
+        WidenRow(args.values.At<float>(first + key, tile.kv_head), head_dim, row);
+      }
       std::fill(row + head_dim, row + layout.head_dim, 0.0f);
     }
     if (tile.in_bf16) {
@@ -348,16 +297,16 @@ void ComputeTileImpl(const AttentionTile& tile) {
                    .c_stride = layout.head_dim},
                   n_rows, layout.head_dim);
     } else {
-      Product({.a = scores,
-               .a_row_stride = 1,
-               .a_k_stride = scores_stride,
-               .b = values,
-               .b_stride = layout.head_dim,
-               .n_k = n_keys,
-               .row_scale = correction,
-               .c = output,
-               .c_stride = layout.head_dim},
-              n_rows, layout.head_dim);
+      Product<float>({.a = scores,
+                      .a_row_stride = 1,
+                      .a_k_stride = scores_stride,
+                      .b = values,
+                      .b_stride = layout.head_dim,
+                      .n_k = n_keys,
+                      .row_scale = correction,
+                      .c = output,
+                      .c_stride = layout.head_dim},
+                     n_rows, layout.head_dim);
     }
   }
 
@@ -376,17 +325,18 @@ void ComputeTileImpl(const AttentionTile& tile) {
   }
 }
 
-float Dot(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n) {
+template <typename T>
+float Dot(const float* HWY_RESTRICT a, const T* HWY_RESTRICT b, int64_t n) {
   const D d;
   V sum0 = hn::Zero(d);
   V sum1 = hn::Zero(d);
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
-    sum1 = hn::MulAdd(hn::LoadU(d, a + i + kLanes), hn::LoadU(d, b + i + kLanes), sum1);
+    sum0 = hn::MulAdd(hn::LoadU(d, a + i), LoadWide(b + i), sum0);
+    sum1 = hn::MulAdd(hn::LoadU(d, a + i + kLanes), LoadWide(b + i + kLanes), sum1);
   }
   float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
-  for (; i < n; ++i) sum += a[i] * b[i];
+  for (; i < n; ++i) sum += a[i] * static_cast<float>(b[i]);
   return sum;
 }
 
@@ -394,15 +344,16 @@ float Dot(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n) {
 
 // scores[i] = scale · <query, key i> for kLanes keys: the sums across lanes of all keys together,
 // by adding neighbours of two vectors into one until one is left.
-HWY_INLINE void ScoresOfVector(const float* HWY_RESTRICT query, const float* HWY_RESTRICT keys,
+template <typename T>
+HWY_INLINE void ScoresOfVector(const float* HWY_RESTRICT query, const T* HWY_RESTRICT keys,
                                int64_t stride, int64_t head_dim, float scale,
                                float* HWY_RESTRICT scores) {
   const D d;
   V sums[kLanes];
   for (int64_t key = 0; key < kLanes; ++key) {
-    V sum = hn::Mul(hn::LoadU(d, query), hn::LoadU(d, keys + key * stride));
+    V sum = hn::Mul(hn::LoadU(d, query), LoadWide(keys + key * stride));
     for (int64_t i = kLanes; i < head_dim; i += kLanes) {
-      sum = hn::MulAdd(hn::LoadU(d, query + i), hn::LoadU(d, keys + key * stride + i), sum);
+      sum = hn::MulAdd(hn::LoadU(d, query + i), LoadWide(keys + key * stride + i), sum);
     }
     sums[key] = sum;
   }
@@ -438,19 +389,58 @@ HWY_INLINE RowSoftmax ExponentialsOfRow(float* scores, int64_t n) {
   return {maximum, hn::GetLane(hn::SumOfLanes(d, sum))};
 }
 
+// Product() of weights with values as they lie where the rows are whole vectors, else copied and
+// padded.
+template <typename T>
+HWY_INLINE void MultiplyValues(const float* weights, const T* values, int64_t stride,
+                               int64_t n_keys, int64_t head_dim, float* padded, int64_t n_rows,
+                               float* output) {
+  const int64_t padded_dim = RoundUp(head_dim, kMaxLanes);
+  if (padded_dim == head_dim) {
+    Product<T>({.a = weights,
+                .a_row_stride = kKeysPerSplit,
+                .a_k_stride = 1,
+                .b = values,
+                .b_stride = stride,
+                .n_k = n_keys,
+                .row_scale = nullptr,
+                .c = output,
+                .c_stride = padded_dim},
+               n_rows, padded_dim);
+    return;
+  }
+  for (int64_t key = 0; key < n_keys; ++key) {
+    float* const row = padded + key * padded_dim;
+    WidenRow(values + key * stride, head_dim, row);
+    std::fill(row + head_dim, row + padded_dim, 0.0f);
+  }
+  Product<float>({.a = weights,
+                  .a_row_stride = kKeysPerSplit,
+                  .a_k_stride = 1,
+                  .b = padded,
+                  .b_stride = padded_dim,
+                  .n_k = n_keys,
+                  .row_scale = nullptr,
+                  .c = output,
+                  .c_stride = padded_dim},
+                 n_rows, padded_dim);
+}
+
 // At most kFewRows rows and kKeysPerSplit keys.
-void ComputeFewRowsTileImpl(const AttentionTile& tile) {
-  const AttentionArgs& args = *tile.args;
+template <typename T>
+HWY_INLINE void ComputeFewRowsTile(const AttentionTile& tile) {
+  const AttentionInput& args = *tile.args;
   const int64_t group = args.n_heads / args.n_kv_heads;
   const int64_t head_dim = args.head_dim;
-  const int64_t kv_stride = args.n_kv_heads * head_dim;
+  const int64_t key_stride = args.keys.token_stride;
+  const int64_t value_stride = args.values.token_stride;
   const int64_t n_keys = tile.last_key - tile.first_key;
   const int64_t n_rows = tile.n_queries * group;
   const FewRowsScratch layout(n_rows, head_dim);
   float* const scores = tile.scratch + layout.scores;  // [n_rows, kKeysPerSplit], then e^…
   float* const output = tile.scratch + layout.output;  // [n_rows, padded head_dim]
-  const float* const keys = args.keys + tile.first_key * kv_stride + tile.kv_head * head_dim;
-  const float* values = args.values + tile.first_key * kv_stride + tile.kv_head * head_dim;
+  const T* const keys = args.keys.At<T>(tile.first_key, tile.kv_head);
+  const T* const values = args.values.At<T>(tile.first_key, tile.kv_head);
   const auto out_row = [&](int64_t row) {
     return (tile.first_query + row / group) * args.n_heads + tile.kv_head * group + row % group;
   };
@@ -460,13 +450,13 @@ void ComputeFewRowsTileImpl(const AttentionTile& tile) {
   for (; key + kLanes <= n_keys && head_dim % kLanes == 0; key += kLanes) {
     // Rows of a head lie apart, where the processor does not see a stream.
     for (int64_t k = 0; k < kLanes; ++k) {
-      for (int64_t i = 0; i < head_dim; i += 64 / sizeof(float)) {
-        hwy::Prefetch(keys + (key + kLanes + k) * kv_stride + i);
-        hwy::Prefetch(values + (key + k) * kv_stride + i);
+      for (int64_t i = 0; i < head_dim; i += 64 / sizeof(T)) {
+        hwy::Prefetch(keys + (key + kLanes + k) * key_stride + i);
+        hwy::Prefetch(values + (key + k) * value_stride + i);
       }
     }
     for (int64_t row = 0; row < n_rows; ++row) {
-      ScoresOfVector(args.queries + out_row(row) * head_dim, keys + key * kv_stride, kv_stride,
+      ScoresOfVector(args.queries + out_row(row) * head_dim, keys + key * key_stride, key_stride,
                      head_dim, args.scale, scores + row * kKeysPerSplit + key);
     }
   }
@@ -474,7 +464,7 @@ void ComputeFewRowsTileImpl(const AttentionTile& tile) {
   for (; key < n_keys; ++key) {
     for (int64_t row = 0; row < n_rows; ++row) {
       scores[row * kKeysPerSplit + key] = args.scale * Dot(args.queries + out_row(row) * head_dim,
-                                                           keys + key * kv_stride, head_dim);
+                                                           keys + key * key_stride, head_dim);
     }
   }
   RowSoftmax softmax[kFewRows];
@@ -488,27 +478,8 @@ void ComputeFewRowsTileImpl(const AttentionTile& tile) {
         n_visible > 0 ? ExponentialsOfRow(row_scores, n_visible) : RowSoftmax{kMinusInfinity, 0.0f};
     std::fill(row_scores + n_visible, row_scores + n_keys, 0.0f);
   }
-  int64_t values_stride = kv_stride;
-  if (layout.head_dim != head_dim) {
-    float* const padded = tile.scratch + layout.values;
-    for (int64_t key = 0; key < n_keys; ++key) {
-      float* const row = padded + key * layout.head_dim;
-      std::copy(values + key * kv_stride, values + key * kv_stride + head_dim, row);
-      std::fill(row + head_dim, row + layout.head_dim, 0.0f);
-    }
-    values = padded;
-    values_stride = layout.head_dim;
-  }
-  Product({.a = scores,
-           .a_row_stride = kKeysPerSplit,
-           .a_k_stride = 1,
-           .b = values,
-           .b_stride = values_stride,
-           .n_k = n_keys,
-           .row_scale = nullptr,
-           .c = output,
-           .c_stride = layout.head_dim},
-          n_rows, layout.head_dim);
+  MultiplyValues(scores, values, value_stride, n_keys, head_dim, tile.scratch + layout.values,
+                 n_rows, output);
   for (int64_t row = 0; row < n_rows; ++row) {
     const auto& [maximum, sum] = softmax[row];
     const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
@@ -518,6 +489,14 @@ void ComputeFewRowsTileImpl(const AttentionTile& tile) {
     if (tile.lse != nullptr) {
       tile.lse[out_row(row)] = sum > 0.0f ? maximum + std::log(sum) : kMinusInfinity;
     }
+  }
+}
+
+void ComputeFewRowsTileImpl(const AttentionTile& tile) {
+  if (tile.args->in_bf16) {
+    ComputeFewRowsTile<BFloat16>(tile);
+  } else {
+    ComputeFewRowsTile<float>(tile);
   }
 }
 
@@ -539,7 +518,9 @@ constexpr int64_t kRowsPerTile = 192;
 
 }  // namespace
 
-absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
+absl::Status Attention(CpuDevice& device, const AttentionArgs& attention) {
+  const AttentionInput args(attention);
+  auto* const output = attention.output.As<float>();
   const int64_t group = args.n_heads / args.n_kv_heads;
   const int64_t queries_per_tile =
       std::min(args.n_queries, std::max<int64_t>(1, kRowsPerTile / group));
@@ -558,7 +539,7 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
   // Partials of the splits after the first: output [n_out_rows, head_dim], lse [n_out_rows].
   const int64_t partial_floats = n_out_rows * (args.head_dim + 1);
   float* partials = nullptr;
-  float* lse = args.lse;
+  auto* lse = attention.lse.As<float>();
   if (n_splits > 1) {
     const int64_t n_floats = partial_floats * (n_splits - 1) + n_out_rows;
     ASSIGN_OR_RETURN(std::byte* const scratch,
@@ -581,7 +562,7 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
                              .n_queries = std::min(queries_per_tile, args.n_queries - first_query),
                              .first_key = split * keys_per_split,
                              .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
-                             .output = partial != nullptr ? partial : args.output,
+                             .output = partial != nullptr ? partial : output,
                              .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
                              .in_bf16 = in_bf16,
                              .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))};
@@ -592,46 +573,14 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args) {
     }
   });
   for (int64_t split = 1; split < n_splits; ++split) {
-    const float* partial = partials + (split - 1) * partial_floats;
-    RETURN_IF_ERROR(MergePartials(device, {.output = args.output,
-                                           .lse = lse,
-                                           .other_output = partial,
-                                           .other_lse = partial + n_out_rows * args.head_dim,
-                                           .n_rows = n_out_rows,
-                                           .head_dim = args.head_dim}));
+    float* const partial = partials + (split - 1) * partial_floats;
+    const View partial_output(partial, {args.n_queries, args.n_heads, args.head_dim});
+    const View partial_lse(partial + n_out_rows * args.head_dim, {args.n_queries, args.n_heads});
+    RETURN_IF_ERROR(MergePartials(device, {.output = attention.output,
+                                           .lse = View(lse, {args.n_queries, args.n_heads}),
+                                           .other_output = partial_output,
+                                           .other_lse = partial_lse}));
   }
-  return absl::OkStatus();
-}
-
-absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args) {
-  device.threads().ParallelFor(args.n_rows, ElementwiseGrain(args.head_dim),
-                               [&](int64_t begin, int64_t end, int) {
-                                 for (int64_t row = begin; row < end; ++row) {
-                                   float* output = args.output + row * args.head_dim;
-                                   const float* other = args.other_output + row * args.head_dim;
-                                   const float lse = args.lse[row];
-                                   const float other_lse = args.other_lse[row];
-                                   const float maximum = std::max(lse, other_lse);
-                                   if (maximum == kMinusInfinity) {
-                                     std::fill(output, output + args.head_dim, 0.0f);
-                                     continue;
-                                   }
-                                   const float weight = std::exp(lse - maximum);
-                                   const float other_weight = std::exp(other_lse - maximum);
-                                   const float total = weight + other_weight;
-                                   const float factor = weight / total;
-                                   const float other_factor = other_weight / total;
-                                   // An empty partial weighs nothing, whatever its output holds.
-                                   if (factor == 0.0f) {
-                                     std::copy(other, other + args.head_dim, output);
-                                   } else if (other_factor != 0.0f) {
-                                     for (int64_t i = 0; i < args.head_dim; ++i) {
-                                       output[i] = output[i] * factor + other[i] * other_factor;
-                                     }
-                                   }
-                                   args.lse[row] = maximum + std::log(total);
-                                 }
-                               });
   return absl::OkStatus();
 }
 

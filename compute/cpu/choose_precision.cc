@@ -27,17 +27,17 @@ double MeasureSeconds(Precision precision) {
   std::vector<float> values(static_cast<size_t>(kFeatures * kFeatures));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 251) - 125.0f;
   std::vector<float> out(static_cast<size_t>(kRows * kFeatures));
-  const auto linear =
-      Linear::Create(device, {.name = "measured",
-                              .dtype = DType::kF32,
-                              .weight = reinterpret_cast<const std::byte*>(values.data()),
-                              .out_features = kFeatures,
-                              .in_features = kFeatures});
+  const auto linear = Linear::Create(
+      device, {.name = "measured", .weight = {values.data(), {kFeatures, kFeatures}}});
   if (!linear.ok()) return kFailed;
   double best = kFailed;
   for (int run = 0; run <= kRuns; ++run) {  // the first one packs the weights
     const Clock::time_point start = Clock::now();
-    if (!(*linear)->Forward(device, values.data(), kRows, false, out.data()).ok()) return kFailed;
+    if (!(*linear)
+             ->Forward(device, {values.data(), {kRows, kFeatures}}, false,
+                       {out.data(), {kRows, kFeatures}})
+             .ok())
+      return kFailed;
     if (run == 0) continue;
     best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
   }

@@ -31,47 +31,6 @@ inline constexpr int64_t kLineBytes = 64;
 // Rows of queries that go through a block together.
 inline constexpr int kMaxGroup = 4;
 
-struct Hit {
-  float score;
-  int32_t position;
-};
-
-inline bool IsBetter(const Hit& a, const Hit& b) {
-  return a.score > b.score || (a.score == b.score && a.position < b.position);
-}
-
-// The `n_kept` best of what passes a threshold, which rises as more comes than is kept.
-class Collector {
- public:
-  void Start(int64_t n_kept, float threshold) {
-    n_kept_ = static_cast<size_t>(n_kept);
-    // Sorting out costs about as much as what it removes took to come.
-    capacity_ = std::max<size_t>(4 * n_kept_, 64);
-    threshold_ = threshold;
-    hits_.clear();
-    hits_.reserve(capacity_);
-  }
-  float threshold() const { return threshold_; }
-  const std::vector<Hit>& hits() const { return hits_; }
-  void Add(Hit hit) {
-    hits_.push_back(hit);
-    if (hits_.size() == capacity_) Shrink();
-  }
-  void Shrink() {
-    if (hits_.size() <= n_kept_) return;
-    const auto worst = hits_.begin() + static_cast<int64_t>(n_kept_) - 1;
-    std::nth_element(hits_.begin(), worst, hits_.end(), IsBetter);
-    hits_.resize(n_kept_);
-    threshold_ = hits_.back().score;
-  }
-
- private:
-  size_t n_kept_ = 0;
-  size_t capacity_ = 0;
-  float threshold_ = 0.0f;
-  std::vector<Hit> hits_;
-};
-
 // One to kMaxGroup rows of queries of one KV head, as a scan wants them.
 struct RowGroup {
   const uint32_t* words;  // [padded_dim / 4, n_rows]: four digits each
@@ -459,17 +418,6 @@ int64_t SampleRank(int64_t n_keys, int64_t n_candidates) {
   return rank * 4 <= n_keys * kSampleRun / kSampleEvery ? rank : 0;
 }
 
-// What a call needs, kept by its thread for the next one.
-struct Scratch {
-  std::vector<float> rotated;                      // [padded_dim]
-  std::vector<uint32_t> words;                     // [n_groups][padded_dim / 4, rows of the group]
-  std::vector<float> offsets;                      // [n_rows]
-  std::vector<float> thresholds;                   // [n_rows]
-  std::vector<Collector> samples;                  // [n_rows]
-  std::vector<std::vector<Collector>> collectors;  // [n_threads][n_rows]
-  std::vector<std::vector<uint8_t>> started;       // [n_threads][n_rows]
-};
-
 // Rows first … first + n of each KV head: row = query · group + head in group.
 struct Portion {
   int64_t first;
@@ -478,13 +426,14 @@ struct Portion {
 
 class Scanner {
  public:
-  Scanner(ThreadPool& threads, const CodeScanArgs& args, Scratch& scratch)
-      : threads_(threads),
+  Scanner(CpuDevice& device, const CodeScanArgs& args)
+      : threads_(device.threads()),
         args_(args),
-        scratch_(scratch),
+        scratch_(device.code_scan_scratch()),
         vnni_(HasVnni()),
         n_kv_heads_(static_cast<int64_t>(args.heads.size())),
-        group_(args.n_heads / n_kv_heads_),
+        n_heads_(args.queries.dim(1)),
+        group_(n_heads_ / n_kv_heads_),
         n_keys_(args.heads[0].n_keys),
         n_blocks_(KeyCoder::NumBlocks(n_keys_)),
         n_words_(args.coder->padded_dim() / 4) {}
@@ -509,7 +458,7 @@ class Scanner {
   // Row `row` of the portion, of KV head row / portion.n, among [n_queries, n_heads].
   int64_t Place(int64_t row) const {
     const int64_t in_head = portion_.first + row % portion_.n;
-    return in_head / group_ * args_.n_heads + row / portion_.n * group_ + in_head % group_;
+    return in_head / group_ * n_heads_ + row / portion_.n * group_ + in_head % group_;
   }
 
   // Group g of the portion's rows: rows of one KV head.
@@ -537,7 +486,7 @@ class Scanner {
       const int64_t first = FirstRow(g);
       uint32_t* words = scratch_.words.data() + first * n_words_;
       for (int64_t r = 0; r < group.n_rows; ++r) {
-        const float* query = args_.queries + Place(first + r) * coder.head_dim();
+        const float* query = args_.queries.As<float>() + Place(first + r) * coder.head_dim();
         HWY_DYNAMIC_DISPATCH(Rotate)
         (coder.rotation().data(), query, coder.head_dim(), padded_dim, rotated);
         float largest = 0.0f;
@@ -684,9 +633,10 @@ class Scanner {
 
   ThreadPool& threads_;
   const CodeScanArgs& args_;
-  Scratch& scratch_;
+  CodeScanScratch& scratch_;
   const bool vnni_;
   const int64_t n_kv_heads_;
+  const int64_t n_heads_;
   const int64_t group_;
   const int64_t n_keys_;
   const int64_t n_blocks_;
@@ -698,15 +648,16 @@ class Scanner {
 
 }  // namespace
 
-void CodeScan(ThreadPool& threads, const CodeScanArgs& args, int64_t* positions) {
+void CodeScan(CpuDevice& device, const CodeScanArgs& args, int64_t* positions) {
   const auto n_kv_heads = static_cast<int64_t>(args.heads.size());
+  const int64_t n_queries = args.queries.dim(0);
+  const int64_t n_heads = args.queries.dim(1);
   if (args.heads[0].n_keys == 0) {
-    std::fill_n(positions, args.n_queries * args.n_heads * args.n_candidates, int64_t{-1});
+    std::fill_n(positions, n_queries * n_heads * args.n_candidates, int64_t{-1});
     return;
   }
-  thread_local Scratch scratch;
-  Scanner scanner(threads, args, scratch);
-  const int64_t rows_per_head = args.n_queries * (args.n_heads / n_kv_heads);
+  Scanner scanner(device, args);
+  const int64_t rows_per_head = n_queries * (n_heads / n_kv_heads);
   const int64_t step = std::max<int64_t>(kMaxGroup, kRowsAtOnce / n_kv_heads);
   for (int64_t first = 0; first < rows_per_head; first += step) {
     scanner.Run({first, std::min(step, rows_per_head - first)}, positions);

@@ -1,5 +1,6 @@
 #include "compute/cpu/cpu_device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,19 +13,26 @@ constexpr size_t kAlignment = 64;
 // More than the address space of a process; nothing has to be asked for it.
 constexpr size_t kMaxAllocationBytes = size_t{1} << 47;
 
+class AlignedAllocator final : public Allocator {
+ public:
+  absl::StatusOr<void*> Allocate(size_t size_bytes) override {
+    if (size_bytes <= kMaxAllocationBytes) {
+      const size_t rounded = (size_bytes / kAlignment + 1) * kAlignment;
+      if (void* data = std::aligned_alloc(kAlignment, rounded); data != nullptr) return data;
+    }
+    return absl::ResourceExhaustedError(
+        StrCat("cpu: cannot allocate ", size_bytes,
+               " bytes; close other programs, or use a smaller model or window"));
+  }
+  void Free(void* data) override { std::free(data); }
+};
+
 }  // namespace
 
-absl::StatusOr<void*> CpuDevice::AllocateRaw(size_t size_bytes) {
-  if (size_bytes <= kMaxAllocationBytes) {
-    const size_t rounded = (size_bytes / kAlignment + 1) * kAlignment;
-    if (void* data = std::aligned_alloc(kAlignment, rounded); data != nullptr) return data;
-  }
-  return absl::ResourceExhaustedError(
-      StrCat("cpu: cannot allocate ", size_bytes,
-             " bytes; close other programs, or use a smaller model or window"));
+std::shared_ptr<Allocator> HostAllocator() {
+  static const std::shared_ptr<Allocator> allocator = std::make_shared<AlignedAllocator>();
+  return allocator;
 }
-
-void CpuDevice::FreeRaw(void* data) { std::free(data); }
 
 absl::Status CpuDevice::CopyFromHost(const void* host, size_t size_bytes, void* device) {
   if (size_bytes > 0) std::memcpy(device, host, size_bytes);
@@ -33,6 +41,16 @@ absl::Status CpuDevice::CopyFromHost(const void* host, size_t size_bytes, void* 
 
 absl::Status CpuDevice::CopyToHost(const void* device, size_t size_bytes, void* host) {
   if (size_bytes > 0) std::memcpy(host, device, size_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::Copy(const void* from, size_t size_bytes, void* to) {
+  if (size_bytes > 0) std::memcpy(to, from, size_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::Fill(float value, int64_t n, float* to) {
+  std::fill_n(to, n, value);
   return absl::OkStatus();
 }
 

@@ -7,6 +7,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <new>
+#include <span>
 #include <vector>
 
 // Nothing here gains from the targets between these; vectors without a size at compile time cannot
@@ -17,7 +20,6 @@
 #define HWY_TARGET_INCLUDE "compute/cpu/key_scan.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/aligned_allocator.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
@@ -41,7 +43,9 @@ inline int64_t PackedPosition(int64_t d, int64_t head_dim) {
 
 // What all threads of a scan share.
 struct ScanPlan {
-  const KeyScanArgs* args;
+  std::span<const KeyRun> runs;
+  int64_t n_queries;
+  int64_t head_dim;
   EntryType key_type;              // of all runs
   const float* packed_queries;     // groups of Lanes().n_queries, each [padded_dim, n in group]
   std::vector<int64_t> run_begin;  // [n_runs + 1]: keys before each run
@@ -50,8 +54,8 @@ struct ScanPlan {
 // What each has for itself.
 struct ScanWorker {
   TopK best;
-  std::vector<float> thresholds;            // [n_queries]
-  hwy::AlignedFreeUniquePtr<float[]> tile;  // [padded_dim, tile keys]
+  std::vector<float> thresholds;  // [n_queries]
+  float* tile;                    // [padded_dim, tile keys]
 };
 
 // The shape of the kernel for this CPU.
@@ -247,13 +251,13 @@ HWY_NOINLINE void ScanGroup(const float* HWY_RESTRICT queries, const float* HWY_
 template <typename T>
 void ScanTile(const ScanPlan& plan, const T* const* rows, int64_t n_keys, const int64_t* ids,
               int64_t first_id, const T* next, ScanWorker& worker) {
-  const int64_t padded_dim = PaddedDim(plan.args->head_dim);
-  PackTile(rows, kColumns, plan.args->head_dim, next, worker.tile.get());
+  const int64_t padded_dim = PaddedDim(plan.head_dim);
+  PackTile(rows, kColumns, plan.head_dim, next, worker.tile);
   const float* queries = plan.packed_queries;
-  const int64_t n_queries = plan.args->n_queries;
+  const int64_t n_queries = plan.n_queries;
   for (int64_t first = 0; first < n_queries; first += kGroup, queries += kGroup * padded_dim) {
     const auto scan = [&](auto function) {
-      function(queries, worker.tile.get(), padded_dim, first, n_keys, ids, first_id, worker);
+      function(queries, worker.tile, padded_dim, first, n_keys, ids, first_id, worker);
     };
     switch (std::min<int64_t>(kGroup, n_queries - first)) {
       case 1:
@@ -289,7 +293,7 @@ void ScanTile(const ScanPlan& plan, const T* const* rows, int64_t n_keys, const 
 // Keys begin … end of all runs laid end to end.
 template <typename T>
 void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& worker) {
-  const int64_t head_dim = plan.args->head_dim;
+  const int64_t head_dim = plan.head_dim;
   const T* rows[kTileKeys];
   int64_t ids[kTileKeys];
   size_t run =
@@ -298,7 +302,7 @@ void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& work
   while (begin < end) {
     // Short runs (what deletions and filters leave) share tiles.
     const int64_t n = std::min(kTileKeys, end - begin);
-    const KeyRun* current = &plan.args->runs[run];
+    const KeyRun* current = &plan.runs[run];
     const int64_t first = begin - plan.run_begin[run];
     if (first + n <= current->n_keys) {
       const T* const keys = current->keys.As<T>() + first * head_dim;
@@ -311,7 +315,7 @@ void ScanKeys(const ScanPlan& plan, int64_t begin, int64_t end, ScanWorker& work
       for (int64_t j = 0; j < n; ++j, ++position) {
         while (position >= current->n_keys) {
           position = 0;
-          current = &plan.args->runs[++run];
+          current = &plan.runs[++run];
         }
         rows[j] = current->keys.As<T>() + position * head_dim;
         ids[j] = current->first_id + position;
@@ -403,15 +407,18 @@ HWY_EXPORT(Scores);
 namespace {
 
 // packed = groups of `group` queries, each [padded_dim, n in group].
-void PackQueries(const KeyScanArgs& args, int64_t group, float* packed) {
-  const int64_t padded_dim = PaddedDim(args.head_dim);
-  std::fill(packed, packed + args.n_queries * padded_dim, 0.0f);
-  for (int64_t first = 0; first < args.n_queries; first += group, packed += group * padded_dim) {
-    const int64_t n = std::min(group, args.n_queries - first);
+void PackQueries(const ConstView& queries, int64_t group, float* packed) {
+  const int64_t head_dim = queries.dim(2);
+  const int64_t padded_dim = PaddedDim(head_dim);
+  const int64_t n_queries = queries.dim(0) * queries.dim(1);
+  std::fill(packed, packed + n_queries * padded_dim, 0.0f);
+  for (int64_t first = 0; first < n_queries; first += group, packed += group * padded_dim) {
+    const int64_t n = std::min(group, n_queries - first);
     for (int64_t q = 0; q < n; ++q) {
-      const float* query = args.queries + (first + q) * args.query_stride;
-      for (int64_t d = 0; d < args.head_dim; ++d) {
-        packed[PackedPosition(d, args.head_dim) * n + q] = query[d];
+      const float* query = queries.As<float>() + (first + q) / queries.dim(1) * queries.stride(0) +
+                           (first + q) % queries.dim(1) * queries.stride(1);
+      for (int64_t d = 0; d < head_dim; ++d) {
+        packed[PackedPosition(d, head_dim) * n + q] = query[d];
       }
     }
   }
@@ -432,9 +439,13 @@ EntryType KeyType(std::span<const KeyRun> runs) {
 
 }  // namespace
 
-void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
+absl::Status KeyScan(CpuDevice& device, const KeyScanArgs& args, TopK* best) {
+  const int64_t n_queries = args.queries.dim(0) * args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
   ScanPlan plan;
-  plan.args = &args;
+  plan.runs = args.runs;
+  plan.n_queries = n_queries;
+  plan.head_dim = head_dim;
   plan.key_type = KeyType(args.runs);
   plan.run_begin.reserve(args.runs.size() + 1);
   int64_t n_keys = 0;
@@ -443,15 +454,20 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
     n_keys += run.n_keys;
   }
   plan.run_begin.push_back(n_keys);
-  if (n_keys == 0 || args.n_queries == 0) return;
+  if (n_keys == 0 || n_queries == 0) return absl::OkStatus();
 
   const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();
-  const int64_t padded_dim = PaddedDim(args.head_dim);
-  const auto packed_queries =
-      hwy::AllocateAligned<float>(static_cast<size_t>(args.n_queries * padded_dim));
-  PackQueries(args, shape.n_queries, packed_queries.get());
-  plan.packed_queries = packed_queries.get();
+  const int64_t padded_dim = PaddedDim(head_dim);
+  ASSIGN_OR_RETURN(
+      std::byte* const scratch,
+      device.SharedScratch(static_cast<size_t>(n_queries * padded_dim) * sizeof(float)));
+  auto* const packed_queries = reinterpret_cast<float*>(scratch);
+  PackQueries(args.queries, shape.n_queries, packed_queries);
+  plan.packed_queries = packed_queries;
+  RETURN_IF_ERROR(
+      device.ReserveThreadScratch(static_cast<size_t>(padded_dim * shape.n_keys) * sizeof(float)));
 
+  ThreadPool& threads = device.threads();
   const int64_t n_threads = threads.n_threads();
   const int64_t chunk =
       std::clamp((n_keys / (n_threads * 4) + 47) / 48 * 48, kMinChunkKeys, kMaxChunkKeys);
@@ -459,12 +475,11 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
   threads.ParallelFor(n_keys, chunk, [&](int64_t begin, int64_t end, int thread) {
     std::unique_ptr<ScanWorker>& worker = workers[static_cast<size_t>(thread)];
     if (worker == nullptr) {
-      worker.reset(new ScanWorker{
-          TopK(args.n_queries, best->top_k()),
-          {},
-          hwy::AllocateAligned<float>(static_cast<size_t>(padded_dim * shape.n_keys))});
+      worker.reset(new ScanWorker{TopK(n_queries, best->top_k()),
+                                  {},
+                                  reinterpret_cast<float*>(device.thread_scratch(thread))});
       // What cannot enter the final list need not enter a thread's.
-      for (int64_t query = 0; query < args.n_queries; ++query) {
+      for (int64_t query = 0; query < n_queries; ++query) {
         worker->thresholds.push_back(best->Threshold(query));
       }
     }
@@ -473,28 +488,89 @@ void KeyScan(ThreadPool& threads, const KeyScanArgs& args, TopK* best) {
   for (const std::unique_ptr<ScanWorker>& worker : workers) {
     if (worker != nullptr) best->Merge(worker->best);
   }
+  return absl::OkStatus();
 }
 
 float KeyScore(const float* query, EntryPointer key, int64_t head_dim) {
   return HWY_DYNAMIC_DISPATCH(Score)(query, key, head_dim);
 }
 
-void KeyScores(const float* query, int64_t head_dim, std::span<const EntryPointer> keys,
-               std::span<float> scores) {
-  if (keys.empty()) return;
-  const TileShape shape = HWY_DYNAMIC_DISPATCH(GetTileShape)();
-  const int64_t padded_dim = PaddedDim(head_dim);
-  // Rescoring calls this for every query: its scratch outlives the call.
-  thread_local std::vector<float> packed_query;
-  thread_local hwy::AlignedFreeUniquePtr<float[]> tile;
-  thread_local int64_t tile_dim = 0;
-  packed_query.assign(static_cast<size_t>(padded_dim), 0.0f);
-  for (int64_t d = 0; d < head_dim; ++d) packed_query[PackedPosition(d, head_dim)] = query[d];
-  if (tile_dim < padded_dim) {
-    tile = hwy::AllocateAligned<float>(static_cast<size_t>(padded_dim * shape.n_keys));
-    tile_dim = padded_dim;
+namespace {
+
+// What scoring one query with keys anywhere needs, in a thread's scratch:
+// [tile: padded_dim, tile keys | query: padded_dim | what follows].
+struct ScoreScratch {
+  explicit ScoreScratch(int64_t head_dim)
+      : head_dim(head_dim),
+        padded_dim(PaddedDim(head_dim)),
+        tile_floats(padded_dim * HWY_DYNAMIC_DISPATCH(GetTileShape)().n_keys) {}
+  // A multiple of 32.
+  size_t size_bytes() const {
+    return static_cast<size_t>(tile_floats + padded_dim) * sizeof(float);
   }
-  HWY_DYNAMIC_DISPATCH(Scores)(packed_query.data(), head_dim, keys, tile.get(), scores.data());
+  // keys: of one type.
+  void Score(const float* query, std::span<const EntryPointer> keys, std::byte* scratch,
+             float* scores) const {
+    if (keys.empty()) return;
+    auto* const tile = reinterpret_cast<float*>(scratch);
+    float* const packed_query = tile + tile_floats;
+    std::fill_n(packed_query, padded_dim, 0.0f);
+    for (int64_t d = 0; d < head_dim; ++d) packed_query[PackedPosition(d, head_dim)] = query[d];
+    HWY_DYNAMIC_DISPATCH(Scores)(packed_query, head_dim, keys, tile, scores);
+  }
+
+  int64_t head_dim;
+  int64_t padded_dim;
+  int64_t tile_floats;
+};
+
+}  // namespace
+
+absl::Status KeyScores(CpuDevice& device, const ConstView& query,
+                       std::span<const EntryPointer> keys, std::span<float> scores) {
+  const ScoreScratch layout(query.dim(0));
+  RETURN_IF_ERROR(device.ReserveThreadScratch(layout.size_bytes()));
+  layout.Score(query.As<float>(), keys, device.thread_scratch(0), scores.data());
+  return absl::OkStatus();
+}
+
+absl::Status Rescore(CpuDevice& device, const RescoreArgs& args, std::span<TopK> best) {
+  const int64_t n_queries = args.queries.dim(0);
+  const int64_t n_heads = args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  const int64_t group = n_heads / static_cast<int64_t>(best.size());
+  size_t n_in_row = 0;  // at most
+  for (const Candidates& found : args.candidates) n_in_row += static_cast<size_t>(found.n_per_row);
+  const ScoreScratch layout(head_dim);
+  const size_t keys_bytes = n_in_row * sizeof(EntryPointer);
+  const size_t ids_bytes = n_in_row * sizeof(int64_t);
+  RETURN_IF_ERROR(device.ReserveThreadScratch(layout.size_bytes() + keys_bytes + ids_bytes +
+                                              n_in_row * sizeof(float)));
+  device.threads().ParallelFor(n_queries * n_heads, 2, [&](int64_t begin, int64_t end, int thread) {
+    std::byte* const scratch = device.thread_scratch(thread);
+    auto* const keys = reinterpret_cast<EntryPointer*>(scratch + layout.size_bytes());
+    auto* const ids = reinterpret_cast<int64_t*>(scratch + layout.size_bytes() + keys_bytes);
+    auto* const scores = reinterpret_cast<float*>(ids + n_in_row);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t head = row % n_heads;
+      size_t n = 0;
+      for (const Candidates& found : args.candidates) {
+        const auto first = static_cast<size_t>(row * found.n_per_row);
+        for (size_t c = first; c < first + static_cast<size_t>(found.n_per_row); ++c) {
+          if (found.ids[c] < 0) continue;
+          new (keys + n) EntryPointer(args.keys.At(found.places[c], head / group, head_dim));
+          ids[n++] = found.first_id + found.ids[c];
+        }
+      }
+      layout.Score(args.queries.As<float>() + row * head_dim, {keys, n}, scratch, scores);
+      // Rows of a list are apart, so threads may push into different ones at once.
+      TopK& top = best[static_cast<size_t>(head / group)];
+      for (size_t c = 0; c < n; ++c) {
+        top.Push(row / n_heads * group + head % group, {scores[c], ids[c]});
+      }
+    }
+  });
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute::cpu

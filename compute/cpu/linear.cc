@@ -88,8 +88,10 @@ class LoopStatus {
 // (adapters are mostly stored so), which halves what is read; else the floats, borrowed.
 class LoraFactor {
  public:
-  LoraFactor(const float* values, int64_t n) : values_(values) {
-    if (values == nullptr) return;
+  explicit LoraFactor(const ConstView& factor) : values_(factor.As<float>()) {
+    if (values_ == nullptr) return;
+    const float* const values = values_;
+    const int64_t n = factor.size();
     const auto is_exact = [](float value) { return float(BFloat16(value)) == value; };
     if (!std::all_of(values, values + n, is_exact)) return;
     rounded_.resize(static_cast<size_t>(n));
@@ -106,38 +108,60 @@ class LoraFactor {
   std::vector<BFloat16> rounded_;
 };
 
+// LinearWeights as the kernels take them.
+struct StoredWeights {
+  explicit StoredWeights(const LinearWeights& weights)
+      : dtype(weights.weight.dtype()),
+        weight(weights.weight.As<std::byte>()),
+        bias(weights.bias.As<float>()),
+        lora_a(weights.lora_a.As<float>()),
+        lora_b(weights.lora_b.As<float>()),
+        lora_rank(lora_a != nullptr ? weights.lora_a.dim(0) : 0),
+        lora_scale(weights.lora_scale),
+        keeps_copy(weights.keeps_copy) {}
+
+  DType dtype;
+  const std::byte* weight;  // [out_features, in_features], stored rows
+  const float* bias;        // [out_features] or null
+  const float* lora_a;      // [lora_rank, in_features] or null
+  const float* lora_b;      // [out_features, lora_rank]
+  int64_t lora_rank;
+  float lora_scale;
+  bool keeps_copy;
+};
+
 class CpuLinear final : public Linear {
  public:
   CpuLinear(CpuDevice& device, const LinearWeights& weights, size_t row_bytes)
-      : Linear(weights.in_features, weights.out_features),
+      : Linear(weights.name, weights.weight.dim(1), weights.weight.dim(0)),
         weights_(weights),
         row_bytes_(row_bytes),
         precision_(weights.float32_only ? Precision::kFloat32 : device.precision()),
         is_exact_(device.is_exact()),
         panel_features_(weights.keeps_copy ? kPanelFeatures
-                                           : UnkeptPanelFeatures(weights.in_features)),
+                                           : UnkeptPanelFeatures(weights.weight.dim(1))),
         budget_(device.packed_weights()),
         resident_(device.resident_weights()),
-        lora_a_(weights.lora_a, weights.lora_rank * weights.in_features),
-        lora_b_(weights.lora_b, weights.lora_rank * weights.out_features),
-        stored_weights_{weights.weight, false, lora_b_.data(), lora_b_.dtype()} {}
+        lora_a_(weights.lora_a),
+        lora_b_(weights.lora_b),
+        stored_weights_{weights_.weight, false, lora_b_.data(), lora_b_.dtype()} {}
 
   ~CpuLinear() override {
     if (packed_ != nullptr) budget_->Release(reserved_bytes_);
   }
 
-  absl::Status Forward(Device& device, const float* x, int64_t n_tokens, bool add_to_out,
-                       float* out) const override {
-    FOVEA_CHECK(n_tokens >= 0);
-    if (n_tokens == 0) return absl::OkStatus();
+  absl::Status DoForward(Device& device, const ConstView& x, bool add_to_out,
+                         const View& out) const override {
+    const int64_t n_tokens = x.dim(0);
     if (n_tokens > max_direct_tokens()) {
-      return Annotate(ForwardBatch(AsCpu(device), x, n_tokens, add_to_out, out), weights_.name);
+      return Annotate(
+          ForwardBatch(AsCpu(device), x.As<float>(), n_tokens, add_to_out, out.As<float>()), name_);
     }
     const Output output{this, out};
-    return ForwardDirect(AsCpu(device), {&output, 1}, x, n_tokens, add_to_out);
+    return ForwardDirect(AsCpu(device), {&output, 1}, x.As<float>(), n_tokens, add_to_out);
   }
 
-  void PrepareSteps(Device& device) const override { FindDirectWeights(AsCpu(device), 1); }
+  void DoPrepareSteps(Device& device) const override { FindDirectWeights(AsCpu(device), 1); }
 
   bool is_quantised() const { return Traits(weights_.dtype).block_size > 1; }
   // By single-token steps: rows of x as integers.
@@ -163,7 +187,7 @@ class CpuLinear final : public Linear {
     const size_t quantized_bytes = has_quantised ? QuantizedVectorsBytes(n_tokens, in_features) : 0;
     absl::StatusOr<std::byte*> scratch = device.SharedScratch(
         quantized_bytes + static_cast<size_t>(n_tokens * total_rank) * sizeof(float));
-    if (!scratch.ok()) return Annotate(scratch.status(), linear(0).weights_.name);
+    if (!scratch.ok()) return Annotate(scratch.status(), linear(0).name_);
     QuantizedVectors quantized;
     if (has_quantised) quantized = QuantizeVectors(x, n_tokens, in_features, *scratch);
 
@@ -175,7 +199,7 @@ class CpuLinear final : public Linear {
     auto* next_u = reinterpret_cast<float*>(*scratch + quantized_bytes);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const CpuLinear& l = linear(i);
-      const LinearWeights& w = l.weights_;
+      const StoredWeights& w = l.weights_;
       direct[i] = &l.FindDirectWeights(device, n_tokens);
       args[i] = {.dtype = w.dtype,
                  .weight = direct[i]->weight,
@@ -186,7 +210,7 @@ class CpuLinear final : public Linear {
                  .n_tokens = n_tokens,
                  .bias = w.bias,
                  .add_to_out = add_to_out,
-                 .out = outputs[i].out,
+                 .out = outputs[i].out.As<float>(),
                  .out_features = l.out_features_};
       if (w.lora_a != nullptr) {
         args[i].lora_b = direct[i]->lora_b;
@@ -522,7 +546,7 @@ class CpuLinear final : public Linear {
     return loop.status();
   }
 
-  const LinearWeights weights_;
+  const StoredWeights weights_;
   const size_t row_bytes_;
   const Precision precision_;  // of many rows
   const bool is_exact_;        // few rows of quantised weights, too
@@ -545,20 +569,21 @@ class CpuLinear final : public Linear {
 
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights) {
-  ASSIGN_OR_RETURN(const size_t row_bytes, RowBytes(weights.dtype, weights.in_features));
+  ASSIGN_OR_RETURN(const size_t row_bytes, RowBytes(weights.weight.dtype(), weights.weight.dim(1)));
   return std::make_unique<CpuLinear>(device, weights, row_bytes);
 }
 
 absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,
-                             const float* x, int64_t n_tokens) {
+                             const ConstView& x) {
+  const int64_t n_tokens = x.dim(0);
   const bool is_direct = std::all_of(outputs.begin(), outputs.end(), [&](const auto& output) {
     return n_tokens <= static_cast<const CpuLinear*>(output.linear)->max_direct_tokens();
   });
-  if (n_tokens > 0 && is_direct) {
-    return CpuLinear::ForwardDirect(device, outputs, x, n_tokens, false);
+  if (is_direct) {
+    return CpuLinear::ForwardDirect(device, outputs, x.As<float>(), n_tokens, false);
   }
   for (const Linear::Output& output : outputs) {
-    RETURN_IF_ERROR(output.linear->Forward(device, x, n_tokens, false, output.out));
+    RETURN_IF_ERROR(output.linear->Forward(device, x, false, output.out));
   }
   return absl::OkStatus();
 }

@@ -5,23 +5,29 @@
 #include <span>
 
 #include "compute/attention.h"
+#include "compute/convert.h"
 #include "compute/cpu/cpu_device.h"
 #include "compute/embedding.h"
 #include "compute/linear.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
+#include "compute/silu_mul.h"
+#include "compute/top_k_attention.h"
 
 namespace fovea::compute::cpu {
 
 absl::Status RmsNorm(CpuDevice& device, const RmsNormArgs& args);
-absl::Status SiluMul(CpuDevice& device, const float* gate, const float* up, float* out, int64_t n);
+absl::Status SiluMul(CpuDevice& device, const SiluMulArgs& args);
 absl::Status Rope(CpuDevice& device, const RopeArgs& args);
+absl::Status Convert(CpuDevice& device, const ConvertArgs& args);
 absl::Status Embedding(CpuDevice& device, const EmbeddingArgs& args);
 absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
+absl::Status TopKAttention(CpuDevice& device, const TopKAttentionArgs& args);
+absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights);
 absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,
-                             const float* x, int64_t n_tokens);
+                             const ConstView& x);
 
 }  // namespace fovea::compute::cpu

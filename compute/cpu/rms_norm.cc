@@ -52,14 +52,17 @@ namespace fovea::compute::cpu {
 HWY_EXPORT(NormRow);
 
 absl::Status RmsNorm(CpuDevice& device, const RmsNormArgs& args) {
-  device.threads().ParallelFor(args.n_tokens, ElementwiseGrain(args.hidden_size),
-                               [&](int64_t begin, int64_t end, int) {
-                                 for (int64_t t = begin; t < end; ++t) {
-                                   HWY_DYNAMIC_DISPATCH(NormRow)
-                                   (args.x + t * args.hidden_size, args.weight,
-                                    args.out + t * args.hidden_size, args.hidden_size, args.eps);
-                                 }
-                               });
+  const int64_t hidden_size = args.x.dim(1);
+  const auto* const x = args.x.As<float>();
+  const auto* const weight = args.weight.As<float>();
+  auto* const out = args.out.As<float>();
+  device.threads().ParallelFor(
+      args.x.dim(0), ElementwiseGrain(hidden_size), [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
+          HWY_DYNAMIC_DISPATCH(NormRow)
+          (x + t * hidden_size, weight, out + t * hidden_size, hidden_size, args.eps);
+        }
+      });
   return absl::OkStatus();
 }
 

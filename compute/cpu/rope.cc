@@ -50,17 +50,20 @@ namespace fovea::compute::cpu {
 HWY_EXPORT(RotateToken);
 
 absl::Status Rope(CpuDevice& device, const RopeArgs& args) {
-  const int64_t half_dim = args.head_dim / 2;
+  const int64_t n_tokens = args.x.dim(0);
+  const int64_t n_heads = args.x.dim(1);
+  const int64_t half_dim = args.x.dim(2) / 2;
+  auto* const x = args.x.As<float>();
   RopeTable& table = device.rope_table();
-  table.Prepare(args.inverse_frequencies, half_dim, args.first_position, args.n_tokens);
-  const int64_t row = args.n_heads * args.head_dim;
-  device.threads().ParallelFor(
-      args.n_tokens, ElementwiseGrain(row), [&](int64_t begin, int64_t end, int) {
-        for (int64_t t = begin; t < end; ++t) {
-          HWY_DYNAMIC_DISPATCH(RotateToken)
-          (args.x + t * row, args.n_heads, half_dim, table.cos(t), table.sin(t));
-        }
-      });
+  table.Prepare(args.inverse_frequencies.As<float>(), half_dim, args.first_position, n_tokens);
+  const int64_t row = n_heads * args.x.dim(2);
+  device.threads().ParallelFor(n_tokens, ElementwiseGrain(row),
+                               [&](int64_t begin, int64_t end, int) {
+                                 for (int64_t t = begin; t < end; ++t) {
+                                   HWY_DYNAMIC_DISPATCH(RotateToken)
+                                   (x + t * row, n_heads, half_dim, table.cos(t), table.sin(t));
+                                 }
+                               });
   return absl::OkStatus();
 }
 

@@ -53,10 +53,14 @@ namespace fovea::compute::cpu {
 
 HWY_EXPORT(SiluMulRange);
 
-absl::Status SiluMul(CpuDevice& device, const float* gate, const float* up, float* out, int64_t n) {
-  device.threads().ParallelFor(n, kValuesPerRange, [&](int64_t begin, int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(SiluMulRange)(gate + begin, up + begin, out + begin, end - begin);
-  });
+absl::Status SiluMul(CpuDevice& device, const SiluMulArgs& args) {
+  const auto* const gate = args.gate.As<float>();
+  const auto* const up = args.up.As<float>();
+  auto* const out = args.out.As<float>();
+  device.threads().ParallelFor(
+      args.gate.size(), kValuesPerRange, [&](int64_t begin, int64_t end, int) {
+        HWY_DYNAMIC_DISPATCH(SiluMulRange)(gate + begin, up + begin, out + begin, end - begin);
+      });
   return absl::OkStatus();
 }
 

@@ -8,15 +8,21 @@
 #include "absl/container/flat_hash_map.h"
 #include "compute/attention.h"
 #include "compute/key_scan.h"
+#include "compute/rescore.h"
+#include "compute/top_k_attention.h"
 #include "memory/block_layout.h"
 #include "memory/sinks.h"
 
 namespace fovea::memory {
 namespace {
 
+using compute::ConstView;
+using compute::EntryPlace;
 using compute::KeyRun;
+using compute::LogSumExp;
 using compute::ScoredId;
 using compute::TopK;
+using compute::View;
 
 constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 
@@ -35,35 +41,8 @@ constexpr uint64_t kBucketSlots = 256;
 constexpr float kNeedleShare = 0.5f;
 
 // Candidates, of as many segments as that takes, whose windows are loaded and scored together: many
-// enough to keep all threads busy, few enough (24 bytes each) for long prompts.
+// enough to keep all threads busy, few enough (16 bytes each) for long prompts.
 constexpr size_t kRescoredAtOnce = size_t{1} << 20;
-
-float LogAddExp(float a, float b) {
-  if (a == kNegativeInfinity) return b;
-  if (b == kNegativeInfinity) return a;
-  const float high = std::max(a, b);
-  return high + std::log1p(std::exp(std::min(a, b) - high));
-}
-
-// Log-sum-exp of scaled scores, best first.
-float LogSumExp(std::span<const ScoredId> sorted, float scale) {
-  if (sorted.empty()) return kNegativeInfinity;
-  const float high = sorted.front().score * scale;
-  float sum = 0.0f;
-  for (const ScoredId& hit : sorted) sum += std::exp(hit.score * scale - high);
-  return high + std::log(sum);
-}
-
-// out[0 … n) += factor · the entries at `numbers`.
-void AddScaled(EntryPointer numbers, float factor, int64_t n, float* out) {
-  if (numbers.type() == EntryType::kFloat32) {
-    const float* from = numbers.As<float>();
-    for (int64_t j = 0; j < n; ++j) out[j] += factor * from[j];
-  } else {
-    const BFloat16* from = numbers.As<BFloat16>();
-    for (int64_t j = 0; j < n; ++j) out[j] += factor * static_cast<float>(from[j]);
-  }
-}
 
 uint64_t SelectableTokens(const LiveWindow& window) {
   uint64_t n = window.n_tokens;
@@ -132,35 +111,38 @@ class MemorySearcherImpl final : public MemorySearcher {
   // portions that the cache holds.
   absl::Status ForEachRuns(int memory_layer, bool all_windows,
                            absl::FunctionRef<absl::Status(const LoadedRuns&)> visit);
-  // [n_rows, head_dim] of one KV head's group, row = position · group + head in group.
-  static std::vector<float> GatherQueries(const Call& call, int64_t kv_head);
   absl::StatusOr<std::vector<TopK>> FindTop(const Call& call, int top_k, bool exact_only);
   // Candidates of all segments, scored again with the stored keys.
   absl::Status SearchIndexes(const Call& call, std::vector<TopK>* best);
   absl::Status AttendToTop(const Call& call, std::vector<TopK>* best, float* output, float* lse);
   absl::Status AttendDensely(const Call& call, float* output, float* lse);
   // Adds the mass of the kept keys, given the log-sum-exp of all memory keys seen.
-  void CollectMass(const Call& call, std::vector<TopK>* best, const float* memory_lse);
+  absl::Status CollectMass(const Call& call, std::vector<TopK>* best, const float* memory_lse);
+  // What query head i of [n_queries, n_heads] kept, best first.
+  static std::span<const ScoredId> Kept(const Call& call, std::vector<TopK>* best, int64_t i) {
+    const int64_t head = i % call.query.n_heads;
+    return (*best)[static_cast<size_t>(head / call.group)].Sorted(
+        i / call.query.n_heads * call.group + head % call.group);
+  }
   absl::Status AuditCall(const Call& call, std::vector<TopK>* kept);
   // Where an allowed stored slot lies: the number of its window in windows_, and its token there.
-  struct Place {
-    uint32_t window;
-    int64_t token;
-  };
-  Place PlaceOf(int64_t slot) const;
+  EntryPlace PlaceOf(int64_t slot) const;
+  // The same for a slot of the session, whose windows follow those of windows_.
+  EntryPlace SessionPlaceOf(int64_t slot) const;
   // What a segment's index found: [n_queries, n_heads, n_per_row].
-  struct Candidates {
-    Candidates(int64_t slot, int64_t n) : first_slot(slot), n_per_row(n) {}
+  struct Found {
+    Found(int64_t slot, int64_t n) : first_slot(slot), n_per_row(n) {}
     int64_t first_slot;
     int64_t n_per_row;
     std::vector<int64_t> ids;  // slots, less first_slot; −1: none
-    std::vector<Place> places;
+    std::vector<EntryPlace> places;
   };
-  absl::Status Rescore(const Call& call, std::vector<Candidates>* found, std::vector<TopK>* best);
+  absl::Status Rescore(const Call& call, std::vector<Found>* found, std::vector<TopK>* best);
   // Halves of blocks that calls use, by number in windows_; empty: not loaded.
   struct BlockTable {
     std::vector<HalfBlock> blocks;
-    std::vector<uint32_t> wanted;  // what is used now, each once
+    std::vector<compute::EntryBlock> entries;  // what the blocks hold, then the session's
+    std::vector<uint32_t> wanted;              // what is used now, each once
     std::vector<bool> is_wanted;
   };
   void Want(uint32_t window, BlockTable* table) const;
@@ -168,7 +150,6 @@ class MemorySearcherImpl final : public MemorySearcher {
   absl::Status LoadWanted(int memory_layer, bool keys, BlockTable* table);
   // Ends the use: blocks stay where there is room for all, and are left to the cache where not.
   void EndUse(BlockTable* table) const;
-  EntryPointer SessionValue(int memory_layer, int64_t kv_head, int64_t slot) const;
 
   compute::Device* device_;
   std::shared_ptr<const Generation> generation_;
@@ -283,7 +264,7 @@ absl::Status MemorySearcherImpl::Initialize() {
   return absl::OkStatus();
 }
 
-MemorySearcherImpl::Place MemorySearcherImpl::PlaceOf(int64_t slot) const {
+EntryPlace MemorySearcherImpl::PlaceOf(int64_t slot) const {
   const auto at = static_cast<Slot>(slot);
   const Slot first = generation_->windows[windows_.front()].slot_begin;
   FOVEA_CHECK(at >= first);
@@ -291,13 +272,14 @@ MemorySearcherImpl::Place MemorySearcherImpl::PlaceOf(int64_t slot) const {
   FOVEA_CHECK(bucket < bucket_windows_.size());
   uint32_t i = bucket_windows_[bucket];
   while (i + 1 < windows_.size() && generation_->windows[windows_[i + 1]].slot_begin <= at) ++i;
-  return {i, static_cast<int64_t>(at - generation_->windows[windows_[i]].slot_begin)};
+  return {i, static_cast<uint32_t>(at - generation_->windows[windows_[i]].slot_begin)};
 }
 
 void MemorySearcherImpl::Want(uint32_t window, BlockTable* table) const {
   if (table->is_wanted.empty()) {
     table->is_wanted.resize(windows_.size());
     table->blocks.resize(windows_.size());
+    table->entries.resize(windows_.size());
   }
   if (table->is_wanted[window]) return;
   table->is_wanted[window] = true;
@@ -319,14 +301,19 @@ absl::Status MemorySearcherImpl::LoadWanted(int memory_layer, bool keys, BlockTa
     EndUse(table);
     return loaded.status();
   }
-  for (size_t i = 0; i < missing.size(); ++i) table->blocks[missing[i]] = std::move((*loaded)[i]);
+  for (size_t i = 0; i < missing.size(); ++i) {
+    HalfBlock& block = table->blocks[missing[i]] = std::move((*loaded)[i]);
+    table->entries[missing[i]] = {block.data(), generation_->windows[indexes[i]].n_tokens};
+  }
   return absl::OkStatus();
 }
 
 void MemorySearcherImpl::EndUse(BlockTable* table) const {
   for (const uint32_t window : table->wanted) {
     table->is_wanted[window] = false;
-    if (!keep_blocks_) table->blocks[window] = {};
+    if (keep_blocks_) continue;
+    table->blocks[window] = {};
+    table->entries[window] = {};
   }
   table->wanted.clear();
 }
@@ -430,35 +417,21 @@ absl::Status MemorySearcherImpl::ForEachRuns(
   return absl::OkStatus();
 }
 
-std::vector<float> MemorySearcherImpl::GatherQueries(const Call& call, int64_t kv_head) {
-  const model::MemoryQuery& query = call.query;
-  const int64_t d = query.head_dim;
-  std::vector<float> rows(static_cast<size_t>(call.n_rows * d));
-  for (int64_t t = 0; t < query.n_queries; ++t) {
-    std::copy_n(query.queries + (t * query.n_heads + kv_head * call.group) * d, call.group * d,
-                rows.data() + t * call.group * d);
-  }
-  return rows;
-}
-
 absl::StatusOr<std::vector<TopK>> MemorySearcherImpl::FindTop(const Call& call, int top_k,
                                                               bool exact_only) {
   const model::MemoryQuery& query = call.query;
   std::vector<TopK> best;
-  std::vector<std::vector<float>> rows;
-  for (int64_t head = 0; head < query.n_kv_heads; ++head) {
-    best.emplace_back(call.n_rows, top_k);
-    rows.push_back(GatherQueries(call, head));
-  }
+  for (int64_t head = 0; head < query.n_kv_heads; ++head) best.emplace_back(call.n_rows, top_k);
   RETURN_IF_ERROR(ForEachRuns(query.memory_layer, exact_only, [&](const LoadedRuns& loaded) {
     for (int64_t head = 0; head < query.n_kv_heads; ++head) {
-      RETURN_IF_ERROR(compute::KeyScan(*device_,
-                                       {.queries = rows[head].data(),
-                                        .n_queries = call.n_rows,
-                                        .query_stride = query.head_dim,
-                                        .head_dim = query.head_dim,
-                                        .runs = loaded.runs[head]},
-                                       &best[head]));
+      // The heads of a group lie side by side, those of the next position a row further.
+      const ConstView rows(query.queries + head * call.group * query.head_dim,
+                           {query.n_queries, call.group, query.head_dim});
+      RETURN_IF_ERROR(compute::KeyScan(
+          *device_,
+          {.queries = rows.WithStrides({query.n_heads * query.head_dim, query.head_dim, 1}),
+           .runs = loaded.runs[head]},
+          &best[head]));
     }
     return absl::OkStatus();
   }));
@@ -468,7 +441,7 @@ absl::StatusOr<std::vector<TopK>> MemorySearcherImpl::FindTop(const Call& call, 
 
 absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<TopK>* best) {
   const model::MemoryQuery& query = call.query;
-  std::vector<Candidates> found;
+  std::vector<Found> found;
   size_t n_found = 0;
   for (const SearchedSegment& searched : indexed_) {
     RETURN_IF_ERROR(options_.progress.CheckCancelled());
@@ -484,7 +457,7 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
     args.n_candidates = std::max(effort.n_candidates, (*best)[0].top_k());
     args.n_probe = effort.n_probe;
     if (!searched.allowed_bits.empty()) args.filter.bits = &searched.allowed_bits;
-    Candidates& candidates =
+    Found& candidates =
         found.emplace_back(static_cast<int64_t>(record.slot_begin), args.n_candidates);
     RETURN_IF_ERROR(layer.Search(*device_, args, &candidates.ids));
     n_found += candidates.ids.size();
@@ -496,106 +469,77 @@ absl::Status MemorySearcherImpl::SearchIndexes(const Call& call, std::vector<Top
   return Rescore(call, &found, best);
 }
 
-absl::Status MemorySearcherImpl::Rescore(const Call& call, std::vector<Candidates>* found,
+absl::Status MemorySearcherImpl::Rescore(const Call& call, std::vector<Found>* found,
                                          std::vector<TopK>* best) {
   const model::MemoryQuery& query = call.query;
   // Which windows are needed, those in parallel, then the rows.
   BlockTable& table = keys_[static_cast<size_t>(query.memory_layer)];
-  for (Candidates& candidates : *found) {
-    candidates.places.resize(candidates.ids.size());
-    for (size_t i = 0; i < candidates.ids.size(); ++i) {
-      if (candidates.ids[i] < 0) continue;
-      candidates.places[i] = PlaceOf(candidates.first_slot + candidates.ids[i]);
-      Want(candidates.places[i].window, &table);
+  std::vector<compute::Candidates> candidates;
+  for (Found& segment : *found) {
+    segment.places.resize(segment.ids.size());
+    for (size_t i = 0; i < segment.ids.size(); ++i) {
+      if (segment.ids[i] < 0) continue;
+      segment.places[i] = PlaceOf(segment.first_slot + segment.ids[i]);
+      Want(segment.places[i].block, &table);
     }
+    candidates.push_back({.first_id = segment.first_slot,
+                          .n_per_row = segment.n_per_row,
+                          .ids = segment.ids,
+                          .places = segment.places});
   }
   RETURN_IF_ERROR(LoadWanted(query.memory_layer, true, &table));
-  device_->threads().ParallelFor(
-      query.n_queries * query.n_heads, 2, [&](int64_t begin, int64_t end, int) {
-        std::vector<EntryPointer> keys;
-        std::vector<int64_t> slots;
-        std::vector<float> scores;
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t h = i % query.n_heads;
-          const int64_t kv_head = h / call.group;
-          keys.clear();
-          slots.clear();
-          for (const Candidates& candidates : *found) {
-            for (int64_t c = i * candidates.n_per_row; c < (i + 1) * candidates.n_per_row; ++c) {
-              const int64_t id = candidates.ids[static_cast<size_t>(c)];
-              if (id < 0) continue;
-              const Place place = candidates.places[static_cast<size_t>(c)];
-              const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
-              keys.push_back(table.blocks[place.window].data() +
-                             (kv_head * n_tokens + place.token) * query.head_dim);
-              slots.push_back(candidates.first_slot + id);
-            }
-          }
-          scores.resize(keys.size());
-          compute::KeyScores(query.queries + i * query.head_dim, query.head_dim, keys, scores);
-          // Rows of a list are apart, so threads may push into different ones at once.
-          TopK& top = (*best)[static_cast<size_t>(kv_head)];
-          const int64_t row = i / query.n_heads * call.group + h % call.group;
-          for (size_t c = 0; c < slots.size(); ++c) top.Push(row, {scores[c], slots[c]});
-        }
-      });
+  const absl::Status status = compute::Rescore(
+      *device_,
+      {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+       .candidates = candidates,
+       .keys = {table.entries}},
+      *best);
   EndUse(&table);
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>* best,
                                              float* output, float* lse) {
   const model::MemoryQuery& query = call.query;
-  const int64_t d = query.head_dim;
   BlockTable& table = values_[static_cast<size_t>(query.memory_layer)];
-  for (TopK& top : *best) {
-    for (int64_t row = 0; row < call.n_rows; ++row) {
-      for (const ScoredId& hit : top.Sorted(row)) {
-        if (hit.id < kSessionSlots) Want(PlaceOf(hit.id).window, &table);
+  const auto top_k = static_cast<size_t>((*best)[0].top_k());
+  const auto n_all = static_cast<size_t>(query.n_queries * query.n_heads);
+  std::vector<EntryPlace> places(n_all * top_k);
+  for (size_t i = 0; i < n_all; ++i) {
+    size_t j = i * top_k;
+    for (const ScoredId& hit : Kept(call, best, static_cast<int64_t>(i))) {
+      if (hit.id >= kSessionSlots) {
+        places[j++] = SessionPlaceOf(hit.id);
+        continue;
       }
+      places[j] = PlaceOf(hit.id);
+      Want(places[j++].block, &table);
     }
   }
   RETURN_IF_ERROR(LoadWanted(query.memory_layer, false, &table));
-
-  const int64_t n_all = query.n_queries * query.n_heads;
-  device_->threads().ParallelFor(n_all, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t t = i / query.n_heads;
-      const int64_t h = i % query.n_heads;
-      const int64_t kv_head = h / call.group;
-      const std::span<const ScoredId> hits =
-          (*best)[kv_head].Sorted(t * call.group + h % call.group);
-      float* out = output + i * d;
-      std::fill_n(out, d, 0.0f);
-      lse[i] = LogSumExp(hits, query.scale);
-      for (const ScoredId& hit : hits) {
-        const float weight = std::exp(hit.score * query.scale - lse[i]);
-        EntryPointer value;
-        if (hit.id >= kSessionSlots) {
-          value = SessionValue(query.memory_layer, kv_head, hit.id);
-        } else {
-          const Place place = PlaceOf(hit.id);
-          const int64_t n_tokens = generation_->windows[windows_[place.window]].n_tokens;
-          value = table.blocks[place.window].data() + (kv_head * n_tokens + place.token) * d;
-        }
-        AddScaled(value, weight, d, out);
-      }
-    }
-  });
+  table.entries.resize(windows_.size());
+  for (const SessionWindow& window : session_) {
+    table.entries.push_back({window.blocks[query.memory_layer].values.data(), window.n_tokens});
+  }
+  const absl::Status status = compute::TopKAttention(
+      *device_, {.kept = *best,
+                 .values = {table.entries},
+                 .places = places,
+                 .scale = query.scale,
+                 .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+                 .lse = {lse, {query.n_queries, query.n_heads}}});
   EndUse(&table);
-  return absl::OkStatus();
+  return status;
 }
 
-EntryPointer MemorySearcherImpl::SessionValue(int memory_layer, int64_t kv_head,
-                                              int64_t slot) const {
-  for (const SessionWindow& window : session_) {
-    const int64_t offset = slot - window.first_slot;
-    if (offset < 0 || offset >= window.n_tokens) continue;
-    const storage::Block& block = window.blocks[memory_layer];
-    return block.values.data() + (kv_head * window.n_tokens + offset) * head_dim_;
+EntryPlace MemorySearcherImpl::SessionPlaceOf(int64_t slot) const {
+  for (size_t i = 0; i < session_.size(); ++i) {
+    const int64_t offset = slot - session_[i].first_slot;
+    if (offset < 0 || offset >= session_[i].n_tokens) continue;
+    return {static_cast<uint32_t>(windows_.size() + i), static_cast<uint32_t>(offset)};
   }
   FOVEA_CHECK(false);
-  return nullptr;
+  return {};
 }
 
 absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, float* lse) {
@@ -606,42 +550,28 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   std::fill_n(lse, n_all, kNegativeInfinity);
   std::vector<float> part_output(static_cast<size_t>(n_all * d));
   std::vector<float> part_lse(static_cast<size_t>(n_all));
-  std::vector<float> keys;
-  std::vector<float> values;
   // To the tokens [first, end) of a block of n_tokens.
   const auto attend = [&](EntryPointer block_keys, EntryPointer block_values, int64_t n_tokens,
                           int64_t first, int64_t end) -> absl::Status {
-    // Stored heads outermost; the op wants tokens outermost.
-    keys.resize(static_cast<size_t>((end - first) * n_kv_heads_ * d));
-    values.resize(keys.size());
-    device_->threads().ParallelFor(end - first, 64, [&](int64_t from_token, int64_t to_token, int) {
-      for (int64_t t = from_token; t < to_token; ++t) {
-        for (int64_t h = 0; h < n_kv_heads_; ++h) {
-          const int64_t from = (h * n_tokens + first + t) * d;
-          const int64_t to = (t * n_kv_heads_ + h) * d;
-          EntriesToFloat(block_keys + from, keys.data() + to, static_cast<size_t>(d));
-          EntriesToFloat(block_values + from, values.data() + to, static_cast<size_t>(d));
-        }
-      }
-    });
-    RETURN_IF_ERROR(compute::Attention(*device_, {.queries = query.queries,
-                                                  .keys = keys.data(),
-                                                  .values = values.data(),
-                                                  .n_queries = query.n_queries,
-                                                  .n_keys = end - first,
-                                                  .n_heads = query.n_heads,
-                                                  .n_kv_heads = query.n_kv_heads,
-                                                  .head_dim = d,
-                                                  .scale = query.scale,
-                                                  .causal = false,
-                                                  .output = part_output.data(),
-                                                  .lse = part_lse.data()}));
-    return compute::MergePartials(*device_, {.output = output,
-                                             .lse = lse,
-                                             .other_output = part_output.data(),
-                                             .other_lse = part_lse.data(),
-                                             .n_rows = n_all,
-                                             .head_dim = d});
+    const auto view = [&](EntryPointer entries) {  // stored with heads outermost
+      return ConstView(entries + first * d, {end - first, n_kv_heads_, d})
+          .WithStrides({d, n_tokens * d, 1});
+    };
+    const View part(part_output.data(), {query.n_queries, query.n_heads, d});
+    const View part_sums(part_lse.data(), {query.n_queries, query.n_heads});
+    RETURN_IF_ERROR(compute::Attention(
+        *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, d}},
+                   .keys = view(block_keys),
+                   .values = view(block_values),
+                   .scale = query.scale,
+                   .causal = false,
+                   .output = part,
+                   .lse = part_sums}));
+    return compute::MergePartials(*device_,
+                                  {.output = {output, {query.n_queries, query.n_heads, d}},
+                                   .lse = {lse, {query.n_queries, query.n_heads}},
+                                   .other_output = part,
+                                   .other_lse = part_sums});
   };
   for (const SessionWindow& window : session_) {
     const storage::Block& block = window.blocks[query.memory_layer];
@@ -668,21 +598,31 @@ absl::Status MemorySearcherImpl::AttendDensely(const Call& call, float* output, 
   return absl::OkStatus();
 }
 
-void MemorySearcherImpl::CollectMass(const Call& call, std::vector<TopK>* best,
-                                     const float* memory_lse) {
+absl::Status MemorySearcherImpl::CollectMass(const Call& call, std::vector<TopK>* best,
+                                             const float* memory_lse) {
   const model::MemoryQuery& query = call.query;
+  const int64_t n_all = query.n_queries * query.n_heads;
+  const int64_t top_k = (*best)[0].top_k();
+  std::vector<float> weights(static_cast<size_t>(n_all * top_k));
+  const auto sums = [&](const float* lse) {
+    return lse == nullptr ? ConstView() : ConstView(lse, {query.n_queries, query.n_heads});
+  };
+  RETURN_IF_ERROR(compute::TopKWeights(
+      *device_, {.kept = *best,
+                 .scale = query.scale,
+                 .lse = sums(memory_lse),
+                 .other_lse = sums(query.local_lse),
+                 .weights = {weights.data(), {query.n_queries, query.n_heads, top_k}}}));
   auto& mass = mass_[query.memory_layer];
-  for (int64_t t = 0; t < query.n_queries; ++t) {
-    for (int64_t h = 0; h < query.n_heads; ++h) {
-      const int64_t i = t * query.n_heads + h;
-      const float local = query.local_lse == nullptr ? kNegativeInfinity : query.local_lse[i];
-      const float total = LogAddExp(memory_lse[i], local);
-      for (const ScoredId& hit : (*best)[h / call.group].Sorted(t * call.group + h % call.group)) {
-        if (hit.id < kSessionSlots) mass[hit.id] += std::exp(hit.score * query.scale - total);
-      }
+  for (int64_t i = 0; i < n_all; ++i) {
+    const float* weight = weights.data() + i * top_k;
+    for (const ScoredId& hit : Kept(call, best, i)) {
+      if (hit.id < kSessionSlots) mass[hit.id] += *weight;
+      ++weight;
     }
   }
-  if (query.memory_layer == 0) n_rows_ += query.n_queries * query.n_heads;
+  if (query.memory_layer == 0) n_rows_ += n_all;
+  return absl::OkStatus();
 }
 
 absl::Status MemorySearcherImpl::CheckQuery(const model::MemoryQuery& query) const {
@@ -726,8 +666,7 @@ absl::Status MemorySearcherImpl::AddMass(const model::MemoryQuery& query, model:
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(CheckQuery(query));
-  CollectMass(Call(query), hits, lse);
-  return absl::OkStatus();
+  return CollectMass(Call(query), hits, lse);
 }
 
 absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* output,

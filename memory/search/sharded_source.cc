@@ -41,9 +41,9 @@ absl::StatusOr<std::unique_ptr<ShardedSource>> ShardedSource::Create(
   if (shards.empty()) return absl::InvalidArgumentError("a sharded source without shards");
   if (top_k < 1) return absl::InvalidArgumentError(StrCat("top_k ", top_k, ": want at least 1"));
   for (const model::ShardSource* shard : shards) {
-    if (shard->device() == shards.front()->device()) continue;
+    if (shard->place() == shards.front()->place()) continue;
     return absl::InvalidArgumentError(
-        "the shards' results lie in the memory of different devices: want one for all");
+        "results of some shards lie in the host's memory, of others in the device's: want one place");
   }
   return std::unique_ptr<ShardedSource>(new ShardedSource(device, std::move(shards), top_k));
 }

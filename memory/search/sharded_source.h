@@ -26,7 +26,7 @@ class ShardedSource final : public model::MemorySource {
       compute::Device* device, std::vector<model::ShardSource*> shards, int top_k);
 
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
-  const compute::Device* device() const override { return shards_.front()->device(); }
+  model::MemoryPlace place() const override { return shards_.front()->place(); }
 
  private:
   ShardedSource(compute::Device* device, std::vector<model::ShardSource*> shards, int top_k)

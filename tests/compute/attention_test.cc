@@ -46,18 +46,13 @@ Partial Compute(Device& device, const Shape& s, const Data& data) {
   const Buffer output = ToDevice(device, std::vector<float>(n_out, NAN));
   const Buffer lse = ToDevice(device, std::vector<float>(n_rows, NAN));
   const absl::Status status =
-      Attention(device, {.queries = queries.data<float>(),
-                         .keys = keys.data<float>(),
-                         .values = values.data<float>(),
-                         .n_queries = s.n_queries,
-                         .n_keys = s.n_keys,
-                         .n_heads = s.n_heads,
-                         .n_kv_heads = s.n_kv_heads,
-                         .head_dim = s.head_dim,
+      Attention(device, {.queries = {queries.data<float>(), {s.n_queries, s.n_heads, s.head_dim}},
+                         .keys = {keys.data<float>(), {s.n_keys, s.n_kv_heads, s.head_dim}},
+                         .values = {values.data<float>(), {s.n_keys, s.n_kv_heads, s.head_dim}},
                          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
                          .causal = s.causal,
-                         .output = output.data<float>(),
-                         .lse = lse.data<float>()});
+                         .output = {output.data<float>(), {s.n_queries, s.n_heads, s.head_dim}},
+                         .lse = {lse.data<float>(), {s.n_queries, s.n_heads}}});
   EXPECT_TRUE(status.ok()) << status;
   return {ToHost(device, output, n_out), ToHost(device, lse, n_rows)};
 }
@@ -185,6 +180,8 @@ TEST_P(AttentionTest, MergedPartialsAreOneSoftmax) {
   const Shape whole{30, 310, 6, 2, 64, false};
   const Data data = MakeData(whole);
   const auto n_rows = whole.n_queries * whole.n_heads;
+  const auto output_shape = {whole.n_queries, whole.n_heads, whole.head_dim};
+  const auto lse_shape = {whole.n_queries, whole.n_heads};
   // Cut unevenly, one part empty, merged in two orders.
   const std::vector<int64_t> cuts = {0, 7, 7, 110, 310};
   for (const bool reversed : {false, true}) {
@@ -206,12 +203,10 @@ TEST_P(AttentionTest, MergedPartialsAreOneSoftmax) {
       const Buffer other_output = ToDevice(*device, parts[i].output);
       const Buffer other_lse = ToDevice(*device, parts[i].lse);
       const absl::Status status =
-          MergePartials(*device, {.output = output.data<float>(),
-                                  .lse = lse.data<float>(),
-                                  .other_output = other_output.data<float>(),
-                                  .other_lse = other_lse.data<float>(),
-                                  .n_rows = n_rows,
-                                  .head_dim = whole.head_dim});
+          MergePartials(*device, {.output = {output.data<float>(), output_shape},
+                                  .lse = {lse.data<float>(), lse_shape},
+                                  .other_output = {other_output.data<float>(), output_shape},
+                                  .other_lse = {other_lse.data<float>(), lse_shape}});
       ASSERT_TRUE(status.ok()) << status;
     }
     ExpectSoftmax(whole, data,
@@ -227,15 +222,122 @@ TEST_P(AttentionTest, MergingTwoEmptyPartialsIsEmpty) {
   const Buffer lse = ToDevice(*device, {minus_infinity, 0.5f, minus_infinity});
   const Buffer other_output = ToDevice(*device, {NAN, NAN, NAN, NAN, 3.0f, 4.0f});
   const Buffer other_lse = ToDevice(*device, {minus_infinity, minus_infinity, 0.25f});
-  const absl::Status status = MergePartials(*device, {.output = output.data<float>(),
-                                                      .lse = lse.data<float>(),
-                                                      .other_output = other_output.data<float>(),
-                                                      .other_lse = other_lse.data<float>(),
-                                                      .n_rows = 3,
-                                                      .head_dim = 2});
+  const absl::Status status =
+      MergePartials(*device, {.output = {output.data<float>(), {3, 1, 2}},
+                              .lse = {lse.data<float>(), {3, 1}},
+                              .other_output = {other_output.data<float>(), {3, 1, 2}},
+                              .other_lse = {other_lse.data<float>(), {3, 1}}});
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(ToHost(*device, output, 6), testing::ElementsAre(0, 0, 1, 2, 3, 4));
   EXPECT_THAT(ToHost(*device, lse, 3), testing::ElementsAre(minus_infinity, 0.5f, 0.25f));
+}
+
+// Rows of `values` as they lie with heads outermost, in bfloat16.
+std::vector<BFloat16> HeadsOutermost(const std::vector<float>& values, const Shape& s) {
+  std::vector<BFloat16> stored(values.size());
+  for (int64_t t = 0; t < s.n_keys; ++t) {
+    for (int64_t h = 0; h < s.n_kv_heads; ++h) {
+      FloatToBFloat16(values.data() + (t * s.n_kv_heads + h) * s.head_dim,
+                      stored.data() + (h * s.n_keys + t) * s.head_dim,
+                      static_cast<size_t>(s.head_dim));
+    }
+  }
+  return stored;
+}
+
+TEST_P(AttentionTest, TakesStoredEntriesAsTheyLie) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  for (const Shape& s : {Shape{1, 1000, 9, 3, 64, false}, Shape{2, 50, 3, 1, 20, false},
+                         Shape{40, 500, 9, 3, 64, false}, Shape{300, 333, 4, 2, 100, true},
+                         Shape{3, 97, 6, 6, 33, true}, Shape{200, 1, 3, 3, 128, true}}) {
+    SCOPED_TRACE(ShapeName(s));
+    Data data = MakeData(s);
+    const std::vector<BFloat16> keys = HeadsOutermost(data.keys, s);
+    const std::vector<BFloat16> values = HeadsOutermost(data.values, s);
+    // What is stored, widened.
+    for (float& key : data.keys) key = static_cast<float>(BFloat16(key));
+    for (float& value : data.values) value = static_cast<float>(BFloat16(value));
+    const Partial widened = Compute(*device, s, data);
+    const Buffer queries = ToDevice(*device, data.queries);
+    const Buffer key_buffer = ToDevice(*device, keys);
+    const Buffer value_buffer = ToDevice(*device, values);
+    const Buffer output = ToDevice(*device, std::vector<float>(widened.output.size(), NAN));
+    const Buffer lse = ToDevice(*device, std::vector<float>(widened.lse.size(), NAN));
+    const auto view = [&](const Buffer& buffer) {
+      return ConstView(buffer.data<BFloat16>(), {s.n_keys, s.n_kv_heads, s.head_dim})
+          .WithStrides({s.head_dim, s.n_keys * s.head_dim, 1});
+    };
+    const auto query_shape = {s.n_queries, s.n_heads, s.head_dim};
+    const absl::Status status =
+        Attention(*device, {.queries = {queries.data<float>(), query_shape},
+                            .keys = view(key_buffer),
+                            .values = view(value_buffer),
+                            .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
+                            .causal = s.causal,
+                            .output = {output.data<float>(), query_shape},
+                            .lse = {lse.data<float>(), {s.n_queries, s.n_heads}}});
+    ASSERT_TRUE(status.ok()) << status;
+    const Partial stored{ToHost(*device, output, widened.output.size()),
+                         ToHost(*device, lse, widened.lse.size())};
+    ExpectSoftmax(s, data, stored);
+    // The same products in the same order, where whole vectors are all that there is.
+    if (s.head_dim % 16 == 0) {
+      EXPECT_EQ(stored.output, widened.output);
+      EXPECT_EQ(stored.lse, widened.lse);
+    }
+  }
+}
+
+TEST_P(AttentionTest, NamesTheArgumentThatDoesNotFit) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  const Buffer memory = ToDevice(*device, std::vector<float>(1000));
+  auto* const floats = memory.data<float>();
+  auto* const halves = memory.data<BFloat16>();
+  const AttentionArgs fitting{.queries = {floats, {2, 4, 8}},
+                              .keys = {floats, {5, 2, 8}},
+                              .values = {floats, {5, 2, 8}},
+                              .output = {floats, {2, 4, 8}},
+                              .lse = {floats, {2, 4}}};
+  ASSERT_TRUE(Attention(*device, fitting).ok());
+  const auto expect = [&](auto change, const std::vector<std::string>& parts) {
+    AttentionArgs args = fitting;
+    change(args);
+    const absl::Status status = Attention(*device, args);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    for (const std::string& part : parts) {
+      EXPECT_THAT(std::string(status.message()), testing::HasSubstr(part));
+    }
+  };
+  expect(
+      [&](AttentionArgs& a) {
+        a.queries = {halves, {2, 4, 8}};
+      },
+      {"Attention: queries", "BF16", "F32"});
+  expect(
+      [&](AttentionArgs& a) {
+        a.keys = {floats, {5, 2, 9}};
+      },
+      {"Attention: keys", "[5,2,9]", "[any,any,8]"});
+  expect([&](AttentionArgs& a) { a.keys = {floats, {5, 3, 8}}; }, {"[2,4,8]", "[5,3,8]"});
+  expect([&](AttentionArgs& a) { a.values = {halves, {5, 2, 8}}; }, {"values", "BF16", "F32"});
+  expect(
+      [&](AttentionArgs& a) {
+        a.values = {floats, {4, 2, 8}};
+      },
+      {"values", "[4,2,8]", "[5,2,8]"});
+  expect(
+      [&](AttentionArgs& a) {
+        a.keys = a.keys.WithStrides({32, 16, 2});
+      },
+      {"keys", "strides [32,16,2]"});
+  expect(
+      [&](AttentionArgs& a) {
+        a.output = a.output.WithStrides({40, 8, 1});
+      },
+      {"output", "strides [40,8,1]", "no gaps"});
+  expect([&](AttentionArgs& a) { a.output = View(); }, {"output", "[]", "[2,4,8]"});
+  expect([&](AttentionArgs& a) { a.lse = {floats, {4, 2}}; }, {"lse", "[4,2]", "[2,4]"});
+  expect([&](AttentionArgs& a) { a.keys = {DType::kF32, nullptr, {5, 2, 8}}; }, {"keys", "null"});
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"),

@@ -101,15 +101,14 @@ std::vector<int64_t> Scan(const Coded& coded, const std::vector<float>& queries,
                           const std::vector<uint64_t>* allowed = nullptr, int n_threads = 2) {
   std::vector<int64_t> positions(static_cast<size_t>(n_queries * n_heads * n_candidates), -7);
   auto device = Cpu(n_threads);
-  const absl::Status status = CodeScan(*device,
-                                       {.coder = &coded.coder,
-                                        .heads = coded.heads,
-                                        .queries = queries.data(),
-                                        .n_queries = n_queries,
-                                        .n_heads = n_heads,
-                                        .n_candidates = n_candidates,
-                                        .allowed = allowed == nullptr ? nullptr : allowed->data()},
-                                       positions.data());
+  const absl::Status status =
+      CodeScan(*device,
+               {.coder = &coded.coder,
+                .heads = coded.heads,
+                .queries = {queries.data(), {n_queries, n_heads, coded.coder.head_dim()}},
+                .n_candidates = n_candidates,
+                .allowed = allowed == nullptr ? nullptr : allowed->data()},
+               positions.data());
   EXPECT_TRUE(status.ok()) << status;
   return positions;
 }
@@ -268,9 +267,7 @@ TEST(CodeScanTest, AMisleadingSampleIsNoticed) {
   ASSERT_TRUE(CodeScan(*device,
                        {.coder = &coder,
                         .heads = {&head, 1},
-                        .queries = query.data(),
-                        .n_queries = 1,
-                        .n_heads = 1,
+                        .queries = {query.data(), {1, 1, kDim}},
                         .n_candidates = 1000},
                        positions.data())
                   .ok());
@@ -357,12 +354,10 @@ TEST(CodeScanTest, RefusesShapesThatDoNotFit) {
   auto device = Cpu(1);
   CodeScanArgs args{.coder = &coded.coder,
                     .heads = coded.heads,
-                    .queries = queries.data(),
-                    .n_queries = 1,
-                    .n_heads = 3,
+                    .queries = {queries.data(), {1, 3, 16}},
                     .n_candidates = 4};
   EXPECT_TRUE(absl::IsInvalidArgument(CodeScan(*device, args, positions.data())));
-  args.n_heads = 2;
+  args.queries = {queries.data(), {1, 2, 16}};
   args.n_candidates = 0;
   EXPECT_TRUE(absl::IsInvalidArgument(CodeScan(*device, args, positions.data())));
   args.n_candidates = 4;

@@ -66,6 +66,53 @@ TEST_P(BufferTest, AnImpossibleSizeIsResourceExhausted) {
   }
 }
 
+TEST_P(BufferTest, OutlivesItsDevice) {
+  Buffer buffer;
+  {
+    MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+    buffer = ToDevice(*device, {1.0f, 2.0f});
+  }
+  MAKE_DEVICE_OR_SKIP(other, GetParam(), 1);
+  EXPECT_EQ(ToHost(*other, buffer, 2), (std::vector<float>{1.0f, 2.0f}));
+  buffer = Buffer();  // what a sanitizer looks at
+}
+
+TEST_P(BufferTest, CopiesAndFills) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  const std::vector<float> values = RandomFloats(1000, 1);
+  const Buffer from = ToDevice(*device, values);
+  const Buffer to = ToDevice(*device, std::vector<float>(1000, 7.0f));
+  ASSERT_TRUE(device->Copy(from.data<float>() + 10, 20 * sizeof(float), to.data<float>()).ok());
+  ASSERT_TRUE(device->Fill(-3.5f, 5, to.data<float>() + 900).ok());
+  ASSERT_TRUE(device->Synchronize().ok());
+  std::vector<float> want(1000, 7.0f);
+  std::copy_n(values.begin() + 10, 20, want.begin());
+  std::fill_n(want.begin() + 900, 5, -3.5f);
+  EXPECT_EQ(ToHost(*device, to, 1000), want);
+}
+
+TEST_P(BufferTest, ConstantsAndPinnedMemoryHoldWhatTheyShould) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
+  const std::vector<float> values = RandomFloats(1000, 1);
+  const auto constant = device->UploadConstant(values.data(), values.size() * sizeof(float));
+  ASSERT_TRUE(constant.ok()) << constant.status();
+  EXPECT_EQ(ToHost(*device, *constant, 1000), values);
+  const auto pinned = device->AllocatePinned(1000 * sizeof(float));
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  ASSERT_TRUE(
+      device->CopyToHost(constant->data<float>(), 1000 * sizeof(float), pinned->data<float>())
+          .ok());
+  EXPECT_EQ(std::vector<float>(pinned->data<float>(), pinned->data<float>() + 1000), values);
+}
+
+TEST(DeviceTest, ACpuReadsConstantsWhereTheyLie) {
+  const std::vector<float> values(10);
+  const auto constant =
+      (*Device::Create("cpu", 1))->UploadConstant(values.data(), values.size() * sizeof(float));
+  ASSERT_TRUE(constant.ok()) << constant.status();
+  EXPECT_EQ(constant->data<float>(), values.data());
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, BufferTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 

@@ -22,12 +22,10 @@ TEST_P(EmbeddingTest, RowsAreThoseOfTheTable) {
   for (int32_t i = 0; i < 60; ++i) ids.push_back(i * 31 % 50);
   const size_t n = ids.size() * static_cast<size_t>(hidden_size);
   const Buffer out = ToDevice(*device, std::vector<float>(n, NAN));
-  const absl::Status status = Embedding(*device, {.dtype = dtype,
-                                                  .table = table.data(),
-                                                  .vocab_size = vocab_size,
-                                                  .hidden_size = hidden_size,
-                                                  .ids = ids,
-                                                  .out = out.data<float>()});
+  const absl::Status status = Embedding(
+      *device, {.table = {dtype, table.data(), {vocab_size, hidden_size}},
+                .ids = ids,
+                .out = {out.data<float>(), {static_cast<int64_t>(ids.size()), hidden_size}}});
   ASSERT_TRUE(status.ok()) << status;
   std::vector<float> expected(n);
   for (size_t t = 0; t < ids.size(); ++t) {
@@ -44,12 +42,9 @@ TEST_P(EmbeddingTest, NamesTheFirstIdOutsideTheVocabulary) {
   std::vector<float> out(32 * 4);
   for (const int32_t bad : {-1, 10, 1 << 30}) {
     const std::vector<int32_t> ids = {0, 9, bad, 11};
-    const absl::Status status = Embedding(*device, {.dtype = dtype,
-                                                    .table = table.data(),
-                                                    .vocab_size = 10,
-                                                    .hidden_size = 32,
-                                                    .ids = ids,
-                                                    .out = out.data()});
+    const absl::Status status = Embedding(
+        *device,
+        {.table = {dtype, table.data(), {10, 32}}, .ids = ids, .out = {out.data(), {4, 32}}});
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
     EXPECT_THAT(std::string(status.message()),
                 testing::HasSubstr(StrCat("id ", bad, " at position 2")));

@@ -50,14 +50,15 @@ TEST(InstructionSetsTest, LinearAgrees) {
       ExpectAgreement(
           [&] {
             // The order of its weights is that of the instruction set of its first use.
-            const auto linear = Linear::Create(*device, {.name = "test",
-                                                         .dtype = dtype,
-                                                         .weight = weight.data(),
-                                                         .out_features = out_features,
-                                                         .in_features = in_features});
+            const auto linear = Linear::Create(
+                *device,
+                {.name = "test", .weight = {dtype, weight.data(), {out_features, in_features}}});
             EXPECT_TRUE(linear.ok()) << linear.status();
             std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
-            EXPECT_TRUE((*linear)->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+            EXPECT_TRUE((*linear)
+                            ->Forward(*device, {x.data(), {n_tokens, in_features}}, false,
+                                      {out.data(), {n_tokens, out_features}})
+                            .ok());
             return out;
           },
           // Orders of summation differ.
@@ -78,15 +79,14 @@ TEST(InstructionSetsTest, LinearIn8BitsAgrees) {
     const std::vector<float> x = RandomFloats(static_cast<size_t>(n_tokens * in_features), 2);
     ExpectAgreement(
         [&] {
-          const auto linear =
-              Linear::Create(*device, {.name = "test",
-                                       .dtype = DType::kF32,
-                                       .weight = reinterpret_cast<const std::byte*>(weight.data()),
-                                       .out_features = out_features,
-                                       .in_features = in_features});
+          const auto linear = Linear::Create(
+              *device, {.name = "test", .weight = {weight.data(), {out_features, in_features}}});
           EXPECT_TRUE(linear.ok()) << linear.status();
           std::vector<float> out(static_cast<size_t>(n_tokens * out_features));
-          EXPECT_TRUE((*linear)->Forward(*device, x.data(), n_tokens, false, out.data()).ok());
+          EXPECT_TRUE((*linear)
+                          ->Forward(*device, {x.data(), {n_tokens, in_features}}, false,
+                                    {out.data(), {n_tokens, out_features}})
+                          .ok());
           return out;
         },
         // Three groups at most; one rounding or two of each.
@@ -108,21 +108,34 @@ TEST(InstructionSetsTest, AttentionAgrees) {
           RandomFloats(static_cast<size_t>(n_keys * n_kv_heads * head_dim), 2);
       const std::vector<float> values =
           RandomFloats(static_cast<size_t>(n_keys * n_kv_heads * head_dim), 3);
+      const auto query_shape = {n_queries, n_heads, head_dim};
+      const auto key_shape = {n_keys, n_kv_heads, head_dim};
       ExpectAgreement(
           [&] {
             // Output and lse in one.
             std::vector<float> out(queries.size() + static_cast<size_t>(n_queries * n_heads));
-            EXPECT_TRUE(Attention(*device, {.queries = queries.data(),
-                                            .keys = keys.data(),
-                                            .values = values.data(),
-                                            .n_queries = n_queries,
-                                            .n_keys = n_keys,
-                                            .n_heads = n_heads,
-                                            .n_kv_heads = n_kv_heads,
-                                            .head_dim = head_dim,
+            EXPECT_TRUE(
+                Attention(*device, {.queries = {queries.data(), query_shape},
+                                    .keys = {keys.data(), key_shape},
+                                    .values = {values.data(), key_shape},
+                                    .scale = 0.125f,
+                                    .output = {out.data(), query_shape},
+                                    .lse = {out.data() + queries.size(), {n_queries, n_heads}}})
+                    .ok());
+            return out;
+          },
+          kEpsilon * static_cast<double>(head_dim));
+      std::vector<BFloat16> half_keys(keys.size()), half_values(values.size());
+      FloatToBFloat16(keys.data(), half_keys.data(), keys.size());
+      FloatToBFloat16(values.data(), half_values.data(), values.size());
+      ExpectAgreement(
+          [&] {
+            std::vector<float> out(queries.size());
+            EXPECT_TRUE(Attention(*device, {.queries = {queries.data(), query_shape},
+                                            .keys = {half_keys.data(), key_shape},
+                                            .values = {half_values.data(), key_shape},
                                             .scale = 0.125f,
-                                            .output = out.data(),
-                                            .lse = out.data() + queries.size()})
+                                            .output = {out.data(), query_shape}})
                             .ok());
             return out;
           },
@@ -139,11 +152,9 @@ TEST(InstructionSetsTest, ElementwiseOpsAgree) {
   ExpectAgreement(
       [&] {
         std::vector<float> out(x.size());
-        EXPECT_TRUE(RmsNorm(*device, {.x = x.data(),
-                                      .weight = weight.data(),
-                                      .out = out.data(),
-                                      .n_tokens = 1,
-                                      .hidden_size = n})
+        EXPECT_TRUE(RmsNorm(*device, {.x = {x.data(), {1, n}},
+                                      .weight = {weight.data(), {n}},
+                                      .out = {out.data(), {1, n}}})
                         .ok());
         return out;
       },
@@ -151,7 +162,10 @@ TEST(InstructionSetsTest, ElementwiseOpsAgree) {
   ExpectAgreement(
       [&] {
         std::vector<float> out(x.size());
-        EXPECT_TRUE(SiluMul(*device, x.data(), weight.data(), out.data(), n).ok());
+        EXPECT_TRUE(SiluMul(*device, {.gate = {x.data(), {1, n}},
+                                      .up = {weight.data(), {1, n}},
+                                      .out = {out.data(), {1, n}}})
+                        .ok());
         return out;
       },
       kEpsilon * 8);
@@ -159,11 +173,8 @@ TEST(InstructionSetsTest, ElementwiseOpsAgree) {
   ExpectAgreement(
       [&] {
         std::vector<float> rotated(x.begin(), x.begin() + 100);
-        EXPECT_TRUE(Rope(*device, {.x = rotated.data(),
-                                   .n_tokens = 1,
-                                   .n_heads = 1,
-                                   .head_dim = 100,
-                                   .inverse_frequencies = frequencies.data(),
+        EXPECT_TRUE(Rope(*device, {.x = {rotated.data(), {1, 1, 100}},
+                                   .inverse_frequencies = {frequencies.data(), {50}},
                                    .first_position = 77})
                         .ok());
         return rotated;

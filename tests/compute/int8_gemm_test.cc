@@ -256,21 +256,20 @@ struct LinearProblem {
     lora_a = RandomFloats(static_cast<size_t>(4 * in), 4, 0.1f);
     lora_b = RandomFloats(static_cast<size_t>(out * 4), 5, 0.1f);
     weights = {.name = "test",
-               .dtype = DType::kF32,
-               .weight = reinterpret_cast<const std::byte*>(weight.data()),
-               .out_features = out,
-               .in_features = in,
-               .bias = bias.data(),
-               .lora_a = lora_a.data(),
-               .lora_b = lora_b.data(),
-               .lora_rank = 4,
+               .weight = {weight.data(), {out, in}},
+               .bias = {bias.data(), {out}},
+               .lora_a = {lora_a.data(), {4, in}},
+               .lora_b = {lora_b.data(), {out, 4}},
                .lora_scale = 2.0f};
   }
   std::vector<float> Compute(Device& device, int64_t n_tokens) const {
     const auto linear = Linear::Create(device, weights);
     EXPECT_TRUE(linear.ok()) << linear.status();
-    std::vector<float> out(static_cast<size_t>(n_tokens * weights.out_features), 1.0f);
-    const absl::Status status = (*linear)->Forward(device, x.data(), n_tokens, true, out.data());
+    const int64_t out_features = weights.weight.dim(0);
+    std::vector<float> out(static_cast<size_t>(n_tokens * out_features), 1.0f);
+    const absl::Status status =
+        (*linear)->Forward(device, {x.data(), {n_tokens, weights.weight.dim(1)}}, true,
+                           {out.data(), {n_tokens, out_features}});
     EXPECT_TRUE(status.ok()) << status;
     return out;
   }
@@ -310,7 +309,9 @@ TEST(Int8LinearTest, TakesAByteAWeightAndGivesItBack) {
   {
     const auto linear = *Linear::Create(*device, problem.weights);
     std::vector<float> out(static_cast<size_t>(40 * 576));
-    ASSERT_TRUE(linear->Forward(*device, problem.x.data(), 40, false, out.data()).ok());
+    ASSERT_TRUE(
+        linear->Forward(*device, {problem.x.data(), {40, 576}}, false, {out.data(), {40, 576}})
+            .ok());
     EXPECT_GE(device->packed_weights()->used_bytes(), 576u * 576u);
     EXPECT_LE(device->packed_weights()->used_bytes(), 576u * 576u * 11 / 10);
   }

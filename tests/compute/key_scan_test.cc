@@ -36,6 +36,11 @@ std::vector<float> RandomQueries(int64_t n, int64_t head_dim, uint32_t seed) {
   return queries;
 }
 
+// Rows `stride` floats apart.
+ConstView Rows(const float* queries, int64_t n, int64_t head_dim, int64_t stride) {
+  return ConstView(queries, {n, 1, head_dim}).WithStrides({stride, head_dim, 1});
+}
+
 template <typename T>
 double ExactScore(const float* query, const T* key, int64_t head_dim) {
   double sum = 0.0;
@@ -93,7 +98,7 @@ void ExpectFindsTheBestKeys(int64_t head_dim, int64_t n_queries) {
   auto device = Cpu(2);
   TopK best(n_queries, kTopK);
   ASSERT_TRUE(
-      KeyScan(*device, {queries.data(), n_queries, stride, head_dim, {&run, 1}}, &best).ok());
+      KeyScan(*device, {Rows(queries.data(), n_queries, head_dim, stride), {&run, 1}}, &best).ok());
   for (int64_t q = 0; q < n_queries; ++q) {
     const float* query = queries.data() + q * stride;
     const std::span<const ScoredId> got = best.Sorted(q);
@@ -145,7 +150,7 @@ TEST(KeyScanTest, ResultDoesNotDependOnThreadsOrTheSplitIntoRuns) {
   const KeyRun whole{keys.data(), kKeys, 0};
   auto one = Cpu(1);
   TopK want(kQueries, 40);
-  ASSERT_TRUE(KeyScan(*one, {queries.data(), kQueries, kDim, kDim, {&whole, 1}}, &want).ok());
+  ASSERT_TRUE(KeyScan(*one, {Rows(queries.data(), kQueries, kDim, kDim), {&whole, 1}}, &want).ok());
   for (int64_t q = 0; q < kQueries; ++q) {
     ExpectSame(want.Sorted(q), BruteForce(queries.data() + q * kDim, {&whole, 1}, kDim, 40));
   }
@@ -158,13 +163,14 @@ TEST(KeyScanTest, ResultDoesNotDependOnThreadsOrTheSplitIntoRuns) {
         runs.push_back({nullptr, 0, begin});  // nothing left of it
       }
       TopK got(kQueries, 40);
-      ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, runs}, &got).ok());
+      ASSERT_TRUE(KeyScan(*device, {Rows(queries.data(), kQueries, kDim, kDim), runs}, &got).ok());
       for (int64_t q = 0; q < kQueries; ++q) ExpectSame(got.Sorted(q), want.Sorted(q));
       // In two calls, the second half first.
       TopK halves(kQueries, 40);
       const size_t half = runs.size() / 2;
       for (const auto part : {std::span(runs).subspan(half), std::span(runs).first(half)}) {
-        ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, part}, &halves).ok());
+        ASSERT_TRUE(
+            KeyScan(*device, {Rows(queries.data(), kQueries, kDim, kDim), part}, &halves).ok());
       }
       for (int64_t q = 0; q < kQueries; ++q) ExpectSame(halves.Sorted(q), want.Sorted(q));
     }
@@ -177,7 +183,7 @@ TEST(KeyScanTest, HoldsAllKeysWhenThereAreFewerThanTopK) {
   const KeyRun run{keys.data(), 5, 1'000'000'000'000};
   auto device = Cpu(2);
   TopK best(1, 16);
-  ASSERT_TRUE(KeyScan(*device, {queries.data(), 1, 20, 20, {&run, 1}}, &best).ok());
+  ASSERT_TRUE(KeyScan(*device, {Rows(queries.data(), 1, 20, 20), {&run, 1}}, &best).ok());
   EXPECT_EQ(best.Sorted(0).size(), 5u);
   ExpectSame(best.Sorted(0), BruteForce(queries.data(), {&run, 1}, 20, 16));
 }
@@ -186,12 +192,12 @@ TEST(KeyScanTest, NoKeysAndNoQueriesAreFine) {
   auto device = Cpu(2);
   const std::vector<float> queries(64, 1.0f);
   TopK best(1, 4);
-  EXPECT_TRUE(KeyScan(*device, {queries.data(), 1, 64, 64, {}}, &best).ok());
+  EXPECT_TRUE(KeyScan(*device, {Rows(queries.data(), 1, 64, 64), {}}, &best).ok());
   EXPECT_TRUE(best.Sorted(0).empty());
   TopK none(0, 4);
   const std::vector<BFloat16> keys(64);
   const KeyRun run{keys.data(), 1, 0};
-  EXPECT_TRUE(KeyScan(*device, {nullptr, 0, 64, 64, {&run, 1}}, &none).ok());
+  EXPECT_TRUE(KeyScan(*device, {Rows(nullptr, 0, 64, 64), {&run, 1}}, &none).ok());
 }
 
 TEST(KeyScanTest, KeysThatAreNotNumbersNeverEnter) {
@@ -204,7 +210,7 @@ TEST(KeyScanTest, KeysThatAreNotNumbersNeverEnter) {
   const KeyRun run{keys.data(), kKeys, 0};
   auto device = Cpu(1);
   TopK best(3, 150);
-  ASSERT_TRUE(KeyScan(*device, {queries.data(), 3, kDim, kDim, {&run, 1}}, &best).ok());
+  ASSERT_TRUE(KeyScan(*device, {Rows(queries.data(), 3, kDim, kDim), {&run, 1}}, &best).ok());
   for (int64_t q = 0; q < 3; ++q) {
     EXPECT_EQ(best.Sorted(q).size(), 100u);
     for (const ScoredId& hit : best.Sorted(q)) EXPECT_EQ(hit.id % 2, 1);
@@ -224,7 +230,8 @@ void ExpectSameKeysOnEveryInstructionSet() {
       hwy::SetSupportedTargetsForTest(target);
       TopK best(kQueries, 16);
       ASSERT_TRUE(
-          KeyScan(*device, {queries.data(), kQueries, head_dim, head_dim, {&run, 1}}, &best).ok());
+          KeyScan(*device, {Rows(queries.data(), kQueries, head_dim, head_dim), {&run, 1}}, &best)
+              .ok());
       for (int64_t q = 0; q < kQueries; ++q) {
         const float* query = queries.data() + q * head_dim;
         ExpectSame(best.Sorted(q), BruteForce(query, {&run, 1}, head_dim, 16));
@@ -258,8 +265,9 @@ TEST(KeyScanTest, ShortRunsOfFloat32KeysAreAsOneLongOne) {
     runs.push_back({keys.data() + begin * kDim, std::min<int64_t>(7, kKeys - begin), begin});
   }
   TopK want(kQueries, 40), got(kQueries, 40);
-  ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, {&whole, 1}}, &want).ok());
-  ASSERT_TRUE(KeyScan(*device, {queries.data(), kQueries, kDim, kDim, runs}, &got).ok());
+  ASSERT_TRUE(
+      KeyScan(*device, {Rows(queries.data(), kQueries, kDim, kDim), {&whole, 1}}, &want).ok());
+  ASSERT_TRUE(KeyScan(*device, {Rows(queries.data(), kQueries, kDim, kDim), runs}, &got).ok());
   for (int64_t q = 0; q < kQueries; ++q) ExpectSame(got.Sorted(q), want.Sorted(q));
 }
 
@@ -269,7 +277,7 @@ TEST(KeyScanTest, RefusesKeysOfTwoTypes) {
   const std::vector<KeyRun> runs = {{floats.data(), 3, 0}, {halves.data(), 3, 3}};
   auto device = Cpu(1);
   TopK best(1, 4);
-  const absl::Status status = KeyScan(*device, {floats.data(), 1, 64, 64, runs}, &best);
+  const absl::Status status = KeyScan(*device, {Rows(floats.data(), 1, 64, 64), runs}, &best);
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
 }
 
@@ -277,13 +285,17 @@ TEST(KeyScanTest, RefusesShapesThatDoNotFit) {
   auto device = Cpu(1);
   const std::vector<float> queries(128);
   TopK best(2, 4);
-  EXPECT_TRUE(absl::IsInvalidArgument(KeyScan(*device, {queries.data(), 2, 64, 0, {}}, &best)));
-  EXPECT_TRUE(absl::IsInvalidArgument(KeyScan(*device, {queries.data(), 2, 32, 64, {}}, &best)));
-  EXPECT_TRUE(absl::IsInvalidArgument(KeyScan(*device, {queries.data(), 1, 64, 64, {}}, &best)));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(KeyScan(*device, {Rows(queries.data(), 2, 0, 64), {}}, &best)));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(KeyScan(*device, {Rows(queries.data(), 2, 64, 32), {}}, &best)));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(KeyScan(*device, {Rows(queries.data(), 1, 64, 64), {}}, &best)));
 }
 
 template <typename T>
 void ExpectScoresOfKeysAnywhere() {
+  auto device = Cpu(1);
   for (const int64_t head_dim : {5, 20, 64, 100, 128}) {
     const std::vector<T> keys = RandomKeys<T>(300, head_dim, 10);
     const std::vector<float> query = RandomQueries(1, head_dim, 11);
@@ -292,7 +304,7 @@ void ExpectScoresOfKeysAnywhere() {
       std::vector<EntryPointer> some(n);
       for (EntryPointer& key : some) key = keys.data() + random() % 300 * head_dim;
       std::vector<float> scores(n);
-      KeyScores(query.data(), head_dim, some, scores);
+      ASSERT_TRUE(KeyScores(*device, {query.data(), {head_dim}}, some, scores).ok());
       for (size_t i = 0; i < n; ++i) {
         EXPECT_EQ(scores[i], KeyScore(query.data(), some[i], head_dim)) << head_dim << " " << n;
       }

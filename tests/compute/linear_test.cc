@@ -37,15 +37,13 @@ Data MakeData(const Problem& p) {
   data.lora_b = RandomFloats(static_cast<size_t>(p.out_features * p.lora_rank), 5, 0.1f);
   data.out = RandomFloats(static_cast<size_t>(p.n_tokens * p.out_features), 6);
   data.weights = {.name = "blk.0.test.weight",
-                  .dtype = p.dtype,
-                  .weight = data.weight.data(),
-                  .out_features = p.out_features,
-                  .in_features = p.in_features,
-                  .bias = p.has_bias ? data.bias.data() : nullptr,
-                  .lora_a = p.lora_rank > 0 ? data.lora_a.data() : nullptr,
-                  .lora_b = p.lora_rank > 0 ? data.lora_b.data() : nullptr,
-                  .lora_rank = p.lora_rank,
-                  .lora_scale = p.lora_rank > 0 ? 2.0f : 0.0f};
+                  .weight = {p.dtype, data.weight.data(), {p.out_features, p.in_features}}};
+  if (p.has_bias) data.weights.bias = {data.bias.data(), {p.out_features}};
+  if (p.lora_rank > 0) {
+    data.weights.lora_a = {data.lora_a.data(), {p.lora_rank, p.in_features}};
+    data.weights.lora_b = {data.lora_b.data(), {p.out_features, p.lora_rank}};
+    data.weights.lora_scale = 2.0f;
+  }
   return data;
 }
 
@@ -122,7 +120,8 @@ std::vector<float> Compute(Device& device, const Linear& linear, const Problem& 
   const Buffer x = ToDevice(device, data.x);
   const Buffer out = ToDevice(device, data.out);
   const absl::Status status =
-      linear.Forward(device, x.data<float>(), p.n_tokens, p.add_to_out, out.data<float>());
+      linear.Forward(device, {x.data<float>(), {p.n_tokens, p.in_features}}, p.add_to_out,
+                     {out.data<float>(), {p.n_tokens, p.out_features}});
   EXPECT_TRUE(status.ok()) << status;
   return ToHost(device, out, data.out.size());
 }
@@ -280,10 +279,11 @@ TEST_P(LinearTest, TogetherIsAsAlone) {
       ASSERT_TRUE(linear.ok()) << linear.status();
       linears.push_back(*std::move(linear));
       outs.push_back(ToDevice(*device, data[i].out));
-      outputs.push_back({linears[i].get(), outs[i].data<float>()});
+      outputs.push_back(
+          {linears[i].get(), {outs[i].data<float>(), {n_tokens, problems[i].out_features}}});
     }
     const absl::Status status =
-        Linear::ForwardTogether(*device, outputs, x.data<float>(), n_tokens);
+        Linear::ForwardTogether(*device, outputs, {x.data<float>(), {n_tokens, 256}});
     ASSERT_TRUE(status.ok()) << status;
     for (size_t i = 0; i < problems.size(); ++i) {
       data[i].x = data[0].x;
@@ -325,11 +325,8 @@ INSTANTIATE_TEST_SUITE_P(Devices, LinearTest,
 TEST(LinearCreateTest, RefusesARowThatIsNoWholeNumberOfBlocks) {
   MAKE_DEVICE_OR_SKIP(device, "cpu", 1);
   const std::vector<std::byte> weight(1000);
-  const auto linear = Linear::Create(*device, {.name = "blk.3.attn_k.weight",
-                                               .dtype = DType::kQ4_0,
-                                               .weight = weight.data(),
-                                               .out_features = 2,
-                                               .in_features = 33});
+  const auto linear = Linear::Create(
+      *device, {.name = "blk.3.attn_k.weight", .weight = {DType::kQ4_0, weight.data(), {2, 33}}});
   EXPECT_TRUE(absl::IsInvalidArgument(linear.status()));
   EXPECT_THAT(std::string(linear.status().message()),
               testing::AllOf(testing::HasSubstr("blk.3.attn_k.weight"), testing::HasSubstr("33")));

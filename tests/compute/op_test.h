@@ -39,12 +39,17 @@ inline std::vector<float> RandomFloats(size_t n, uint32_t seed, float deviation 
   }
 
 // A buffer of `device` that holds `values`.
-inline Buffer ToDevice(Device& device, const std::vector<float>& values) {
-  absl::StatusOr<Buffer> buffer = device.Allocate(values.size() * sizeof(float));
+template <typename T>
+Buffer ToDevice(Device& device, const std::vector<T>& values) {
+  absl::StatusOr<Buffer> buffer = device.Allocate(values.size() * sizeof(T));
   EXPECT_TRUE(buffer.ok()) << buffer.status();
   EXPECT_TRUE(
-      device.CopyFromHost(values.data(), values.size() * sizeof(float), buffer->data<void>()).ok());
+      device.CopyFromHost(values.data(), values.size() * sizeof(T), buffer->data<void>()).ok());
   return *std::move(buffer);
+}
+
+inline Buffer ToDevice(Device& device, std::initializer_list<float> values) {
+  return ToDevice(device, std::vector<float>(values));
 }
 
 inline std::vector<float> ToHost(Device& device, const Buffer& buffer, size_t n) {

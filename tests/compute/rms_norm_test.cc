@@ -34,12 +34,11 @@ TEST_P(RmsNormTest, AgreesWithDoublePrecision) {
       const Buffer out = ToDevice(*device, x);
       for (const bool in_place : {false, true}) {
         float* target = in_place ? x_buffer.data<float>() : out.data<float>();
-        const absl::Status status = RmsNorm(*device, {.x = x_buffer.data<float>(),
-                                                      .weight = weight_buffer.data<float>(),
-                                                      .out = target,
-                                                      .n_tokens = n_tokens,
-                                                      .hidden_size = hidden_size,
-                                                      .eps = eps});
+        const absl::Status status =
+            RmsNorm(*device, {.x = {x_buffer.data<float>(), {n_tokens, hidden_size}},
+                              .weight = {weight_buffer.data<float>(), {hidden_size}},
+                              .out = {target, {n_tokens, hidden_size}},
+                              .eps = eps});
         ASSERT_TRUE(status.ok()) << status;
         ExpectClose(ToHost(*device, in_place ? x_buffer : out, x.size()), expected, tolerance,
                     StrCat(n_tokens, "x", hidden_size, in_place ? " in place" : ""));
@@ -52,11 +51,9 @@ TEST_P(RmsNormTest, ARowOfZerosStaysZero) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
   const Buffer x = ToDevice(*device, std::vector<float>(40, 0.0f));
   const Buffer weight = ToDevice(*device, std::vector<float>(40, 2.0f));
-  const absl::Status status = RmsNorm(*device, {.x = x.data<float>(),
-                                                .weight = weight.data<float>(),
-                                                .out = x.data<float>(),
-                                                .n_tokens = 1,
-                                                .hidden_size = 40});
+  const absl::Status status = RmsNorm(*device, {.x = {x.data<float>(), {1, 40}},
+                                                .weight = {weight.data<float>(), {40}},
+                                                .out = {x.data<float>(), {1, 40}}});
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(ToHost(*device, x, 40), std::vector<float>(40, 0.0f));
 }

@@ -37,11 +37,8 @@ TEST_P(RopeTest, AgreesWithDoublePrecision) {
       const Buffer buffer = ToDevice(*device, x);
       const Buffer frequency_buffer = ToDevice(*device, frequencies);
       const absl::Status status =
-          Rope(*device, {.x = buffer.data<float>(),
-                         .n_tokens = n_tokens,
-                         .n_heads = n_heads,
-                         .head_dim = head_dim,
-                         .inverse_frequencies = frequency_buffer.data<float>(),
+          Rope(*device, {.x = {buffer.data<float>(), {n_tokens, n_heads, head_dim}},
+                         .inverse_frequencies = {frequency_buffer.data<float>(), {head_dim / 2}},
                          .first_position = first_position});
       ASSERT_TRUE(status.ok()) << status;
       ExpectClose(ToHost(*device, buffer, x.size()), expected, tolerance,
@@ -61,11 +58,8 @@ TEST_P(RopeTest, ScoresDependOnDistanceAlone) {
     const Buffer q = ToDevice(*device, query);
     const Buffer k = ToDevice(*device, key);
     for (const auto& [buffer, position] : {std::pair(&q, query_position), {&k, key_position}}) {
-      EXPECT_TRUE(Rope(*device, {.x = buffer->data<float>(),
-                                 .n_tokens = 1,
-                                 .n_heads = 1,
-                                 .head_dim = head_dim,
-                                 .inverse_frequencies = frequencies.data<float>(),
+      EXPECT_TRUE(Rope(*device, {.x = {buffer->data<float>(), {1, 1, head_dim}},
+                                 .inverse_frequencies = {frequencies.data<float>(), {head_dim / 2}},
                                  .first_position = position})
                       .ok());
     }

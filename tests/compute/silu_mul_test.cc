@@ -24,8 +24,9 @@ TEST_P(SiluMulTest, AgreesWithDoublePrecision) {
     }
     const Buffer gate_buffer = ToDevice(*device, gate);
     const Buffer up_buffer = ToDevice(*device, up);
-    const absl::Status status = SiluMul(*device, gate_buffer.data<float>(), up_buffer.data<float>(),
-                                        gate_buffer.data<float>(), n);
+    const absl::Status status = SiluMul(*device, {.gate = {gate_buffer.data<float>(), {1, n}},
+                                                  .up = {up_buffer.data<float>(), {1, n}},
+                                                  .out = {gate_buffer.data<float>(), {1, n}}});
     ASSERT_TRUE(status.ok()) << status;
     ExpectClose(ToHost(*device, gate_buffer, gate.size()), expected, tolerance, StrCat("n ", n));
   }
@@ -36,8 +37,9 @@ TEST_P(SiluMulTest, AValueDoesNotDependOnWhereItLies) {
   const std::vector<float> gate(1009, 1.2345f);
   const Buffer gate_buffer = ToDevice(*device, gate);
   const Buffer out = ToDevice(*device, gate);
-  ASSERT_TRUE(SiluMul(*device, gate_buffer.data<float>(), gate_buffer.data<float>(),
-                      out.data<float>(), 1009)
+  ASSERT_TRUE(SiluMul(*device, {.gate = {gate_buffer.data<float>(), {1, 1009}},
+                                .up = {gate_buffer.data<float>(), {1, 1009}},
+                                .out = {out.data<float>(), {1, 1009}}})
                   .ok());
   EXPECT_THAT(ToHost(*device, out, 1009), testing::Each(ToHost(*device, out, 1)[0]));
 }

@@ -715,11 +715,8 @@ TEST_F(LongLlamaRulesTest, Rule18_NormsAndAnglesAreFloat32) {
   const std::vector<float> inverse = compute::RopeInverseFrequencies(kDim, 10000.0f, {});
   std::vector<float> x(kDim, 0.0f);
   std::fill(x.begin(), x.begin() + kDim / 2, 1.0f);
-  ASSERT_TRUE(compute::Rope(*device_, {.x = x.data(),
-                                       .n_tokens = 1,
-                                       .n_heads = 1,
-                                       .head_dim = kDim,
-                                       .inverse_frequencies = inverse.data(),
+  ASSERT_TRUE(compute::Rope(*device_, {.x = {x.data(), {1, 1, kDim}},
+                                       .inverse_frequencies = {inverse.data(), {kDim / 2}},
                                        .first_position = 2047})
                   .ok());
   double from_float = 0.0, from_double = 0.0;

@@ -174,11 +174,10 @@ TEST_F(ShardedSourceTest, OfEqualKeysTheEarlierShardsStays) {
   }
 }
 
-TEST_F(ShardedSourceTest, ShardsMustBeThereAndOnOneDevice) {
+TEST_F(ShardedSourceTest, ShardsMustBeThereAndInOnePlace) {
   EXPECT_TRUE(absl::IsInvalidArgument(ShardedSource::Create(device_.get(), {}, 4).status()));
   class Elsewhere final : public model::ShardSource {
    public:
-    explicit Elsewhere(const compute::Device* device) : device_(device) {}
     absl::Status Attend(const model::MemoryQuery&, float*, float*) override {
       return absl::OkStatus();
     }
@@ -191,14 +190,11 @@ TEST_F(ShardedSourceTest, ShardsMustBeThereAndOnOneDevice) {
     absl::Status AddMass(const model::MemoryQuery&, model::MemoryHits*, const float*) override {
       return absl::OkStatus();
     }
-    const compute::Device* device() const override { return device_; }
-
-   private:
-    const compute::Device* device_;
+    model::MemoryPlace place() const override { return model::MemoryPlace::kDevice; }
   };
-  Elsewhere elsewhere(device_.get());
+  Elsewhere elsewhere;
   const auto here = Searcher({}, SearchMode::kExact);
-  EXPECT_EQ(here->device(), nullptr);
+  EXPECT_EQ(here->place(), model::MemoryPlace::kHost);
   EXPECT_TRUE(absl::IsInvalidArgument(
       ShardedSource::Create(device_.get(), {here.get(), &elsewhere}, 4).status()));
   EXPECT_TRUE(

@@ -1,0 +1,36 @@
+// How ops check their views, before anything is computed.
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+
+#include "base/status.h"
+#include "compute/device.h"
+#include "compute/view.h"
+
+namespace fovea::compute {
+
+// Types that an argument may have.
+using DTypeSet = uint32_t;
+constexpr DTypeSet OfType(DType dtype) { return DTypeSet{1} << static_cast<int>(dtype); }
+inline constexpr DTypeSet kFloat32 = OfType(DType::kF32);
+inline constexpr DTypeSet kFloat32OrBFloat16 = kFloat32 | OfType(DType::kBF16);
+inline constexpr DTypeSet kAnyType = ~DTypeSet{0};
+
+enum class Layout {
+  kContiguous,  // without gaps
+  kDenseRows,   // elements of the last dimension beside one another, the rest as it comes
+};
+
+// A dimension that may have any size.
+inline constexpr int64_t kAnySize = -1;
+
+// InvalidArgument, naming the op, the argument, what is wanted and what it is, where `view` has
+// another type, shape or layout, has elements but no address, or lies outside of the device's
+// memory as far as the device can tell.
+absl::Status CheckArgument(const Device& device, std::string_view op, std::string_view argument,
+                           const ConstView& view, DTypeSet types,
+                           std::initializer_list<int64_t> shape,
+                           Layout layout = Layout::kContiguous);
+
+}  // namespace fovea::compute

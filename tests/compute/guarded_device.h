@@ -1,0 +1,113 @@
+// A device whose memory the host cannot touch: it is unmapped for everybody but while an op or a
+// copy runs, and ops refuse addresses of anybody else. What works on it dereferences no memory of a
+// device, and gives ops none of the host's: it works on a device with memory of its own.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "compute/cpu/cpu_device.h"
+
+namespace fovea::compute {
+
+// A reserved range of addresses, given out page by page and never twice.
+class GuardedMemory final : public Allocator {
+ public:
+  GuardedMemory() {
+    void* const base = mmap(nullptr, kReservedBytes, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    FOVEA_CHECK(base != MAP_FAILED);
+    base_ = static_cast<std::byte*>(base);
+  }
+  ~GuardedMemory() override { munmap(base_, kReservedBytes); }
+
+  absl::StatusOr<void*> Allocate(size_t size_bytes) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t rounded = (size_bytes / page + 1) * page;
+    if (size_bytes > kReservedBytes || rounded > kReservedBytes - used_bytes_) {
+      return absl::ResourceExhaustedError(StrCat("guarded: cannot allocate ", size_bytes));
+    }
+    std::byte* const data = base_ + used_bytes_;
+    used_bytes_ += rounded;
+    if (n_open_ > 0) Protect(PROT_READ | PROT_WRITE);
+    return data;
+  }
+  void Free(void*) override {}
+
+  bool Contains(const void* data) const { return data >= base_ && data < base_ + kReservedBytes; }
+  void Open() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (n_open_++ == 0) Protect(PROT_READ | PROT_WRITE);
+  }
+  void Close() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--n_open_ == 0) Protect(PROT_NONE);
+  }
+
+ private:
+  static constexpr size_t kReservedBytes = size_t{4} << 30;
+
+  void Protect(int protection) {
+    if (used_bytes_ == 0) return;
+    FOVEA_CHECK(mprotect(base_, used_bytes_, protection) == 0);
+  }
+
+  std::mutex mutex_;
+  std::byte* base_ = nullptr;
+  size_t used_bytes_ = 0;
+  int n_open_ = 0;
+};
+
+class GuardedDevice final : public cpu::CpuDevice {
+ public:
+  // Exact, as a device of precision "float32".
+  explicit GuardedDevice(int n_threads) : GuardedDevice(n_threads, MakeMemory()) {
+    set_exact(true);
+  }
+
+  bool is_host_memory() const override { return false; }
+  bool MayOwn(const void* data) const override { return memory_->Contains(data); }
+  absl::StatusOr<Buffer> UploadConstant(const void* host, size_t size_bytes) override {
+    ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_bytes));
+    RETURN_IF_ERROR(CopyFromHost(host, size_bytes, buffer.data<void>()));
+    return buffer;
+  }
+  absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) override {
+    const DeviceScope scope(*this);
+    FOVEA_CHECK(!MayOwn(host) && (size_bytes == 0 || MayOwn(device)));
+    return CpuDevice::CopyFromHost(host, size_bytes, device);
+  }
+  absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) override {
+    const DeviceScope scope(*this);
+    FOVEA_CHECK(!MayOwn(host) && (size_bytes == 0 || MayOwn(device)));
+    return CpuDevice::CopyToHost(device, size_bytes, host);
+  }
+  absl::Status Copy(const void* from, size_t size_bytes, void* to) override {
+    const DeviceScope scope(*this);
+    FOVEA_CHECK(size_bytes == 0 || (MayOwn(from) && MayOwn(to)));
+    return CpuDevice::Copy(from, size_bytes, to);
+  }
+  absl::Status Fill(float value, int64_t n, float* to) override {
+    const DeviceScope scope(*this);
+    FOVEA_CHECK(n == 0 || MayOwn(to));
+    return CpuDevice::Fill(value, n, to);
+  }
+
+ protected:
+  void Enter() override { memory_->Open(); }
+  void Leave() override { memory_->Close(); }
+
+ private:
+  GuardedDevice(int n_threads, std::shared_ptr<GuardedMemory> memory)
+      : CpuDevice(n_threads, memory), memory_(std::move(memory)) {}
+  static std::shared_ptr<GuardedMemory> MakeMemory() { return std::make_shared<GuardedMemory>(); }
+
+  std::shared_ptr<GuardedMemory> memory_;
+};
+
+}  // namespace fovea::compute
