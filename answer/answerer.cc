@@ -1,23 +1,29 @@
 #include "answer/answerer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <system_error>
+#include <thread>
 #include <utility>
 
+#include "answer/context_pool.h"
 #include "answer/conversation.h"
 #include "answer/generator.h"
 #include "answer/prompt.h"
 #include "answer/prompt_context.h"
 #include "answer/reference_memory.h"
 #include "answer/reread.h"
+#include "answer/shared_model.h"
 
 namespace fovea::answer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using model::ChatMessage;
 
 double MillisecondsBetween(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double, std::milli>(end - begin).count();
@@ -36,10 +42,75 @@ absl::Status CheckOptions(const AskOptions& options) {
     return absl::InvalidArgumentError(
         StrCat("temperature ", options.temperature, ": want 0 (greedy) or more"));
   }
+  if (!(options.top_p > 0.0f && options.top_p <= 1.0f)) {
+    return absl::InvalidArgumentError(
+        StrCat("top_p ", options.top_p, ": want more than 0, at most 1 (all tokens)"));
+  }
+  if (std::any_of(options.stop.begin(), options.stop.end(),
+                  [](const std::string& stop) { return stop.empty(); })) {
+    return absl::InvalidArgumentError("an empty stop string: every answer would end before it");
+  }
   if (options.n_sources < 0) {
     return absl::InvalidArgumentError(StrCat("n_sources ", options.n_sources, ": want 0 or more"));
   }
   return absl::OkStatus();
+}
+
+std::string_view RoleName(ChatMessage::Role role) {
+  switch (role) {
+    case ChatMessage::Role::kSystem:
+      return "system";
+    case ChatMessage::Role::kUser:
+      return "user";
+    case ChatMessage::Role::kAssistant:
+      return "assistant";
+  }
+  FOVEA_CHECK(false);
+}
+
+// The messages of a request, told apart.
+struct Messages {
+  const ChatMessage* system = nullptr;   // null: none
+  std::span<const ChatMessage> history;  // whole turns
+  const std::string* question = nullptr;
+};
+
+absl::StatusOr<Messages> TellApart(const Request& request) {
+  Messages messages;
+  std::span<const ChatMessage> rest = request.messages;
+  if (!rest.empty() && rest.front().role == ChatMessage::Role::kSystem) {
+    messages.system = &rest.front();
+    rest = rest.subspan(1);
+  }
+  if (rest.empty()) {
+    return absl::InvalidArgumentError("a request without a question: want a user message, last");
+  }
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const auto want = i % 2 == 0 ? ChatMessage::Role::kUser : ChatMessage::Role::kAssistant;
+    if (rest[i].role == want) continue;
+    return absl::InvalidArgumentError(
+        StrCat("message ", i + (messages.system != nullptr ? 2 : 1), " is of role ",
+               RoleName(rest[i].role), ", want ", RoleName(want),
+               ": user and assistant take turns, and one system message may come first"));
+  }
+  if (rest.size() % 2 == 0) {
+    return absl::InvalidArgumentError(
+        "the last message is the assistant's: want a user message, the question");
+  }
+  messages.question = &rest.back().content;
+  messages.history = rest.first(rest.size() - 1);
+  if (request.options.raw && (messages.system != nullptr || !messages.history.empty())) {
+    return absl::InvalidArgumentError(
+        "a text that is continued as it is has no system message and no earlier turns");
+  }
+  if (request.conversation != nullptr && !messages.history.empty()) {
+    return absl::InvalidArgumentError(
+        "earlier turns beside a conversation, which has its own: give one or the other");
+  }
+  if (messages.question->find_first_not_of(" \t\r\n") == std::string::npos) {
+    return absl::InvalidArgumentError("the question is empty");
+  }
+  return messages;
 }
 
 // Passages with a smaller share of the attention are no sources.
@@ -48,27 +119,18 @@ constexpr double kLeastSourceMass = 0.005;
 // How often a question begins anew because another process removed what it was reading.
 constexpr int kMaxAttempts = 5;
 
-// What the ids of a conversation were run with. When it changes, what the local context holds was
-// computed with something else.
-struct MemoryView {
-  uint64_t epoch = 0;
-  size_t n_session_windows = 0;
-  std::optional<memory::SearchMode> mode;
-  int top_k = 0;
-  bool attends = false;
-  std::vector<std::string> collections;
-  std::vector<std::string> documents;
-  bool operator==(const MemoryView&) const = default;
-};
+// Requests of one RunAll that are under way at a time: while one has the model the others search
+// words, sample and pass their text on.
+constexpr size_t kMaxAtOnce = 4;
 
 // Everything about one question on its way to an answer.
 struct Inquiry {
+  const Request& request;
   const std::string& question;
-  const AskOptions& options;
+  PromptStyle style;
   Conversation* conversation;  // null: a single question
   PromptContext* context;
-  const StreamCallback& stream;
-  const Progress& progress;
+  std::shared_ptr<const memory::Generation> generation = nullptr;  // null: no memory
   bool attends = false;       // the memory layers read the memory
   bool is_reference = false;  // prompts run as LongLLaMA runs them
   RereadPlan reread = {};
@@ -77,13 +139,14 @@ struct Inquiry {
   bool answers_from_memory = false;                             // while the answer is made
   bool has_streamed = false;  // the caller has seen a piece of the answer
 
-  std::span<const model::ChatMessage> history() const {
-    if (conversation == nullptr || options.raw) return {};
+  const AskOptions& options() const { return request.options; }
+  std::span<const ChatMessage> history() const {
+    if (conversation == nullptr || options().raw) return {};
     return conversation->messages();
   }
 };
 
-class AnswererImpl : public Answerer {
+class AnswererImpl final : public Answerer {
  public:
   AnswererImpl(compute::Device* device, model::Transformer* model, memory::Memory* memory,
                PromptStyle style)
@@ -97,40 +160,54 @@ class AnswererImpl : public Answerer {
     }
   }
 
-  absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options,
-                             const StreamCallback& stream, const Progress& progress) override {
-    ask_context_.Clear();
-    Inquiry inquiry{.question = question,
-                    .options = options,
-                    .conversation = nullptr,
-                    .context = &ask_context_,
-                    .stream = stream,
-                    .progress = progress};
-    return Run(inquiry);
-  }
-
-  absl::StatusOr<Answer> Chat(const std::string& message, const AskOptions& options,
-                              const StreamCallback& stream, const Progress& progress) override {
-    Inquiry inquiry{.question = message,
-                    .options = options,
-                    .conversation = &conversation_,
-                    .context = &chat_context_,
-                    .stream = stream,
-                    .progress = progress};
-    ASSIGN_OR_RETURN(Answer answer, Run(inquiry));
-    if (!answer.text.empty()) conversation_.AddTurn(message, answer.text);
+  absl::StatusOr<Answer> Run(const Request& request) const override {
+    const Clock::time_point start = Clock::now();
+    RETURN_IF_ERROR(CheckOptions(request.options));
+    ASSIGN_OR_RETURN(const Messages messages, TellApart(request));
+    // Turns that a request brings with it may leave the window, too.
+    Conversation own;
+    for (size_t i = 0; i + 1 < messages.history.size(); i += 2) {
+      own.AddTurn(messages.history[i].content, messages.history[i + 1].content);
+    }
+    const ContextPool::Lease lease = contexts_.Lend();
+    Inquiry inquiry{.request = request,
+                    .question = *messages.question,
+                    .style = style_,
+                    .conversation = request.conversation,
+                    .context = lease.get()};
+    if (messages.system != nullptr) inquiry.style.system_prompt = messages.system->content;
+    if (request.conversation != nullptr) {
+      inquiry.context = &request.conversation->context();
+    } else if (!own.empty()) {
+      inquiry.conversation = &own;
+    }
+    ASSIGN_OR_RETURN(Answer answer, Run(inquiry, start));
+    if (request.conversation != nullptr && !answer.text.empty()) {
+      request.conversation->AddTurn(inquiry.question, answer.text);
+    }
     return answer;
   }
 
-  void ResetChat() override {
-    conversation_.Clear();
-    chat_context_.Clear();
+  std::vector<absl::StatusOr<Answer>> RunAll(std::span<const Request> requests) const override {
+    std::vector<absl::StatusOr<Answer>> answers(requests.size());
+    std::atomic<size_t> next{0};
+    const auto run = [&] {
+      for (size_t i = next++; i < requests.size(); i = next++) answers[i] = Run(requests[i]);
+    };
+    std::vector<std::thread> others;
+    try {
+      while (others.size() + 1 < std::min(requests.size(), kMaxAtOnce)) others.emplace_back(run);
+    } catch (const std::system_error&) {  // no more threads to be had: fewer at a time
+    }
+    run();
+    for (std::thread& other : others) other.join();
+    return answers;
   }
 
   std::string Hint() const override {
-    if (model_->memory_config().trained) return "";
-    const std::string name = model_->config().name.empty() ? "this model" : model_->config().name;
-    if (model_->memory_config().mem_layers.empty()) {
+    if (model_.memory_config().trained) return "";
+    const std::string name = model_.config().name.empty() ? "this model" : model_.config().name;
+    if (model_.memory_config().mem_layers.empty()) {
       return StrCat(name,
                     " has no adapter and no memory layers: it answers from passages found by "
                     "their words (BM25). Ingest with --adapter DIR to let it read the memory.");
@@ -141,12 +218,7 @@ class AnswererImpl : public Answerer {
   }
 
  private:
-  absl::StatusOr<Answer> Run(Inquiry& inquiry) {
-    const Clock::time_point start = Clock::now();
-    RETURN_IF_ERROR(CheckOptions(inquiry.options));
-    if (inquiry.question.find_first_not_of(" \t\r\n") == std::string::npos) {
-      return absl::InvalidArgumentError("the question is empty");
-    }
+  absl::StatusOr<Answer> Run(Inquiry& inquiry, Clock::time_point start) const {
     for (int attempt = 1;; ++attempt) {
       RETURN_IF_ERROR(OpenView(&inquiry));
       Answer answer;
@@ -165,40 +237,44 @@ class AnswererImpl : public Answerer {
 
   // Whether another process has changed the memory since the question was put to it. What the
   // question still had to read may have been deleted and its space freed.
-  bool MovedOn(Inquiry* inquiry) {
+  bool MovedOn(Inquiry* inquiry) const {
     inquiry->context->Clear();
     inquiry->reference_memory.reset();
     inquiry->searcher.reset();
-    if (memory_ == nullptr) return false;
-    const absl::StatusOr<bool> changed = memory_->Refresh();
-    return changed.ok() && *changed;
+    if (memory_ == nullptr || !memory_->Refresh().ok()) return false;
+    // Another request may have caught up with the change already.
+    return memory_->Current() != inquiry->generation;
   }
 
   // The memory as it is now, as far as the question is to see it.
-  absl::Status OpenView(Inquiry* inquiry) {
-    const AskOptions& options = inquiry->options;
-    const model::MemoryConfig& config = model_->memory_config();
+  absl::Status OpenView(Inquiry* inquiry) const {
+    const AskOptions& options = inquiry->options();
+    const model::MemoryConfig& config = model_.memory_config();
+    const std::shared_ptr<const memory::Generation>& generation = inquiry->generation;
     bool has_memory = memory_ != nullptr;
     if (has_memory) {
       RETURN_IF_ERROR(memory_->Refresh().status());
-      has_memory = memory_->settings().has_value();  // else nothing was ever ingested
+      inquiry->generation = memory_->Current();
+      has_memory = generation->settings.has_value();  // else nothing was ever ingested
     }
     inquiry->is_reference =
-        (has_memory ? memory_->settings()->encoding : config.encoding) == "reference";
+        (has_memory ? generation->settings->encoding : config.encoding) == "reference";
     inquiry->attends = has_memory && options.use_memory && !config.mem_layers.empty();
     ASSIGN_OR_RETURN(inquiry->reread, PlanReread(options, config, inquiry->attends));
     if (!has_memory) inquiry->reread.n_passages = 0;
     if (!has_memory || (!options.use_memory && inquiry->reread.n_passages == 0)) {
       return absl::OkStatus();
     }
-    RETURN_IF_ERROR(memory_->CheckModel(*model_));
+    RETURN_IF_ERROR(memory::CheckModel(*generation, model_.constant()));
     memory::SearchOptions search;
     search.mode = options.mode.value_or(inquiry->is_reference ? memory::SearchMode::kDense
                                                               : memory::SearchMode::kApproximate);
     search.top_k = options.top_k > 0 ? options.top_k : config.top_k;
     search.scope = options.scope;
     search.audit = options.audit;
-    ASSIGN_OR_RETURN(inquiry->searcher, memory::MemorySearcher::Create(device_, memory_, search));
+    search.progress = inquiry->request.progress;
+    ASSIGN_OR_RETURN(inquiry->searcher,
+                     memory::MemorySearcher::Create(device_, generation, search));
     if (inquiry->searcher->n_tokens() == 0) {
       return absl::FailedPreconditionError(
           StrCat(memory_->folder(), ": holds no documents that the question could be answered ",
@@ -208,12 +284,13 @@ class AnswererImpl : public Answerer {
     return absl::OkStatus();
   }
 
-  absl::Status AnswerInto(Inquiry& inquiry, Clock::time_point start, Answer* answer) {
-    const AskOptions& options = inquiry.options;
-    const model::Tokenizer& tokenizer = model_->tokenizer();
+  absl::Status AnswerInto(Inquiry& inquiry, Clock::time_point start, Answer* answer) const {
+    const AskOptions& options = inquiry.options();
+    const PromptStyle& style = inquiry.style;
+    const model::Tokenizer& tokenizer = model_.tokenizer();
     // LongLLaMA's prompts have no limit: what is too much for the window goes to the memory.
     const int64_t window = inquiry.is_reference ? std::numeric_limits<int32_t>::max()
-                                                : model_->config().max_position_embeddings;
+                                                : model_.config().max_position_embeddings;
     model::MemorySource* source = inquiry.attends ? inquiry.searcher.get() : nullptr;
 
     // Turns leave until the question alone fits. An answer is cut short rather than a question.
@@ -224,7 +301,7 @@ class AnswererImpl : public Answerer {
                           .passages = {},
                           .raw = options.raw};
     RETURN_IF_ERROR(RetireTurns(inquiry, max_prompt_tokens, &request));
-    ASSIGN_OR_RETURN(const std::vector<int32_t> bare_ids, RenderPrompt(tokenizer, style_, request));
+    ASSIGN_OR_RETURN(const std::vector<int32_t> bare_ids, RenderPrompt(tokenizer, style, request));
     max_prompt_tokens =
         std::max(max_prompt_tokens, std::min(static_cast<int64_t>(bare_ids.size()), window - 1));
     PrepareContext(inquiry);
@@ -236,7 +313,7 @@ class AnswererImpl : public Answerer {
     if (inquiry.is_reference) {
       inquiry.reference_memory = std::make_unique<ReferenceMemory>(
           device_, inquiry.attends ? inquiry.searcher.get() : nullptr,
-          model_->memory_config().entry_type);
+          model_.memory_config().entry_type, inquiry.request.progress);
     }
     inquiry.context->UseReference(inquiry.reference_memory.get());
 
@@ -244,12 +321,11 @@ class AnswererImpl : public Answerer {
       ASSIGN_OR_RETURN(answer->reread, ChoosePassages({.plan = inquiry.reread,
                                                        .question = inquiry.question,
                                                        .prompt_ids = bare_ids,
-                                                       .model = model_,
-                                                       .memory = memory_,
+                                                       .model = &model_,
                                                        .searcher = inquiry.searcher.get(),
                                                        .context = inquiry.context,
                                                        .is_reference = inquiry.is_reference},
-                                                      inquiry.progress));
+                                                      inquiry.request.progress));
     }
     std::vector<std::string> texts;
     texts.reserve(answer->reread.size());
@@ -266,7 +342,7 @@ class AnswererImpl : public Answerer {
       }
       PrepareContext(inquiry);
     }
-    ASSIGN_OR_RETURN(const Prompt prompt, FitPrompt(tokenizer, style_, request, max_prompt_tokens));
+    ASSIGN_OR_RETURN(const Prompt prompt, FitPrompt(tokenizer, style, request, max_prompt_tokens));
     NotePassages(inquiry, prompt, answer);
     answer->reread.resize(static_cast<size_t>(prompt.n_passages));
     for (memory::Passage& passage : answer->reread) passage.reread = true;
@@ -281,27 +357,29 @@ class AnswererImpl : public Answerer {
 
     if (inquiry.searcher != nullptr) inquiry.searcher->ResetMass();
     GenerateArgs generate{
-        .model = model_,
+        .model = &model_,
         .memory = source,
         .context = inquiry.context,
         .logits = {},
         .max_tokens =
             std::min<int64_t>(options.max_tokens, window - static_cast<int64_t>(prompt.ids.size())),
-        .temperature = options.temperature,
-        .seed = options.seed,
+        .sampling = {.temperature = options.temperature,
+                     .top_p = options.top_p,
+                     .seed = options.seed},
+        .stop = options.stop,
         .end_ids = options.raw ? raw_end_ids_ : end_ids_,
         .skip_leading_space = !options.raw,
         .stream = nullptr,
     };
-    if (inquiry.stream != nullptr) {
+    if (inquiry.request.stream != nullptr) {
       generate.stream = [&inquiry](std::string_view piece) {
         inquiry.has_streamed = true;
-        return inquiry.stream(piece);
+        return inquiry.request.stream(piece);
       };
     }
-    RETURN_IF_ERROR(
-        inquiry.context->Run(prompt.ids, model_, source, &generate.logits, inquiry.progress));
-    ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.progress));
+    RETURN_IF_ERROR(inquiry.context->Run(prompt.ids, model_, source, &generate.logits,
+                                         inquiry.request.progress));
+    ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.request.progress));
     answer->text = std::move(generated.text);
     if (!options.raw) {
       answer->text.erase(answer->text.find_last_not_of(" \t\r\n") + 1);
@@ -314,41 +392,42 @@ class AnswererImpl : public Answerer {
   }
 
   // Takes the oldest turns out of the conversation until the prompt fits or none is left.
-  absl::Status RetireTurns(Inquiry& inquiry, int64_t max_prompt_tokens, PromptRequest* request) {
+  absl::Status RetireTurns(Inquiry& inquiry, int64_t max_prompt_tokens,
+                           PromptRequest* request) const {
     request->history = inquiry.history();
     while (!request->history.empty()) {
       ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                       RenderPrompt(model_->tokenizer(), style_, *request));
+                       RenderPrompt(model_.tokenizer(), inquiry.style, *request));
       if (static_cast<int64_t>(ids.size()) <= max_prompt_tokens) break;
-      RETURN_IF_ERROR(inquiry.conversation->RetireOldestTurn(style_, model_));
+      RETURN_IF_ERROR(inquiry.request.progress.CheckCancelled());
+      RETURN_IF_ERROR(
+          inquiry.conversation->RetireOldestTurn(inquiry.style, model_.TakeTurn().get()));
       request->history = inquiry.history();
     }
     return absl::OkStatus();
   }
 
   // Forgets what the conversation's context was run with when that is not what it would be now.
-  void PrepareContext(const Inquiry& inquiry) {
-    if (inquiry.conversation == nullptr) return;
-    MemoryView view{.epoch = inquiry.searcher ? inquiry.searcher->generation().epoch : 0,
-                    .n_session_windows = inquiry.conversation->session_windows().size(),
-                    .mode = inquiry.options.mode,
-                    .top_k = inquiry.options.top_k,
-                    .attends = inquiry.attends,
-                    .collections = inquiry.options.scope.collections,
-                    .documents = inquiry.options.scope.documents};
-    if (view == chat_view_) return;
-    chat_context_.Clear();
-    chat_view_ = std::move(view);
+  static void PrepareContext(const Inquiry& inquiry) {
+    if (inquiry.request.conversation == nullptr) return;
+    inquiry.request.conversation->UseView(
+        {.epoch = inquiry.searcher ? inquiry.searcher->generation().epoch : 0,
+         .n_session_windows = inquiry.conversation->session_windows().size(),
+         .mode = inquiry.options().mode,
+         .top_k = inquiry.options().top_k,
+         .attends = inquiry.attends,
+         .collections = inquiry.options().scope.collections,
+         .documents = inquiry.options().scope.documents});
   }
 
-  absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
-    const size_t n_sources = static_cast<size_t>(inquiry.options.n_sources);
+  static absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
+    const size_t n_sources = static_cast<size_t>(inquiry.options().n_sources);
     answer->sources = answer->reread;
-    if (inquiry.attends && inquiry.options.audit) answer->audit = inquiry.searcher->Audit();
+    if (inquiry.attends && inquiry.options().audit) answer->audit = inquiry.searcher->Audit();
     if (inquiry.answers_from_memory && n_sources > 0) {
       ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
-                       memory::PassagesByMass(*memory_, *inquiry.searcher, inquiry.searcher->Mass(),
-                                              inquiry.options.n_sources));
+                       memory::PassagesByMass(*inquiry.searcher, inquiry.searcher->Mass(),
+                                              inquiry.options().n_sources));
       for (const memory::Passage& passage : attended) {
         const auto known = std::find_if(
             answer->sources.begin(), answer->sources.end(),
@@ -386,18 +465,27 @@ class AnswererImpl : public Answerer {
   }
 
   compute::Device* device_;
-  model::Transformer* model_;
+  const SharedModel model_;
   memory::Memory* memory_;
-  PromptStyle style_;
+  const PromptStyle style_;
   std::vector<int32_t> end_ids_;
   std::vector<int32_t> raw_end_ids_;
-  PromptContext ask_context_;
-  PromptContext chat_context_;
-  MemoryView chat_view_;
-  Conversation conversation_;
+  mutable ContextPool contexts_;
 };
 
 }  // namespace
+
+absl::StatusOr<Answer> Answerer::Ask(const std::string& question, const AskOptions& options,
+                                     const StreamCallback& stream, const Progress& progress,
+                                     Conversation* conversation) const {
+  Request request;
+  request.messages.push_back({ChatMessage::Role::kUser, question});
+  request.options = options;
+  request.conversation = conversation;
+  request.stream = stream;
+  request.progress = progress;
+  return Run(request);
+}
 
 absl::StatusOr<std::unique_ptr<Answerer>> Answerer::Create(compute::Device* device,
                                                            model::Transformer* model,

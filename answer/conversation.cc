@@ -62,7 +62,14 @@ absl::Status Conversation::RetireOldestTurn(const PromptStyle& style, model::Tra
   return absl::OkStatus();
 }
 
+void Conversation::UseView(MemoryView view) {
+  if (view == view_) return;
+  context_.Clear();
+  view_ = std::move(view);
+}
+
 void Conversation::Clear() {
+  context_.Clear();
   messages_.clear();
   session_windows_.clear();
   last_ids_.clear();

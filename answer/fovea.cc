@@ -2,13 +2,15 @@
 
 #include <utility>
 
-#include "answer/model_home.h"
 #include "documents/file_kind.h"
 #include "documents/text_document.h"
+#include "model_home/model_home.h"
 
 namespace fovea::answer {
 
 using memory::IngestedDocument;
+using model_home::ModelChoice;
+using model_home::ModelHome;
 
 absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) {
   std::unique_ptr<Fovea> fovea(new Fovea);
@@ -25,18 +27,20 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
       options.adapter.empty() ? std::nullopt : std::optional(options.adapter.string());
   ModelChoice choice;
   if (fovea->memory_->settings().has_value()) {
-    ASSIGN_OR_RETURN(choice, RememberedModel(home, *fovea->memory_->settings(), model, adapter));
+    ASSIGN_OR_RETURN(
+        choice, model_home::RememberedModel(home, *fovea->memory_->settings(), model, adapter));
   } else if (options.read_only) {
     return absl::FailedPreconditionError(
         StrCat(options.memory, ": nothing was ingested yet; open it without read_only first"));
   } else {
     ASSIGN_OR_RETURN(choice,
-                     ChooseModel(home, model.value_or(std::string(kDefaultModel)), adapter));
+                     model_home::ChooseModel(
+                         home, model.value_or(std::string(model_home::kDefaultModel)), adapter));
   }
   fovea->model_name_ = choice.model_name;
   fovea->adapter_name_ = choice.adapter_name;
-  ASSIGN_OR_RETURN(fovea->model_,
-                   model::Transformer::Load(fovea->device_.get(), ToLoadOptions(choice)));
+  ASSIGN_OR_RETURN(fovea->model_, model::Transformer::Load(fovea->device_.get(),
+                                                           model_home::ToLoadOptions(choice)));
   ASSIGN_OR_RETURN(fovea->answerer_, Answerer::Create(fovea->device_.get(), fovea->model_.get(),
                                                       fovea->memory_.get()));
   return fovea;

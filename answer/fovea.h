@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
 
@@ -49,6 +49,9 @@ class Fovea {
                                                       const std::string& collection = "default");
   absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options = {},
                              const StreamCallback& stream = nullptr);
+  // With a system message, earlier turns, stop strings, cancellation. Thread-safe, as Ask is, while
+  // nothing is ingested.
+  absl::StatusOr<Answer> Run(const Request& request) { return answerer_->Run(request); }
 
   memory::Memory& memory() { return *memory_; }
   model::Transformer& model() { return *model_; }

@@ -1,41 +1,15 @@
 #include "answer/generator.h"
 
 #include <algorithm>
-#include <string_view>
+#include <utility>
 
-#include "model/sampler.h"
+#include "answer/answer_text.h"
 #include "model/tokenizer/tokenizer.h"
 
 namespace fovea::answer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// Collects the text of an answer and passes it on.
-class AnswerText {
- public:
-  AnswerText(bool skip_leading_space, const StreamCallback& stream)
-      : skipping_(skip_leading_space), stream_(stream) {}
-
-  // False when the receiver wants no more.
-  bool Push(std::string_view piece) {
-    if (skipping_) {
-      const size_t begin = piece.find_first_not_of(" \t\r\n");
-      if (begin == std::string_view::npos) return true;
-      piece.remove_prefix(begin);
-      skipping_ = false;
-    }
-    if (piece.empty()) return true;
-    text_ += piece;
-    return stream_ == nullptr || stream_(piece);
-  }
-  std::string Take() { return std::move(text_); }
-
- private:
-  bool skipping_;
-  const StreamCallback& stream_;
-  std::string text_;
-};
 
 // Whether the ids end in a loop: the same few again and again, which a model at its wit's end goes
 // on with for ever. Lists and tables repeat themselves less exactly, or less often.
@@ -58,12 +32,13 @@ bool EndsInLoop(const std::vector<int32_t>& ids) {
 
 absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) {
   const model::Tokenizer& tokenizer = args.model->tokenizer();
-  model::Sampler sampler(args.temperature, args.seed);
+  model::Sampler sampler(args.sampling);
   model::StreamDecoder decoder(tokenizer);
-  AnswerText text(args.skip_leading_space, args.stream);
+  AnswerText text(args.skip_leading_space, args.stop, args.stream);
   std::vector<int32_t> generated;
   Generated result;
   result.finish_reason = "length";
+  bool has_end_token = false;
   result.first_token_at = Clock::now();
 
   while (result.n_tokens < args.max_tokens) {
@@ -75,11 +50,14 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
     if (result.n_tokens == 0) result.first_token_at = Clock::now();
     if (tokenizer.IsEnd(id) ||
         std::find(args.end_ids.begin(), args.end_ids.end(), id) != args.end_ids.end()) {
+      has_end_token = true;
       result.finish_reason = "stop";
       break;
     }
     ++result.n_tokens;
-    if (!text.Push(decoder.Push(id))) {
+    text.Push(decoder.Push(id));
+    if (text.at_stop()) break;
+    if (text.is_refused()) {
       result.finish_reason = "cancelled";
       break;
     }
@@ -89,11 +67,19 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
       result.finish_reason = "repetition";
       break;
     }
-    RETURN_IF_ERROR(args.context->Append(id, args.model, args.memory, &args.logits));
+    const absl::Status appended = args.context->Append(id, *args.model, args.memory, &args.logits);
+    // A search was stopped: the answer so far is none the worse for it.
+    if (absl::IsCancelled(appended)) {
+      result.finish_reason = "cancelled";
+      break;
+    }
+    RETURN_IF_ERROR(appended);
   }
   text.Push(decoder.Finish());
+  text.Finish();
+  if (text.at_stop()) result.finish_reason = "stop";
   result.text = text.Take();
-  const int64_t n_decoded = result.n_tokens - (result.finish_reason == "stop" ? 0 : 1);
+  const int64_t n_decoded = result.n_tokens - (has_end_token ? 0 : 1);
   if (n_decoded > 0) {
     const std::chrono::duration<double, std::milli> elapsed = Clock::now() - result.first_token_at;
     result.ms_per_token = elapsed.count() / static_cast<double>(n_decoded);

@@ -4,30 +4,31 @@
 
 #include <chrono>
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "answer/answerer.h"
 #include "answer/prompt_context.h"
+#include "answer/request.h"
+#include "answer/shared_model.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "model/memory_source.h"
-#include "model/transformer.h"
+#include "model/sampler.h"
 
 namespace fovea::answer {
 
 struct GenerateArgs {
-  model::Transformer* model = nullptr;
+  const SharedModel* model = nullptr;
   model::MemorySource* memory = nullptr;  // may be null
   PromptContext* context = nullptr;       // holds the prompt
   std::vector<float> logits;              // [vocab_size] of the prompt's last token
   int64_t max_tokens = 0;
-  float temperature = 0.0f;
-  uint64_t seed = 0;
-  std::vector<int32_t> end_ids;     // over and above the tokenizer's
-  bool skip_leading_space = false;  // white space before the answer is not part of it
-  StreamCallback stream;            // may be null
+  model::SamplingOptions sampling;
+  std::span<const std::string> stop;  // texts that end the answer and are no part of it
+  std::vector<int32_t> end_ids;       // over and above the tokenizer's
+  bool skip_leading_space = false;    // white space before the answer is not part of it
+  StreamCallback stream;              // may be null
 };
 
 struct Generated {

@@ -22,15 +22,16 @@ void PromptContext::UseReference(RewindableMemory* memory) {
   reference_memory_ = memory;
 }
 
-absl::Status PromptContext::Run(std::span<const int32_t> ids, model::Transformer* model,
+absl::Status PromptContext::Run(std::span<const int32_t> ids, const SharedModel& model,
                                 model::MemorySource* memory, std::vector<float>* logits,
                                 const Progress& progress) {
   if (ids.empty()) return absl::InvalidArgumentError("the prompt is empty: nothing to go on from");
   if (reference_memory_ != nullptr) {
     // What an earlier prompt moved to the memory is not this one's.
     reference_memory_->Rewind();
-    reference_ = std::make_unique<model::ReferenceSession>(model, reference_memory_);
     ids_.assign(ids.begin(), ids.end());
+    const SharedModel::Turn turn = model.TakeTurn();
+    reference_ = std::make_unique<model::ReferenceSession>(turn.get(), reference_memory_);
     RETURN_IF_ERROR(progress.CheckCancelled());
     return reference_->Run({.ids = ids}, logits);
   }
@@ -40,21 +41,23 @@ absl::Status PromptContext::Run(std::span<const int32_t> ids, model::Transformer
   context_.Truncate(static_cast<int64_t>(n_common));
 
   for (size_t begin = n_common; begin < ids.size(); begin += kPieceTokens) {
+    const SharedModel::Turn turn = model.TakeTurn();
     RETURN_IF_ERROR(progress.CheckCancelled());
     const size_t n = std::min(kPieceTokens, ids.size() - begin);
     const bool last = begin + n == ids.size();
-    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), model, memory, last ? logits : nullptr));
+    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), turn.get(), memory, last ? logits : nullptr));
   }
   return absl::OkStatus();
 }
 
-absl::Status PromptContext::Append(int32_t id, model::Transformer* model,
+absl::Status PromptContext::Append(int32_t id, const SharedModel& model,
                                    model::MemorySource* memory, std::vector<float>* logits) {
+  const SharedModel::Turn turn = model.TakeTurn();
   if (reference_ != nullptr) {
     ids_.push_back(id);
     return reference_->Run({.ids = {&id, 1}}, logits);
   }
-  return Forward({&id, 1}, model, memory, logits);
+  return Forward({&id, 1}, turn.get(), memory, logits);
 }
 
 absl::Status PromptContext::Forward(std::span<const int32_t> ids, model::Transformer* model,

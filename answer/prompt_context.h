@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "answer/shared_model.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "model/memory_source.h"
@@ -33,14 +34,14 @@ class PromptContext {
   void UseReference(RewindableMemory* memory);
 
   // Makes `ids` the content and runs what was not there yet (at least the last one), in pieces
-  // between which `progress` is asked. `logits` (may be null) = [vocab_size] of the last id. After
-  // an error the context is shorter, and sound.
-  absl::Status Run(std::span<const int32_t> ids, model::Transformer* model,
+  // between which others have their turn and `progress` is asked. `logits` (may be null) =
+  // [vocab_size] of the last id. After an error the context is shorter, and sound.
+  absl::Status Run(std::span<const int32_t> ids, const SharedModel& model,
                    model::MemorySource* memory, std::vector<float>* logits,
                    const Progress& progress);
 
   // Appends one generated id.
-  absl::Status Append(int32_t id, model::Transformer* model, model::MemorySource* memory,
+  absl::Status Append(int32_t id, const SharedModel& model, model::MemorySource* memory,
                       std::vector<float>* logits);
 
   int64_t n_tokens() const { return static_cast<int64_t>(ids_.size()); }

@@ -7,7 +7,8 @@
 #include <utility>
 
 #include "answer/prompt_context.h"
-#include "memory/searcher.h"
+#include "base/progress.h"
+#include "memory/search/searcher.h"
 #include "model/dense_memory.h"
 
 namespace fovea::answer {
@@ -17,13 +18,16 @@ namespace fovea::answer {
 class ReferenceMemory final : public RewindableMemory {
  public:
   // `searcher` may be null (no stored memory), else it outlives this.
-  ReferenceMemory(compute::Device* device, memory::MemorySearcher* searcher, EntryType type)
-      : device_(device), searcher_(searcher), type_(type) {
+  // `progress` is asked by each memory layer of each window.
+  ReferenceMemory(compute::Device* device, memory::MemorySearcher* searcher, EntryType type,
+                  Progress progress = {})
+      : device_(device), searcher_(searcher), type_(type), progress_(std::move(progress)) {
     n_session_windows_ = searcher_ != nullptr ? searcher_->n_session_windows() : 0;
     Rewind();
   }
 
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override {
+    RETURN_IF_ERROR(progress_.CheckCancelled());
     return searcher_ != nullptr ? searcher_->Attend(query, output, lse)
                                 : alone_->Attend(query, output, lse);
   }
@@ -49,6 +53,7 @@ class ReferenceMemory final : public RewindableMemory {
   compute::Device* device_;
   memory::MemorySearcher* searcher_;
   EntryType type_;
+  Progress progress_;
   std::optional<model::DenseMemory> alone_;
   size_t n_session_windows_ = 0;  // a conversation's, from before
   int64_t n_appended_ = 0;

@@ -80,11 +80,11 @@ absl::StatusOr<std::vector<memory::Passage>> PassagesByAttention(const RereadArg
                                                                  const Progress& progress) {
   const std::span<const int32_t> ids = args.prompt_ids;
   if (!args.is_reference && ids.size() > 1) {
-    RETURN_IF_ERROR(
-        args.context->Run(ids.first(ids.size() - 1), args.model, args.searcher, nullptr, progress));
+    RETURN_IF_ERROR(args.context->Run(ids.first(ids.size() - 1), *args.model, args.searcher,
+                                      nullptr, progress));
   }
   args.searcher->ResetMass();
-  RETURN_IF_ERROR(args.context->Run(ids, args.model, args.searcher, nullptr, progress));
+  RETURN_IF_ERROR(args.context->Run(ids, *args.model, args.searcher, nullptr, progress));
   const model::MemoryConfig& config = args.model->memory_config();
   const std::vector<int>& named =
       config.reread_layers.empty() ? config.mem_layers : config.reread_layers;
@@ -95,8 +95,7 @@ absl::StatusOr<std::vector<memory::Passage>> PassagesByAttention(const RereadArg
     }
   }
   ASSIGN_OR_RETURN(std::vector<memory::Passage> passages,
-                   memory::PassagesByLogMass(*args.memory, *args.searcher, args.searcher->Mass(),
-                                             layers, depth));
+                   memory::PassagesByLogMass(*args.searcher, args.searcher->Mass(), layers, depth));
   args.searcher->ResetMass();
   return passages;
 }
@@ -116,7 +115,7 @@ absl::StatusOr<std::vector<memory::Passage>> ChoosePassages(const RereadArgs& ar
     if (plan.by == RereadBy::kAttention) return by_mass;
   }
   ASSIGN_OR_RETURN(std::vector<memory::Passage> by_words,
-                   memory::PassagesByWords(*args.memory, *args.searcher, args.question, depth));
+                   memory::PassagesByWords(*args.searcher, args.question, depth));
   if (plan.by == RereadBy::kBm25) return by_words;
   return memory::FuseScores(std::move(by_mass), std::move(by_words), plan.n_passages);
 }

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "answer/answerer.h"
 #include "answer/prompt_context.h"
-#include "memory/attribution.h"
-#include "memory/memory.h"
-#include "memory/searcher.h"
+#include "answer/request.h"
+#include "answer/shared_model.h"
+#include "memory/search/attribution.h"
+#include "memory/search/searcher.h"
 #include "model/config.h"
 
 namespace fovea::answer {
@@ -32,8 +32,7 @@ struct RereadArgs {
   RereadPlan plan;
   std::string question;
   std::vector<int32_t> prompt_ids;  // of the question without passages: the first pass
-  model::Transformer* model = nullptr;
-  memory::Memory* memory = nullptr;
+  const SharedModel* model = nullptr;
   memory::MemorySearcher* searcher = nullptr;
   PromptContext* context = nullptr;  // holds the first pass afterwards, where one was made
   bool is_reference = false;         // the context runs prompts as LongLLaMA does

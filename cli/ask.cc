@@ -38,19 +38,16 @@ void PrintNotes(const answer::Answer& answer, const OutputOptions& output) {
   }
 }
 
-absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOptions& options,
-                                const AskArguments& arguments, const Session& session) {
-  const Progress progress(nullptr, InterruptFlag());
+absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arguments,
+                                const Session& session) {
   absl::Status written;
-  answer::StreamCallback stream;
   if (!arguments.output.json) {
-    stream = [&written](std::string_view piece) {
+    request.stream = [&written](std::string_view piece) {
       written = WriteOutput(Printable(piece));
       return written.ok();
     };
   }
-  ASSIGN_OR_RETURN(const answer::Answer answer,
-                   session.answerer->Ask(question, options, stream, progress));
+  ASSIGN_OR_RETURN(const answer::Answer answer, session.answerer->Run(request));
   RETURN_IF_ERROR(written);
   RETURN_IF_ERROR(WriteOutput(arguments.output.json
                                   ? JsonLine(ToJson(answer, session.open_ms, session.notes))
@@ -64,9 +61,8 @@ absl::StatusOr<ExitCode> AskOne(const std::string& question, const answer::AskOp
 }
 
 // A question that fails is reported, and the others go on.
-absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskArguments& arguments,
+absl::StatusOr<ExitCode> AskLines(const answer::Request& request, const AskArguments& arguments,
                                   const Session& session) {
-  const Progress progress(nullptr, InterruptFlag());
   LineReader lines(STDIN_FILENO);
   std::string question;
   ExitCode code = kDone;
@@ -85,7 +81,7 @@ absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskAr
     }
     if (documents::IsBlank(question)) continue;
     const absl::StatusOr<answer::Answer> answer =
-        session.answerer->Ask(question, options, nullptr, progress);
+        session.answerer->Run(WithQuestion(request, question));
     if (!answer.ok()) {
       std::fprintf(stderr, "fovea: line %lld: %s\n", static_cast<long long>(number),
                    Printable(ToStd(answer.status().message())).c_str());
@@ -107,16 +103,17 @@ absl::StatusOr<ExitCode> AskLines(const answer::AskOptions& options, const AskAr
 }
 
 absl::StatusOr<ExitCode> RunAsk(const AskArguments& arguments) {
-  ASSIGN_OR_RETURN(const answer::AskOptions options, ToAskOptions(arguments.question_options));
+  ASSIGN_OR_RETURN(answer::Request request, ToRequest(arguments.question_options));
+  request.progress = Progress(nullptr, InterruptFlag());
   ASSIGN_OR_RETURN(const Session session,
                    OpenSession(arguments.memory, arguments.model, arguments.compute));
-  if (options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
+  if (request.options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
   std::string question;
   for (const std::string& word : arguments.question) {
     question += StrCat(question.empty() ? "" : " ", word);
   }
-  if (question == "-") return AskLines(options, arguments, session);
-  return AskOne(question, options, arguments, session);
+  if (question == "-") return AskLines(request, arguments, session);
+  return AskOne(WithQuestion(request, question), arguments, session);
 }
 
 }  // namespace

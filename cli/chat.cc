@@ -24,25 +24,23 @@ struct ChatArguments {
   OutputOptions output;
 };
 
-absl::Status AnswerMessage(const std::string& message, const answer::AskOptions& options,
-                           const ChatArguments& arguments, const Session& session) {
-  const Progress progress(nullptr, InterruptFlag());
+absl::Status AnswerMessage(answer::Request request, const ChatArguments& arguments,
+                           const Session& session) {
   absl::Status written;
-  answer::StreamCallback stream;
   if (!arguments.output.json) {
-    stream = [&written](std::string_view piece) {
+    request.stream = [&written](std::string_view piece) {
       written = WriteOutput(Printable(piece));
       return written.ok();
     };
   }
-  const absl::StatusOr<answer::Answer> answer =
-      session.answerer->Chat(message, options, stream, progress);
+  const absl::StatusOr<answer::Answer> answer = session.answerer->Run(request);
   RETURN_IF_ERROR(written);
   if (!answer.ok()) {
     // The next message may do better.
     std::fprintf(stderr, "fovea: %s\n", Printable(ToStd(answer.status().message())).c_str());
     if (!arguments.output.json) return absl::OkStatus();
-    return WriteOutput(JsonLine(FailedQuestionJson(message, answer.status())));
+    return WriteOutput(
+        JsonLine(FailedQuestionJson(request.messages.back().content, answer.status())));
   }
   if (arguments.output.json)
     return WriteOutput(JsonLine(ToJson(*answer, session.open_ms, session.notes)));
@@ -50,10 +48,13 @@ absl::Status AnswerMessage(const std::string& message, const answer::AskOptions&
 }
 
 absl::StatusOr<ExitCode> RunChat(const ChatArguments& arguments) {
-  ASSIGN_OR_RETURN(const answer::AskOptions options, ToAskOptions(arguments.question_options));
+  ASSIGN_OR_RETURN(answer::Request request, ToRequest(arguments.question_options));
   ASSIGN_OR_RETURN(const Session session,
                    OpenSession(arguments.memory, arguments.model, arguments.compute));
-  if (options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
+  answer::Conversation conversation;
+  request.conversation = &conversation;
+  request.progress = Progress(nullptr, InterruptFlag());
+  if (request.options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
   const bool prompts = isatty(STDIN_FILENO) != 0 && !arguments.output.quiet;
   if (prompts) {
     std::fputs("A message a line. /reset forgets the conversation, /quit ends it.\n", stderr);
@@ -70,11 +71,11 @@ absl::StatusOr<ExitCode> RunChat(const ChatArguments& arguments) {
     RETURN_IF_ERROR(more.status());
     if (!*more || message == "/quit" || message == "/exit") return kDone;
     if (message == "/reset") {
-      session.answerer->ResetChat();
+      conversation.Clear();
       continue;
     }
     if (message.find_first_not_of(" \t\r") == std::string::npos) continue;
-    RETURN_IF_ERROR(AnswerMessage(message, options, arguments, session));
+    RETURN_IF_ERROR(AnswerMessage(WithQuestion(request, message), arguments, session));
     ClearInterrupt();  // Ctrl-C stopped one answer, not the conversation
   }
 }

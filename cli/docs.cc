@@ -63,11 +63,11 @@ absl::StatusOr<ExitCode> RunShow(const DocsArguments& arguments) {
     ASSIGN_OR_RETURN(const DocumentRecord* document, memory::FindDocument(*generation, id));
     if (!arguments.output.json) {
       // Exactly the stored bytes: this is how a text is taken out again.
-      RETURN_IF_ERROR(memory->ReadText(*document, WriteOutput));
+      RETURN_IF_ERROR(memory::ReadText(*generation, *document, WriteOutput));
       continue;
     }
     std::string text;
-    RETURN_IF_ERROR(memory->ReadText(*document, [&text](std::string_view piece) {
+    RETURN_IF_ERROR(memory::ReadText(*generation, *document, [&text](std::string_view piece) {
       text += piece;
       return absl::OkStatus();
     }));

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "storage/records.h"
 
 namespace fovea::cli {

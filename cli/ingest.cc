@@ -27,8 +27,8 @@
 #include "documents/file_kind.h"
 #include "documents/names.h"
 #include "documents/text_document.h"
-#include "memory/gone_sources.h"
-#include "memory/ingester.h"
+#include "memory/ingest/gone_sources.h"
+#include "memory/ingest/ingester.h"
 
 namespace fovea::cli {
 namespace {
@@ -215,10 +215,10 @@ class Ingest {
     if (model_ == nullptr) {
       ASSIGN_OR_RETURN(device_, CreateDevice(arguments_.compute));
       if (*memory != nullptr && (*memory)->settings().has_value()) {
-        ASSIGN_OR_RETURN(
-            choice_,
-            answer::RememberedModel(answer::ModelHome::FromEnvironment(), *(*memory)->settings(),
-                                    arguments_.model.model, arguments_.model.adapter_or_layers()));
+        ASSIGN_OR_RETURN(choice_,
+                         model_home::RememberedModel(model_home::ModelHome::FromEnvironment(),
+                                                     *(*memory)->settings(), arguments_.model.model,
+                                                     arguments_.model.adapter_or_layers()));
       } else {
         ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
       }
@@ -428,7 +428,7 @@ class Ingest {
   const Progress options_progress_{nullptr, InterruptFlag()};
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;
-  answer::ModelChoice choice_;
+  model_home::ModelChoice choice_;
   std::vector<File> files_;
   std::vector<documents::FileList::LeftOut> left_out_;
   std::unique_ptr<memory::GoneSources> gone_;  // with --sync

@@ -7,8 +7,8 @@
 #include "base/progress.h"
 #include "base/status.h"
 #include "documents/text_document.h"
-#include "memory/ingester.h"
-#include "memory/source_table.h"
+#include "memory/ingest/ingester.h"
+#include "memory/ingest/source_table.h"
 
 namespace fovea::cli {
 

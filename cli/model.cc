@@ -2,9 +2,7 @@
 #include <cstdio>
 #include <memory>
 
-#include "answer/model_home.h"
 #include "cli/command.h"
-#include "cli/model_pull.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
@@ -13,6 +11,8 @@
 #include "model/weights/adapter.h"
 #include "model/weights/adapter_base.h"
 #include "model/weights/checkpoint.h"
+#include "model_home/model_home.h"
+#include "model_home/model_pull.h"
 
 namespace fovea::cli {
 namespace {
@@ -25,9 +25,9 @@ struct ModelArguments {
 };
 
 absl::StatusOr<ExitCode> RunInfo(const ModelArguments& arguments) {
-  ASSIGN_OR_RETURN(const answer::ModelChoice choice,
-                   answer::ChooseModel(answer::ModelHome::FromEnvironment(), arguments.model,
-                                       arguments.adapter));
+  ASSIGN_OR_RETURN(const model_home::ModelChoice choice,
+                   model_home::ChooseModel(model_home::ModelHome::FromEnvironment(),
+                                           arguments.model, arguments.adapter));
   ASSIGN_OR_RETURN(const auto checkpoint, model::Checkpoint::Open(choice.model));
   std::unique_ptr<model::Adapter> adapter;
   LoadedAdapter loaded;
@@ -49,27 +49,27 @@ absl::StatusOr<ExitCode> RunInfo(const ModelArguments& arguments) {
 }
 
 absl::StatusOr<ExitCode> RunList(const ModelArguments& arguments) {
-  const answer::ModelHome home = answer::ModelHome::FromEnvironment();
+  const model_home::ModelHome home = model_home::ModelHome::FromEnvironment();
   if (arguments.output.json) {
     Json models = Json::array();
-    for (const answer::NamedModel& model : answer::ListModels(home))
+    for (const model_home::NamedModel& model : model_home::ListModels(home))
       models.push_back(ToJson(model));
     Json adapters = Json::array();
-    for (const answer::NamedAdapter& adapter : answer::ListAdapters(home)) {
+    for (const model_home::NamedAdapter& adapter : model_home::ListAdapters(home)) {
       adapters.push_back(ToJson(adapter));
     }
     RETURN_IF_ERROR(
         WriteOutput(JsonLine({{"models", std::move(models)}, {"adapters", std::move(adapters)}})));
     return kDone;
   }
-  for (const answer::NamedModel& model : answer::ListModels(home)) {
+  for (const model_home::NamedModel& model : model_home::ListModels(home)) {
     const std::string state = model.installed
                                   ? StrCat(FormatBytes(model.size_bytes), "  ", model.path)
                                   : StrCat("not installed: fovea model pull ", model.name);
     RETURN_IF_ERROR(
         WriteOutput(StrCat("model    ", Printable(model.name), "  ", Printable(state), "\n")));
   }
-  for (const answer::NamedAdapter& adapter : answer::ListAdapters(home)) {
+  for (const model_home::NamedAdapter& adapter : model_home::ListAdapters(home)) {
     RETURN_IF_ERROR(WriteOutput(StrCat("adapter  ", Printable(adapter.name), "  ",
                                        Printable(adapter.path.string()), "\n")));
   }
@@ -78,8 +78,8 @@ absl::StatusOr<ExitCode> RunList(const ModelArguments& arguments) {
 
 absl::StatusOr<ExitCode> RunPull(const ModelArguments& arguments) {
   ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
-  const absl::StatusOr<std::filesystem::path> path =
-      PullModel(arguments.model, answer::ModelHome::FromEnvironment().folder, bar.progress());
+  const absl::StatusOr<std::filesystem::path> path = model_home::PullModel(
+      arguments.model, model_home::ModelHome::FromEnvironment().folder, bar.progress());
   bar.Clear();
   if (absl::IsCancelled(path.status())) {
     std::fputs("fovea: interrupted; the same command starts again\n", stderr);

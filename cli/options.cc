@@ -5,8 +5,8 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
-#include "answer/model_home.h"
-#include "memory/searcher.h"
+#include "memory/search/searcher.h"
+#include "model_home/model_home.h"
 
 namespace fovea::cli {
 namespace {
@@ -72,7 +72,7 @@ void AddMovedModelOptions(CLI::App* command, ModelOptions* options) {
 
 std::optional<std::string> ModelOptions::adapter_or_layers() const {
   if (mem_layers.empty()) return adapter;
-  return StrCat(answer::kLayersPrefix, mem_layers);
+  return StrCat(model_home::kLayersPrefix, mem_layers);
 }
 
 std::optional<std::string> ModelFromEnvironment() {
@@ -107,14 +107,34 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->type_name("T");
+  command
+      ->add_option("--top-p", ask.top_p,
+                   "At a temperature above 0, draw from the likeliest tokens with this share of "
+                   "the probability")
+      ->check(CLI::PositiveNumber & CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->type_name("P");
   command->add_option("--seed", ask.seed, "Of the draws at a temperature above 0")
       ->capture_default_str()
       ->type_name("N");
+  AddRepeatedOption(command, "--stop", &ask.stop, "End the answer before this text (repeatable)")
+      ->check([](const std::string& stop) {
+        return stop.empty() ? std::string("an empty text: every answer would end before it")
+                            : std::string();
+      })
+      ->type_name("TEXT");
   command->add_option("--sources", ask.n_sources, "Sources named with an answer")
       ->check(CLI::Range(0, kMaxCount))
       ->capture_default_str()
       ->type_name("N");
-  command->add_flag("--raw", ask.raw, "Continue the text as it is, without the chat template");
+  CLI::Option* raw =
+      command->add_flag("--raw", ask.raw, "Continue the text as it is, without the chat template");
+  command
+      ->add_option_function<std::string>(
+          "--system", [options](const std::string& text) { options->system = text; },
+          "System message, in the place of the model's own; \"\": none")
+      ->excludes(raw)
+      ->type_name("TEXT");
   command->add_flag("--no-memory", options->no_memory, "The model alone");
   command
       ->add_option("--reread", options->reread,
@@ -137,8 +157,13 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
                     "Report what the search of the memory captured, by memory layer");
 }
 
-absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options) {
-  answer::AskOptions ask = options.ask;
+absl::StatusOr<answer::Request> ToRequest(const QuestionOptions& options) {
+  answer::Request request;
+  if (options.system.has_value()) {
+    request.messages.push_back({model::ChatMessage::Role::kSystem, *options.system});
+  }
+  answer::AskOptions& ask = request.options;
+  ask = options.ask;
   if (options.mode == "dense") ask.mode = memory::SearchMode::kDense;
   if (options.mode == "exact") ask.mode = memory::SearchMode::kExact;
   if (options.mode == "approximate") ask.mode = memory::SearchMode::kApproximate;
@@ -148,7 +173,13 @@ absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options) 
   if (!options.reread_by.empty()) {
     ASSIGN_OR_RETURN(ask.reread_by, answer::ParseRereadBy(options.reread_by));
   }
-  return ask;
+  return request;
+}
+
+answer::Request WithQuestion(const answer::Request& request, const std::string& question) {
+  answer::Request whole = request;
+  whole.messages.push_back({model::ChatMessage::Role::kUser, question});
+  return whole;
 }
 
 CLI::Option* AddRepeatedOption(CLI::App* command, const std::string& name,

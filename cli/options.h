@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "CLI/App.hpp"
-#include "answer/answerer.h"
+#include "answer/request.h"
 
 namespace fovea::cli {
 
@@ -48,10 +48,13 @@ struct QuestionOptions {
   std::string reread_memory;
   int reread = -1;
   bool no_memory = false;
+  std::optional<std::string> system;
   answer::AskOptions ask;
 };
 void AddQuestionOptions(CLI::App* command, QuestionOptions* options);
-absl::StatusOr<answer::AskOptions> ToAskOptions(const QuestionOptions& options);
+// A request that lacks its question (WithQuestion).
+absl::StatusOr<answer::Request> ToRequest(const QuestionOptions& options);
+answer::Request WithQuestion(const answer::Request& request, const std::string& question);
 
 // A repeated option takes one value each time, so that what follows is not swallowed.
 CLI::Option* AddRepeatedOption(CLI::App* command, const std::string& name,

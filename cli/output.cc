@@ -250,14 +250,14 @@ Json ToJson(const model::Checkpoint& checkpoint, const LoadedAdapter& adapter) {
       {"tensors", std::move(tensors)}};
 }
 
-Json ToJson(const answer::NamedModel& model) {
+Json ToJson(const model_home::NamedModel& model) {
   return {{"name", model.name},
           {"path", model.path.string()},
           {"installed", model.installed},
           {"bytes", model.size_bytes}};
 }
 
-Json ToJson(const answer::NamedAdapter& adapter) {
+Json ToJson(const model_home::NamedAdapter& adapter) {
   return {{"name", adapter.name},
           {"path", adapter.path.string()},
           {"base_fingerprint", adapter.base_fingerprint}};

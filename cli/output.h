@@ -7,14 +7,15 @@
 #include <vector>
 
 #include "answer/answerer.h"
-#include "answer/model_home.h"
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "memory/memory.h"
-#include "memory/rebuild.h"
-#include "memory/reencode.h"
-#include "memory/verify.h"
+#include "memory/statistics.h"
+#include "memory/upkeep/rebuild.h"
+#include "memory/upkeep/reencode.h"
+#include "memory/upkeep/verify.h"
 #include "model/weights/adapter.h"
 #include "model/weights/checkpoint.h"
+#include "model_home/model_home.h"
 #include "nlohmann/json.hpp"
 #include "storage/records.h"
 
@@ -69,7 +70,7 @@ struct LoadedAdapter {
 };
 // `adapter.adapter` may be null.
 Json ToJson(const model::Checkpoint& checkpoint, const LoadedAdapter& adapter);
-Json ToJson(const answer::NamedModel& model);
-Json ToJson(const answer::NamedAdapter& adapter);
+Json ToJson(const model_home::NamedModel& model);
+Json ToJson(const model_home::NamedAdapter& adapter);
 
 }  // namespace fovea::cli

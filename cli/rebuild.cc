@@ -1,5 +1,5 @@
 // fovea rebuild: new indexes, or everything encoded again with another model.
-#include "memory/rebuild.h"
+#include "memory/upkeep/rebuild.h"
 
 #include <chrono>
 #include <cstdio>
@@ -13,7 +13,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
-#include "memory/reencode.h"
+#include "memory/upkeep/reencode.h"
 
 namespace fovea::cli {
 namespace {
@@ -47,18 +47,18 @@ absl::Status RebuildIndex(const RebuildArguments& arguments, ProgressBar* bar) {
 
 // The model that is named now; what is not named stays as the memory remembers it, but a new model
 // brings its own adapter.
-absl::StatusOr<answer::ModelChoice> ChooseReencoder(const RebuildArguments& arguments) {
+absl::StatusOr<model_home::ModelChoice> ChooseReencoder(const RebuildArguments& arguments) {
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kRead));
   const ModelOptions& options = arguments.model;
   if (options.model.has_value()) return ChooseNewModel(options);
-  return answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
-                                 std::nullopt, options.adapter_or_layers());
+  return model_home::RememberedModel(model_home::ModelHome::FromEnvironment(), *memory->settings(),
+                                     std::nullopt, options.adapter_or_layers());
 }
 
 absl::Status ReencodeMemory(const RebuildArguments& arguments, ProgressBar* bar) {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
-  ASSIGN_OR_RETURN(const answer::ModelChoice choice, ChooseReencoder(arguments));
+  ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseReencoder(arguments));
   ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
   memory::ReencodeOptions options;
   options.model_name = choice.model_name;

@@ -39,24 +39,24 @@ absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& fo
   return memory;
 }
 
-absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options) {
+absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options) {
   const std::string model =
       options.model.has_value()
           ? *options.model
-          : ModelFromEnvironment().value_or(std::string(answer::kDefaultModel));
-  return answer::ChooseModel(answer::ModelHome::FromEnvironment(), model,
-                             options.adapter_or_layers());
+          : ModelFromEnvironment().value_or(std::string(model_home::kDefaultModel));
+  return model_home::ChooseModel(model_home::ModelHome::FromEnvironment(), model,
+                                 options.adapter_or_layers());
 }
 
-std::string ModelWarning(const answer::ModelChoice& choice, const model::Transformer& model) {
+std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model) {
   if (!choice.adapter.has_value()) return "";
   return Printable(model::AdapterBaseWarning(*choice.adapter, choice.model, model.config()));
 }
 
-absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
-                                                              const answer::ModelChoice& choice) {
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
+    compute::Device* device, const model_home::ModelChoice& choice) {
   ASSIGN_OR_RETURN(std::unique_ptr<model::Transformer> model,
-                   model::Transformer::Load(device, answer::ToLoadOptions(choice)));
+                   model::Transformer::Load(device, model_home::ToLoadOptions(choice)));
   const std::string warning = ModelWarning(choice, *model);
   if (!warning.empty()) std::fprintf(stderr, "fovea: %s\n", warning.c_str());
   return model;
@@ -66,14 +66,14 @@ absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOption
                                     const ComputeOptions& compute) {
   Session session;
   ASSIGN_OR_RETURN(session.device, CreateDevice(compute));
-  answer::ModelChoice choice;
+  model_home::ModelChoice choice;
   if (memory.empty()) {
     ASSIGN_OR_RETURN(choice, ChooseNewModel(model));
   } else {
     ASSIGN_OR_RETURN(session.memory, OpenMemory(memory, storage::OpenMode::kRead));
-    ASSIGN_OR_RETURN(
-        choice, answer::RememberedModel(answer::ModelHome::FromEnvironment(),
-                                        *session.memory->settings(), model.model, model.adapter));
+    ASSIGN_OR_RETURN(choice, model_home::RememberedModel(model_home::ModelHome::FromEnvironment(),
+                                                         *session.memory->settings(), model.model,
+                                                         model.adapter));
   }
   ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
   session.model->PrepareSteps();

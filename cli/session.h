@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "answer/answerer.h"
-#include "answer/model_home.h"
 #include "base/status.h"
 #include "cli/options.h"
 #include "compute/device.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
+#include "model_home/model_home.h"
 
 namespace fovea::cli {
 
@@ -25,15 +25,15 @@ absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& fo
                                                            bool salvage = false);
 
 // What `options` name, else FOVEA_MODEL, else the default model.
-absl::StatusOr<answer::ModelChoice> ChooseNewModel(const ModelOptions& options);
+absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options);
 
 // What a user should know of a model and its adapter; empty: nothing.
-std::string ModelWarning(const answer::ModelChoice& choice, const model::Transformer& model);
+std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model);
 
 // Loads with a message that says which files are concerned. Prints the ModelWarning, to those who
 // asked for quiet, too.
-absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(compute::Device* device,
-                                                              const answer::ModelChoice& choice);
+absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
+    compute::Device* device, const model_home::ModelChoice& choice);
 
 // Everything that questions need. Members are destroyed in the right order.
 struct Session {

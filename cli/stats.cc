@@ -7,6 +7,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "memory/statistics.h"
 
 namespace fovea::cli {
 namespace {

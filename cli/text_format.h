@@ -9,11 +9,12 @@
 
 #include "answer/answerer.h"
 #include "cli/output.h"
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "memory/memory.h"
-#include "memory/rebuild.h"
-#include "memory/reencode.h"
-#include "memory/verify.h"
+#include "memory/statistics.h"
+#include "memory/upkeep/rebuild.h"
+#include "memory/upkeep/reencode.h"
+#include "memory/upkeep/verify.h"
 #include "storage/records.h"
 
 namespace fovea::cli {

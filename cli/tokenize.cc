@@ -5,13 +5,13 @@
 #include <limits>
 #include <memory>
 
-#include "answer/model_home.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/streams.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/weights/checkpoint.h"
+#include "model_home/model_home.h"
 
 namespace fovea::cli {
 namespace {
@@ -38,8 +38,8 @@ absl::StatusOr<std::vector<int32_t>> ParseIds(const std::string& line) {
 }
 
 absl::StatusOr<ExitCode> RunTokenize(const TokenizeArguments& arguments) {
-  ASSIGN_OR_RETURN(const auto path,
-                   answer::FindModel(answer::ModelHome::FromEnvironment(), arguments.model));
+  ASSIGN_OR_RETURN(const auto path, model_home::FindModel(model_home::ModelHome::FromEnvironment(),
+                                                          arguments.model));
   ASSIGN_OR_RETURN(const auto checkpoint, model::Checkpoint::Open(path));
   ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::Create(checkpoint->tokenizer_spec()));
   LineReader lines(STDIN_FILENO);

@@ -1,5 +1,5 @@
 // fovea verify: checks a memory, and repairs what can be made again from the stored text.
-#include "memory/verify.h"
+#include "memory/upkeep/verify.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -15,7 +15,7 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
-#include "memory/salvage.h"
+#include "memory/upkeep/salvage.h"
 #include "memory/versions.h"
 
 namespace fovea::cli {
@@ -84,9 +84,9 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
           "values are of is unknown; ingest the documents into a new memory"));
     }
     ASSIGN_OR_RETURN(
-        const answer::ModelChoice choice,
-        answer::RememberedModel(answer::ModelHome::FromEnvironment(), *memory->settings(),
-                                arguments.model.model, arguments.model.adapter));
+        const model_home::ModelChoice choice,
+        model_home::RememberedModel(model_home::ModelHome::FromEnvironment(), *memory->settings(),
+                                    arguments.model.model, arguments.model.adapter));
     ASSIGN_OR_RETURN(model, LoadModel(device.get(), choice));
     RETURN_IF_ERROR(memory->CheckModel(*model));
   }

@@ -16,7 +16,7 @@ install(TARGETS ${fovea_installed_libraries} fovea_fovea EXPORT fovea-targets
 install(TARGETS fovea_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
 # The folders are the include path, as in the repository: #include "answer/fovea.h".
-install(DIRECTORY base compute model storage index documents memory answer
+install(DIRECTORY base compute model storage index documents memory model_home answer
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fovea
         FILES_MATCHING PATTERN "*.h")
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/fovea/adapters

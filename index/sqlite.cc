@@ -1,6 +1,11 @@
 #include "index/sqlite.h"
 
+#include <sys/resource.h>
+
+#include <cerrno>
+
 #include "absl/strings/str_format.h"
+#include "base/file.h"
 
 namespace fovea::index {
 namespace {
@@ -120,6 +125,11 @@ absl::Status SqliteDatabase::ToStatus(int code, std::string_view action) const {
       }
       // What processes share (the file -shm) needs a few kilobytes, of readers too.
       if (code == SQLITE_IOERR_SHMSIZE || code == SQLITE_IOERR_WRITE) {
+        // A full disk is SQLITE_FULL, so under a limit on the size of files it is that limit.
+        rlimit limit;
+        if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+          return ErrnoToStatus(EFBIG, StrCat(action, " (SQLite code ", code, ")"), path_);
+        }
         return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
       }
       return absl::InternalError(message);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/container/flat_hash_set.h"
+#include "model/transformer.h"
 
 namespace fovea::memory {
 namespace {
@@ -35,6 +36,38 @@ const LiveWindow* Generation::FindWindow(Slot slot) const {
   if (it == windows.begin()) return nullptr;
   --it;
   return slot < it->slot_begin + it->n_tokens ? &*it : nullptr;
+}
+
+absl::Status CheckModel(const Generation& generation, const model::Transformer& model) {
+  const std::optional<storage::StoreSettings>& settings = generation.settings;
+  if (!settings) return absl::OkStatus();
+  const std::filesystem::path& folder = generation.source->memory_folder();
+  if (settings->fingerprint != model.fingerprint()) {
+    return absl::FailedPreconditionError(
+        StrCat(folder, ": was made by model ", settings->fingerprint, " (", settings->model,
+               settings->adapter.empty() ? "" : StrCat(" with adapter ", settings->adapter),
+               "), opened with ", model.fingerprint(),
+               ": pass the first model, or convert it with `fovea rebuild --reencode`"));
+  }
+  if (settings->entry_type == EntryType::kFloat32 &&
+      model.memory_config().entry_type != EntryType::kFloat32) {
+    return absl::FailedPreconditionError(
+        StrCat(folder, ": keeps entries in float32, the model's config.json now says mem_dtype ",
+               EntryTypeName(model.memory_config().entry_type),
+               ": put float32 back there, or convert the memory with `fovea rebuild --reencode`"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadText(const Generation& generation, const storage::DocumentRecord& document,
+                      absl::FunctionRef<absl::Status(std::string_view)> visit) {
+  const storage::DocumentStore& store = generation.source->store();
+  ASSIGN_OR_RETURN(const std::vector<storage::WindowLink> links, store.Links(document.number));
+  for (const storage::WindowLink& link : links) {
+    ASSIGN_OR_RETURN(const storage::WindowRecord window, store.GetWindow(link.slot_begin));
+    RETURN_IF_ERROR(visit(window.text));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const storage::DocumentRecord*> FindDocument(const Generation& generation,

@@ -1,15 +1,24 @@
-// A published, immutable view of a memory: its documents, live windows and segments at one moment.
-// A query pins one with a shared_ptr and is not disturbed by what is committed meanwhile.
+// A published, immutable view of a memory: its documents, live windows and segments at one moment,
+// and what they are read from. A query pins one with a shared_ptr and is not disturbed by what is
+// committed meanwhile, nor by the memory's going on to another version.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
 #include "index/layer_index.h"
+#include "memory/opened_version.h"
 #include "storage/document_store.h"
+
+namespace fovea::model {
+class Transformer;
+}
 
 namespace fovea::memory {
 
@@ -22,6 +31,8 @@ struct LiveWindow {
   uint32_t document = 0;    // index into Generation::documents
   uint64_t byte_begin = 0;  // of its text in the document
   uint64_t ordinal = 0;
+  // Tokens that no query selects (memory/sinks.h); ascending.
+  std::vector<storage::TokenRange> sinks = {};
 };
 
 // A sealed segment with its indexes opened.
@@ -34,6 +45,10 @@ struct Segment {
 };
 
 struct Generation {
+  // What the rest names is read from here. A reader's store may know later commits: a window that
+  // they deleted, and whose space was freed, is NotFound then.
+  std::shared_ptr<OpenedVersion> source;
+  std::optional<storage::StoreSettings> settings;        // unset before the first ingest
   uint64_t epoch = 0;                                    // of the store when this view was taken
   uint64_t generation = 0;                               // of the segments
   std::vector<storage::DocumentRecord> documents;        // complete ones, by number
@@ -48,18 +63,20 @@ struct Generation {
   const LiveWindow* FindWindow(Slot slot) const;
 };
 
+// FailedPrecondition, naming both, when the fingerprint of `model` is not the memory's, or when its
+// entries are bfloat16 and the memory's float32. (A bfloat16 memory of a model whose entries are
+// float32 is an older one: it stays as it is until it is encoded again.)
+absl::Status CheckModel(const Generation& generation, const model::Transformer& model);
+
+// The document's text, exactly as it was ingested, piece by piece.
+absl::Status ReadText(const Generation& generation, const storage::DocumentRecord& document,
+                      absl::FunctionRef<absl::Status(std::string_view piece)> visit);
+
 // What a query may see. Empty lists: no restriction. Both given: documents in one of the
 // collections that are also listed.
 struct QueryScope {
   std::vector<std::string> collections;
   std::vector<std::string> documents;  // ids, or unique prefixes of at least 6 digits
-};
-
-// What the encoding of a document that attends to the memory may see: complete documents, the
-// stored windows of those that are being ingested, and none of those that they will replace.
-struct IngestView {
-  std::vector<storage::DocumentNumber> with;     // not complete
-  std::vector<storage::DocumentNumber> without;  // complete
 };
 
 // The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection

@@ -8,15 +8,12 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/file.h"
-#include "storage/document_store.h"
 
 namespace fovea::memory {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kFirstVersion[] = "0001";
-constexpr char kStore[] = "store";
 constexpr char kStateFile[] = "STATE";
 constexpr std::string_view kFilling = "filling";
 constexpr std::string_view kWhole = "whole";
@@ -31,7 +28,7 @@ bool IsVersionName(std::string_view name) {
 
 bool HasStore(const fs::path& version_folder) {
   std::error_code error;
-  return fs::is_directory(version_folder / kStore, error);
+  return fs::is_directory(version_folder / kStoreFolder, error);
 }
 
 // The names of version folders, with a store or without, ascending.
@@ -175,6 +172,11 @@ absl::StatusOr<std::string> FindActiveVersion(const fs::path& folder) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<storage::DocumentStore>> OpenStore(
+    const fs::path& version_folder, const storage::StoreOptions& options) {
+  return storage::DocumentStore::Open(version_folder / kStoreFolder, options);
+}
+
 bool HasVersions(const fs::path& folder) {
   std::error_code error;
   return fs::exists(CurrentPath(folder), error) || !ListStores(folder).empty();
@@ -204,8 +206,8 @@ absl::StatusOr<std::string> RestoreCurrent(const fs::path& folder) {
   const absl::StatusOr<std::string> version = FindActiveVersion(folder);
   if (!version.ok()) return Annotate(version.status(), std::string(damage.message()));
   // Open for writing, so that nobody fills the next version and makes that one current meanwhile.
-  const auto store = storage::DocumentStore::Open(
-      folder / *version / kStore, {.mode = storage::OpenMode::kWrite, .salvage = true});
+  const auto store =
+      OpenStore(folder / *version, {.mode = storage::OpenMode::kWrite, .salvage = true});
   if (!store.ok()) {
     return Annotate(store.status(), StrCat(damage.message(), "; it should name ", *version,
                                            ", which does not open"));
@@ -249,7 +251,7 @@ bool IsStateFile(const fs::path& name) { return name == kStateFile; }
 absl::Status RemoveVersion(const fs::path& folder, const std::string& version) {
   std::error_code error;
   // The store first: a version without one is none, whatever became of its STATE.
-  for (const fs::path& path : {folder / version / kStore, folder / version}) {
+  for (const fs::path& path : {folder / version / kStoreFolder, folder / version}) {
     fs::remove_all(path, error);
     if (error) return ErrnoToStatus(error.value(), "remove", path);
   }

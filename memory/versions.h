@@ -12,11 +12,22 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
+#include "storage/document_store.h"
 
 namespace fovea::memory {
+
+// The version that a new memory begins with.
+inline constexpr char kFirstVersion[] = "0001";
+// The folder of the store in a version folder.
+inline constexpr char kStoreFolder[] = "store";
+
+// The store of a version: the one way in which it is opened. Errors are those of DocumentStore.
+absl::StatusOr<std::unique_ptr<storage::DocumentStore>> OpenStore(
+    const std::filesystem::path& version_folder, const storage::StoreOptions& options);
 
 // Whether there is a memory: CURRENT, or a version folder with a store.
 bool HasVersions(const std::filesystem::path& folder);

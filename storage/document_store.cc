@@ -42,12 +42,12 @@ absl::Status UnfinishedStore(const StoreContext& context) {
 
 absl::Status CheckFormatVersion(const std::filesystem::path& folder, std::string_view value) {
   ASSIGN_OR_RETURN(const int format_version, DecodeFormatVersion(value));
-  if (format_version >= kFormatVersion && format_version <= kSourcesFormatVersion) {
+  if (format_version >= kFormatVersion && format_version <= kNewestFormatVersion) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(
       StrCat(folder, " has storage format version ", format_version,
-             ", this program reads versions ", kFormatVersion, " to ", kSourcesFormatVersion,
+             ", this program reads versions ", kFormatVersion, " to ", kNewestFormatVersion,
              ": use the release that wrote it, or ingest into a new folder"));
 }
 
@@ -244,19 +244,25 @@ absl::StatusOr<int> DocumentStoreImpl::FormatVersion() const {
 
 int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
   const absl::StatusOr<int> stored = FormatVersion();
-  bool has_sourced_document = stored.ok() && *stored == kSourcesFormatVersion;
+  int of_records = stored.value_or(kFormatVersion);
   if (!stored.ok()) {
-    const absl::Status walked = ForEach(ColumnFamily::kDocuments, RecordType::kDocument, "", "",
-                                        [&](std::string_view, std::string_view value) {
-                                          has_sourced_document |= IsSourcedDocument(value);
-                                          return absl::OkStatus();
-                                        });
-    // What cannot be read may be one.
-    has_sourced_document |= !walked.ok();
+    // What cannot be read may be of any version.
+    const auto raise_where = [&](ColumnFamily family, RecordType type, int version,
+                                 bool (*is_of_version)(std::string_view)) {
+      const absl::Status walked =
+          ForEach(family, type, "", "", [&](std::string_view, std::string_view value) {
+            if (is_of_version(value)) of_records = std::max(of_records, version);
+            return absl::OkStatus();
+          });
+      if (!walked.ok()) of_records = std::max(of_records, version);
+    };
+    raise_where(ColumnFamily::kDocuments, RecordType::kDocument, kSourcesFormatVersion,
+                IsSourcedDocument);
+    raise_where(ColumnFamily::kLinks, RecordType::kLink, kRepeatsFormatVersion, IsRepeatsLink);
   }
-  if (has_sourced_document) return kSourcesFormatVersion;
+  if (of_records >= kSourcesFormatVersion) return of_records;
   if (settings != nullptr) return settings->format_version();
-  return stored.value_or(kSourcesFormatVersion);  // whose readers read everything
+  return stored.value_or(kNewestFormatVersion);  // whose readers read everything
 }
 
 absl::StatusOr<Counters> DocumentStoreImpl::CheckMutation(const Mutation& mutation) const {
@@ -397,13 +403,12 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   }
   rocksdb::ColumnFamilyHandle* const meta = view_->family(ColumnFamily::kMeta);
   // An empty store has the oldest version; in salvage the record may be what is damaged.
-  const bool is_newer = impl.has_sourced_document ||
+  const bool is_newer = impl.format_version != kFormatVersion ||
                         (impl.settings && impl.settings->format_version() != kFormatVersion);
   if (is_newer || context_->options.salvage) {
     const auto known = CachedSettings();
-    const int version = impl.has_sourced_document
-                            ? kSourcesFormatVersion
-                            : FormatVersionFor(impl.settings ? &*impl.settings : known.get());
+    const int version = std::max(impl.format_version,
+                                 FormatVersionFor(impl.settings ? &*impl.settings : known.get()));
     status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(version));
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
   }

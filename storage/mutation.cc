@@ -80,11 +80,16 @@ void Mutation::DeleteWindow(Slot slot_begin) {
 void Mutation::PutDocument(const DocumentRecord& document) {
   impl_->last_document = std::max(impl_->last_document, document.number);
   impl_->Put(ColumnFamily::kDocuments, NumberKey(document.number), EncodeDocument(document));
-  impl_->has_sourced_document |= !document.sources.empty() && HasDifferentSources(document);
+  if (!document.sources.empty() && HasDifferentSources(document)) {
+    impl_->format_version = std::max(impl_->format_version, kSourcesFormatVersion);
+  }
 }
 
 void Mutation::PutLink(const WindowLink& link) {
   impl_->Put(ColumnFamily::kLinks, LinkKey(link.document, link.ordinal), EncodeLink(link));
+  if (!link.repeats.empty()) {
+    impl_->format_version = std::max(impl_->format_version, kRepeatsFormatVersion);
+  }
 }
 
 void Mutation::DeleteDocument(DocumentNumber number) {

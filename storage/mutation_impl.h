@@ -36,7 +36,7 @@ struct Mutation::Impl {
   // n_kv_heads, head_dim and type of the blocks put.
   std::set<std::tuple<int64_t, int64_t, EntryType>> block_kinds;
   std::optional<int> last_memory_layer;  // the largest that a block was put at
-  bool has_sourced_document = false;     // of format version 3
+  int format_version = kFormatVersion;   // the oldest that can say what was put
   Slot slot_end = 0;                     // of the last window put
   DocumentNumber last_document = 0;      // the largest number put
   std::optional<uint64_t> last_segment;  // the largest id put

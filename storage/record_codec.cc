@@ -29,6 +29,7 @@ std::string_view TypeName(RecordType type) {
     case RecordType::kSourcedDocument:
       return "document";
     case RecordType::kLink:
+    case RecordType::kRepeatsLink:
       return "link";
     case RecordType::kWindow:
       return "window";
@@ -172,6 +173,7 @@ std::string DescribeRecord(RecordType type, std::string_view key) {
       if (const auto number = ParseNumberKey(key)) return StrCat("document number ", *number);
       break;
     case RecordType::kLink:
+    case RecordType::kRepeatsLink:
       if (const auto link = ParseLinkKey(key)) {
         return StrCat("link to window ", link->ordinal, " of document number ", link->document);
       }
@@ -435,21 +437,40 @@ absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_
   return document;
 }
 
+bool IsRepeatsLink(std::string_view value) { return ClaimsToBe(RecordType::kRepeatsLink, value); }
+
 absl::StatusOr<std::string> EncodeLink(const WindowLink& link) {
+  const RecordType type = link.repeats.empty() ? RecordType::kLink : RecordType::kRepeatsLink;
+  const std::string key = LinkKey(link.document, link.ordinal);
   std::string payload;
   ByteWriter out(&payload);
   out.Varint(link.slot_begin);
   out.Varint(link.n_tokens);
   out.Varint(link.byte_begin);
   out.Varint(link.n_bytes);
-  return SealRecord(RecordType::kLink, LinkKey(link.document, link.ordinal), payload);
+  if (!link.repeats.empty()) out.Varint(link.repeats.size());
+  uint64_t end = 0;  // of the range before
+  for (const TokenRange& range : link.repeats) {
+    const bool touches = end > 0 && range.begin == end;
+    if (range.begin < end || touches || range.n_tokens == 0 ||
+        uint64_t{range.begin} + range.n_tokens > link.n_tokens) {
+      return Invalid(type, key,
+                     StrCat("repeats of ", range.n_tokens, " tokens from ", range.begin, " of ",
+                            link.n_tokens, ", want ranges that ascend with tokens between them"));
+    }
+    out.Varint(range.begin - end);
+    out.Varint(range.n_tokens);
+    end = uint64_t{range.begin} + range.n_tokens;
+  }
+  return SealRecord(type, key, payload);
 }
 
 absl::StatusOr<WindowLink> DecodeLink(std::string_view key, std::string_view value) {
-  constexpr RecordType kType = RecordType::kLink;
+  const bool has_repeats = IsRepeatsLink(value);
+  const RecordType type = has_repeats ? RecordType::kRepeatsLink : RecordType::kLink;
   const auto parts = ParseLinkKey(key);
-  if (!parts) return BadKey(kType, key);
-  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(kType, key, value));
+  if (!parts) return BadKey(type, key);
+  ASSIGN_OR_RETURN(const std::string_view payload, OpenRecord(type, key, value));
   ByteReader in(payload);
   WindowLink link;
   link.document = parts->document;
@@ -458,9 +479,22 @@ absl::StatusOr<WindowLink> DecodeLink(std::string_view key, std::string_view val
   const uint64_t n_tokens = in.Varint();
   link.byte_begin = in.Varint();
   const uint64_t n_bytes = in.Varint();
+  const uint64_t n_repeats = has_repeats ? in.Varint() : 0;
+  if (has_repeats && (n_repeats == 0 || n_repeats > n_tokens)) return Malformed(type, key);
+  uint64_t end = 0;
+  for (uint64_t i = 0; i < n_repeats; ++i) {
+    const uint64_t gap = in.Varint();
+    const uint64_t n = in.Varint();
+    const uint64_t left = n_tokens - end;
+    if ((gap == 0 && end > 0) || n == 0 || gap > left || n > left - gap) {
+      return Malformed(type, key);
+    }
+    link.repeats.push_back({static_cast<uint32_t>(end + gap), static_cast<uint32_t>(n)});
+    end += gap + n;
+  }
   if (!in.AtEnd() || n_tokens > std::numeric_limits<uint32_t>::max() ||
       n_bytes > std::numeric_limits<uint32_t>::max()) {
-    return Malformed(kType, key);
+    return Malformed(type, key);
   }
   link.n_tokens = static_cast<uint32_t>(n_tokens);
   link.n_bytes = static_cast<uint32_t>(n_bytes);

@@ -36,8 +36,10 @@ enum class RecordType : uint8_t {
   kFloat32BlockValues = 13,
   // A document whose sources differ in more than their collections, instead of the one above.
   kSourcedDocument = 14,
+  // A link to a window with tokens that are not to be selected, instead of the one above.
+  kRepeatsLink = 15,
 };
-inline constexpr int kNumRecordTypes = 14;
+inline constexpr int kNumRecordTypes = 15;
 
 // XXH3-64 of type and payload, exclusive-or XXH3-64 of the key: the two are hashed where they lie.
 uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload);
@@ -66,6 +68,9 @@ bool IsSourcedDocument(std::string_view value);
 absl::StatusOr<std::string> EncodeDocument(const DocumentRecord& document);
 absl::StatusOr<DocumentRecord> DecodeDocument(std::string_view key, std::string_view value);
 
+// Whether the record says that it is a kRepeatsLink.
+bool IsRepeatsLink(std::string_view value);
+// kLink where no tokens are named, else kRepeatsLink.
 absl::StatusOr<std::string> EncodeLink(const WindowLink& link);
 absl::StatusOr<WindowLink> DecodeLink(std::string_view key, std::string_view value);
 

@@ -22,6 +22,8 @@ using DocumentNumber = uint64_t;
 constexpr int kFormatVersion = 1;
 constexpr int kFloat32FormatVersion = 2;  // entries in float32
 constexpr int kSourcesFormatVersion = 3;  // documents that several sources refer to
+constexpr int kRepeatsFormatVersion = 4;  // windows with tokens that are not to be selected
+constexpr int kNewestFormatVersion = kRepeatsFormatVersion;
 
 // What the first ingest fixed. Changed only by a re-encoding rebuild.
 struct StoreSettings {
@@ -111,6 +113,14 @@ struct DocumentRecord {
   bool IsIn(std::string_view collection) const;
 };
 
+// Consecutive tokens of a window.
+struct TokenRange {
+  uint32_t begin = 0;
+  uint32_t n_tokens = 0;
+
+  bool operator==(const TokenRange&) const = default;
+};
+
 // Window `ordinal` of a document. A window belongs to one document; during a replacement the new
 // version may link windows of the old one.
 struct WindowLink {
@@ -120,6 +130,8 @@ struct WindowLink {
   uint32_t n_tokens = 0;
   uint64_t byte_begin = 0;  // of the window's text in the document's text
   uint32_t n_bytes = 0;
+  // Tokens that no query selects (memory/sinks.h): ascending, none empty, with others between them.
+  std::vector<TokenRange> repeats = {};
 };
 
 struct SegmentFile {

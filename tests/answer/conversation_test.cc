@@ -93,10 +93,11 @@ TEST_F(ConversationTest, AChatGoesOnPastTheWindow) {
   AskOptions options;
   options.max_tokens = 32;
   options.reread = 0;
+  Conversation conversation;
   // Eight turns of 100 tokens and more pass the window of 512.
   for (int turn = 0; turn < 8; ++turn) {
-    const auto answer =
-        answerer->Chat(std::string(100, static_cast<char>('a' + turn)), options, nullptr, {});
+    const auto answer = answerer->Ask(std::string(100, static_cast<char>('a' + turn)), options,
+                                      nullptr, {}, &conversation);
     ASSERT_TRUE(answer.ok()) << answer.status();
     EXPECT_LE(answer->usage.prompt_tokens + options.max_tokens, kMaxPositions);
     EXPECT_GE(answer->usage.prompt_tokens, 100);
@@ -112,15 +113,16 @@ TEST_F(ConversationTest, EarlierTurnsAreInThePromptUntilReset) {
   AskOptions options;
   options.max_tokens = 4;
   options.reread = 0;
-  const auto first = answerer->Chat("Hello there", options, nullptr, {});
+  Conversation conversation;
+  const auto first = answerer->Ask("Hello there", options, nullptr, {}, &conversation);
   ASSERT_TRUE(first.ok()) << first.status();
-  const auto second = answerer->Chat("Hello there", options, nullptr, {});
+  const auto second = answerer->Ask("Hello there", options, nullptr, {}, &conversation);
   ASSERT_TRUE(second.ok()) << second.status();
   if (!first->text.empty()) {
     EXPECT_GT(second->usage.prompt_tokens, first->usage.prompt_tokens);
   }
-  answerer->ResetChat();
-  const auto third = answerer->Chat("Hello there", options, nullptr, {});
+  conversation.Clear();
+  const auto third = answerer->Ask("Hello there", options, nullptr, {}, &conversation);
   ASSERT_TRUE(third.ok()) << third.status();
   EXPECT_EQ(third->usage.prompt_tokens, first->usage.prompt_tokens);
   EXPECT_EQ(third->text, first->text);
@@ -135,20 +137,19 @@ TEST_F(ConversationTest, WhatIsKeptBetweenTurnsDoesNotChangeAnswers) {
   options.reread = 0;
   // The first turn of a conversation is a question like any other; the second one finds its first
   // turn in the local context.
-  const auto chatting = MakeAnswerer();
-  const auto asking = MakeAnswerer();
-  ASSERT_NE(chatting, nullptr);
-  ASSERT_NE(asking, nullptr);
-  const auto chatted = chatting->Chat("Hello there", options, nullptr, {});
-  const auto asked = asking->Ask("Hello there", options, nullptr, {});
+  const auto answerer = MakeAnswerer();
+  ASSERT_NE(answerer, nullptr);
+  Conversation conversation;
+  const auto chatted = answerer->Ask("Hello there", options, nullptr, {}, &conversation);
+  const auto asked = answerer->Ask("Hello there", options, nullptr, {});
   ASSERT_TRUE(chatted.ok()) << chatted.status();
   ASSERT_TRUE(asked.ok()) << asked.status();
   EXPECT_EQ(chatted->text, asked->text);
-  const auto second = chatting->Chat("And then?", options, nullptr, {});
+  const auto second = answerer->Ask("And then?", options, nullptr, {}, &conversation);
   ASSERT_TRUE(second.ok()) << second.status();
   // Without a chat format a conversation is its messages, joined by empty lines.
   const auto joined =
-      asking->Ask("Hello there\n\n" + chatted->text + "\n\nAnd then?", options, nullptr, {});
+      answerer->Ask("Hello there\n\n" + chatted->text + "\n\nAnd then?", options, nullptr, {});
   ASSERT_TRUE(joined.ok()) << joined.status();
   EXPECT_EQ(second->text, joined->text);
   EXPECT_EQ(second->usage.prompt_tokens, joined->usage.prompt_tokens);

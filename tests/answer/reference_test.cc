@@ -9,10 +9,10 @@
 
 #include "answer/answerer.h"
 #include "answer/reference_memory.h"
-#include "memory/rebuild.h"
-#include "memory/reencode.h"
-#include "memory/searcher.h"
-#include "memory/verify.h"
+#include "memory/search/searcher.h"
+#include "memory/upkeep/rebuild.h"
+#include "memory/upkeep/reencode.h"
+#include "memory/upkeep/verify.h"
 #include "model/reference_session.h"
 #include "model/sampler.h"
 #include "nlohmann/json.hpp"
@@ -84,7 +84,7 @@ class ReferenceTest : public TinyMemoryTest {
   // What greedy decoding (or sampling) says after `prompt` with everything in RAM.
   std::string Expected(DenseMemory memory, const std::string& prompt, int n_tokens,
                        float temperature = 0.0f) {
-    model::Sampler sampler(temperature, seed_);
+    model::Sampler sampler({.temperature = temperature, .seed = seed_});
     ReferenceSession session(model_.get(), &memory);
     std::vector<int32_t> ids;
     const auto& spec = model_->tokenizer().spec();
@@ -222,7 +222,7 @@ class Float32ReferenceTest : public ReferenceTest {
     return logits;
   }
   std::vector<float> StoredLogits(memory::SearchMode mode, int top_k = 1000) {
-    auto searcher = memory::MemorySearcher::Create(device_.get(), memory_.get(),
+    auto searcher = memory::MemorySearcher::Create(device_.get(), memory_->Current(),
                                                    {.mode = mode, .top_k = top_k});
     EXPECT_TRUE(searcher.ok()) << searcher.status();
     ReferenceMemory memory(device_.get(), searcher->get(), model_->memory_config().entry_type);

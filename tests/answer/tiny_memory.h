@@ -10,7 +10,7 @@
 
 #include "documents/text_document.h"
 #include "gtest/gtest.h"
-#include "memory/ingester.h"
+#include "memory/ingest/ingester.h"
 #include "memory/memory.h"
 #include "tests/memory/tiny_model.h"
 

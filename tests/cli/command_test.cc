@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <set>
@@ -114,6 +115,10 @@ TEST_F(CommandTest, WrongUsageEndsWithTwo) {
       {"ask", "--memory", memory_, "--top-k", "0", "Q"},
       {"ask", "--memory", memory_, "--temperature", "-1", "Q"},
       {"ask", "--memory", memory_, "--reread-by", "luck", "Q"},
+      {"ask", "--memory", memory_, "--top-p", "0", "Q"},
+      {"ask", "--memory", memory_, "--top-p", "1.5", "Q"},
+      {"ask", "--memory", memory_, "--stop", "", "Q"},
+      {"ask", "--memory", memory_, "--raw", "--system", "S", "Q"},
       {"docs"},
       {"docs", "delete", "--memory", memory_},
       {"rebuild", "--memory", memory_, "--model", "tiny"},
@@ -620,6 +625,38 @@ TEST_F(CommandTest, ChatAnswersALineAtATime) {
   const ProgramResult text = Command({"chat", "--quiet", "--max-tokens", "4"}, "Hello\n");
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_THAT(text.out, HasSubstr("Sources:"));
+}
+
+TEST_F(CommandTest, SystemMessagesStopTextsAndTopPAreHeeded) {
+  IngestBoth();
+  const auto ask = [&](const Arguments& more) {
+    Arguments arguments = {"ask",    "Where does the otter live?",
+                           "--json", "--max-tokens",
+                           "40",     "--temperature",
+                           "1",      "--seed",
+                           "3"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProgramResult result = Command(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return result.json();
+  };
+  const Json plain = ask({});
+  const Json told = ask({"--system", "Answer in one word."});
+  EXPECT_GT(told["usage"]["prompt_tokens"], plain["usage"]["prompt_tokens"]);
+  EXPECT_EQ(ask({"--system", ""})["usage"]["prompt_tokens"], plain["usage"]["prompt_tokens"]);
+
+  const std::string text = plain["answer"];
+  const auto letter = std::find_if(text.begin() + 1, text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  });
+  ASSERT_NE(letter, text.end()) << text;
+  const Json cut = ask({"--stop", "no such text", "--stop", std::string(1, *letter)});
+  EXPECT_EQ(cut["finish_reason"], "stop");
+  EXPECT_EQ(std::string(cut["answer"]).find(*letter), std::string::npos);
+  EXPECT_TRUE(text.starts_with(std::string(cut["answer"])));
+
+  EXPECT_NE(ask({"--top-p", "0.2"})["answer"], plain["answer"]);
+  EXPECT_EQ(ask({"--top-p", "1"})["answer"], plain["answer"]);
 }
 
 TEST_F(CommandTest, TheModelAloneNeedsNoMemory) {

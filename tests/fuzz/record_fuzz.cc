@@ -44,6 +44,7 @@ void Check(RecordType type, std::string_view key, std::string_view value) {
           [&](const std::string& bytes) { return DecodeDocument(key, bytes); });
       break;
     case RecordType::kLink:
+    case RecordType::kRepeatsLink:
       CheckRoundTrip(
           DecodeLink(key, value), [](const auto& record) { return EncodeLink(record); },
           [&](const std::string& bytes) { return DecodeLink(key, bytes); });

@@ -240,6 +240,46 @@ TEST_F(RefreshTest, ATextIndexThatIsBeingMadeHidesNothing) {
               ::testing::Not(Contains(::testing::HasSubstr(".new"))));
 }
 
+TEST_F(RefreshTest, AViewOutlivesTheVersionAndTheMemoryThatItCameFrom) {
+  {
+    ASSERT_OK_AND_ASSIGN(const auto memory, CreateSyntheticMemory(Folder(), "exact"));
+    ASSERT_OK(AddDocument(memory->store(), {}).status());
+    ASSERT_OK(AddDocument(memory->store(), {}).status());
+    ASSERT_OK(memory->UpdateTextIndex(Progress()));
+  }
+  ASSERT_OK_AND_ASSIGN(auto reader, OpenMemory(Folder(), OpenMode::kRead));
+  const std::shared_ptr<const Generation> view = reader->Current();
+  const auto expect_whole = [&] {
+    ASSERT_THAT(view->documents, SizeIs(2));
+    std::string text;
+    ASSERT_OK(ReadText(*view, view->documents[1], [&](std::string_view piece) {
+      text += piece;
+      return absl::OkStatus();
+    }));
+    EXPECT_THAT(text, ::testing::StartsWith(SyntheticWindow(256, 64).text));
+    for (int layer = 0; layer < view->settings->n_mem_layers; ++layer) {
+      EXPECT_OK(view->source->cache().Keys(256, layer).status());
+      EXPECT_OK(view->source->cache().Values(256, layer).status());
+    }
+    ASSERT_OK_AND_ASSIGN(const auto hits, view->source->text_index().Search(
+                                              SyntheticWindow(256, 64).text.substr(0, 5), 10,
+                                              [](uint64_t) { return true; }));
+    EXPECT_FALSE(hits.empty());
+  };
+  expect_whole();
+  // The next version, as a re-encoding fills it; this one's files are still there.
+  std::filesystem::copy(Folder() / "0001", Folder() / "0002",
+                        std::filesystem::copy_options::recursive);
+  ASSERT_OK(WriteFileAtomic(Folder() / "CURRENT", "0002\n"));
+  ASSERT_OK_AND_ASSIGN(const bool changed, reader->Refresh());
+  EXPECT_TRUE(changed);
+  EXPECT_NE(reader->Current()->source, view->source);
+  EXPECT_EQ(reader->version_folder().filename(), "0002");
+  expect_whole();
+  reader.reset();
+  expect_whole();
+}
+
 TEST_F(RefreshTest, OpeningBesideASwapOfVersionsFindsTheNewOne) {
   for (const OpenMode mode : {OpenMode::kRead, OpenMode::kWrite, OpenMode::kCreate}) {
     // At its first file, and when it has read most of them.

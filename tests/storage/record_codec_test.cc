@@ -76,6 +76,12 @@ std::vector<Sample> Samples() {
                      [](std::string_view key, std::string_view value) {
                        return DecodeLink(key, value).status();
                      }});
+  WindowLink repeats = MakeDocument(1, 0, 2, 20).links[1];
+  repeats.repeats = {{0, 9}, {11, 8}};
+  samples.push_back({"link with repeats", LinkKey(1, 1), *EncodeLink(repeats),
+                     [](std::string_view key, std::string_view value) {
+                       return DecodeLink(key, value).status();
+                     }});
   samples.push_back({"window", number_key(20), *EncodeWindow(TestWindow(20, 40)),
                      [](std::string_view key, std::string_view value) {
                        return DecodeWindow(key, value).status();
@@ -232,6 +238,26 @@ TEST(RecordCodecTest, DifferentSourcesSurvive) {
   // What an older program can read stays in its form.
   document.sources.erase(document.sources.begin() + 1, document.sources.end());
   EXPECT_FALSE(IsSourcedDocument(*EncodeDocument(document)));
+}
+
+TEST(RecordCodecTest, RepeatsOfALinkComeBack) {
+  WindowLink link = MakeDocument(3, 0, 1, 40).links[0];
+  EXPECT_FALSE(IsRepeatsLink(*EncodeLink(link)));  // what an older program can read
+  for (const std::vector<TokenRange>& repeats :
+       {std::vector<TokenRange>{{0, 40}}, {{0, 1}, {2, 3}, {30, 10}}, {{39, 1}}}) {
+    link.repeats = repeats;
+    const std::string value = *EncodeLink(link);
+    EXPECT_TRUE(IsRepeatsLink(value));
+    EXPECT_TRUE(*DecodeLink(LinkKey(3, 0), value) == link);
+  }
+  for (const std::vector<TokenRange>& repeats : {std::vector<TokenRange>{{0, 0}},
+                                                 {{0, 41}},
+                                                 {{5, 3}, {8, 2}},
+                                                 {{5, 3}, {2, 1}},
+                                                 {{40, 1}}}) {
+    link.repeats = repeats;
+    EXPECT_TRUE(absl::IsInvalidArgument(EncodeLink(link).status()));
+  }
 }
 
 TEST(RecordCodecTest, LargestNumbersSurvive) {

@@ -233,7 +233,8 @@ inline bool operator==(const DocumentRecord& a, const DocumentRecord& b) {
 }
 inline bool operator==(const WindowLink& a, const WindowLink& b) {
   return a.document == b.document && a.ordinal == b.ordinal && a.slot_begin == b.slot_begin &&
-         a.n_tokens == b.n_tokens && a.byte_begin == b.byte_begin && a.n_bytes == b.n_bytes;
+         a.n_tokens == b.n_tokens && a.byte_begin == b.byte_begin && a.n_bytes == b.n_bytes &&
+         a.repeats == b.repeats;
 }
 inline bool operator==(const SegmentFile& a, const SegmentFile& b) {
   return a.name == b.name && a.size_bytes == b.size_bytes && a.checksum == b.checksum;

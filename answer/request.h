@@ -1,0 +1,88 @@
+// What a question asks for, and what an answer holds.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "answer/conversation.h"
+#include "base/progress.h"
+#include "memory/search/attribution.h"
+#include "memory/search/searcher.h"
+#include "model/tokenizer/chat_template.h"
+
+namespace fovea::answer {
+
+enum class RereadBy { kAttention, kBm25, kBoth };
+absl::StatusOr<RereadBy> ParseRereadBy(std::string_view name);  // "attention", "bm25", "both"
+std::string_view RereadByName(RereadBy by);
+
+struct AskOptions {
+  // Unset: approximate; dense where the memory was encoded as LongLLaMA does.
+  std::optional<memory::SearchMode> mode;
+  int top_k = 0;  // 0: the adapter's
+  int max_tokens = 256;
+  float temperature = 0.0f;
+  float top_p = 1.0f;  // the likeliest tokens with this share of the probability, in (0, 1]
+  uint64_t seed = 0;
+  // The answer ends before the first of these texts, wherever tokens begin and end.
+  std::vector<std::string> stop;
+  int n_sources = 3;
+  bool raw = false;  // continue the text as it is, without the chat template
+  bool use_memory = true;
+  std::optional<int> reread;  // passages in the prompt; unset: what measured best for the model
+  std::optional<RereadBy> reread_by;
+  // Whether the memory stays on while passages in the prompt are read; unset: as measured best.
+  std::optional<bool> reread_memory;
+  bool audit = false;
+  memory::QueryScope scope;
+};
+
+// Streams pieces of the answer that never end within a UTF-8 character; returning false stops.
+using StreamCallback = std::function<bool(std::string_view piece)>;
+
+struct Request {
+  // An optional system message, which takes the place of the model's own (an empty one: no system
+  // message at all); earlier turns, user and assistant by turns; and the question, a user message.
+  // What does not fit into the model's window leaves it from the oldest turn on, and is attended to
+  // as keys and values instead, where the model has memory layers.
+  std::vector<model::ChatMessage> messages;
+  AskOptions options;
+  // Goes on with this conversation (may be null): its turns come before the question, which with
+  // its answer becomes the next turn. `messages` are then the question alone, with or without a
+  // system message. What turns had to be computed for is kept in it. Used by one request at a time.
+  Conversation* conversation = nullptr;
+  StreamCallback stream;  // may be null; called by the thread that runs the request
+  // Cancellation is looked for between tokens, between pieces of a prompt and within searches.
+  Progress progress;
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+  uint64_t memory_tokens = 0;  // that the question could see
+};
+
+struct Timing {
+  double prefill_ms = 0.0;  // from the call to the first token, re-reading included
+  double decode_ms_per_token = 0.0;
+};
+
+struct Answer {
+  std::string question;
+  std::string text;
+  std::string finish_reason;  // "stop", "length", "repetition", "cancelled"
+  // Passages that joined the prompt first, then those that the memory layers attended to most.
+  std::vector<memory::Passage> sources;
+  std::vector<memory::Passage> reread;  // passages whose text joined the prompt
+  // For people: what the answer could not be made from, and why.
+  std::vector<std::string> notes;
+  Usage usage;
+  Timing timing;
+  std::optional<memory::AuditResult> audit;
+};
+
+}  // namespace fovea::answer

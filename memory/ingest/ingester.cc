@@ -1,0 +1,647 @@
+#include "memory/ingest/ingester.h"
+
+#include <algorithm>
+#include <ctime>
+#include <deque>
+#include <future>
+#include <optional>
+#include <span>
+#include <system_error>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "memory/block_layout.h"
+#include "memory/ingest/ingest_settings.h"
+#include "memory/ingest/reference_encoder.h"
+#include "memory/ingest/source_table.h"
+#include "memory/ingest/token_stream.h"
+#include "memory/ingest/windowing.h"
+#include "memory/segments/sealer.h"
+#include "memory/sinks.h"
+
+namespace fovea::memory {
+namespace {
+
+using storage::DocumentNumber;
+using storage::DocumentRecord;
+using storage::Mutation;
+using storage::WindowLink;
+using storage::WindowRecord;
+
+constexpr size_t kReadBytes = 1 << 20;
+constexpr size_t kIdDigits = 32;
+// A commit holds about this many tokens at most also where nothing is encoded.
+constexpr int64_t kCommitTokens = 65536;
+// … and about this many sources of stored texts.
+constexpr size_t kCommitArrivals = 1024;
+
+struct HashOfHash128 {
+  size_t operator()(const Hash128& hash) const { return static_cast<size_t>(hash.low); }
+};
+
+struct StoredRange {
+  Slot slot_begin;
+  uint32_t n_tokens;
+  std::optional<DocumentNumber> owner;
+};
+// Windows of earlier versions of a document by content: what need not be encoded again. A text that
+// repeats itself has several windows with the same content, each with slots of its own.
+using WindowPool = absl::flat_hash_map<Hash128, std::vector<StoredRange>, HashOfHash128>;
+
+Hash128 WindowHash(const WindowRecord& window) {
+  // The length in front keeps (context, ids) pairs with the same concatenation apart.
+  FastHasher hasher;
+  const uint64_t n_context = window.context_ids.size();
+  hasher.Update(AsBytes(std::span<const uint64_t>(&n_context, 1)));
+  hasher.Update(AsBytes(std::span<const int32_t>(window.context_ids)));
+  hasher.Update(AsBytes(std::span<const int32_t>(window.ids)));
+  return hasher.Finish();
+}
+
+// A source on its way into the store, with its document unless that is there already.
+struct Arrival {
+  std::string id;  // of the document
+  storage::SourceReference reference;
+  bool in_no_other_collection = false;
+  IngestedDocument result;
+  std::optional<DocumentRecord> record;  // to be stored
+  std::string robbed_id;                 // of the stored document that goes with this, if any
+  std::vector<StoredRange> taken;        // windows, with those that they belonged to
+  bool all_windows_queued = false;
+};
+
+// A window that waits for its commit.
+struct QueuedWindow {
+  WindowLink link;
+  std::optional<WindowRecord> window;  // unset: stored already
+};
+
+// A commit on its way to the disk while the next windows are encoded.
+struct CommitInFlight {
+  std::future<absl::Status> status;
+  std::vector<IngestedDocument> completed;  // to be reported
+};
+
+class IngesterImpl final : public Ingester {
+ public:
+  IngesterImpl(Memory* memory, model::Transformer* model, IngestOptions options)
+      : memory_(memory), model_(model), options_(std::move(options)) {}
+
+  absl::Status Initialize();
+  absl::Status Add(documents::TextDocument& document, const std::string& collection) override;
+  absl::Status RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) override;
+  absl::Status Finish() override;
+
+ private:
+  using Arrivals = std::vector<std::shared_ptr<Arrival>>;
+
+  // Windows of documents that the new one may take over: earlier versions, unfinished ones.
+  absl::StatusOr<WindowPool> CollectPool(Arrival* arrival);
+  absl::Status QueueWindows(documents::TextDocument& document, Arrival* arrival, WindowPool pool,
+                            absl::Status* document_error);
+  // Takes back what was queued and committed of a document whose reading failed.
+  void Drop(const std::shared_ptr<Arrival>& arrival);
+  // Makes the sources of `arrivals` refer to their documents; changed records join the commit.
+  void PutReferences(const Arrivals& arrivals, Mutation* mutation);
+  void PutChanges(Mutation* mutation);
+  // Begins to commit, once the commit before is done.
+  absl::Status StartCommit(Mutation mutation, std::vector<IngestedDocument> completed);
+  // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
+  absl::Status DeleteLeftovers();
+  absl::Status CollectPool(DocumentNumber number, WindowPool* pool);
+  // Windows attend to the memory so far, so that none of another day can be used again.
+  bool IsReference() const { return settings_.encoding == "reference"; }
+  // Length of the next window of a stream.
+  absl::StatusOr<int64_t> NextWindow(TokenStream* stream) const;
+  absl::StatusOr<std::vector<model::EncodedWindow>> Encode(
+      std::span<const model::WindowTokens> windows);
+  // Encodes what is queued, waits for the commit before, and begins to commit it.
+  absl::Status Flush();
+  // Waits for the commit that is under way, takes note of it and reports what it completed. To be
+  // called before anything else reads or changes what it may concern.
+  absl::Status FinishCommit();
+  void Fail(const documents::TextDocument& document, const absl::Status& status);
+  void Report(const IngestedDocument& result) {
+    if (options_.on_document) options_.on_document(result);
+  }
+
+  Memory* memory_;
+  model::Transformer* model_;
+  IngestOptions options_;
+  storage::StoreSettings settings_;
+  std::unique_ptr<BackgroundSealer> sealer_;
+  storage::Counters counters_;
+  SourceTable table_;
+  // Stored documents that are not complete: unfinished ones, and complete ones that nothing refers
+  // to any more. Their windows serve versions that have the same; they go at the end of a run that
+  // saw their text or their source.
+  std::vector<DocumentRecord> leftovers_;
+  absl::flat_hash_set<DocumentNumber> superfluous_;  // to be deleted whatever this run sees
+  absl::flat_hash_set<std::string> seen_ids_;
+  absl::flat_hash_set<std::pair<std::string, std::string>> seen_;  // source, collection
+  SourceTable::SeenSources seen_source_ids_;
+  // Of each stored or queued window the document that it belongs to. A window serves one complete
+  // document; those of leftovers are free to be taken.
+  absl::flat_hash_map<Slot, DocumentNumber> owners_;
+  std::deque<QueuedWindow> queue_;
+  int64_t queued_new_tokens_ = 0;
+  int64_t queued_tokens_ = 0;
+  Arrivals arrivals_;  // that wait for their commit
+  int64_t encoded_tokens_ = 0;
+  std::optional<CommitInFlight> in_flight_;  // one at a time; destroying it waits
+};
+
+absl::Status IngesterImpl::Initialize() {
+  ASSIGN_OR_RETURN(settings_, AgreeOnSettings(memory_, *model_, options_));
+  ASSIGN_OR_RETURN(counters_, memory_->store().ReadCounters());
+  RETURN_IF_ERROR(memory_->store().ForEachDocument([this](const DocumentRecord& document) {
+    if (document.complete) {
+      table_.Load(document);
+    } else {
+      leftovers_.push_back(document);
+    }
+    return absl::OkStatus();
+  }));
+  absl::flat_hash_set<DocumentNumber> unfinished;
+  for (const DocumentRecord& leftover : leftovers_) unfinished.insert(leftover.number);
+  RETURN_IF_ERROR(memory_->store().ForEachLink([&](const WindowLink& link) {
+    if (!unfinished.contains(link.document)) owners_[link.slot_begin] = link.document;
+    return absl::OkStatus();
+  }));
+  if (settings_.n_mem_layers > 0) {
+    std::vector<uint64_t> damaged;
+    for (const auto& segment : memory_->Current()->segments) {
+      if (!segment->damage.empty()) damaged.push_back(segment->record.id);
+    }
+    ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
+                                                      std::move(damaged)));
+  }
+  return absl::OkStatus();
+}
+
+void IngesterImpl::Fail(const documents::TextDocument& document, const absl::Status& status) {
+  IngestedDocument result;
+  result.title = document.title;
+  result.source = document.source;
+  result.status = IngestStatus::kFailed;
+  result.error = std::string(status.message());
+  Report(result);
+}
+
+absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
+  WindowPool pool;
+  if (IsReference()) return pool;
+  RETURN_IF_ERROR(FinishCommit());  // it may be what wrote the links that are read here
+  const storage::SourceReference& reference = arrival->reference;
+  std::vector<DocumentNumber> numbers;
+  std::optional<DocumentNumber> going;  // when this one comes, as nothing else refers to it
+  const auto* holder = table_.Holder(reference.source, reference.collection);
+  if (reference.replaceable && holder != nullptr && holder->sources.size() == 1 &&
+      std::none_of(arrivals_.begin(), arrivals_.end(),
+                   [&](const auto& other) { return other->id == holder->id; })) {
+    going = holder->number;
+    arrival->robbed_id = holder->id;
+    numbers.push_back(holder->number);
+  }
+  for (const DocumentRecord& leftover : leftovers_) {
+    const bool same_source =
+        std::any_of(leftover.sources.begin(), leftover.sources.end(), [&](const auto& other) {
+          return other.source == reference.source && other.collection == reference.collection;
+        });
+    if (leftover.id == arrival->id || (same_source && reference.replaceable)) {
+      numbers.push_back(leftover.number);
+    }
+  }
+  absl::flat_hash_set<Slot> known;  // several versions may link the same window
+  for (const DocumentNumber number : numbers) {
+    ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
+    for (const WindowLink& link : links) {
+      if (!known.insert(link.slot_begin).second) continue;
+      const auto owner = owners_.find(link.slot_begin);
+      const bool is_free =
+          owner == owners_.end() || owner->second == going || superfluous_.contains(owner->second);
+      if (!is_free) continue;
+      absl::StatusOr<WindowRecord> window = memory_->store().GetWindow(link.slot_begin);
+      // A damaged window is simply encoded again.
+      if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
+      RETURN_IF_ERROR(window.status());
+      pool[window->content_hash].push_back(
+          {link.slot_begin, link.n_tokens,
+           owner == owners_.end() ? std::nullopt : std::optional(owner->second)});
+    }
+  }
+  return pool;
+}
+
+absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::string& collection) {
+  const absl::StatusOr<TextIdentity> hashed = IdentifyText(document, options_.progress);
+  if (absl::IsCancelled(hashed.status())) {
+    RETURN_IF_ERROR(FinishCommit());
+    return hashed.status();
+  }
+  if (!hashed.ok()) {
+    Fail(document, hashed.status());
+    return absl::OkStatus();
+  }
+  const auto& [id, size_bytes] = *hashed;
+
+  auto arrival = std::make_shared<Arrival>();
+  arrival->id = id;
+  arrival->reference = {
+      .source = document.source,
+      .collection = document.collection.empty() ? collection : document.collection,
+      .title = document.title,
+      .replaceable = document.replaceable};
+  arrival->in_no_other_collection = !document.collection.empty();
+  const storage::SourceReference& reference = arrival->reference;
+  // What the same source held a moment ago comes first.
+  const bool source_waits =
+      std::any_of(arrivals_.begin(), arrivals_.end(), [&](const auto& waiting) {
+        return waiting->reference.source == reference.source && waiting->id != id;
+      });
+  // … and a stored document whose windows went to a newer version goes before it may come back.
+  const bool robbed = std::any_of(arrivals_.begin(), arrivals_.end(),
+                                  [&](const auto& other) { return other->robbed_id == id; });
+  if (source_waits || robbed) RETURN_IF_ERROR(Flush());
+
+  const auto waiting = std::find_if(arrivals_.begin(), arrivals_.end(), [&](const auto& other) {
+    return other->id == id && other->record.has_value();
+  });
+  const DocumentRecord* holder =
+      reference.replaceable ? table_.Holder(reference.source, reference.collection) : nullptr;
+  const bool replaces = holder != nullptr && holder->id != id;
+  const DocumentRecord* stored =
+      waiting != arrivals_.end() ? &*(*waiting)->record : table_.Find(id);
+  IngestedDocument& result = arrival->result;
+  result.id = id;
+  result.title = reference.title;
+  result.source = reference.source;
+  result.status = replaces            ? IngestStatus::kReplaced
+                  : stored != nullptr ? IngestStatus::kUnchanged
+                                      : IngestStatus::kAdded;
+  seen_ids_.insert(id);
+  seen_.insert({reference.source, reference.collection});
+  seen_source_ids_[reference.source] = id;
+  if (stored != nullptr) {
+    result.tokens = stored->n_tokens;
+    result.windows = stored->n_windows;
+    if (waiting == arrivals_.end() && !replaces && !arrival->in_no_other_collection &&
+        table_.Refers(id, reference)) {
+      // It may be complete in the commit that is under way only.
+      if (in_flight_) RETURN_IF_ERROR(FinishCommit());
+      Report(result);
+      return absl::OkStatus();
+    }
+    arrival->all_windows_queued = true;
+    arrivals_.push_back(arrival);
+    return arrivals_.size() >= kCommitArrivals ? Flush() : absl::OkStatus();
+  }
+
+  ASSIGN_OR_RETURN(WindowPool pool, CollectPool(arrival.get()));
+  DocumentRecord& record = arrival->record.emplace();
+  record.number = counters_.next_document++;
+  record.id = id;
+  record.size_bytes = size_bytes;
+  record.ingested_unix_s = static_cast<int64_t>(std::time(nullptr));
+  arrivals_.push_back(arrival);
+
+  absl::Status document_error;
+  RETURN_IF_ERROR(QueueWindows(document, arrival.get(), std::move(pool), &document_error));
+  if (!document_error.ok()) {
+    RETURN_IF_ERROR(FinishCommit());
+    Drop(arrival);
+    Fail(document, document_error);
+    return absl::OkStatus();
+  }
+  arrival->all_windows_queued = true;
+  if (queued_new_tokens_ >= options_.encode_batch_tokens || queued_tokens_ >= kCommitTokens) {
+    RETURN_IF_ERROR(Flush());
+  }
+  return absl::OkStatus();
+}
+
+void IngesterImpl::Drop(const std::shared_ptr<Arrival>& arrival) {
+  const DocumentNumber number = arrival->record->number;
+  std::erase_if(queue_, [&](const QueuedWindow& queued) { return queued.link.document == number; });
+  queued_tokens_ = 0;
+  queued_new_tokens_ = 0;
+  for (const QueuedWindow& queued : queue_) {
+    queued_tokens_ += queued.link.n_tokens;
+    if (queued.window) queued_new_tokens_ += queued.link.n_tokens;
+  }
+  std::erase(arrivals_, arrival);
+  superfluous_.insert(number);
+  for (const StoredRange& range : arrival->taken) {
+    if (range.owner) owners_[range.slot_begin] = *range.owner;
+  }
+  // What could not be read is not known to have another text now.
+  seen_.erase({arrival->reference.source, arrival->reference.collection});
+  seen_source_ids_.erase(arrival->reference.source);
+}
+
+absl::Status IngesterImpl::RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) {
+  RETURN_IF_ERROR(Flush());
+  const auto gone = table_.RemoveUnseen(seen_source_ids_, is_gone);
+  std::vector<IngestedDocument> completed;
+  for (const auto& [document, reference] : gone) {
+    seen_.insert({reference.source, reference.collection});
+    IngestedDocument& result = completed.emplace_back();
+    result.id = document.id;
+    result.title = reference.title;
+    result.source = reference.source;
+    result.status = IngestStatus::kRemoved;
+  }
+  Mutation mutation;
+  PutChanges(&mutation);
+  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(completed)));
+  return FinishCommit();
+}
+
+absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
+  const int64_t window = settings_.window;
+  if (IsReference()) {
+    const int64_t last_context_length = model_->memory_config().last_context_length;
+    RETURN_IF_ERROR(stream->Fill(window + last_context_length));
+    return CutReferenceWindow(static_cast<int64_t>(stream->tokens().ids.size()), window,
+                              last_context_length);
+  }
+  RETURN_IF_ERROR(stream->Fill(window + 1));
+  const TokenSpan tokens = stream->tokens();
+  const bool is_last = stream->at_end() && static_cast<int64_t>(tokens.ids.size()) <= window;
+  return CutWindow(tokens, window, is_last);
+}
+
+absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
+    std::span<const model::WindowTokens> windows) {
+  if (!IsReference()) return model_->Encode(windows);
+  RETURN_IF_ERROR(FinishCommit());  // they attend to what is stored
+  IngestView view;
+  for (const auto& arrival : arrivals_) {
+    if (arrival->record) view.with.push_back(arrival->record->number);
+    const auto& reference = arrival->reference;
+    const auto* holder = table_.Holder(reference.source, reference.collection);
+    if (reference.replaceable && holder != nullptr && holder->id != arrival->id &&
+        holder->sources.size() == 1) {
+      view.without.push_back(holder->number);
+    }
+  }
+  return EncodeAttending(memory_, model_, view, windows, options_.progress);
+}
+
+absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arrival* arrival,
+                                        WindowPool pool, absl::Status* document_error) {
+  DocumentRecord& record = *arrival->record;
+  *document_error = document.Rewind();
+  if (!document_error->ok()) return absl::OkStatus();
+  TokenStream stream(&document, &model_->tokenizer());
+  std::vector<int32_t> context;
+  uint64_t byte_begin = 0;
+  while (true) {
+    const absl::StatusOr<int64_t> next_window = NextWindow(&stream);
+    *document_error = next_window.status();
+    if (!document_error->ok()) return absl::OkStatus();
+    const TokenSpan tokens = stream.tokens();
+    if (tokens.ids.empty()) break;
+    const int64_t n_tokens = *next_window;
+
+    WindowRecord window;
+    window.context_ids = context;
+    window.ids.assign(tokens.ids.begin(), tokens.ids.begin() + n_tokens);
+    window.ends.assign(tokens.ends.begin(), tokens.ends.begin() + n_tokens);
+    const uint32_t n_bytes = window.ends.back();
+    window.text = std::string(tokens.text.substr(0, n_bytes));
+    window.passage_begins = CutPassages({window.ids, window.ends, 0, window.text});
+    window.content_hash = WindowHash(window);
+
+    QueuedWindow queued;
+    queued.link.document = record.number;
+    queued.link.ordinal = record.n_windows;
+    queued.link.n_tokens = static_cast<uint32_t>(n_tokens);
+    queued.link.byte_begin = byte_begin;
+    queued.link.n_bytes = n_bytes;
+    // LongLLaMA's own inference selects among all keys.
+    if (!IsReference()) queued.link.repeats = FindRepeats(window.context_ids, window.ids);
+    bool is_new = false;
+    if (const auto stored = pool.find(window.content_hash);
+        stored != pool.end() && !stored->second.empty()) {
+      queued.link.slot_begin = stored->second.back().slot_begin;
+      arrival->taken.push_back(stored->second.back());
+      stored->second.pop_back();
+    } else {
+      queued.link.slot_begin = counters_.next_slot;
+      window.slot_begin = counters_.next_slot;
+      counters_.next_slot += static_cast<uint64_t>(n_tokens);
+      queued_new_tokens_ += n_tokens;
+      arrival->result.encoded_windows += 1;
+      arrival->result.encoded_tokens += static_cast<uint64_t>(n_tokens);
+      is_new = true;
+    }
+    owners_[queued.link.slot_begin] = record.number;
+    record.n_tokens += static_cast<uint64_t>(n_tokens);
+    record.n_windows += 1;
+    byte_begin += n_bytes;
+    queued_tokens_ += n_tokens;
+
+    // The next window sees the last tokens of this one (and of those before it) as its context.
+    context.insert(context.end(), window.ids.begin(), window.ids.end());
+    const auto overlap = static_cast<size_t>(settings_.overlap);
+    if (context.size() > overlap) context.erase(context.begin(), context.end() - overlap);
+    if (is_new) queued.window = std::move(window);
+    queue_.push_back(std::move(queued));
+    stream.Consume(n_tokens);
+    if (queued_new_tokens_ >= options_.encode_batch_tokens || queued_tokens_ >= kCommitTokens) {
+      RETURN_IF_ERROR(Flush());
+    }
+  }
+  if (byte_begin != record.size_bytes) {
+    *document_error = absl::AbortedError(StrCat(document.source, ": changed while it was read (",
+                                                record.size_bytes, " bytes of text first, then ",
+                                                byte_begin, "); ingest it again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::Flush() {
+  if (queue_.empty() && arrivals_.empty()) return absl::OkStatus();
+  std::vector<model::WindowTokens> windows;
+  for (const QueuedWindow& queued : queue_) {
+    if (queued.window) windows.push_back({queued.window->context_ids, queued.window->ids});
+  }
+  std::vector<model::EncodedWindow> encoded;
+  if (!windows.empty() && settings_.n_mem_layers > 0) {
+    ASSIGN_OR_RETURN(encoded, Encode(windows));
+  }
+
+  Mutation mutation;
+  size_t next_encoded = 0;
+  for (const QueuedWindow& queued : queue_) {
+    mutation.PutLink(queued.link);
+    if (!queued.window) continue;
+    mutation.PutWindow(*queued.window);
+    if (settings_.n_mem_layers == 0) continue;
+    const model::EncodedWindow& window = encoded[next_encoded++];
+    for (int layer = 0; layer < settings_.n_mem_layers; ++layer) {
+      mutation.PutBlock(
+          queued.window->slot_begin, layer,
+          ToBlock(window, layer, settings_.n_kv_heads, settings_.head_dim, settings_.entry_type));
+    }
+    mutation.PutQuerySample(queued.window->slot_begin, ToQuerySample(window));
+    encoded_tokens_ += window.n_tokens;
+  }
+  Arrivals completed;
+  Arrivals waiting;
+  for (const auto& arrival : arrivals_) {
+    if (arrival->all_windows_queued) {
+      completed.push_back(arrival);
+      continue;
+    }
+    // Its windows so far, so that an interrupted ingest goes on from there.
+    DocumentRecord record = *arrival->record;
+    record.sources = {arrival->reference};
+    mutation.PutDocument(record);
+    waiting.push_back(arrival);
+  }
+  PutReferences(completed, &mutation);
+  mutation.PutNextSlot(counters_.next_slot);
+  mutation.PutNextDocumentNumber(counters_.next_document);
+  std::vector<IngestedDocument> results;
+  for (const auto& arrival : completed) results.push_back(std::move(arrival->result));
+  arrivals_ = std::move(waiting);
+  queue_.clear();
+  queued_tokens_ = 0;
+  queued_new_tokens_ = 0;
+  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(results)));
+  const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
+  // What is stored is also reported.
+  if (!cancelled.ok()) RETURN_IF_ERROR(FinishCommit());
+  return cancelled;
+}
+
+void IngesterImpl::PutReferences(const Arrivals& arrivals, Mutation* mutation) {
+  for (const auto& arrival : arrivals) {
+    if (arrival->record) {
+      DocumentRecord record = *arrival->record;
+      record.complete = true;
+      arrival->result.tokens = record.n_tokens;
+      arrival->result.windows = record.n_windows;
+      table_.Insert(std::move(record));
+    }
+    table_.Refer(arrival->id, arrival->reference, arrival->in_no_other_collection);
+  }
+  PutChanges(mutation);
+}
+
+void IngesterImpl::PutChanges(Mutation* mutation) {
+  SourceTable::Changes changes = table_.TakeChanges();
+  for (const DocumentRecord& record : changes.updated) mutation->PutDocument(record);
+  for (DocumentRecord& record : changes.unreferenced) {
+    // Not deleted yet: another source may turn out to hold the same text.
+    record.complete = false;
+    mutation->PutDocument(record);
+    superfluous_.insert(record.number);
+    leftovers_.push_back(std::move(record));
+  }
+}
+
+absl::Status IngesterImpl::StartCommit(Mutation mutation, std::vector<IngestedDocument> completed) {
+  RETURN_IF_ERROR(FinishCommit());
+  CommitInFlight commit;
+  commit.completed = std::move(completed);
+  const auto write = [store = &memory_->store(),
+                      shared = std::make_shared<Mutation>(std::move(mutation))] {
+    return store->Commit(std::move(*shared));
+  };
+  try {
+    commit.status = std::async(std::launch::async, write);
+  } catch (const std::system_error&) {  // no thread to be had: then without one
+    commit.status = std::async(std::launch::deferred, write);
+  }
+  in_flight_ = std::move(commit);
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::FinishCommit() {
+  if (!in_flight_) return absl::OkStatus();
+  CommitInFlight commit = *std::move(in_flight_);
+  in_flight_.reset();
+  RETURN_IF_ERROR(commit.status.get());
+  if (sealer_ != nullptr) sealer_->Notify();
+  for (const IngestedDocument& result : commit.completed) Report(result);
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::DeleteLeftovers() {
+  std::vector<DocumentNumber> deleted(superfluous_.begin(), superfluous_.end());
+  for (const DocumentRecord& leftover : leftovers_) {
+    if (superfluous_.contains(leftover.number)) continue;
+    const bool source_seen =
+        std::any_of(leftover.sources.begin(), leftover.sources.end(), [&](const auto& source) {
+          return source.replaceable && seen_.contains({source.source, source.collection});
+        });
+    if (source_seen || seen_ids_.contains(leftover.id)) deleted.push_back(leftover.number);
+  }
+  if (deleted.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(memory_->DeleteDocuments(deleted));
+  const absl::flat_hash_set<DocumentNumber> gone(deleted.begin(), deleted.end());
+  std::erase_if(leftovers_, [&](const auto& leftover) { return gone.contains(leftover.number); });
+  superfluous_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::Finish() {
+  RETURN_IF_ERROR(Flush());
+  RETURN_IF_ERROR(FinishCommit());
+  RETURN_IF_ERROR(DeleteLeftovers());
+  RETURN_IF_ERROR(memory_->UpdateTextIndex(options_.progress));
+  if (sealer_ != nullptr) RETURN_IF_ERROR(sealer_->WaitUntilIdle(options_.progress));
+  RETURN_IF_ERROR(memory_->Publish());
+  return memory_->CompactIfWorthwhile();
+}
+
+}  // namespace
+
+absl::StatusOr<TextIdentity> IdentifyText(documents::TextDocument& document,
+                                          const Progress& progress) {
+  RETURN_IF_ERROR(document.Rewind());
+  Sha256 hasher;
+  uint64_t size_bytes = 0;
+  std::string piece;
+  while (true) {
+    piece.clear();
+    RETURN_IF_ERROR(document.Read(kReadBytes, &piece));
+    if (piece.empty()) break;
+    hasher.Update(piece);
+    size_bytes += piece.size();
+    RETURN_IF_ERROR(progress.CheckCancelled());
+  }
+  if (size_bytes == 0) {
+    return absl::InvalidArgumentError(StrCat(document.source, ": empty: nothing to store"));
+  }
+  return TextIdentity{hasher.FinishHex().substr(0, kIdDigits), size_bytes};
+}
+
+std::string_view IngestStatusName(IngestStatus status) {
+  switch (status) {
+    case IngestStatus::kAdded:
+      return "added";
+    case IngestStatus::kUnchanged:
+      return "unchanged";
+    case IngestStatus::kReplaced:
+      return "replaced";
+    case IngestStatus::kRemoved:
+      return "removed";
+    case IngestStatus::kFailed:
+      return "failed";
+  }
+  return "failed";
+}
+
+absl::StatusOr<std::unique_ptr<Ingester>> Ingester::Create(Memory* memory,
+                                                           model::Transformer* model,
+                                                           const IngestOptions& options) {
+  auto ingester = std::make_unique<IngesterImpl>(memory, model, options);
+  RETURN_IF_ERROR(ingester->Initialize());
+  return ingester;
+}
+
+}  // namespace fovea::memory

@@ -1,0 +1,52 @@
+// From attention mass on stored tokens to passages of documents: what an answer was read from.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "memory/generation.h"
+#include "memory/search/searcher.h"
+
+namespace fovea::memory {
+
+// A passage of a document, found by attention or by words.
+struct Passage {
+  Slot slot_begin = 0;
+  uint32_t n_tokens = 0;
+  std::string document;  // id
+  // The document's first source in a collection that the query's scope names, else its first.
+  std::string title;
+  std::string source;
+  std::string collection;
+  std::vector<std::string> other_sources;  // that refer to the document, each once
+  uint64_t start = 0;                      // bytes in the document's text
+  uint64_t end = 0;
+  double mass = 0.0;    // share of attention, in [0, 1]; over all passages at most 1
+  double score = 0.0;   // what it was ranked by
+  bool reread = false;  // its text joined the prompt
+  std::string text;
+};
+
+// Passages by attention mass, best first. `mass` and n_rows as MemorySearcher gives them.
+absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& searcher,
+                                                    std::span<const SlotMass> mass, int n_passages);
+
+// Passages by how the prompt's last token attends, best first: the score is the sum, over `layers`
+// (indexes of memory layers), of the logarithm of the mass that a passage has in the layer. `mass`
+// and n_rows are of that token alone.
+absl::StatusOr<std::vector<Passage>> PassagesByLogMass(const MemorySearcher& searcher,
+                                                       std::span<const SlotMass> mass,
+                                                       std::span<const int> layers, int n_passages);
+
+// Passages by BM25, best first. Empty where the memory has no text index.
+absl::StatusOr<std::vector<Passage>> PassagesByWords(const MemorySearcher& searcher,
+                                                     const std::string& question, int n_passages);
+
+// Two rankings as one, best first: scores are standardized in each ranking (z-scores over all
+// passages that either has; one that a ranking lacks counts as that ranking's last) and added.
+std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passage> by_words,
+                                int n_passages);
+
+}  // namespace fovea::memory

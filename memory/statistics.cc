@@ -1,0 +1,57 @@
+#include "memory/statistics.h"
+
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+namespace fovea::memory {
+namespace {
+
+uint64_t FileBytes(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  return error ? 0 : static_cast<uint64_t>(size);
+}
+
+}  // namespace
+
+absl::StatusOr<Stats> ComputeStats(Memory& memory) {
+  const std::shared_ptr<const Generation> generation = memory.Current();
+  Stats stats;
+  ASSIGN_OR_RETURN(stats.format_version, memory.store().FormatVersion());
+  stats.documents = static_cast<int64_t>(generation->documents.size());
+  std::map<std::string, int64_t> collections;
+  for (const storage::DocumentRecord& document : generation->documents) {
+    for (const std::string& name : document.collections()) ++collections[name];
+  }
+  stats.collections.assign(collections.begin(), collections.end());
+  stats.tokens = generation->n_tokens;
+  stats.slots = generation->next_slot;
+  stats.deleted_slots = generation->next_slot - generation->n_tokens;
+  ASSIGN_OR_RETURN(const storage::BytesByKind bytes, memory.store().SizeByKind());
+  stats.text_bytes = bytes.text;
+  stats.block_bytes = bytes.blocks;
+  stats.index_bytes = FileBytes(memory.text_index_path());
+  uint64_t growing = generation->n_tokens;
+  for (const auto& segment : generation->segments) {
+    uint64_t tokens = 0;
+    for (const LiveWindow& window : generation->windows) {
+      if (window.slot_begin >= segment->record.slot_begin &&
+          window.slot_begin < segment->record.slot_end) {
+        tokens += window.n_tokens;
+      }
+    }
+    growing -= tokens;
+    for (const storage::SegmentFile& file : segment->record.files) {
+      stats.index_bytes += file.size_bytes;
+    }
+    stats.segments.push_back(
+        {tokens, segment->record.spec,
+         segment->damage.empty() ? "sealed" : StrCat("damaged: ", segment->damage),
+         segment->record.needle_recall, segment->record.n_candidates});
+  }
+  if (growing > 0) stats.segments.push_back({growing, "exact", "growing", {}, 0});
+  return stats;
+}
+
+}  // namespace fovea::memory

@@ -1,0 +1,84 @@
+// The text index of a version: which file belongs to which generation, and how it is opened, made
+// anew, brought up to the store and put in the place of another one.
+//
+// Each generation has a file of its own (text-N.sqlite), so that a rebuild can make the next one
+// while this one serves. Rows are slots, which are never used again: any of these files serves any
+// view of the version, as far as it reaches.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "base/progress.h"
+#include "base/status.h"
+#include "index/text_index.h"
+#include "storage/document_store.h"
+
+namespace fovea::memory {
+
+// Thread-safe: searches go on while a new file is made, and wait only while it takes its place.
+// Whoever changes it (Open, Update, Rebuild, Prepare) does so one at a time.
+class TextIndexFile {
+ public:
+  struct Options {
+    bool writes = false;
+    // The file is taken as it is: what is missing or damaged is not made again.
+    bool is_salvage = false;
+  };
+  // `store`, open for writing where options.writes, outlives this.
+  TextIndexFile(storage::DocumentStore* store, std::filesystem::path version_folder,
+                const Options& options)
+      : store_(store), version_folder_(std::move(version_folder)), options_(options) {}
+
+  // Opens the file of the store's generation in the place of what is open. Writers remove the files
+  // of earlier ones, make a new one in the place of a damaged or lost one, and bring it up to the
+  // store. Readers do without where there is none: status() then says why.
+  absl::Status Open();
+  // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file is
+  // replaced by a new one.
+  absl::Status Update(const Progress& progress);
+  // A new file in the place of the old one once it is whole. Writers only; readers go on with it.
+  absl::Status Rebuild(const Progress& progress);
+  // Makes the file of a generation that is not published yet, or goes on with it. Writers only.
+  absl::Status Prepare(uint64_t generation, const Progress& progress);
+
+  std::filesystem::path path() const { return PathOf(generation()); }
+  uint64_t generation() const;
+  absl::Status status() const;  // OK: it is open
+
+  // index::TextIndex::Search; nothing where no file is open.
+  absl::StatusOr<std::vector<index::PassageHit>> Search(
+      std::string_view question, int n_results,
+      absl::FunctionRef<bool(uint64_t slot_begin)> allows) const;
+  // What is open, for who changes it; null: none.
+  index::TextIndex* open_index() const { return open_.get(); }
+
+ private:
+  std::filesystem::path PathOf(uint64_t generation) const;
+  bool makes_files() const { return options_.writes && !options_.is_salvage; }
+  // Opens what lies there in the place of what is open; with the lock.
+  absl::Status OpenLocked(uint64_t generation);
+  absl::Status FillOpened();
+  // Makes a whole file beside the generation's, puts it there, and opens it.
+  absl::Status Replace(uint64_t generation, const Progress& progress);
+  absl::Status Fill(index::TextIndex* text_index, const Progress& progress);
+
+  storage::DocumentStore* store_;
+  const std::filesystem::path version_folder_;
+  const Options options_;
+  // Guards what follows. SQLite removes the files beside a database by their names when the last
+  // connection closes, so an old connection must be closed before a new file has the name: searches
+  // hold this, shared, as long as they use one.
+  mutable std::shared_mutex mutex_;
+  std::unique_ptr<index::TextIndex> open_;
+  absl::Status status_;
+  uint64_t generation_ = 0;
+};
+
+}  // namespace fovea::memory

@@ -1,0 +1,351 @@
+#include "memory/search/searcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "memory/block_layout.h"
+#include "memory/ingest/ingester.h"
+#include "memory/search/attribution.h"
+#include "memory/upkeep/rebuild.h"
+#include "tests/memory/tiny_model.h"
+
+namespace fovea::memory {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kGroup = kTinyHeads / kTinyKvHeads;
+constexpr int64_t kPositions = 5;
+constexpr size_t kRepeats = 150;  // of one character, which no query selects
+
+// A memory of three documents in two collections, encoded by a tiny model, and every stored key and
+// value in plain arrays beside it: what searches are checked against, in double precision. With
+// entries of either type: float32 ones that were rounded anywhere on the way would show.
+class SearcherTest : public testing::TestWithParam<EntryType> {
+ protected:
+  void SetUp() override {
+    std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::replace(name.begin(), name.end(), '/', '-');
+    folder_ = fs::path(testing::TempDir()) / StrCat("searcher-", name);
+    fs::remove_all(folder_);
+    ASSERT_TRUE(WriteTinyModel(folder_ / "model", 1).ok());
+    if (GetParam() == EntryType::kFloat32) {
+      const absl::Status status = SetConfig(
+          folder_ / "model",
+          {{"model_type", "longllama"}, {"mem_layers", {1, 2}}, {"mem_dtype", "float32"}});
+      ASSERT_TRUE(status.ok()) << status;
+    }
+    device_ = *compute::Device::Create("cpu", 2);
+    auto model = LoadTinyModel(device_.get(), folder_ / "model");
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    auto memory = Memory::Open(folder_ / "memory", {.mode = storage::OpenMode::kCreate});
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    memory_ = *std::move(memory);
+    IngestOptions options;
+    options.window = 64;
+    options.overlap = 16;
+    options.encoding = "window-local";
+    options.on_document = [this](const IngestedDocument& d) { ids_.push_back(d.id); };
+    auto ingester = Ingester::Create(memory_.get(), model_.get(), options);
+    ASSERT_TRUE(ingester.ok()) << ingester.status();
+    std::mt19937 random(7);
+    for (int d = 0; d < 3; ++d) {
+      std::string text;
+      for (int i = 0; i < 700; ++i)
+        text += static_cast<char>(random() % 4 == 0 ? ' ' : 'a' + random() % 26);
+      if (d == 1) text.replace(200, kRepeats, kRepeats, '_');
+      const auto document = documents::MakeTextDocument("t", StrCat("d", d), text);
+      ASSERT_TRUE((*ingester)->Add(*document, d == 0 ? "first" : "others").ok());
+    }
+    ASSERT_TRUE((*ingester)->Finish().ok());
+    ASSERT_EQ(memory_->settings()->entry_type, GetParam());
+    size_t n_sinks = 0;
+    for (const LiveWindow& window : memory_->Current()->windows) {
+      for (const auto& range : window.sinks) n_sinks += range.n_tokens;
+    }
+    ASSERT_EQ(n_sinks, kRepeats + 2);  // and what follows them
+    const auto block = memory_->store().GetBlock(memory_->Current()->windows[0].slot_begin, 1);
+    ASSERT_TRUE(block.ok()) << block.status();
+    ASSERT_EQ(block->keys.type(), GetParam());
+    ASSERT_EQ(block->values.type(), GetParam());
+    queries_.resize(kPositions * kTinyHeads * kTinyHeadDim);
+    std::normal_distribution<float> normal(0.0f, 2.0f);
+    for (float& q : queries_) q = normal(random);
+    local_lse_.assign(kPositions * kTinyHeads, 1.0f);
+  }
+  void TearDown() override {
+    memory_.reset();
+    fs::remove_all(folder_);
+  }
+
+  model::MemoryQuery Query(int layer) const {
+    model::MemoryQuery query;
+    query.memory_layer = layer;
+    query.queries = queries_.data();
+    query.local_lse = local_lse_.data();
+    query.n_queries = kPositions;
+    query.n_heads = kTinyHeads;
+    query.n_kv_heads = kTinyKvHeads;
+    query.head_dim = kTinyHeadDim;
+    query.scale = 0.35f;
+    return query;
+  }
+  static bool IsSink(const LiveWindow& window, int64_t token) {
+    return std::any_of(window.sinks.begin(), window.sinks.end(), [&](const auto& range) {
+      return token >= range.begin && token < range.begin + range.n_tokens;
+    });
+  }
+  // Attention of one query head over its `top_k` best keys among the windows that `allows` names.
+  struct Expected {
+    double lse = -INFINITY;
+    std::vector<double> output = std::vector<double>(kTinyHeadDim, 0.0);
+  };
+  Expected Reference(int layer, int64_t t, int64_t h, int top_k,
+                     const std::function<bool(const LiveWindow&)>& allows) {
+    struct Scored {
+      double score;
+      Slot slot;
+      std::vector<double> value;
+    };
+    std::vector<Scored> scored;
+    const auto view = memory_->Current();
+    for (const LiveWindow& window : view->windows) {
+      if (!allows(window)) continue;
+      const auto block = *memory_->store().GetBlock(window.slot_begin, layer);
+      for (int64_t j = 0; j < block.n_tokens; ++j) {
+        if (IsSink(window, j)) continue;
+        const int64_t row = ((h / kGroup) * block.n_tokens + j) * kTinyHeadDim;
+        Scored s{0.0, window.slot_begin + j, {}};
+        for (int64_t i = 0; i < kTinyHeadDim; ++i) {
+          s.score += static_cast<double>(queries_[(t * kTinyHeads + h) * kTinyHeadDim + i]) *
+                     static_cast<float>(block.keys[row + i]);
+          s.value.push_back(static_cast<float>(block.values[row + i]));
+        }
+        scored.push_back(std::move(s));
+      }
+    }
+    std::sort(scored.begin(), scored.end(),
+              [](const Scored& a, const Scored& b) { return a.score > b.score; });
+    if (static_cast<int>(scored.size()) > top_k) scored.resize(top_k);
+    Expected expected;
+    if (scored.empty()) return expected;
+    double sum = 0.0;
+    for (const Scored& s : scored) sum += std::exp(0.35 * (s.score - scored[0].score));
+    expected.lse = 0.35 * scored[0].score + std::log(sum);
+    for (const Scored& s : scored) {
+      const double weight = std::exp(0.35 * s.score - expected.lse);
+      for (int64_t i = 0; i < kTinyHeadDim; ++i) expected.output[i] += weight * s.value[i];
+    }
+    return expected;
+  }
+  void ExpectMatches(MemorySearcher& searcher, int top_k,
+                     const std::function<bool(const LiveWindow&)>& allows) {
+    for (int layer = 0; layer < 2; ++layer) {
+      std::vector<float> output(queries_.size());
+      std::vector<float> lse(kPositions * kTinyHeads);
+      const absl::Status status = searcher.Attend(Query(layer), output.data(), lse.data());
+      ASSERT_TRUE(status.ok()) << status;
+      for (int64_t t = 0; t < kPositions; ++t) {
+        for (int64_t h = 0; h < kTinyHeads; ++h) {
+          const Expected expected = Reference(layer, t, h, top_k, allows);
+          const int64_t row = t * kTinyHeads + h;
+          if (std::isinf(expected.lse)) {
+            EXPECT_EQ(lse[row], -INFINITY);
+          } else {
+            EXPECT_NEAR(lse[row], expected.lse, 1e-4);
+          }
+          for (int64_t i = 0; i < kTinyHeadDim; ++i) {
+            EXPECT_NEAR(output[row * kTinyHeadDim + i], expected.output[i], 1e-4);
+          }
+        }
+      }
+    }
+  }
+  std::unique_ptr<MemorySearcher> Searcher(const SearchOptions& options) {
+    auto searcher = MemorySearcher::Create(device_.get(), memory_->Current(), options);
+    EXPECT_TRUE(searcher.ok()) << searcher.status();
+    return *std::move(searcher);
+  }
+
+  fs::path folder_;
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<model::Transformer> model_;
+  std::unique_ptr<Memory> memory_;
+  std::vector<std::string> ids_;
+  std::vector<float> queries_;
+  std::vector<float> local_lse_;
+};
+
+bool Everything(const LiveWindow&) { return true; }
+
+TEST_P(SearcherTest, ExactIsTheSoftmaxOverTheBestKeys) {
+  ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 7}), 7, Everything);
+}
+
+TEST_P(SearcherTest, DenseIsTheSoftmaxOverAllKeys) {
+  ExpectMatches(*Searcher({.mode = SearchMode::kDense}), 1 << 20, Everything);
+}
+
+TEST_P(SearcherTest, CollectionsAndDocumentsRestrictTheSearchItself) {
+  const auto view = memory_->Current();
+  SearchOptions options{.mode = SearchMode::kExact, .top_k = 5};
+  options.scope.collections = {"others"};
+  ExpectMatches(*Searcher(options), 5,
+                [&](const LiveWindow& w) { return view->documents[w.document].IsIn("others"); });
+  options.scope.collections.clear();
+  options.scope.documents = {ids_[1].substr(0, 8)};
+  ExpectMatches(*Searcher(options), 5,
+                [&](const LiveWindow& w) { return view->documents[w.document].id == ids_[1]; });
+}
+
+TEST_P(SearcherTest, UnknownScopeIsNotFound) {
+  for (const QueryScope& scope :
+       {QueryScope{{"nowhere"}, {}}, QueryScope{{}, {"0123456789abcdef"}}}) {
+    SearchOptions options;
+    options.scope = scope;
+    EXPECT_TRUE(absl::IsNotFound(
+        MemorySearcher::Create(device_.get(), memory_->Current(), options).status()));
+  }
+}
+
+TEST_P(SearcherTest, DeletedDocumentsAreNotFound) {
+  const auto view = memory_->Current();
+  ASSERT_TRUE(memory_->DeleteDocuments({view->documents[0].number}).ok());
+  ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 6}), 6, Everything);
+}
+
+TEST_P(SearcherTest, IndexedSegmentsObeyDeletionsAndScopes) {
+  // Flat finds everything: what it returns is exact, so that only filters can make a difference.
+  const auto rebuilt = Rebuild(*device_, memory_.get(), "Flat", Progress());
+  ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+  auto view = memory_->Current();
+  ASSERT_EQ(view->segments.size(), 1u);
+  ASSERT_FALSE(view->segments[0]->layers.empty()) << view->segments[0]->damage;
+  ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);
+  SearchOptions options{.top_k = 6};
+  options.scope.collections = {"others"};
+  ExpectMatches(*Searcher(options), 6,
+                [&](const LiveWindow& w) { return view->documents[w.document].IsIn("others"); });
+  ASSERT_TRUE(memory_->DeleteDocuments({view->documents[1].number}).ok());
+  ExpectMatches(*Searcher({.top_k = 6}), 6, Everything);
+}
+
+TEST_P(SearcherTest, SearchIsTheSameWithACacheThatHoldsNothing) {
+  memory_.reset();
+  auto memory =
+      Memory::Open(folder_ / "memory", {.mode = storage::OpenMode::kRead, .cache_bytes = 1});
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  memory_ = *std::move(memory);
+  ExpectMatches(*Searcher({.mode = SearchMode::kExact, .top_k = 9}), 9, Everything);
+}
+
+TEST_P(SearcherTest, EmptyMemoryGivesEmptyPartials) {
+  const auto view = memory_->Current();
+  std::vector<storage::DocumentNumber> all;
+  for (const auto& document : view->documents) all.push_back(document.number);
+  ASSERT_TRUE(memory_->DeleteDocuments(all).ok());
+  ExpectMatches(*Searcher({.mode = SearchMode::kExact}), 16, Everything);
+  ExpectMatches(*Searcher({.mode = SearchMode::kDense}), 16, Everything);
+}
+
+TEST_P(SearcherTest, MassIsTheShareOfTheWholeSoftmax) {
+  auto searcher = Searcher({.mode = SearchMode::kExact, .top_k = 4});
+  std::vector<float> output(queries_.size());
+  std::vector<float> lse(kPositions * kTinyHeads);
+  double expected = 0.0;
+  for (int layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(searcher->Attend(Query(layer), output.data(), lse.data()).ok());
+    for (size_t row = 0; row < lse.size(); ++row) {
+      expected += 1.0 / (1.0 + std::exp(local_lse_[row] - lse[row]));
+    }
+  }
+  double mass = 0.0;
+  for (const SlotMass& slot : searcher->Mass()) {
+    for (float layer : slot.mass) mass += layer;
+  }
+  EXPECT_NEAR(mass, expected, 1e-3);
+  EXPECT_EQ(searcher->n_rows(), kPositions * kTinyHeads);
+  const auto mass_by_slot = searcher->Mass();
+  const auto passages = PassagesByMass(*searcher, mass_by_slot, 100);
+  ASSERT_TRUE(passages.ok()) << passages.status();
+  double share = 0.0;
+  for (const Passage& passage : *passages) {
+    share += passage.mass;
+    EXPECT_EQ(passage.text.size(), passage.end - passage.start);
+  }
+  EXPECT_LE(share, 1.0);
+  EXPECT_GT(share, 0.0);
+  EXPECT_TRUE(std::is_sorted(passages->begin(), passages->end(),
+                             [](const Passage& a, const Passage& b) { return a.mass > b.mass; }));
+}
+
+TEST_P(SearcherTest, SessionWindowsAreSearchedBesideTheStore) {
+  const auto view = memory_->Current();
+  const auto window = memory_->store().GetWindow(view->windows[0].slot_begin);
+  ASSERT_TRUE(window.ok());
+  const model::WindowTokens tokens{window->context_ids, window->ids};
+  auto encoded = model_->Encode({&tokens, 1});
+  ASSERT_TRUE(encoded.ok());
+  // Without the stored copy of the window, the session's copy must give the same result.
+  auto with_store = Searcher({.mode = SearchMode::kDense});
+  std::vector<float> output(queries_.size());
+  std::vector<float> expected_lse(kPositions * kTinyHeads);
+  ASSERT_TRUE(with_store->Attend(Query(0), output.data(), expected_lse.data()).ok());
+  SearchOptions options{.mode = SearchMode::kDense};
+  auto searcher = Searcher(options);
+  searcher->AddSessionWindow((*encoded)[0]);
+  std::vector<float> lse(kPositions * kTinyHeads);
+  ASSERT_TRUE(searcher->Attend(Query(0), output.data(), lse.data()).ok());
+  // Twice the same keys in the softmax: more mass than once, at most twice.
+  for (size_t row = 0; row < lse.size(); ++row) {
+    EXPECT_GT(lse[row], expected_lse[row]);
+    EXPECT_LE(lse[row], expected_lse[row] + std::log(2.0) + 1e-3);
+  }
+  // Exact search gives the session's keys no source.
+  auto exact = Searcher({.mode = SearchMode::kExact, .top_k = 1000000});
+  exact->AddSessionWindow((*encoded)[0]);
+  ASSERT_TRUE(exact->Attend(Query(0), output.data(), lse.data()).ok());
+  for (const SlotMass& slot : exact->Mass()) EXPECT_TRUE(exact->Allows(slot.slot));
+}
+
+TEST_P(SearcherTest, AuditOfAnExactSearchMissesNoNeedle) {
+  auto searcher = Searcher({.mode = SearchMode::kExact, .top_k = 1 << 12, .audit = true});
+  std::vector<float> output(queries_.size());
+  std::vector<float> lse(kPositions * kTinyHeads);
+  for (int layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(searcher->Attend(Query(layer), output.data(), lse.data()).ok());
+  }
+  const AuditResult audit = searcher->Audit();
+  ASSERT_EQ(audit.captured_mass.size(), 2u);
+  for (int layer = 0; layer < 2; ++layer) {
+    EXPECT_NEAR(audit.captured_mass[layer], 1.0, 1e-3);
+    EXPECT_EQ(audit.needle_recall[layer], 1.0);
+  }
+  auto narrow = Searcher({.mode = SearchMode::kExact, .top_k = 1, .audit = true});
+  for (int layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(narrow->Attend(Query(layer), output.data(), lse.data()).ok());
+  }
+  EXPECT_LT(narrow->Audit().captured_mass[0], 0.9);
+}
+
+TEST_P(SearcherTest, AnotherModelsQueriesAreRefused) {
+  auto searcher = Searcher({});
+  model::MemoryQuery query = Query(0);
+  query.head_dim = 4;
+  std::vector<float> output(queries_.size());
+  std::vector<float> lse(kPositions * kTinyHeads);
+  EXPECT_EQ(searcher->Attend(query, output.data(), lse.data()).code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+INSTANTIATE_TEST_SUITE_P(EntryTypes, SearcherTest,
+                         testing::Values(EntryType::kBFloat16, EntryType::kFloat32),
+                         [](const auto& info) { return std::string(EntryTypeName(info.param)); });
+
+}  // namespace
+}  // namespace fovea::memory
