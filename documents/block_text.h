@@ -25,7 +25,9 @@ class BlockText {
   void Append(std::string_view text);
   // The same with runs of white space as one space, none at the start of a line.
   void AppendCollapsed(std::string_view text);
-  std::string_view paragraph() const { return in_paragraph() ? paragraphs_.back() : ""; }
+  std::string_view paragraph() const {
+    return in_paragraph() ? std::string_view(paragraphs_.back()) : std::string_view();
+  }
 
   void OpenTable() { holders_.push_back({.is_table = true}); }
   void CloseCell();

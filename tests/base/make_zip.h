@@ -42,7 +42,7 @@ inline std::string Deflated(std::string_view bytes) {
 inline std::string MakeZip(const std::vector<ZipFile>& files, const std::string& comment = "") {
   const auto number = [](uint64_t value, size_t n_bytes) {
     std::string bytes;
-    for (size_t i = 0; i < n_bytes; ++i) bytes += static_cast<char>(value >> (8 * i));
+    for (size_t i = 0; i < n_bytes; ++i) bytes += static_cast<char>(i < 8 ? value >> (8 * i) : 0);
     return bytes;
   };
   std::string zip, directory;
