@@ -43,7 +43,8 @@ absl::StatusOr<std::unique_ptr<ShardedSource>> ShardedSource::Create(
   for (const model::ShardSource* shard : shards) {
     if (shard->place() == shards.front()->place()) continue;
     return absl::InvalidArgumentError(
-        "results of some shards lie in the host's memory, of others in the device's: want one place");
+        "results of some shards lie in the host's memory, of others in the device's: want one "
+        "place");
   }
   return std::unique_ptr<ShardedSource>(new ShardedSource(device, std::move(shards), top_k));
 }
@@ -71,12 +72,12 @@ absl::Status ShardedSource::Attend(const model::MemoryQuery& query, float* outpu
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     RETURN_IF_ERROR(
         shards_[shard]->AttendTo(query, &kept[shard], part_output.data(), part_lse.data()));
-    RETURN_IF_ERROR(compute::MergePartials(*device_, {.output = output,
-                                                      .lse = lse,
-                                                      .other_output = part_output.data(),
-                                                      .other_lse = part_lse.data(),
-                                                      .n_rows = n_all,
-                                                      .head_dim = query.head_dim}));
+    RETURN_IF_ERROR(compute::MergePartials(
+        *device_,
+        {.output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+         .lse = {lse, {query.n_queries, query.n_heads}},
+         .other_output = {part_output.data(), {query.n_queries, query.n_heads, query.head_dim}},
+         .other_lse = {part_lse.data(), {query.n_queries, query.n_heads}}}));
   }
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     RETURN_IF_ERROR(shards_[shard]->AddMass(query, &kept[shard], lse));

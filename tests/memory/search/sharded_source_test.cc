@@ -121,12 +121,11 @@ TEST_F(ShardedSourceTest, PartialsOfEachShardsOwnBestKeysWouldBeAnotherModel) {
   for (const auto& documents : std::vector<std::vector<size_t>>{{0, 1, 2}, {3, 4, 5}}) {
     const auto shard = Searcher(documents, SearchMode::kExact);
     const Partial part = Attend(*shard, 0);
-    ASSERT_OK(compute::MergePartials(*device_, {.output = merged.output.data(),
-                                                .lse = merged.lse.data(),
-                                                .other_output = part.output.data(),
-                                                .other_lse = part.lse.data(),
-                                                .n_rows = kPositions * kTestHeads,
-                                                .head_dim = kTestHeadDim}));
+    ASSERT_OK(compute::MergePartials(
+        *device_, {.output = {merged.output.data(), {kPositions, kTestHeads, kTestHeadDim}},
+                   .lse = {merged.lse.data(), {kPositions, kTestHeads}},
+                   .other_output = {part.output.data(), {kPositions, kTestHeads, kTestHeadDim}},
+                   .other_lse = {part.lse.data(), {kPositions, kTestHeads}}}));
   }
   for (size_t i = 0; i < merged.lse.size(); ++i) EXPECT_GT(merged.lse[i], expected.lse[i] + 0.01f);
 }
