@@ -1,6 +1,7 @@
-// One model that many requests use. A Transformer and its device serve one thread at a time, so
-// requests take turns, step by step: a piece of a prompt, a token. A long prompt holds up the
-// tokens of others for no longer than a piece.
+// One model that many requests use. Its weights are shared by threads, but Transformer::Forward
+// runs on one device with one workspace, which serve one thread at a time: requests take turns,
+// step by step, a piece of a prompt or a token. A long prompt holds up the tokens of others for no
+// longer than a piece.
 #pragma once
 
 #include <condition_variable>
