@@ -107,10 +107,6 @@ constexpr double kLeastSourceMass = 0.005;
 // How often a question begins anew because another process removed what it was reading.
 constexpr int kMaxAttempts = 5;
 
-// Requests of one RunAll that are under way at a time: while one has the model the others search
-// words, sample and pass their text on.
-constexpr size_t kMaxAtOnce = 4;
-
 // Everything about one question on its way to an answer.
 struct Inquiry {
   const Request& request;
@@ -184,7 +180,8 @@ class AnswererImpl final : public Answerer {
     };
     std::vector<std::thread> others;
     try {
-      while (others.size() + 1 < std::min(requests.size(), kMaxAtOnce)) others.emplace_back(run);
+      while (others.size() + 1 < std::min(requests.size(), SharedModel::kMaxBatch))
+        others.emplace_back(run);
     } catch (const std::system_error&) {  // no more threads to be had: fewer at a time
     }
     run();

@@ -22,8 +22,8 @@ namespace fovea::answer {
 
 // Holds borrowed parts. Thread-safe: any number of threads put requests to one Answerer at a time.
 // Each request sees the memory as it is when it begins, and gets the answer that it would get
-// alone; on the model they take turns (shared_model.h). While requests run nothing else may use the
-// device or the model.
+// alone; their steps go through the model together (shared_model.h). While requests run nothing
+// else may use the device, nor the model with it.
 class Answerer {
  public:
   // `memory` may be null (no memory). FailedPrecondition when it was made by another model.
@@ -37,8 +37,8 @@ class Answerer {
   // that is cancelled is no error: the answer so far, whose finish_reason says so.
   virtual absl::StatusOr<Answer> Run(const Request& request) const = 0;
 
-  // Several requests, a few at a time; an answer or an error for each, in their order. No two of
-  // them may name the same conversation.
+  // Several requests, as many at a time as go through the model together; an answer or an error for
+  // each, in their order. No two of them may name the same conversation.
   virtual std::vector<absl::StatusOr<Answer>> RunAll(std::span<const Request> requests) const = 0;
 
   // A request with one message, as the next of `conversation` unless that is null.

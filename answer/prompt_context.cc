@@ -41,28 +41,28 @@ absl::Status PromptContext::Run(std::span<const int32_t> ids, const SharedModel&
   context_.Truncate(static_cast<int64_t>(n_common));
 
   for (size_t begin = n_common; begin < ids.size(); begin += kPieceTokens) {
-    const SharedModel::Turn turn = model.TakeTurn();
     RETURN_IF_ERROR(progress.CheckCancelled());
     const size_t n = std::min(kPieceTokens, ids.size() - begin);
     const bool last = begin + n == ids.size();
-    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), turn.get(), memory, last ? logits : nullptr));
+    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), model, memory, last ? logits : nullptr));
   }
   return absl::OkStatus();
 }
 
 absl::Status PromptContext::Append(int32_t id, const SharedModel& model,
                                    model::MemorySource* memory, std::vector<float>* logits) {
-  const SharedModel::Turn turn = model.TakeTurn();
   if (reference_ != nullptr) {
+    const SharedModel::Turn turn = model.TakeTurn();
     ids_.push_back(id);
     return reference_->Run({.ids = {&id, 1}}, logits);
   }
-  return Forward({&id, 1}, turn.get(), memory, logits);
+  return Forward({&id, 1}, model, memory, logits);
 }
 
-absl::Status PromptContext::Forward(std::span<const int32_t> ids, model::Transformer* model,
+absl::Status PromptContext::Forward(std::span<const int32_t> ids, const SharedModel& model,
                                     model::MemorySource* memory, std::vector<float>* logits) {
-  RETURN_IF_ERROR(model->Forward(ids, &context_, memory, logits));
+  RETURN_IF_ERROR(
+      model.Run({.ids = ids, .context = &context_, .memory = memory, .logits = logits}));
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   return absl::OkStatus();
 }

@@ -47,7 +47,7 @@ class PromptContext {
   int64_t n_tokens() const { return static_cast<int64_t>(ids_.size()); }
 
  private:
-  absl::Status Forward(std::span<const int32_t> ids, model::Transformer* model,
+  absl::Status Forward(std::span<const int32_t> ids, const SharedModel& model,
                        model::MemorySource* memory, std::vector<float>* logits);
 
   RewindableMemory* reference_memory_ = nullptr;

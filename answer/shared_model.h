@@ -1,14 +1,25 @@
-// One model that many requests use. Its weights are shared by threads, but Transformer::Forward
-// runs on one device with one workspace, which serve one thread at a time: requests take turns,
-// step by step, a piece of a prompt or a token. A long prompt holds up the tokens of others for no
-// longer than a piece.
+// One model that many requests use, on one device with one workspace. What they want to be run
+// waits in a queue. Steps of one token that wait at the same time are run together: the weights are
+// read once for all of them, and each answer's tokens come nearly as fast as if it were made alone
+// (continuous batching; Yu et al., Orca, OSDI 2022, section 4). Pieces of prompts run one at a
+// time, between the steps, so that a long prompt holds up the answers of others for no longer than
+// a piece.
+//
+// No thread is needed for that: the first thread whose work waits while the model is idle runs the
+// batch at the head of the queue, whoever's it is.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <utility>
+#include <vector>
 
+#include "base/status.h"
+#include "model/sequence.h"
 #include "model/transformer.h"
 
 namespace fovea::answer {
@@ -16,7 +27,19 @@ namespace fovea::answer {
 // Thread-safe.
 class SharedModel {
  public:
-  // The model for one step; given up with the object.
+  // Steps that are run together at most: that few rows are multiplied in the same way each as one
+  // row alone (compute/linear.h), so that an answer does not depend on who asks beside it.
+  static constexpr size_t kMaxBatch = 8;
+
+  // `model` outlives this, and its device is used through this alone.
+  explicit SharedModel(model::Transformer* model) : model_(model) {}
+
+  // What Transformer::Run does with one sequence, when its turn has come. A memory's error is its
+  // own sequence's; any other is that of all that were run together. `sequence.memory` may be
+  // called by a thread that is running another request's step.
+  absl::Status Run(const model::Sequence& sequence) const;
+
+  // The model for something else; given up with the object. The thread calls Run only after that.
   class Turn {
    public:
     explicit Turn(const SharedModel* model) : model_(model) {}
@@ -31,39 +54,46 @@ class SharedModel {
    private:
     const SharedModel* model_;
   };
+  Turn TakeTurn() const;
 
-  // `model` outlives this, and is used through it alone.
-  explicit SharedModel(model::Transformer* model) : model_(model) {}
-
-  // Waits for those that came before. Not to be called by a thread that has a turn.
-  Turn TakeTurn() const {
-    std::unique_lock lock(mutex_);
-    const uint64_t ticket = next_ticket_++;
-    ended_.wait(lock, [&] { return serving_ == ticket; });
-    return Turn(this);
-  }
-
-  // What never changes can be read without a turn.
+  // What never changes can be read at any time.
   const model::ModelConfig& config() const { return model_->config(); }
   const model::MemoryConfig& memory_config() const { return model_->memory_config(); }
   const model::Tokenizer& tokenizer() const { return model_->tokenizer(); }
   const model::Transformer& constant() const { return *model_; }
 
- private:
-  void EndTurn() const {
-    {
-      const std::lock_guard lock(mutex_);
-      ++serving_;
-    }
-    ended_.notify_all();
-  }
+  struct Statistics {
+    int64_t n_batches = 0;  // of steps, so far
+    int64_t n_steps = 0;    // in them
+    int64_t n_waiting = 0;  // steps, pieces and turns that wait now
+  };
+  Statistics statistics() const;
 
-  model::Transformer* model_;
-  // A mutex alone would let the thread that gave a turn up take the next one, too.
+ private:
+  struct Job {
+    const model::Sequence* sequence = nullptr;  // null: a turn
+    absl::Status status = absl::OkStatus();
+    bool is_done = false;
+    bool is_step() const { return sequence != nullptr && sequence->ids.size() == 1; }
+  };
+
+  // Runs the batch at the head of the queue; the lock is released meanwhile.
+  void RunBatch(std::unique_lock<std::mutex>* lock) const;
+  // Waits a little for those of the last batch that are still sampling.
+  void AwaitSteps(std::unique_lock<std::mutex>* lock) const;
+  size_t n_waiting_steps() const;
+  void EndTurn() const;
+
+  model::Transformer* const model_;
   mutable std::mutex mutex_;
-  mutable std::condition_variable ended_;
-  mutable uint64_t next_ticket_ = 0;
-  mutable uint64_t serving_ = 0;
+  mutable std::condition_variable changed_;
+  // All below under the mutex, the workspace by who made it busy.
+  mutable std::deque<Job*> waiting_;
+  mutable bool is_busy_ = false;  // a batch is being run or gathered, or somebody has a turn
+  mutable model::Workspace workspace_;
+  mutable size_t n_expected_ = 1;                       // steps that should come together
+  mutable std::chrono::steady_clock::duration step_{};  // how long the last batch of steps took
+  mutable Statistics statistics_;                       // but for n_waiting
 };
 
 }  // namespace fovea::answer

@@ -224,12 +224,4 @@ absl::StatusOr<std::vector<EncodedWindow>> Transformer::Encode(
   return Encode(*device(), windows, nullptr, &workspace_);
 }
 
-absl::StatusOr<EncodedWindow> Transformer::EncodeAttending(std::span<const int32_t> ids,
-                                                           MemorySource* memory) {
-  const WindowTokens window{.context = {}, .tokens = ids};
-  ASSIGN_OR_RETURN(std::vector<EncodedWindow> encoded,
-                   Encode(*device(), {&window, 1}, memory, &workspace_));
-  return std::move(encoded[0]);
-}
-
 }  // namespace fovea::model

@@ -66,9 +66,9 @@ class Transformer {
                            Workspace* workspace) const = 0;
 
   // Encodes a batch of windows, layers up to the last memory layer only: a window sees itself and
-  // its context tokens, from position 0, and `memory` (may be null: "window-local"). All windows of
-  // a call go through the matrix products together.
-  // FailedPrecondition when the model has no memory layers.
+  // its context tokens, from position 0, and `memory` (LongLLaMA's way; null: "window-local"). All
+  // windows of a call go through the matrix products together. FailedPrecondition when the model
+  // has no memory layers.
   virtual absl::StatusOr<std::vector<EncodedWindow>> Encode(compute::Device& device,
                                                             std::span<const WindowTokens> windows,
                                                             MemorySource* memory,
@@ -88,8 +88,6 @@ class Transformer {
                        std::vector<float>* logits, bool all_logits = false);
   // Encode without a memory.
   absl::StatusOr<std::vector<EncodedWindow>> Encode(std::span<const WindowTokens> windows);
-  // Encode of one window that attends to `memory` (LongLLaMA's way).
-  absl::StatusOr<EncodedWindow> EncodeAttending(std::span<const int32_t> ids, MemorySource* memory);
 
   // Makes ready what runs of one token use; else the first such run does, and takes some tens of
   // milliseconds longer.

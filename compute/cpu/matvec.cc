@@ -37,30 +37,29 @@ HWY_INLINE hn::Vec<D> LoadPlain(D d, const std::byte* row, int64_t i) {
   }
 }
 
-// sum[t] + <row, x[t]> for kTokens vectors; what does not fill a vector is added to tail[t].
+// sum[t] + <row, x[t]> for kTokens vectors; what does not fill a vector is added to tail[t]. In an
+// order that does not depend on kTokens.
 template <DType kType, int kTokens, class D>
 HWY_INLINE void DotPlain(D d, const std::byte* row, const float* x, int64_t n,
                          hn::Vec<D>* HWY_RESTRICT sum, float* HWY_RESTRICT tail) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
   int64_t i = 0;
-  if constexpr (kTokens < 3) {
-    // Sums that depend on each other wait for the latency of the addition; four of them do not.
-    constexpr int kChains = 4;
-    if (n >= kChains * kLanes) {
-      hn::Vec<D> chains[kTokens * kChains];
-      for (auto& chain : chains) chain = hn::Zero(d);
-      for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
-        for (int c = 0; c < kChains; ++c) {
-          const auto w = LoadPlain<kType>(d, row, i + c * kLanes);
-          for (int t = 0; t < kTokens; ++t) {
-            auto& chain = chains[t * kChains + c];
-            chain = hn::MulAdd(w, hn::LoadU(d, x + t * n + i + c * kLanes), chain);
-          }
+  // Sums that depend on each other wait for the latency of the addition; four of them do not.
+  constexpr int kChains = 4;
+  if (n >= kChains * kLanes) {
+    hn::Vec<D> chains[kTokens * kChains];
+    for (auto& chain : chains) chain = hn::Zero(d);
+    for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
+      for (int c = 0; c < kChains; ++c) {
+        const auto w = LoadPlain<kType>(d, row, i + c * kLanes);
+        for (int t = 0; t < kTokens; ++t) {
+          auto& chain = chains[t * kChains + c];
+          chain = hn::MulAdd(w, hn::LoadU(d, x + t * n + i + c * kLanes), chain);
         }
       }
-      for (int t = 0; t < kTokens; ++t) {
-        for (int c = 0; c < kChains; ++c) sum[t] = hn::Add(sum[t], chains[t * kChains + c]);
-      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      for (int c = 0; c < kChains; ++c) sum[t] = hn::Add(sum[t], chains[t * kChains + c]);
     }
   }
   for (; i + kLanes <= n; i += kLanes) {
@@ -173,14 +172,14 @@ HWY_INLINE VI BlockProducts(blocks::V8 quanta, const QuantizedVectors& x, int64_
   }
 }
 
-// sum[t] + <row, x[token + t]> for kTokens vectors.
+// sum[t] + <row, x[token + t]> for kTokens vectors, in an order that does not depend on kTokens.
 template <class Type, ByteProduct kProduct, int kTokens>
 HWY_INLINE void DotBlocks(const std::byte* row, const QuantizedVectors& x, int64_t token,
                           hn::Vec<DF>* HWY_RESTRICT sum) {
   constexpr int64_t kLanes = hn::MaxLanes(DF());
   constexpr int64_t kParts = Type::kHalves ? 2 : 1;
   // Two chains of sums hide the latency of the additions.
-  constexpr int kChains = kTokens == 1 ? 2 : 1;
+  constexpr int kChains = 2;
   const DF df;
   const int64_t n_blocks = x.n_values / kQuantizedBlock;
   hn::Vec<DF> chains[kTokens * kChains];
@@ -267,14 +266,23 @@ struct PlainRows {
   static HWY_NOINLINE void Run(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end) {
     const hn::CappedTag<float, 16> d;
     for (int64_t row = begin; row < end; ++row) {
-      hn::Vec<decltype(d)> sum[kTokens];
-      for (auto& s : sum) s = hn::Zero(d);
-      float tail[kTokens] = {};
-      DotPlain<kType, kTokens>(d, args.weight + static_cast<size_t>(row) * args.row_bytes,
-                               args.x + token * args.in_features, args.in_features, sum, tail);
-      FinishRow<kTokens>(d, args, token, row, sum, tail);
+      for (int pass = 0; pass < kTokens; pass += kTokensAtOnce<kTokens>) {
+        constexpr int kAtOnce = kTokensAtOnce<kTokens>;
+        hn::Vec<decltype(d)> sum[kAtOnce];
+        for (auto& s : sum) s = hn::Zero(d);
+        float tail[kAtOnce] = {};
+        DotPlain<kType, kAtOnce>(d, args.weight + static_cast<size_t>(row) * args.row_bytes,
+                                 args.x + (token + pass) * args.in_features, args.in_features, sum,
+                                 tail);
+        FinishRow<kAtOnce>(d, args, token + pass, row, sum, tail);
+      }
     }
   }
+
+ private:
+  // Two, whose chains of sums fit into the registers; the row is in the cache for the next two.
+  template <int kTokens>
+  static constexpr int kTokensAtOnce = kTokens < 2 ? kTokens : 2;
 };
 
 template <class RowsOfType>

@@ -34,7 +34,7 @@ struct MatVecArgs {
 };
 
 // Rows [begin, end) of the product; different rows may be computed by different threads. The
-// result of a row does not depend on the range.
+// result of a row for a vector depends neither on the range nor on the other vectors.
 void MatVecRows(const MatVecArgs& args, int64_t begin, int64_t end);
 
 }  // namespace fovea::compute::cpu

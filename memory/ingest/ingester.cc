@@ -85,7 +85,10 @@ struct CommitInFlight {
 class IngesterImpl final : public Ingester {
  public:
   IngesterImpl(Memory* memory, model::Transformer* model, IngestOptions options)
-      : memory_(memory), model_(model), options_(std::move(options)) {}
+      : memory_(memory),
+        model_(model),
+        device_(options.device != nullptr ? options.device : model->device()),
+        options_(std::move(options)) {}
 
   absl::Status Initialize();
   absl::Status Add(documents::TextDocument& document, const std::string& collection) override;
@@ -126,7 +129,9 @@ class IngesterImpl final : public Ingester {
   }
 
   Memory* memory_;
-  model::Transformer* model_;
+  const model::Transformer* model_;
+  compute::Device* device_;
+  model::Workspace workspace_;
   IngestOptions options_;
   storage::StoreSettings settings_;
   std::unique_ptr<BackgroundSealer> sealer_;
@@ -373,7 +378,7 @@ absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
 
 absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
     std::span<const model::WindowTokens> windows) {
-  if (!IsReference()) return model_->Encode(windows);
+  if (!IsReference()) return model_->Encode(*device_, windows, nullptr, &workspace_);
   RETURN_IF_ERROR(FinishCommit());  // they attend to what is stored
   IngestView view;
   for (const auto& arrival : arrivals_) {
@@ -385,7 +390,9 @@ absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
       view.without.push_back(holder->number);
     }
   }
-  return EncodeAttending(memory_, model_, view, windows, options_.progress);
+  ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, memory_->View(view));
+  return EncodeAttending(*model_, device_, std::move(generation), windows, &workspace_,
+                         options_.progress);
 }
 
 absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arrival* arrival,

@@ -14,6 +14,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "base/progress.h"
+#include "compute/device.h"
 #include "documents/text_document.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
@@ -54,6 +55,10 @@ struct IngestOptions {
   std::string encoding;
   std::string index_spec;
   int encode_batch_tokens = 4096;  // windows (also of several documents) encoded together
+  // What windows are encoded with; null: the model's own, which nothing else may use meanwhile.
+  // With one more of its kind, which outlives the ingester, the model may answer questions at the
+  // same time.
+  compute::Device* device = nullptr;
   Progress progress;
   // Called when a document is durable, or has failed. From the thread that calls Add or Finish.
   std::function<void(const IngestedDocument&)> on_document;

@@ -3,20 +3,23 @@
 // was ingested before it; what is deleted later has been seen.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/progress.h"
+#include "compute/device.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
 
 namespace fovea::memory {
 
-// Windows without context tokens, in the order of the text, one after the other. `view`: what is in
-// the store already and belongs to the documents that the windows are of. Dense attention: time
-// grows with the size of the memory.
+// Windows without context tokens, in the order of the text, one after the other. `generation`: the
+// memory with what is in the store already and belongs to the documents that the windows are of.
+// Dense attention: time grows with the size of the memory.
 absl::StatusOr<std::vector<model::EncodedWindow>> EncodeAttending(
-    Memory* memory, model::Transformer* model, const IngestView& view,
-    std::span<const model::WindowTokens> windows, const Progress& progress);
+    const model::Transformer& model, compute::Device* device,
+    std::shared_ptr<const Generation> generation, std::span<const model::WindowTokens> windows,
+    model::Workspace* workspace, const Progress& progress);
 
 }  // namespace fovea::memory

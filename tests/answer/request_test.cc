@@ -140,6 +140,46 @@ TEST_F(RequestTest, QuestionsAreAnsweredWhileTheMemoryChanges) {
   for (const absl::Status& failure : failures) ADD_FAILURE() << failure;
 }
 
+TEST_F(RequestTest, QuestionsAreAnsweredWhileTheModelEncodesDocumentsOnADeviceOfItsOwn) {
+  MakeMemory();
+  // Of the other collection, so that the answers stay what they are.
+  std::vector<Request> requests = Mixture();
+  for (Request& request : requests) request.options.scope.collections = {"nature"};
+  std::vector<absl::StatusOr<Answer>> alone;
+  for (const Request& request : requests) alone.push_back(answerer_->Run(request));
+  const auto device = compute::Device::Create("cpu", 2);
+  ASSERT_TRUE(device.ok()) << device.status();
+  std::atomic<bool> is_done{false};
+  std::thread ingesting([&] {
+    memory::IngestOptions options;
+    options.device = device->get();
+    for (int i = 0; i < 20 && !is_done; ++i) {
+      const auto ingester = memory::Ingester::Create(memory_.get(), model_.get(), options);
+      ASSERT_TRUE(ingester.ok()) << ingester.status();
+      std::string text;
+      for (int line = 0; line < 30; ++line) text += StrCat("A saw of number ", i, " cuts wood.\n");
+      const std::string name = StrCat("tool", i);
+      const auto document = documents::MakeTextDocument(name, name, text);
+      ASSERT_TRUE((*ingester)->Add(*document, "workshop").ok());
+      const absl::Status status = (*ingester)->Finish();
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  });
+  for (int round = 0; round < 3; ++round) {
+    for (size_t i = 0; i < requests.size(); ++i) {
+      SCOPED_TRACE(i);
+      const auto answer = answerer_->Run(requests[i]);
+      EXPECT_TRUE(answer.ok()) << answer.status();
+      if (answer.ok() && alone[i].ok()) {
+        EXPECT_EQ(answer->text, alone[i]->text);
+      }
+    }
+  }
+  is_done = true;
+  ingesting.join();
+  EXPECT_GT(memory_->Current()->documents.size(), 2u);
+}
+
 TEST_F(RequestTest, TurnsInTheRequestAreWorthThoseOfAConversation) {
   MakeMemory();
   Conversation conversation;

@@ -67,6 +67,58 @@ TEST(InstructionSetsTest, LinearAgrees) {
   }
 }
 
+// Steps of several answers are run together (answer/shared_model.h): nobody is to notice.
+TEST(InstructionSetsTest, ARowAmongFewComesToWhatItComesToAlone) {
+  const auto device = MakeDevice();
+  for (const bool is_exact : {false, true}) {
+    device->set_exact(is_exact);
+    for (const DType dtype : kAllDTypes) {
+      const int64_t block_size = Traits(dtype).block_size;
+      for (const int64_t in_features : {int64_t{67}, int64_t{256}, int64_t{768}}) {
+        if (in_features % block_size != 0) continue;
+        const int64_t out_features = 48;
+        const int64_t rank = 5;
+        constexpr int64_t kMostTokens = 12;
+        const auto weight =
+            Quantize(dtype, RandomFloats(static_cast<size_t>(in_features * out_features), 1));
+        const auto a = RandomFloats(static_cast<size_t>(rank * in_features), 3);
+        const auto b = RandomFloats(static_cast<size_t>(out_features * rank), 4);
+        const auto x = RandomFloats(static_cast<size_t>(kMostTokens * in_features), 2);
+        WithEachInstructionSet([&](int64_t) {
+          const auto linear = Linear::Create(
+              *device, {.name = "test",
+                        .weight = {dtype, weight.data(), {out_features, in_features}},
+                        .lora_a = {a.data(), {rank, in_features}},
+                        .lora_b = {b.data(), {out_features, rank}},
+                        .lora_scale = 0.5f});
+          ASSERT_TRUE(linear.ok()) << linear.status();
+          (*linear)->PrepareSteps(*device);
+          const auto compute = [&](int64_t first, int64_t n) {
+            std::vector<float> out(static_cast<size_t>(n * out_features));
+            const float* rows = x.data() + first * in_features;
+            EXPECT_TRUE((*linear)
+                            ->Forward(*device, {rows, {n, in_features}}, false,
+                                      {out.data(), {n, out_features}})
+                            .ok());
+            return out;
+          };
+          std::vector<float> alone;
+          for (int64_t t = 0; t < kMostTokens; ++t) {
+            const std::vector<float> row = compute(t, 1);
+            alone.insert(alone.end(), row.begin(), row.end());
+          }
+          for (int64_t n = 2; n <= kMostTokens; ++n) {
+            const std::vector<float> together = compute(0, n);
+            ASSERT_TRUE(std::equal(together.begin(), together.end(), alone.begin()))
+                << Traits(dtype).name << ", " << in_features << " features, " << n << " rows"
+                << (is_exact ? ", exact" : "");
+          }
+        });
+      }
+    }
+  }
+}
+
 TEST(InstructionSetsTest, LinearIn8BitsAgrees) {
   const auto device = *Device::Create("cpu", 2, "int8");
   // [in, out]: parts of groups and of panels.
