@@ -40,7 +40,8 @@ class ContextPool {
   }
 
  private:
-  static constexpr size_t kMaxIdle = 4;  // what a rush of requests needed is freed after it
+  // Those of a batch; what a greater rush of requests needed is freed after it.
+  static constexpr size_t kMaxIdle = SharedModel::kMaxBatch;
 
   void Return(std::unique_ptr<PromptContext> context) {
     context->UseReference(nullptr);

@@ -31,8 +31,9 @@ class SharedModel {
   // row alone (compute/linear.h), so that an answer does not depend on who asks beside it.
   static constexpr size_t kMaxBatch = 8;
 
-  // `model` outlives this, and its device is used through this alone.
-  explicit SharedModel(model::Transformer* model) : model_(model) {}
+  // `model` outlives this, and its device is used through this alone. Makes steps ready, so that
+  // the first answer is made from the same weights as all others.
+  explicit SharedModel(model::Transformer* model) : model_(model) { model_->PrepareSteps(); }
 
   // What Transformer::Run does with one sequence, when its turn has come. A memory's error is its
   // own sequence's; any other is that of all that were run together. `sequence.memory` may be

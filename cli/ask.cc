@@ -21,6 +21,7 @@ struct AskArguments {
   std::string memory;
   std::vector<std::string> question;  // words
   QuestionOptions question_options;
+  int batch = 1;
   ModelOptions model;
   ComputeOptions compute;
   OutputOptions output;
@@ -60,44 +61,77 @@ absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arg
   return kDone;
 }
 
+// The questions of a list, with the numbers of their lines.
+class QuestionList {
+ public:
+  struct Question {
+    int64_t line = 0;
+    std::string text;
+  };
+
+  // Waits for one question, and takes with it those that are there already, `most` in all. Empty at
+  // the end. Errors are LineReader's.
+  absl::StatusOr<std::vector<Question>> Next(size_t most) {
+    std::vector<Question> questions;
+    while (questions.size() < most && (questions.empty() || lines_.NextIsReady())) {
+      std::string text;
+      absl::StatusOr<bool> more = lines_.Next(&text);
+      if (!more.ok() && questions.empty()) return more.status();
+      if (!more.ok() || !*more) break;  // the next call meets the error
+      ++line_;
+      if (!text.empty() && text.back() == '\r') text.pop_back();
+      // What editors put in front of a file is not part of its first question.
+      if (line_ == 1 && text.starts_with(documents::kByteOrderMark)) {
+        text.erase(0, documents::kByteOrderMark.size());
+      }
+      if (!documents::IsBlank(text)) questions.push_back({line_, std::move(text)});
+    }
+    return questions;
+  }
+
+ private:
+  LineReader lines_{STDIN_FILENO};
+  int64_t line_ = 0;
+};
+
 // A question that fails is reported, and the others go on.
 absl::StatusOr<ExitCode> AskLines(const answer::Request& request, const AskArguments& arguments,
                                   const Session& session) {
-  LineReader lines(STDIN_FILENO);
-  std::string question;
+  QuestionList list;
   ExitCode code = kDone;
-  for (int64_t number = 1;; ++number) {
-    absl::StatusOr<bool> more = lines.Next(&question);
-    if (absl::IsCancelled(more.status())) {
+  while (true) {
+    const auto questions = list.Next(static_cast<size_t>(arguments.batch));
+    if (absl::IsCancelled(questions.status())) {
       std::fputs("fovea: interrupted; the questions so far are answered\n", stderr);
       return kFailed;
     }
-    RETURN_IF_ERROR(more.status());
-    if (!*more) return code;
-    if (!question.empty() && question.back() == '\r') question.pop_back();
-    // What editors put in front of a file is not part of its first question.
-    if (number == 1 && question.starts_with(documents::kByteOrderMark)) {
-      question.erase(0, documents::kByteOrderMark.size());
+    RETURN_IF_ERROR(questions.status());
+    if (questions->empty()) return code;
+    std::vector<answer::Request> requests;
+    for (const QuestionList::Question& question : *questions) {
+      requests.push_back(WithQuestion(request, question.text));
     }
-    if (documents::IsBlank(question)) continue;
-    const absl::StatusOr<answer::Answer> answer =
-        session.answerer->Run(WithQuestion(request, question));
-    if (!answer.ok()) {
-      std::fprintf(stderr, "fovea: line %lld: %s\n", static_cast<long long>(number),
-                   Printable(ToStd(answer.status().message())).c_str());
-      // An empty result keeps results and questions in step.
+    const std::vector<absl::StatusOr<answer::Answer>> answers = session.answerer->RunAll(requests);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const absl::StatusOr<answer::Answer>& answer = answers[i];
+      const QuestionList::Question& question = (*questions)[i];
+      if (!answer.ok()) {
+        std::fprintf(stderr, "fovea: line %lld: %s\n", static_cast<long long>(question.line),
+                     Printable(ToStd(answer.status().message())).c_str());
+        // An empty result keeps results and questions in step.
+        RETURN_IF_ERROR(WriteOutput(
+            arguments.output.json ? JsonLine(FailedQuestionJson(question.text, answer.status()))
+                                  : std::string("\n")));
+        code = kFailed;
+        continue;
+      }
       RETURN_IF_ERROR(WriteOutput(arguments.output.json
-                                      ? JsonLine(FailedQuestionJson(question, answer.status()))
-                                      : std::string("\n")));
-      code = kFailed;
-      continue;
-    }
-    RETURN_IF_ERROR(WriteOutput(arguments.output.json
-                                    ? JsonLine(ToJson(*answer, session.open_ms, session.notes))
-                                    : FormatAnswerLine(*answer)));
-    if (answer->finish_reason == "cancelled") {
-      std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
-      return kFailed;
+                                      ? JsonLine(ToJson(*answer, session.open_ms, session.notes))
+                                      : FormatAnswerLine(*answer)));
+      if (answer->finish_reason == "cancelled") {
+        std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
+        return kFailed;
+      }
     }
   }
 }
@@ -130,6 +164,12 @@ void AddAsk(CLI::App& app, Run* run) {
       ->add_option("QUESTION", arguments->question,
                    "The question; -: one a line from standard input, blank lines passed over")
       ->required();
+  command
+      ->add_option("--batch", arguments->batch,
+                   "With -: questions that are answered together, of those that can be read "
+                   "without waiting; faster in all, later each")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   SetExample(command, "fovea ask --memory notes \"Who left the key in the attic?\"");
   command->callback([arguments, run] {
     if (arguments->memory.empty() && !arguments->question_options.no_memory) {

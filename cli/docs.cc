@@ -80,13 +80,16 @@ absl::StatusOr<ExitCode> RunShow(const DocsArguments& arguments) {
 
 absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kWrite));
-  const auto generation = memory->Current();
-  // Everything is found before anything is deleted.
-  RETURN_IF_ERROR(CheckCollections(*generation, arguments.collections));
+  // Everything is found before anything is deleted, and not looked at after that: what somebody
+  // looks at is not freed.
   std::set<storage::DocumentNumber> numbers;
-  for (const std::string& id : arguments.ids) {
-    ASSIGN_OR_RETURN(const DocumentRecord* document, memory::FindDocument(*generation, id));
-    numbers.insert(document->number);
+  {
+    const auto generation = memory->Current();
+    RETURN_IF_ERROR(CheckCollections(*generation, arguments.collections));
+    for (const std::string& id : arguments.ids) {
+      ASSIGN_OR_RETURN(const DocumentRecord* document, memory::FindDocument(*generation, id));
+      numbers.insert(document->number);
+    }
   }
   ASSIGN_OR_RETURN(const std::vector<DocumentRecord> gone,
                    memory->RemoveSources([&](const DocumentRecord& document,

@@ -76,7 +76,6 @@ absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOption
                                                          model.adapter));
   }
   ASSIGN_OR_RETURN(session.model, LoadModel(session.device.get(), choice));
-  session.model->PrepareSteps();
   const std::string warning = ModelWarning(choice, *session.model);
   if (!warning.empty()) session.notes.push_back(warning);
   ASSIGN_OR_RETURN(

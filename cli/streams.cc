@@ -1,6 +1,7 @@
 #include "cli/streams.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -48,18 +49,34 @@ absl::StatusOr<bool> LineReader::Next(std::string* line) {
       return absl::ResourceExhaustedError(
           StrCat("standard input: a line of more than ", kMaxLineBytes, " bytes"));
     }
-    std::array<char, kReadBytes> piece;
-    const ssize_t n = read(file_descriptor_, piece.data(), piece.size());
-    if (n < 0) {
-      if (errno != EINTR) {
-        return absl::InternalError(StrCat("standard input: ", std::strerror(errno)));
-      }
-      if (Interrupted()) return absl::CancelledError("interrupted");
-      continue;
-    }
-    if (n == 0) at_end_ = true;
-    buffer_.append(piece.data(), static_cast<size_t>(n));
+    RETURN_IF_ERROR(Read());
   }
+}
+
+absl::Status LineReader::Read() {
+  std::array<char, kReadBytes> piece;
+  ssize_t n = 0;
+  while ((n = read(file_descriptor_, piece.data(), piece.size())) < 0) {
+    if (errno != EINTR) {
+      return absl::InternalError(StrCat("standard input: ", std::strerror(errno)));
+    }
+    if (Interrupted()) return absl::CancelledError("interrupted");
+  }
+  if (n == 0) at_end_ = true;
+  buffer_.append(piece.data(), static_cast<size_t>(n));
+  return absl::OkStatus();
+}
+
+bool LineReader::NextIsReady() {
+  size_t searched = begin_;
+  while (buffer_.find('\n', searched) == std::string::npos) {
+    searched = buffer_.size();
+    if (at_end_ || buffer_.size() - begin_ > kMaxLineBytes) return true;
+    pollfd input{.fd = file_descriptor_, .events = POLLIN, .revents = 0};
+    if (poll(&input, 1, 0) <= 0) return false;
+    if (!Read().ok()) return true;  // Next meets the same
+  }
+  return true;
 }
 
 absl::Status WriteOutput(std::string_view text) {

@@ -23,8 +23,13 @@ class LineReader {
   // False at the end. Cancelled when a signal interrupts; ResourceExhausted for a line above 64
   // MiB.
   absl::StatusOr<bool> Next(std::string* line);
+  // Whether Next has a line to give, or an error, without waiting for more input.
+  bool NextIsReady();
 
  private:
+  // Reads a piece, waiting for it: what there is, or the end.
+  absl::Status Read();
+
   int file_descriptor_;
   std::string buffer_;
   size_t begin_ = 0;

@@ -53,7 +53,8 @@ std::shared_ptr<std::byte> BlockCache::Allocate(size_t size_bytes) {
   return {bytes, bytes.get()};
 }
 
-absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_layer, bool keys) {
+absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_layer, bool keys,
+                                          const storage::WindowHold* hold) {
   const uint64_t key = CacheKey(slot_begin, memory_layer, keys);
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -66,14 +67,15 @@ absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_l
   // the second copy is dropped.
   using Part = storage::DocumentStore::BlockPart;
   HalfBlock half;
-  RETURN_IF_ERROR(
-      store_->VisitBlock(slot_begin, memory_layer, keys ? Part::kKeys : Part::kValues,
-                         [&](const storage::BlockView& view) {
-                           std::shared_ptr<std::byte> memory = Allocate(view.bytes.size());
-                           std::memcpy(memory.get(), view.bytes.data(), view.bytes.size());
-                           half = HalfBlock(std::move(memory), view.type, view.bytes.size());
-                           return absl::OkStatus();
-                         }));
+  RETURN_IF_ERROR(store_->VisitBlock(
+      slot_begin, memory_layer, keys ? Part::kKeys : Part::kValues,
+      [&](const storage::BlockView& view) {
+        std::shared_ptr<std::byte> memory = Allocate(view.bytes.size());
+        std::memcpy(memory.get(), view.bytes.data(), view.bytes.size());
+        half = HalfBlock(std::move(memory), view.type, view.bytes.size());
+        return absl::OkStatus();
+      },
+      hold));
   std::lock_guard<std::mutex> lock(mutex_);
   if (const auto it = entries_.find(key); it != entries_.end()) return it->second.block;
   recency_.push_front(key);
@@ -93,12 +95,14 @@ absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_l
   return half;
 }
 
-absl::StatusOr<HalfBlock> BlockCache::Keys(storage::Slot slot_begin, int memory_layer) {
-  return Get(slot_begin, memory_layer, true);
+absl::StatusOr<HalfBlock> BlockCache::Keys(storage::Slot slot_begin, int memory_layer,
+                                           const storage::WindowHold* hold) {
+  return Get(slot_begin, memory_layer, true, hold);
 }
 
-absl::StatusOr<HalfBlock> BlockCache::Values(storage::Slot slot_begin, int memory_layer) {
-  return Get(slot_begin, memory_layer, false);
+absl::StatusOr<HalfBlock> BlockCache::Values(storage::Slot slot_begin, int memory_layer,
+                                             const storage::WindowHold* hold) {
+  return Get(slot_begin, memory_layer, false, hold);
 }
 
 void BlockCache::Clear() {

@@ -46,8 +46,11 @@ class BlockCache {
   // 0: AutomaticCacheBytes, looked up again while the cache fills.
   BlockCache(storage::DocumentStore* store, size_t capacity_bytes);
 
-  absl::StatusOr<HalfBlock> Keys(storage::Slot slot_begin, int memory_layer);
-  absl::StatusOr<HalfBlock> Values(storage::Slot slot_begin, int memory_layer);
+  // `hold`: see DocumentStore::VisitBlock.
+  absl::StatusOr<HalfBlock> Keys(storage::Slot slot_begin, int memory_layer,
+                                 const storage::WindowHold* hold = nullptr);
+  absl::StatusOr<HalfBlock> Values(storage::Slot slot_begin, int memory_layer,
+                                   const storage::WindowHold* hold = nullptr);
   void Clear();
   size_t size_bytes() const;
   size_t capacity_bytes() const { return capacity_bytes_.load(std::memory_order_relaxed); }
@@ -57,7 +60,8 @@ class BlockCache {
     HalfBlock block;
     std::list<uint64_t>::iterator position;
   };
-  absl::StatusOr<HalfBlock> Get(storage::Slot slot_begin, int memory_layer, bool keys);
+  absl::StatusOr<HalfBlock> Get(storage::Slot slot_begin, int memory_layer, bool keys,
+                                const storage::WindowHold* hold);
   std::shared_ptr<std::byte> Allocate(size_t size_bytes);
 
   storage::DocumentStore* store_;

@@ -59,12 +59,16 @@ absl::Status CheckModel(const Generation& generation, const model::Transformer& 
   return absl::OkStatus();
 }
 
+absl::StatusOr<storage::WindowRecord> ReadWindow(const Generation& generation, Slot slot_begin) {
+  return generation.source->store().GetWindow(slot_begin, generation.hold.get());
+}
+
 absl::Status ReadText(const Generation& generation, const storage::DocumentRecord& document,
                       absl::FunctionRef<absl::Status(std::string_view)> visit) {
   const storage::DocumentStore& store = generation.source->store();
   ASSIGN_OR_RETURN(const std::vector<storage::WindowLink> links, store.Links(document.number));
   for (const storage::WindowLink& link : links) {
-    ASSIGN_OR_RETURN(const storage::WindowRecord window, store.GetWindow(link.slot_begin));
+    ASSIGN_OR_RETURN(const storage::WindowRecord window, ReadWindow(generation, link.slot_begin));
     RETURN_IF_ERROR(visit(window.text));
   }
   return absl::OkStatus();

@@ -45,9 +45,11 @@ struct Segment {
 };
 
 struct Generation {
-  // What the rest names is read from here. A reader's store may know later commits: a window that
-  // they deleted, and whose space was freed, is NotFound then.
+  // What the rest names is read from here. A reader's store may know later commits of another
+  // process: a window that they deleted, and whose space was freed, is NotFound then. A writer's
+  // keeps the windows for as long as somebody looks at them.
   std::shared_ptr<OpenedVersion> source;
+  std::shared_ptr<const storage::WindowHold> hold = nullptr;
   std::optional<storage::StoreSettings> settings;        // unset before the first ingest
   uint64_t epoch = 0;                                    // of the store when this view was taken
   uint64_t generation = 0;                               // of the segments
@@ -67,6 +69,9 @@ struct Generation {
 // entries are bfloat16 and the memory's float32. (A bfloat16 memory of a model whose entries are
 // float32 is an older one: it stays as it is until it is encoded again.)
 absl::Status CheckModel(const Generation& generation, const model::Transformer& model);
+
+// The record of a window of the generation.
+absl::StatusOr<storage::WindowRecord> ReadWindow(const Generation& generation, Slot slot_begin);
 
 // The document's text, exactly as it was ingested, piece by piece.
 absl::Status ReadText(const Generation& generation, const storage::DocumentRecord& document,

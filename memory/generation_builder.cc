@@ -16,6 +16,7 @@ absl::StatusOr<std::shared_ptr<const Generation>> ReadGeneration(
   const storage::DocumentStore& store = source->store();
   auto generation = std::make_shared<Generation>();
   generation->source = source;
+  generation->hold = store.HoldWindows();
   ASSIGN_OR_RETURN(generation->settings, source->ReadSettings());
   generation->epoch = counters.epoch;
   generation->generation = counters.generation;

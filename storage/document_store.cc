@@ -51,6 +51,21 @@ absl::Status CheckFormatVersion(const std::filesystem::path& folder, std::string
              ": use the release that wrote it, or ingest into a new folder"));
 }
 
+// The state at one moment, which compactions keep.
+class SnapshotHold final : public WindowHold {
+ public:
+  explicit SnapshotHold(rocksdb::DB* db) : db_(db), snapshot_(db->GetSnapshot()) {}
+  ~SnapshotHold() override { db_->ReleaseSnapshot(snapshot_); }
+  SnapshotHold(const SnapshotHold&) = delete;
+  SnapshotHold& operator=(const SnapshotHold&) = delete;
+
+  const rocksdb::Snapshot* snapshot() const { return snapshot_; }
+
+ private:
+  rocksdb::DB* db_;
+  const rocksdb::Snapshot* snapshot_;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DocumentStore>> DocumentStore::Open(
@@ -440,15 +455,25 @@ absl::StatusOr<bool> DocumentStoreImpl::Refresh() {
   return reported_epoch_.exchange(counters.epoch) != counters.epoch;
 }
 
+std::shared_ptr<const WindowHold> DocumentStoreImpl::HoldWindows() const {
+  if (context_->is_reader()) return nullptr;
+  return std::make_shared<const SnapshotHold>(&view_->db());
+}
+
 absl::Status DocumentStoreImpl::Get(ColumnFamily family, RecordType type, const std::string& key,
-                                    const Use& use) const {
+                                    const Use& use, const WindowHold* hold) const {
   for (int attempt = 1;; ++attempt) {
     const std::shared_ptr<StoreView> view = this->view();
     rocksdb::PinnableSlice value;
     rocksdb::ReadOptions read;
     // Checksums stay on for blocks, too, though their records have their own: with them off RocksDB
     // also trusts the table files that say where blocks lie.
-    const rocksdb::Status status = view->db().Get(read, view->family(family), key, &value);
+    rocksdb::Status status = view->db().Get(read, view->family(family), key, &value);
+    if (status.IsNotFound() && hold != nullptr) {
+      // What is stored under such a key never changes, and the key is never used again.
+      read.snapshot = static_cast<const SnapshotHold*>(hold)->snapshot();
+      status = view->db().Get(read, view->family(family), key, &value);
+    }
     if (status.ok()) return use(key, ToView(value));
     if (status.IsNotFound()) {
       return absl::NotFoundError(StrCat(DescribeRecord(type, key), ": not in ", folder()));
@@ -566,13 +591,16 @@ absl::StatusOr<std::vector<SegmentRecord>> DocumentStoreImpl::Segments() const {
   return segments;
 }
 
-absl::StatusOr<WindowRecord> DocumentStoreImpl::GetWindow(Slot slot_begin) const {
+absl::StatusOr<WindowRecord> DocumentStoreImpl::GetWindow(Slot slot_begin,
+                                                          const WindowHold* hold) const {
   WindowRecord window;
-  RETURN_IF_ERROR(Get(ColumnFamily::kWindows, RecordType::kWindow, NumberKey(slot_begin),
-                      [&](std::string_view key, std::string_view value) -> absl::Status {
-                        ASSIGN_OR_RETURN(window, DecodeWindow(key, value));
-                        return absl::OkStatus();
-                      }));
+  RETURN_IF_ERROR(Get(
+      ColumnFamily::kWindows, RecordType::kWindow, NumberKey(slot_begin),
+      [&](std::string_view key, std::string_view value) -> absl::Status {
+        ASSIGN_OR_RETURN(window, DecodeWindow(key, value));
+        return absl::OkStatus();
+      },
+      hold));
   return window;
 }
 
@@ -597,34 +625,37 @@ absl::StatusOr<Block> DocumentStoreImpl::GetBlock(Slot slot_begin, int memory_la
   return block;
 }
 
-absl::Status DocumentStoreImpl::VisitBlock(
-    Slot slot_begin, int memory_layer, BlockPart part,
-    absl::FunctionRef<absl::Status(const BlockView&)> use) const {
+absl::Status DocumentStoreImpl::VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                                           absl::FunctionRef<absl::Status(const BlockView&)> use,
+                                           const WindowHold* hold) const {
   FOVEA_CHECK(part != BlockPart::kBoth);
-  return GetBlockHalf(slot_begin, memory_layer, part,
-                      [&](std::string_view key, std::string_view value,
-                          const StoreSettings* settings) -> absl::Status {
-                        ASSIGN_OR_RETURN(const BlockView view, ViewBlockHalf(key, value, settings));
-                        return use(view);
-                      });
+  return GetBlockHalf(
+      slot_begin, memory_layer, part,
+      [&](std::string_view key, std::string_view value,
+          const StoreSettings* settings) -> absl::Status {
+        ASSIGN_OR_RETURN(const BlockView view, ViewBlockHalf(key, value, settings));
+        return use(view);
+      },
+      hold);
 }
 
 absl::Status DocumentStoreImpl::GetBlockHalf(
     Slot slot_begin, int memory_layer, BlockPart part,
     absl::FunctionRef<absl::Status(std::string_view key, std::string_view value,
                                    const StoreSettings* settings)>
-        use) const {
+        use,
+    const WindowHold* hold) const {
   if (memory_layer < 0 || memory_layer >= kMaxMemoryLayers) {
     return absl::InvalidArgumentError(
         StrCat("memory layer ", memory_layer, ", want 0 to ", kMaxMemoryLayers - 1));
   }
   const std::shared_ptr<const StoreSettings> settings = CachedSettings();
   const bool is_keys = part == BlockPart::kKeys;
-  return Get(ColumnFamily::kBlocks, is_keys ? RecordType::kBlockKeys : RecordType::kBlockValues,
-             BlockKey(slot_begin, memory_layer, is_keys ? BlockHalf::kKeys : BlockHalf::kValues),
-             [&](std::string_view key, std::string_view value) {
-               return use(key, value, settings.get());
-             });
+  return Get(
+      ColumnFamily::kBlocks, is_keys ? RecordType::kBlockKeys : RecordType::kBlockValues,
+      BlockKey(slot_begin, memory_layer, is_keys ? BlockHalf::kKeys : BlockHalf::kValues),
+      [&](std::string_view key, std::string_view value) { return use(key, value, settings.get()); },
+      hold);
 }
 
 absl::StatusOr<QuerySample> DocumentStoreImpl::GetQuerySample(Slot slot_begin) const {

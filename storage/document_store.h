@@ -107,6 +107,12 @@ struct Damage {
   std::string what;  // for people: expected, actual
 };
 
+// See DocumentStore::HoldWindows.
+class WindowHold {
+ public:
+  virtual ~WindowHold() = default;
+};
+
 // Thread-safe; a read beside Refresh sees the state before or after it. Errors: NotFound for absent
 // records, DataLoss for damaged ones (naming record, expected and actual checksum),
 // ResourceExhausted for a full disk, PermissionDenied for a read-only folder opened for writing,
@@ -136,6 +142,11 @@ class DocumentStore {
   // the old view stays.
   virtual absl::StatusOr<bool> Refresh() = 0;
 
+  // Windows that are stored now, with their blocks, can be read with the hold while it lives,
+  // though a later Commit deletes them; their space is freed by the first Compact after it. Null
+  // for a reader, whose store moves on with Refresh. Does not outlive the store.
+  virtual std::shared_ptr<const WindowHold> HoldWindows() const = 0;
+
   virtual absl::StatusOr<std::optional<StoreSettings>> Settings() const = 0;
   virtual absl::StatusOr<Counters> ReadCounters() const = 0;
   // The oldest that can say what was ever stored here (docs/storage-format.md).
@@ -149,7 +160,9 @@ class DocumentStore {
   virtual absl::StatusOr<std::vector<WindowLink>> Links(DocumentNumber document) const = 0;
   virtual absl::StatusOr<std::vector<SegmentRecord>> Segments() const = 0;  // all generations
 
-  virtual absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin) const = 0;
+  // `hold` here and below: null, or one of this store, which finds what it holds as well.
+  virtual absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin,
+                                                 const WindowHold* hold = nullptr) const = 0;
   // Keys, values, or both of a block; the part that is not asked for stays empty and is not read.
   enum class BlockPart { kKeys, kValues, kBoth };
   virtual absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer,
@@ -157,7 +170,8 @@ class DocumentStore {
   // Hands kKeys or kValues of a block to `use`, valid during the call: for those who keep it in a
   // place of their own. Returns what `use` returns.
   virtual absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
-                                  absl::FunctionRef<absl::Status(const BlockView&)> use) const = 0;
+                                  absl::FunctionRef<absl::Status(const BlockView&)> use,
+                                  const WindowHold* hold = nullptr) const = 0;
   virtual absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const = 0;
 
   // Reads every record. Damaged ones go to `report`; only a failure of the walk itself is an error.

@@ -27,6 +27,7 @@ class DocumentStoreImpl : public DocumentStore {
   const std::filesystem::path& folder() const override { return context_->folder; }
   absl::Status Commit(Mutation mutation) override;
   absl::StatusOr<bool> Refresh() override;
+  std::shared_ptr<const WindowHold> HoldWindows() const override;
   absl::StatusOr<std::optional<StoreSettings>> Settings() const override;
   absl::StatusOr<Counters> ReadCounters() const override;
   absl::StatusOr<int> FormatVersion() const override;
@@ -36,10 +37,12 @@ class DocumentStoreImpl : public DocumentStore {
       const std::function<absl::Status(const WindowLink&)>& visit) const override;
   absl::StatusOr<std::vector<WindowLink>> Links(DocumentNumber document) const override;
   absl::StatusOr<std::vector<SegmentRecord>> Segments() const override;
-  absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin) const override;
+  absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin,
+                                         const WindowHold* hold = nullptr) const override;
   absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer, BlockPart part) const override;
   absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
-                          absl::FunctionRef<absl::Status(const BlockView&)> use) const override;
+                          absl::FunctionRef<absl::Status(const BlockView&)> use,
+                          const WindowHold* hold = nullptr) const override;
   absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const override;
   absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const override;
@@ -61,15 +64,17 @@ class DocumentStoreImpl : public DocumentStore {
   // A reader's new view instead of `stale`, unless another thread has already put one there.
   absl::Status ReplaceView(const std::shared_ptr<StoreView>& stale) const;
 
-  // Finds the record and hands it to `use`, valid during the call.
-  absl::Status Get(ColumnFamily family, RecordType type, const std::string& key,
-                   const Use& use) const;
+  // Finds the record, now or in what `hold` (may be null) holds, and hands it to `use`, valid
+  // during the call.
+  absl::Status Get(ColumnFamily family, RecordType type, const std::string& key, const Use& use,
+                   const WindowHold* hold = nullptr) const;
   // `part`: not kBoth. `settings` may be null.
   absl::Status GetBlockHalf(
       Slot slot_begin, int memory_layer, BlockPart part,
       absl::FunctionRef<absl::Status(std::string_view key, std::string_view value,
                                      const StoreSettings* settings)>
-          use) const;
+          use,
+      const WindowHold* hold = nullptr) const;
   // Every record with begin <= key < end (empty: to the last one), in ascending order.
   absl::Status ForEach(ColumnFamily family, RecordType type, const std::string& begin,
                        const std::string& end, const Use& use) const;

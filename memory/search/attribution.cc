@@ -111,7 +111,7 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& search
       break;
     }
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
-                     searcher.generation().source->store().GetWindow(window->slot_begin));
+                     ReadWindow(searcher.generation(), window->slot_begin));
     std::map<size_t, double> by_passage;
     for (const auto& [slot, slot_mass] : entry->slots) {
       by_passage[PassageOf(record, static_cast<uint32_t>(slot - window->slot_begin))] += slot_mass;
@@ -139,7 +139,7 @@ absl::StatusOr<std::vector<Passage>> PassagesByWords(const MemorySearcher& searc
     const LiveWindow* window = searcher.generation().FindWindow(hit.slot_begin);
     if (window == nullptr) continue;
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
-                     searcher.generation().source->store().GetWindow(window->slot_begin));
+                     ReadWindow(searcher.generation(), window->slot_begin));
     Passage passage =
         MakePassage(searcher, *window, record,
                     PassageOf(record, static_cast<uint32_t>(hit.slot_begin - window->slot_begin)));

@@ -335,8 +335,9 @@ absl::StatusOr<std::vector<HalfBlock>> MemorySearcherImpl::LoadBlocks(
       static_cast<int64_t>(windows.size()), 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) {
           const LiveWindow& window = generation_->windows[windows[i]];
-          auto block = keys ? cache().Keys(window.slot_begin, memory_layer)
-                            : cache().Values(window.slot_begin, memory_layer);
+          const storage::WindowHold* hold = generation_->hold.get();
+          auto block = keys ? cache().Keys(window.slot_begin, memory_layer, hold)
+                            : cache().Values(window.slot_begin, memory_layer, hold);
           if (!block.ok()) {
             // A window that can be searched has its blocks.
             const absl::Status status =

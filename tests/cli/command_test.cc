@@ -396,6 +396,31 @@ TEST_F(CommandTest, AQuestionThatFailsLeavesTheOthersAnswered) {
   EXPECT_THAT(result.err, HasSubstr("line 2"));
 }
 
+TEST_F(CommandTest, ABatchOfQuestionsGetsTheAnswersThatTheyGetOneByOne) {
+  IngestBoth();
+  std::string questions;
+  for (int i = 0; i < 11; ++i) questions += StrCat("What does number ", i, " cut?\n\n");
+  questions += std::string(5000, 'q') + "\nWhere does the otter live?";
+  const auto results = [&](const std::string& batch) {
+    const ProgramResult result =
+        Command(Ask("-", {"--json", "--batch", batch, "--reread-memory", "on"}), questions);
+    EXPECT_EQ(result.code, 1);
+    EXPECT_THAT(result.err, HasSubstr("line 23: "));
+    std::vector<Json> lines;
+    for (const std::string& line : Lines(result.out)) {
+      Json& json = lines.emplace_back(Json::parse(line));
+      json.erase("timing");
+    }
+    return lines;
+  };
+  const std::vector<Json> one_by_one = results("1");
+  EXPECT_THAT(one_by_one, SizeIs(13));
+  EXPECT_EQ(results("2"), one_by_one);
+  EXPECT_EQ(results("8"), one_by_one);
+  EXPECT_EQ(results("64"), one_by_one);
+  EXPECT_EQ(Command(Ask("-", {"--batch", "0"}), questions).code, 2);
+}
+
 TEST_F(CommandTest, NoQuestionsNoResults) {
   IngestBoth();
   const ProgramResult result = Command(Ask("-", {"--json"}), "");

@@ -53,6 +53,38 @@ TEST(LineReaderTest, ReadsLinesLongerThanItsBuffer) {
   EXPECT_THAT(ReadLines(line + "\n" + line), ElementsAre(line, line));
 }
 
+TEST(LineReaderTest, TellsWhetherALineIsThereWithoutWaitingForIt) {
+  int ends[2];
+  FOVEA_CHECK(pipe(ends) == 0);
+  const auto write_text = [&](std::string_view text) {
+    ASSERT_EQ(write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  };
+  LineReader reader(ends[0]);
+  std::string line;
+  EXPECT_FALSE(reader.NextIsReady());
+  write_text("first\nsecond\nth");
+  EXPECT_TRUE(reader.NextIsReady());
+  ASSERT_TRUE(*reader.Next(&line));
+  EXPECT_TRUE(reader.NextIsReady());
+  ASSERT_TRUE(*reader.Next(&line));
+  EXPECT_EQ(line, "second");
+  EXPECT_FALSE(reader.NextIsReady());  // the third is not complete
+  write_text("ird");
+  EXPECT_FALSE(reader.NextIsReady());
+  write_text("\n");
+  EXPECT_TRUE(reader.NextIsReady());
+  ASSERT_TRUE(*reader.Next(&line));
+  EXPECT_EQ(line, "third");
+  write_text("last");
+  close(ends[1]);
+  EXPECT_TRUE(reader.NextIsReady());
+  ASSERT_TRUE(*reader.Next(&line));
+  EXPECT_EQ(line, "last");
+  EXPECT_TRUE(reader.NextIsReady());  // the end
+  EXPECT_FALSE(*reader.Next(&line));
+  close(ends[0]);
+}
+
 TEST(LineReaderTest, KeepsBytesAsTheyAre) {
   EXPECT_THAT(ReadLines(std::string("a\0\xFF\n", 4)), ElementsAre(std::string("a\0\xFF", 3)));
 }

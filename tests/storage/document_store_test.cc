@@ -216,6 +216,43 @@ TEST(DocumentStoreTest, DeletionRemovesADocumentWithAllThatBelongsToItAndNothing
   }
 }
 
+TEST(DocumentStoreTest, WindowsThatAreHeldCanBeReadAfterTheirDeletion) {
+  TemporaryFolder folder;
+  ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+  ASSERT_OK(CommitSettings(store.get()));
+  const TestDocument first = MakeDocument(1, 0, 2, 30);
+  const TestDocument second = MakeDocument(2, 60, 2, 30);
+  const auto is_readable = [&](Slot slot, const WindowHold* hold) {
+    const absl::Status window = store->GetWindow(slot, hold).status();
+    const absl::Status block = store->VisitBlock(
+        slot, 0, DocumentStore::BlockPart::kKeys, [](const BlockView&) { return absl::OkStatus(); },
+        hold);
+    EXPECT_EQ(window.code(), block.code());
+    EXPECT_TRUE(window.ok() || absl::IsNotFound(window)) << window;
+    return window.ok();
+  };
+  ASSERT_OK(CommitDocument(store.get(), first));
+  std::shared_ptr<const WindowHold> hold = store->HoldWindows();
+  ASSERT_OK(CommitDocument(store.get(), second));
+  EXPECT_TRUE(is_readable(60, hold.get()));  // stored since
+  Mutation mutation;
+  DeleteDocument(first, &mutation);
+  DeleteDocument(second, &mutation);
+  ASSERT_OK(store->Commit(std::move(mutation)));
+  for (const bool is_compacted : {false, true}) {
+    if (is_compacted) ASSERT_OK(store->Compact());
+    EXPECT_TRUE(is_readable(0, hold.get()));
+    EXPECT_TRUE(is_readable(30, hold.get()));
+    EXPECT_FALSE(is_readable(60, hold.get()));  // was not there yet
+    EXPECT_THAT(CheckAbsent(*store, first), IsEmpty());
+    EXPECT_THAT(CheckAbsent(*store, second), IsEmpty());
+  }
+  const std::shared_ptr<const WindowHold> late = store->HoldWindows();
+  EXPECT_FALSE(is_readable(0, late.get()));
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenStore(folder.path(), OpenMode::kRead));
+  EXPECT_EQ(reader->HoldWindows(), nullptr);
+}
+
 TEST(DocumentStoreTest, MutationAppliesInTheOrderOfItsCalls) {
   TemporaryFolder folder;
   ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
