@@ -285,6 +285,7 @@ class AnswererImpl final : public Answerer {
                           .question = inquiry.question,
                           .passages = {},
                           .raw = options.raw};
+    NoteWriter(inquiry, answer);
     RETURN_IF_ERROR(RetireTurns(inquiry, max_prompt_tokens, &request));
     ASSIGN_OR_RETURN(const std::vector<int32_t> bare_ids, RenderPrompt(tokenizer, style, request));
     max_prompt_tokens =
@@ -430,6 +431,17 @@ class AnswererImpl final : public Answerer {
       for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
     }
     return absl::OkStatus();
+  }
+
+  // Says why an answer takes longer than usual, and may lack something.
+  static void NoteWriter(const Inquiry& inquiry, Answer* answer) {
+    if (inquiry.searcher == nullptr) return;
+    const std::optional<pid_t> writer =
+        storage::DocumentStore::FindWriter(inquiry.generation->source->store().folder());
+    if (!writer) return;
+    answer->notes.push_back(StrCat("process ", *writer,
+                                   " is writing to this memory: while it works answers take ",
+                                   "longer, and see the documents that it has completed"));
   }
 
   // Says what was to be read and was not.

@@ -29,16 +29,6 @@ struct AskArguments {
 
 constexpr std::string_view kInterrupted = "interrupted; the answer is not complete";
 
-void PrintNotes(const answer::Answer& answer, const OutputOptions& output) {
-  if (output.quiet) return;
-  for (const std::string& note : answer.notes) {
-    std::fprintf(stderr, "fovea: %s\n", Printable(note).c_str());
-  }
-  if (answer.finish_reason == "repetition") {
-    std::fputs("fovea: the answer began to repeat itself and was ended\n", stderr);
-  }
-}
-
 absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arguments,
                                 const Session& session) {
   absl::Status written;
@@ -53,7 +43,7 @@ absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arg
   RETURN_IF_ERROR(WriteOutput(arguments.output.json
                                   ? JsonLine(ToJson(answer, session.open_ms, session.notes))
                                   : StrCat("\n", FormatSources(answer))));
-  PrintNotes(answer, arguments.output);
+  PrintNotes(arguments.output, answer);
   if (answer.finish_reason == "cancelled") {
     std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
     return kFailed;

@@ -44,7 +44,9 @@ absl::Status AnswerMessage(answer::Request request, const ChatArguments& argumen
   }
   if (arguments.output.json)
     return WriteOutput(JsonLine(ToJson(*answer, session.open_ms, session.notes)));
-  return WriteOutput(StrCat("\n", FormatSources(*answer), "\n"));
+  RETURN_IF_ERROR(WriteOutput(StrCat("\n", FormatSources(*answer), "\n")));
+  PrintNotes(arguments.output, *answer);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ExitCode> RunChat(const ChatArguments& arguments) {

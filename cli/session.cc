@@ -93,4 +93,14 @@ void PrintHint(const OutputOptions& options, const std::string& hint) {
   if (!options.quiet && !hint.empty()) std::fprintf(stderr, "fovea: %s\n", hint.c_str());
 }
 
+void PrintNotes(const OutputOptions& options, const answer::Answer& answer) {
+  if (options.quiet) return;
+  for (const std::string& note : answer.notes) {
+    std::fprintf(stderr, "fovea: %s\n", Printable(note).c_str());
+  }
+  if (answer.finish_reason == "repetition") {
+    std::fputs("fovea: the answer began to repeat itself and was ended\n", stderr);
+  }
+}
+
 }  // namespace fovea::cli

@@ -54,5 +54,7 @@ double UptimeMs();
 
 // A hint for people on standard error, unless they want quiet.
 void PrintHint(const OutputOptions& options, const std::string& hint);
+// The same for what an answer could not be made from, and how it ended.
+void PrintNotes(const OutputOptions& options, const answer::Answer& answer);
 
 }  // namespace fovea::cli

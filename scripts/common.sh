@@ -13,6 +13,18 @@ fail() {
   exit 1
 }
 
+# list_sources PATTERN…: files of the repository, tracked and new, ended by NUL. Of a copy without
+# Git everything but what was built.
+list_sources() {
+  if git -C "$root" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+    git -C "$root" ls-files -z --cached --others --exclude-standard -- "$@"
+  else
+    local names=() pattern
+    for pattern in "$@"; do names+=(-o -name "$pattern"); done
+    (cd "$root" && find . -path ./build -prune -o -type f \( "${names[@]:1}" \) -printf '%P\0')
+  fi | sort -z
+}
+
 # build_release TARGET…: configures the release build once, and builds the targets. Ninja does only
 # what is missing, and runs CMake again by itself when a CMake file changed.
 build_release() {

@@ -9,5 +9,5 @@ case "${1:-}" in
   "") ;;
   *) fail "unknown option $1: want --fix or nothing" ;;
 esac
-git ls-files -z --cached --others --exclude-standard -- '*.cc' '*.h' '*.cu' '*.cuh' |
+list_sources '*.cc' '*.h' '*.cu' '*.cuh' |
   xargs -0 -r clang-format --style=file "${mode[@]}"

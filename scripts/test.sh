@@ -1,21 +1,43 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test; the last line is "N passed, N failed".
 #
-# Usage: scripts/test.sh [CTEST_OPTION…]     for example: scripts/test.sh -R documents
+# Usage: scripts/test.sh [--checks] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
+#   --checks  what CI does beside: the format, a part of the sources under clang-tidy (another part
+#             for each commit), and what reads bytes of strangers under the sanitizers
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
 
+checks=()
+if [[ "${1:-}" == --checks ]]; then
+  checks=(--dev)
+  shift
+fi
+failed_steps=()
+
 say "Packages"
-"$root/scripts/install_deps.sh"
+"$root/scripts/install_deps.sh" "${checks[@]}"
 
 say "Build"
 build_release all
 
 say "Default model"
 # Without it most tests still run; the run as a whole has failed.
-failed_steps=()
 "$fovea" model pull smollm2 --quiet || failed_steps+=("fovea model pull smollm2")
+
+if [[ ${#checks[@]} -gt 0 ]]; then
+  say "Format"
+  # Releases of clang-format differ in their mind about the same style: the one of Debian 12 counts.
+  if [[ "$(clang-format --version)" == *" 14."* ]]; then
+    "$root/scripts/format.sh" || failed_steps+=("scripts/format.sh")
+  fi
+  say "clang-tidy"
+  commit="$(git -C "$root" rev-parse HEAD 2>/dev/null || echo 0)"
+  part="$((16#${commit:0:6} % 16))/16"
+  "$root/scripts/tidy.sh" --part "$part" || failed_steps+=("scripts/tidy.sh --part $part")
+  say "Sanitizers"
+  "$root/scripts/sanitize.sh" || failed_steps+=("scripts/sanitize.sh")
+fi
 
 say "Tests"
 junit="$build/test-results/ctest.xml"

@@ -34,20 +34,6 @@ constexpr std::chrono::milliseconds kLongestPause(150);
 // How often after a failure though the writer moved nothing meanwhile.
 constexpr int kMaxQuietAttempts = 4;
 
-// The process that holds the lock of a store, where the system tells. Must not be called while
-// this process holds the lock itself: closing any descriptor of the file would drop it.
-std::optional<pid_t> LockHolder(const std::filesystem::path& lock_file) {
-  const int fd = open(lock_file.c_str(), O_RDWR | O_CLOEXEC);
-  if (fd < 0) return std::nullopt;
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  const int result = fcntl(fd, F_GETLK, &lock);
-  close(fd);
-  if (result != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 0) return std::nullopt;
-  return lock.l_pid;
-}
-
 // Where CURRENT names no manifest that exists, it gets the newest one: the number in a manifest's
 // name grows. Needs the store's lock no more than the removal of what a crash left behind.
 absl::Status RestoreCurrent(const std::filesystem::path& folder) {
@@ -181,7 +167,7 @@ absl::Status StoreView::OpenFailure(const rocksdb::Status& status) const {
         StrCat("another part of this process is writing to ", folder, "; close it first"));
   }
   if (reason.find("While lock file") != std::string::npos) {
-    const std::optional<pid_t> holder = LockHolder(folder / "LOCK");
+    const std::optional<pid_t> holder = DocumentStore::FindWriter(folder);
     return absl::UnavailableError(StrCat("another process",
                                          holder ? StrCat(" (", *holder, ")") : std::string(),
                                          " is writing to ", folder, "; wait for it or stop it"));

@@ -792,6 +792,30 @@ TEST_F(CommandTest, AClosedStandardDescriptorIsAnError) {
   EXPECT_THAT(ask.err, HasSubstr("standard input"));
 }
 
+TEST_F(CommandTest, AnAnswerBesideAnIngestSaysWhyItTakesLonger) {
+  IngestBoth();
+  // Standard input stays open, so that the program waits for it with the memory in its hands.
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Program program({"ingest", "--memory", memory_, "-"}, environment_, ends[0], folder_ / "stdout",
+                  folder_ / "stderr");
+  close(ends[0]);
+  const auto notes = [&] {
+    const ProgramResult result = Command(Ask("Where does the otter live?", {"--json"}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return result.json()["notes"].dump();
+  };
+  std::string beside;
+  for (int i = 0; i < 200 && beside.find("is writing") == std::string::npos; ++i) beside = notes();
+  EXPECT_THAT(beside, HasSubstr("is writing to this memory"));
+  const ProgramResult text = Command(Ask("Where does the otter live?"));
+  EXPECT_THAT(text.err, HasSubstr("is writing to this memory"));
+  program.Signal(SIGINT);
+  program.Wait();
+  close(ends[1]);
+  EXPECT_THAT(notes(), Not(HasSubstr("is writing")));
+}
+
 TEST_F(CommandTest, AnInterruptedIngestGoesOn) {
   // Standard input stays open, so that the program waits for it when the signal comes.
   int ends[2];
