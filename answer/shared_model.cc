@@ -103,6 +103,7 @@ void SharedModel::RunBatch(std::unique_lock<std::mutex>* lock) const {
     job = waiting_.erase(job);
   }
   std::vector<const model::Sequence*> sequences;
+  sequences.reserve(batch.size());
   for (const Job* job : batch) sequences.push_back(job->sequence);
 
   lock->unlock();

@@ -79,7 +79,7 @@ void BM_Linear(benchmark::State& state, DType dtype) {
     FOVEA_CHECK(linear->Forward(*device, rows, false, products).ok());
   }
   size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(linears[next]->Forward(*device, rows, false, products).ok());
     next = (next + 1) % n_copies;
   }
@@ -122,7 +122,7 @@ void BM_Attention(benchmark::State& state) {
   }
   std::vector<float> output(queries.size());
   std::vector<float> lse(static_cast<size_t>(n_queries * n_heads));
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(Attention(*device, {.queries = {queries.data(), {n_queries, n_heads, head_dim}},
                                     .keys = {keys.data(), {n_keys, n_kv_heads, head_dim}},
                                     .values = {values.data(), {n_keys, n_kv_heads, head_dim}},
@@ -155,7 +155,7 @@ void BM_KeyScan(benchmark::State& state) {
                                    BFloat16(0.5f));
   const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
   constexpr int64_t kGroup = kScanHeads / kScanKvHeads;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (int64_t head = 0; head < kScanKvHeads; ++head) {
       TopK best(kGroup, 16);
       const KeyRun run{keys.data() + head * n_keys * kScanDim, n_keys, 0};
@@ -192,7 +192,7 @@ void BM_CodeScan(benchmark::State& state, int bits) {
   const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
   constexpr int64_t kCandidates = 64;
   std::vector<int64_t> positions(kScanHeads * kCandidates);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(CodeScan(*device,
                          {.coder = &coder,
                           .heads = heads,
@@ -217,7 +217,7 @@ void BM_RmsNorm(benchmark::State& state) {
   const std::vector<float> x = RandomFloats(state.range(0) * 576);
   const std::vector<float> weight = RandomFloats(576);
   std::vector<float> out(x.size());
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(RmsNorm(*device, {.x = {x.data(), {state.range(0), 576}},
                                   .weight = {weight.data(), {576}},
                                   .out = {out.data(), {state.range(0), 576}}})
@@ -230,7 +230,7 @@ void BM_SiluMul(benchmark::State& state) {
   const auto device = MakeDevice();
   const std::vector<float> gate = RandomFloats(state.range(0) * 1536);
   std::vector<float> out(gate.size());
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(SiluMul(*device, {.gate = {gate.data(), {state.range(0), 1536}},
                                   .up = {gate.data(), {state.range(0), 1536}},
                                   .out = {out.data(), {state.range(0), 1536}}})
@@ -243,7 +243,7 @@ void BM_Rope(benchmark::State& state) {
   const auto device = MakeDevice();
   const std::vector<float> frequencies = RopeInverseFrequencies(64, 10000.0f, {});
   std::vector<float> x = RandomFloats(state.range(0) * 9 * 64);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(Rope(*device, {.x = {x.data(), {state.range(0), 9, 64}},
                                .inverse_frequencies = {frequencies.data(), {32}},
                                .first_position = 100})

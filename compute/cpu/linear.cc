@@ -65,6 +65,21 @@ void StoreProduct(const float* product, int64_t n_rows, int64_t n, const float* 
   }
 }
 
+// sums[i] += factors[0]·rows[0][i] + factors[1]·rows[1][i] + … in this order, for kN values of
+// n_rows rows of the given stride. The sums stay in registers: a row at a time, they would be read
+// and written again for each, from wherever they and the row lie in the cache.
+constexpr int64_t kMergedAtOnce = 32;
+template <int64_t kN>
+void AddProducts(const float* factors, int64_t n_rows, const float* rows, int64_t stride,
+                 float* sums) {
+  float own[kN];
+  std::copy(sums, sums + kN, own);
+  for (int64_t r = 0; r < n_rows; ++r, rows += stride) {
+    for (int64_t i = 0; i < kN; ++i) own[i] += factors[r] * rows[i];
+  }
+  std::copy(own, own + kN, sums);
+}
+
 // The first error of a parallel loop.
 class LoopStatus {
  public:
@@ -344,15 +359,22 @@ class CpuLinear final : public Linear {
 
   // Rows [first, first + n) of W + scale·B·A → floats [n, in_features].
   void MergeRows(int64_t first, int64_t n, float* floats) const {
+    std::vector<float> factors(static_cast<size_t>(weights_.lora_rank));
     for (int64_t feature = first; feature < first + n; ++feature, floats += in_features_) {
       DequantizeRow(weights_.dtype, weights_.weight + static_cast<size_t>(feature) * row_bytes_,
                     in_features_, floats);
       if (weights_.lora_a == nullptr) continue;
-      for (int64_t r = 0; r < weights_.lora_rank; ++r) {
-        const float factor =
-            weights_.lora_scale * weights_.lora_b[feature * weights_.lora_rank + r];
-        const float* a = weights_.lora_a + r * in_features_;
-        for (int64_t j = 0; j < in_features_; ++j) floats[j] += factor * a[j];
+      const int64_t rank = weights_.lora_rank;
+      for (int64_t r = 0; r < rank; ++r) {
+        factors[r] = weights_.lora_scale * weights_.lora_b[feature * rank + r];
+      }
+      int64_t j = 0;
+      for (; j + kMergedAtOnce <= in_features_; j += kMergedAtOnce) {
+        AddProducts<kMergedAtOnce>(factors.data(), rank, weights_.lora_a + j, in_features_,
+                                   floats + j);
+      }
+      for (; j < in_features_; ++j) {
+        AddProducts<1>(factors.data(), rank, weights_.lora_a + j, in_features_, floats + j);
       }
     }
   }
