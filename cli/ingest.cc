@@ -249,6 +249,7 @@ class Ingest {
     options.overlap = arguments_.overlap;
     options.encoding = arguments_.encoding;
     options.index_spec = arguments_.index;
+    options.one_text_per_source = true;
     options.progress = bar_.progress();
     options.on_document = [this](const IngestedDocument& document) { Report(document); };
     started_at_ = Clock::now();
@@ -319,7 +320,6 @@ class Ingest {
       return absl::OkStatus();
     }
     const int64_t n_failed_before = n_failed_;
-    bool is_skipped = false;
     absl::Status ended;
     const auto visit = [&](const std::string& name,
                            absl::StatusOr<std::unique_ptr<documents::TextDocument>> document) {
@@ -328,7 +328,6 @@ class Ingest {
       if (input.of_folder && !kind.empty()) {
         summary_.AddSkipped(kind, name);
         estimate_.Skip(name);
-        is_skipped = true;
         return absl::OkStatus();
       }
       if (!document.ok()) {
@@ -352,8 +351,9 @@ class Ingest {
     const bool is_whole = n_failed_ == n_failed_before;
     if (is_whole && stamp) stamps->insert({file, *stamp});
     if (gone_ == nullptr) return absl::OkStatus();
-    // The text that a file had goes with the file, not when it cannot be read as text any more.
-    if (is_whole && !is_skipped) {
+    // The text that a file had goes when the file has no text any more, not when that cannot be
+    // told.
+    if (is_whole) {
       gone_->AddRead(source);
     } else {
       gone_->AddUnread(source);

@@ -16,6 +16,7 @@ absl::StatusOr<IngestedDocument> IngestPlan::Add(documents::TextDocument& docume
                                                  const std::string& collection,
                                                  const Progress& progress) {
   ASSIGN_OR_RETURN(const memory::TextIdentity identity, memory::IdentifyText(document, progress));
+  RETURN_IF_ERROR(memory::SourceTable::CheckOneText(seen_, document.source, identity.id));
   const storage::SourceReference reference = {
       .source = document.source,
       .collection = document.collection.empty() ? collection : document.collection,

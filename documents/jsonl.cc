@@ -1,6 +1,7 @@
 #include "documents/jsonl.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -114,9 +115,40 @@ bool IsOfNumber(char c) {
   return (c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-';
 }
 
+// The code of "\\uXXXX" at the beginning of `text`; −1 where there is none.
+int CodeUnitOf(std::string_view text) {
+  constexpr size_t kBytes = 6;
+  if (text.size() < kBytes || !text.starts_with("\\u")) return -1;
+  int code = 0;
+  const auto [end, error] = std::from_chars(text.data() + 2, text.data() + kBytes, code, 16);
+  return error == std::errc() && end == text.data() + kBytes ? code : -1;
+}
+
+// A string with its quotes, with U+FFFD in place of surrogates that are not of a pair.
+std::string WithoutLoneSurrogates(std::string_view text) {
+  const auto is_high = [](int code) { return code >= 0xD800 && code <= 0xDBFF; };
+  const auto is_low = [](int code) { return code >= 0xDC00 && code <= 0xDFFF; };
+  constexpr size_t kBytes = 6;
+  std::string plain;
+  while (!text.empty()) {
+    const int code = CodeUnitOf(text);
+    size_t size = code >= 0 ? kBytes : text.front() == '\\' ? 2 : 1;
+    const bool is_pair = is_high(code) && is_low(CodeUnitOf(text.substr(kBytes)));
+    if (is_pair) size = 2 * kBytes;
+    size = std::min(size, text.size());
+    if (!is_pair && (is_high(code) || is_low(code))) {
+      plain += "\\ufffd";
+    } else {
+      plain += text.substr(0, size);
+    }
+    text.remove_prefix(size);
+  }
+  return plain;
+}
+
 // `line` with what JSON does not have, and programs write nevertheless, in other words: null in
-// place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large. As long as
-// before, but for these.
+// place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large, U+FFFD in place
+// of half a surrogate pair. As long as before, but for these.
 std::string InPlainJson(std::string_view line) {
   std::string plain;
   while (!line.empty()) {
@@ -125,6 +157,9 @@ std::string InPlainJson(std::string_view line) {
     if (line.front() == '"') {
       while (size < line.size() && line[size] != '"') size += line[size] == '\\' ? 2 : 1;
       size = std::min(size + 1, line.size());
+      plain += WithoutLoneSurrogates(line.substr(0, size));
+      line.remove_prefix(size);
+      continue;
     } else if (IsOfNumber(line.front())) {
       while (size < line.size() && IsOfNumber(line[size])) ++size;
       const std::string number(line.substr(0, size));
@@ -260,7 +295,7 @@ absl::Status ReadJsonl(InputFile& file, const ReadLimits& limits, Visitor visit)
     const std::string named = document.ok() ? (*document)->source : source;
     RETURN_IF_ERROR(visit(named, std::move(document)));
   }
-  if (!any) return visit(file.name(), EmptyError(file.name(), "no records"));
+  if (!any) return visit(file.name(), EmptyError(file.name(), ""));
   return absl::OkStatus();
 }
 

@@ -46,6 +46,8 @@ namespace {
 // What a specification may ask for, so that a typing error does not eat all memory.
 constexpr size_t kMaxSpecSize = 128;
 constexpr int64_t kMaxSpecNumber = 1 << 20;
+constexpr int64_t kMaxNeighbours = 512;  // of a node of HNSW: 4 KiB a key
+constexpr int64_t kMaxCodeBits = 16;     // of a part of a product quantizer
 
 // HNSW: beyond this a scan is faster.
 constexpr int kMaxEfSearch = 4096;
@@ -134,12 +136,25 @@ absl::Status CheckSpecText(const std::string& spec) {
     return absl::InvalidArgumentError(
         StrCat("index specification of ", spec.size(), " characters, want 1 to ", kMaxSpecSize));
   }
-  int64_t number = 0;
-  for (const char c : spec) {
-    number = c >= '0' && c <= '9' ? number * 10 + (c - '0') : 0;
-    if (number > kMaxSpecNumber) {
-      return absl::InvalidArgumentError(
-          StrCat("index specification \"", spec, "\": a number above ", kMaxSpecNumber));
+  // FAISS takes any number: with none of something it divides by zero, and a graph whose nodes have
+  // one neighbour has levels without end.
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  for (size_t i = 0; i < spec.size(); ++i) {
+    if (!is_digit(spec[i])) continue;
+    const std::string_view before = std::string_view(spec).substr(0, i);
+    int64_t number = 0;
+    for (; i < spec.size() && is_digit(spec[i]) && number <= kMaxSpecNumber; ++i) {
+      number = number * 10 + (spec[i] - '0');
+    }
+    const bool is_graph = before.ends_with("HNSW");
+    const int64_t least = is_graph ? 2 : 1;
+    const int64_t most = is_graph                ? kMaxNeighbours
+                         : before.ends_with('x') ? kMaxCodeBits
+                                                 : kMaxSpecNumber;
+    if (number < least || number > most) {
+      return absl::InvalidArgumentError(StrCat("index specification \"", spec, "\": a number ",
+                                               "after \"", before, "\" outside of ", least, " … ",
+                                               most));
     }
   }
   return absl::OkStatus();

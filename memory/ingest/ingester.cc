@@ -249,6 +249,13 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     return absl::OkStatus();
   }
   const auto& [id, size_bytes] = *hashed;
+  if (options_.one_text_per_source) {
+    const absl::Status unique = SourceTable::CheckOneText(seen_source_ids_, document.source, id);
+    if (!unique.ok()) {
+      Fail(document, unique);
+      return absl::OkStatus();
+    }
+  }
 
   auto arrival = std::make_shared<Arrival>();
   arrival->id = id;

@@ -55,6 +55,9 @@ struct IngestOptions {
   std::string encoding;
   std::string index_spec;
   int encode_batch_tokens = 4096;  // windows (also of several documents) encoded together
+  // A source that was added with one text already fails with another one, instead of replacing it:
+  // for those who add each source once, where two of one name are two texts.
+  bool one_text_per_source = false;
   // What windows are encoded with; null: the model's own, which nothing else may use meanwhile.
   // With one more of its kind, which outlives the ingester, the model may answer questions at the
   // same time.

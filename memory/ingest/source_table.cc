@@ -13,6 +13,15 @@ bool SameSource(const storage::SourceReference& a, const storage::SourceReferenc
 
 }  // namespace
 
+absl::Status SourceTable::CheckOneText(const SeenSources& seen, const std::string& source,
+                                       const std::string& id) {
+  const auto known = seen.find(source);
+  if (known == seen.end() || known->second == id) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat(source, ": another text of this ingest has the same name, which would be lost: give ",
+             "each record an \"id\" of its own, and each file a name"));
+}
+
 void SourceTable::Load(Document document) {
   for (const Reference& reference : document.sources) {
     if (reference.replaceable) {

@@ -14,6 +14,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
+#include "base/status.h"
 #include "storage/records.h"
 
 namespace fovea::memory {
@@ -43,6 +44,9 @@ class SourceTable {
   // refer to the last document that was seen for them, in all collections. `seen`: source → id.
   // Returns what was taken away, by source.
   using SeenSources = absl::flat_hash_map<std::string, std::string>;
+  // InvalidArgument: `source` was seen with another text than that of `id`.
+  static absl::Status CheckOneText(const SeenSources& seen, const std::string& source,
+                                   const std::string& id);
   std::vector<std::pair<Document, Reference>> RemoveUnseen(
       const SeenSources& seen, absl::FunctionRef<bool(const std::string& source)> is_gone);
 

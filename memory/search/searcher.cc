@@ -673,7 +673,11 @@ absl::Status MemorySearcherImpl::AddMass(const model::MemoryQuery& query, model:
 absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* output,
                                         float* lse) {
   RETURN_IF_ERROR(CheckQuery(query));
-  ASSIGN_OR_RETURN(model::MemoryHits hits, FindTop(query, options_.top_k));
+  // No more than there are: room is taken for so many.
+  uint64_t n_keys = n_tokens_;
+  for (const SessionWindow& window : session_) n_keys += static_cast<uint64_t>(window.n_tokens);
+  const int top_k = static_cast<int>(std::clamp<uint64_t>(n_keys, 1, options_.top_k));
+  ASSIGN_OR_RETURN(model::MemoryHits hits, FindTop(query, top_k));
   RETURN_IF_ERROR(AttendTo(query, &hits, output, lse));
   RETURN_IF_ERROR(AddMass(query, &hits, lse));
   if (options_.audit) RETURN_IF_ERROR(AuditCall(Call(query), &hits));

@@ -535,7 +535,42 @@ TEST_F(CommandTest, SourcesReferToDocuments) {
   write("old/b.txt", std::string("no text: ") + '\0');
   EXPECT_EQ(sync().code, 1);
   EXPECT_EQ(sources(), (Texts{{"b.txt", "Week two."}, {"old/b.txt", "Week one."}}));
+  // One that has no text any more is.
+  write("old/b.txt", "");
+  write("b.txt", "\x89PNG\r\n\x1a\n");
+  write("c.txt", "Week three.");
+  EXPECT_EQ(sync().code, 0);
+  EXPECT_EQ(sources(), (Texts{{"c.txt", "Week three."}}));
   EXPECT_EQ(Command({"verify"}).code, 0);
+}
+
+// A record without an id has the number of its line in its name.
+TEST_F(CommandTest, TwoTextsOfOneNameAreNotOne) {
+  const fs::path files = folder_ / "records";
+  fs::create_directories(files);
+  std::ofstream(files / "a.jsonl") << "{\"id\": \"2\", \"text\": \"The miller is Jan.\"}\n"
+                                      "{\"text\": \"The smith is Eva.\"}\n"
+                                      "{\"id\": \"x\", \"text\": \"The cook is Ann.\"}\n"
+                                      "{\"id\": \"x\", \"text\": \"The cook is Bea.\"}\n"
+                                      "{\"id\": \"x\", \"text\": \"The cook is Ann.\"}\n";
+  std::ofstream(files / "a.jsonl#x") << "The baker is Tom.";
+  for (const bool is_dry : {true, false, false}) {
+    Arguments arguments = {"--sync", files.string()};
+    if (is_dry) arguments.insert(arguments.begin(), "--dry-run");
+    const ProgramResult result = Ingest(arguments);
+    EXPECT_EQ(result.code, 1);
+    for (const char* name : {"a.jsonl#2: another text", "a.jsonl#x: another text"}) {
+      EXPECT_THAT(result.err, HasSubstr(name));
+    }
+    std::multiset<std::string> statuses;
+    const Json json = result.json();
+    for (const Json& document : json["documents"]) statuses.insert(document["status"]);
+    EXPECT_EQ(statuses.count("failed"), 3u) << result.out;
+    EXPECT_EQ(statuses.count("replaced") + statuses.count("removed"), 0u) << result.out;
+    if (!is_dry) {
+      EXPECT_THAT(Lines(Command({"docs", "list"}).out), SizeIs(2));
+    }
+  }
 }
 
 TEST_F(CommandTest, DocumentsAreListedShownAndDeleted) {

@@ -443,13 +443,36 @@ TEST(ValidateSpecTest, TakesWhatFaissCanBuild) {
 }
 
 TEST(ValidateSpecTest, RefusesTheRestWithAReason) {
-  for (const std::string& spec : std::vector<std::string>{
-           std::string(""), std::string("flat earth"), std::string("IVF"), std::string("IVF10"),
-           std::string("IVF99999999999999999999,Flat"), std::string("IVF2000000,Flat"),
-           std::string("HNSW99999999"), std::string("PQ300"), std::string("IDMap,Flat"),
-           std::string("LSH"), std::string("Flat,RFlat"), std::string("IVF16,Flat,RFlat"),
-           std::string("NSG32"), std::string("\0Flat", 5), std::string(1000, '('),
-           std::string("AUTO")}) {
+  for (const std::string& spec :
+       std::vector<std::string>{std::string(""),
+                                std::string("flat earth"),
+                                std::string("IVF"),
+                                std::string("IVF10"),
+                                std::string("IVF99999999999999999999,Flat"),
+                                std::string("IVF2000000,Flat"),
+                                std::string("HNSW99999999"),
+                                std::string("PQ300"),
+                                std::string("IDMap,Flat"),
+                                std::string("HNSW0"),
+                                std::string("HNSW1"),
+                                std::string("HNSW1000000"),
+                                std::string("PCA64,HNSW0"),
+                                std::string("IVF16_HNSW0,Flat"),
+                                std::string("IVF16(HNSW1),Flat"),
+                                std::string("PQ0"),
+                                std::string("PQ16x0"),
+                                std::string("PQ16x17"),
+                                std::string("OPQ0,Flat"),
+                                std::string("IVF16,PQ0"),
+                                std::string("IVF0,Flat"),
+                                std::string("PCA0,Flat"),
+                                std::string("LSH"),
+                                std::string("Flat,RFlat"),
+                                std::string("IVF16,Flat,RFlat"),
+                                std::string("NSG32"),
+                                std::string("\0Flat", 5),
+                                std::string(1000, '('),
+                                std::string("AUTO")}) {
     const absl::Status status = ValidateSpec(spec, 64);
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << spec << ": " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("index specification"));
