@@ -1,5 +1,6 @@
 #include "cli/options.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -14,6 +15,14 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxTopK = 1 << 20;
 constexpr int kMaxCount = std::numeric_limits<int>::max();
+
+// Whether `text` is a finite number that `is_wanted`. (A range's message would print its limits
+// with all their digits.)
+bool IsNumber(const std::string& text, bool (*is_wanted)(double)) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  return !text.empty() && *end == '\0' && std::isfinite(value) && is_wanted(value);
+}
 
 }  // namespace
 
@@ -104,14 +113,22 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
       ->capture_default_str()
       ->type_name("N");
   command->add_option("--temperature", ask.temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
+      ->check([](const std::string& text) {
+        return IsNumber(text, [](double value) { return value >= 0.0; })
+                   ? std::string()
+                   : StrCat("\"", text, "\": want a number, 0 or more");
+      })
       ->capture_default_str()
       ->type_name("T");
   command
       ->add_option("--top-p", ask.top_p,
                    "At a temperature above 0, draw from the likeliest tokens with this share of "
                    "the probability")
-      ->check(CLI::PositiveNumber & CLI::Range(0.0, 1.0))
+      ->check([](const std::string& text) {
+        return IsNumber(text, [](double value) { return value > 0.0 && value <= 1.0; })
+                   ? std::string()
+                   : StrCat("\"", text, "\": want a number above 0, at most 1");
+      })
       ->capture_default_str()
       ->type_name("P");
   command->add_option("--seed", ask.seed, "Of the draws at a temperature above 0")
