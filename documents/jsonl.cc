@@ -286,6 +286,11 @@ absl::Status ReadJsonl(InputFile& file, const ReadLimits& limits, Visitor visit)
       continue;
     }
     std::string_view record = **line;
+    if (line_number == 1 && (record.starts_with("\xFF\xFE") || record.starts_with("\xFE\xFF"))) {
+      return visit(file.name(), absl::InvalidArgumentError(
+                                    StrCat(file.name(), ": UTF-16, JSONL is UTF-8: convert it, ",
+                                           "`iconv -f UTF-16 -t UTF-8`")));
+    }
     if (line_number == 1 && record.starts_with(kByteOrderMark)) {
       record.remove_prefix(kByteOrderMark.size());
     }

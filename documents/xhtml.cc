@@ -86,6 +86,13 @@ std::string XhtmlToHtml(std::string_view page) {
       std::string_view text = TakeUntil(&page, kCdataEnd);
       if (text.ends_with(kCdataEnd)) text.remove_suffix(kCdataEnd.size());
       AppendEscaped(text, &html);
+    } else if (page.starts_with("<!DOCTYPE")) {
+      const size_t end = std::min(page.find_first_of("[>"), page.size());
+      const bool has_declarations = page.substr(end).starts_with('[');
+      html += page.substr(0, end);
+      html += '>';
+      if (has_declarations) TakeUntil(&page, "]");
+      TakeUntil(&page, ">");
     } else if (!page.empty()) {
       const size_t size = TagSize(page);
       AppendTag(page.substr(0, size), &html);

@@ -10,7 +10,8 @@ namespace fovea::documents {
 bool IsXhtml(std::string_view page);
 
 // To HTML, <title/> and <script/> begin an element that takes in the rest of the page, and CDATA is
-// a comment: such elements get an end of their own, CDATA becomes text, processing instructions go.
+// a comment: such elements get an end of their own, CDATA becomes text, processing instructions and
+// a document type's declarations go.
 std::string XhtmlToHtml(std::string_view page);
 
 }  // namespace fovea::documents

@@ -142,6 +142,13 @@ TEST_F(JsonlTest, DeepNestingIsReadWithoutHarm) {
               IsStatus(absl::StatusCode::kInvalidArgument, "not a JSON record"));
 }
 
+TEST_F(JsonlTest, Utf16IsNamed) {
+  const std::vector<Visited> visited =
+      Visit(Write("a.jsonl", std::string("\xFF\xFE{\0}\0\n\0{\0", 12)));
+  ASSERT_EQ(visited.size(), 1u);
+  EXPECT_THAT(visited[0].status, IsStatus(absl::StatusCode::kInvalidArgument, "a.jsonl: UTF-16"));
+}
+
 TEST_F(JsonlTest, AFileWithoutRecordsIsEmpty) {
   for (const std::string_view bytes : {"", "\n\n \r\n"}) {
     EXPECT_THAT(OpenError(Write("a.jsonl", bytes)),

@@ -15,9 +15,15 @@ TEST(XhtmlToHtmlTest, TurnsCdataIntoTextAndDropsCommentsAndInstructions) {
             "a&lt;&amp;>ce");
 }
 
+TEST(XhtmlToHtmlTest, DropsTheDeclarationsOfADocumentType) {
+  EXPECT_EQ(XhtmlToHtml("<!DOCTYPE html><p>a</p>"), "<!DOCTYPE html><p>a</p>");
+  EXPECT_EQ(XhtmlToHtml("<!DOCTYPE html [<!ENTITY c \"d\"> <!ELEMENT p ANY>] ><p>&c;</p>"),
+            "<!DOCTYPE html ><p>&c;</p>");
+}
+
 TEST(XhtmlToHtmlTest, TakesWhatIsCutOff) {
-  for (const char* page :
-       {"<", "<a", "<a b='", "<!--", "<?", "<![CDATA[", "<![CDATA[x", "</", "</>"}) {
+  for (const char* page : {"<", "<a", "<a b='", "<!--", "<?", "<![CDATA[", "<![CDATA[x",
+                           "<!DOCTYPE", "<!DOCTYPE a [", "<!DOCTYPE a [b]", "</", "</>"}) {
     XhtmlToHtml(page);
   }
   EXPECT_EQ(XhtmlToHtml("x<![CDATA[y"), "xy");
