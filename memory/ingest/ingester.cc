@@ -446,8 +446,10 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arriv
       window.slot_begin = counters_.next_slot;
       counters_.next_slot += static_cast<uint64_t>(n_tokens);
       queued_new_tokens_ += n_tokens;
-      arrival->result.encoded_windows += 1;
-      arrival->result.encoded_tokens += static_cast<uint64_t>(n_tokens);
+      if (settings_.n_mem_layers > 0) {  // else its text alone is kept
+        arrival->result.encoded_windows += 1;
+        arrival->result.encoded_tokens += static_cast<uint64_t>(n_tokens);
+      }
       is_new = true;
     }
     owners_[queued.link.slot_begin] = record.number;

@@ -319,6 +319,17 @@ TEST_F(CommandTest, StandardInputIsADocument) {
   EXPECT_EQ(empty.json()["documents"][0]["status"], "failed");
 }
 
+TEST_F(CommandTest, AModelWithoutMemoryLayersEncodesNothing) {
+  const ProgramResult result =
+      Fovea({"ingest", "--memory", memory_, "--json", "--model", "tiny", otter_});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Json json = result.json();
+  EXPECT_GT(json["tokens"], 0);
+  EXPECT_EQ(json["encoded_tokens"], 0);
+  EXPECT_EQ(json["documents"][0]["encoded_windows"], 0);
+  EXPECT_EQ(json["documents"][0]["status"], "added");
+}
+
 TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   IngestBoth();
   const ProgramResult result = Command(Ask("Where does the otter live?", {"--json", "--audit"}));
