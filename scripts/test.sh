@@ -3,7 +3,7 @@
 #
 # Usage: scripts/test.sh [--checks] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
 #   --checks  what CI does beside: the format, a part of the sources under clang-tidy (another part
-#             for each commit), and what reads bytes of strangers under the sanitizers
+#             for each state of them), and what reads bytes of strangers under the sanitizers
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
@@ -32,8 +32,8 @@ if [[ ${#checks[@]} -gt 0 ]]; then
     "$root/scripts/format.sh" || failed_steps+=("scripts/format.sh")
   fi
   say "clang-tidy"
-  commit="$(git -C "$root" rev-parse HEAD 2>/dev/null || echo 0)"
-  part="$((16#${commit:0:6} % 16))/16"
+  tree="$(git -C "$root" rev-parse 'HEAD^{tree}' 2>/dev/null || echo 0)"
+  part="$((16#${tree:0:6} % 16))/16"
   "$root/scripts/tidy.sh" --part "$part" || failed_steps+=("scripts/tidy.sh --part $part")
   say "Sanitizers"
   "$root/scripts/sanitize.sh" || failed_steps+=("scripts/sanitize.sh")

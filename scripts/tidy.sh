@@ -2,7 +2,8 @@
 # Runs clang-tidy over the sources given, or over all of them, with the release build's commands.
 # A warning is an error.
 #
-# Usage: scripts/tidy.sh [--part K/N | FILE…]     --part: every N-th source, from the K-th on
+# Usage: scripts/tidy.sh [--part K/N | FILE…]
+#   --part  every N-th source of the libraries and the program, from the K-th on
 source "$(dirname "$0")/common.sh"
 cd "$root"
 command -v clang-tidy >/dev/null || fail "clang-tidy is missing: run scripts/install_deps.sh --dev"
@@ -11,7 +12,7 @@ if [[ "${1:-}" == --part ]]; then
   [[ "${2:-}" =~ ^([0-9]+)/([0-9]+)$ ]] || fail "--part ${2:-}: want K/N, say 3/12"
   # Only what the build compiles has a command to run with.
   list_sources '*.cc' | awk -v RS='\0' -v ORS='\0' -v k="${BASH_REMATCH[1]}" -v n="${BASH_REMATCH[2]}" \
-    '!/^examples\// && i++ % n == k % n'
+    '!/^(bench|examples|tests)\// && i++ % n == k % n'
 elif [[ $# -gt 0 ]]; then
   printf '%s\0' "$@"
 else

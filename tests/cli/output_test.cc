@@ -6,8 +6,6 @@
 namespace fovea::cli {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::Not;
 
 TEST(JsonLineTest, IsOneLineWhateverTheText) {
   const std::string line = JsonLine({{"text", "a\nb\t\"c\"\\\x01"}});
