@@ -6,7 +6,6 @@
 namespace fovea::cli {
 namespace {
 
-
 TEST(JsonLineTest, IsOneLineWhateverTheText) {
   const std::string line = JsonLine({{"text", "a\nb\t\"c\"\\\x01"}});
   EXPECT_EQ(line, "{\"text\":\"a\\nb\\t\\\"c\\\"\\\\\\u0001\"}\n");
