@@ -248,7 +248,8 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     Fail(document, hashed.status());
     return absl::OkStatus();
   }
-  const auto& [id, size_bytes] = *hashed;
+  const std::string& id = hashed->id;
+  const uint64_t size_bytes = hashed->size_bytes;
   if (options_.one_text_per_source) {
     const absl::Status unique = SourceTable::CheckOneText(seen_source_ids_, document.source, id);
     if (!unique.ok()) {
