@@ -144,7 +144,7 @@ TEST_F(JsonlTest, DeepNestingIsReadWithoutHarm) {
 
 TEST_F(JsonlTest, Utf16IsNamed) {
   const std::vector<Visited> visited =
-      Visit(Write("a.jsonl", std::string("\xFF\xFE{\0}\0\n\0{\0", 12)));
+      Visit(Write("a.jsonl", std::string("\xFF\xFE{\0}\0\n\0{\0", 10)));
   ASSERT_EQ(visited.size(), 1u);
   EXPECT_THAT(visited[0].status, IsStatus(absl::StatusCode::kInvalidArgument, "a.jsonl: UTF-16"));
 }
