@@ -18,6 +18,7 @@
 #include "answer/reference_memory.h"
 #include "answer/reread.h"
 #include "answer/shared_model.h"
+#include "storage/find_writer.h"
 
 namespace fovea::answer {
 namespace {
@@ -437,7 +438,7 @@ class AnswererImpl final : public Answerer {
   static void NoteWriter(const Inquiry& inquiry, Answer* answer) {
     if (inquiry.searcher == nullptr) return;
     const std::optional<pid_t> writer =
-        storage::DocumentStore::FindWriter(inquiry.generation->source->store().folder());
+        storage::FindWriter(inquiry.generation->source->store().folder());
     if (!writer) return;
     answer->notes.push_back(StrCat("process ", *writer,
                                    " is writing to this memory: while it works answers take ",

@@ -6,7 +6,8 @@
 decode: tokens of the model alone; exact, approximate: tokens of an answer that attends to a memory of
 --tokens (made by the earlier build, kept in --work); first token: from the start of the process, a
 passage re-read; ingest: a text of --ingest-tokens, the whole command. The builds take turns, and which
-of them begins alternates; medians. "ratio" is the speed of the later one over that of the earlier.
+of them begins alternates; medians. "ratio" is the speed of the later one over that of the earlier,
+"ratio_of_pairs" the median over runs that followed on one another.
 """
 import json
 import os
@@ -76,7 +77,7 @@ for name in options.ways.split(","):
         for side in (i % 2, 1 - i % 2):
             figures[side].append(WAYS[name](builds[side]))
     before, after = (common.median(values) for values in figures)
-    ratios = sorted(b / a for b, a in zip(*figures))
+    ratios = [b / a for b, a in zip(*figures)]
     print(json.dumps({"way": name, "before_ms": round(before, 2), "after_ms": round(after, 2),
                       "ratio": round(before / after, 3),
                       "ratio_of_pairs": round(common.median(ratios), 3)}), flush=True)

@@ -115,7 +115,7 @@ bool IsOfNumber(char c) {
   return (c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-';
 }
 
-// The code of "\\uXXXX" at the beginning of `text`; −1 where there is none.
+// The code of "\uD83D" and the like at the beginning of `text`; −1 where there is none.
 int CodeUnitOf(std::string_view text) {
   constexpr size_t kBytes = 6;
   if (text.size() < kBytes || !text.starts_with("\\u")) return -1;

@@ -2,8 +2,8 @@
 # Installs, builds and runs every test; the last line is "N passed, N failed".
 #
 # Usage: scripts/test.sh [--checks] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
-#   --checks  what CI does beside: the format, a part of the sources under clang-tidy (another part
-#             for each state of them), and what reads bytes of strangers under the sanitizers
+#   --checks  what CI does beside: the format, what reads bytes of strangers under the sanitizers, and
+#             what clang-tidy says of a part of the sources (another part for each state of them)
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"

@@ -1,18 +1,13 @@
 #include "storage/document_store.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 #include <limits>
-#include <sstream>
 #include <utility>
 
-#include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "rocksdb/metadata.h"
 #include "rocksdb/write_batch.h"
@@ -76,28 +71,6 @@ class SnapshotHold final : public WindowHold {
 absl::StatusOr<std::unique_ptr<DocumentStore>> DocumentStore::Open(
     const std::filesystem::path& folder, const StoreOptions& options) {
   return DocumentStoreImpl::Open(folder, options);
-}
-
-std::optional<pid_t> DocumentStore::FindWriter(const std::filesystem::path& folder) {
-  // Asking for the lock itself (F_GETLK) takes a descriptor of the file, whose end would take from
-  // this process a lock that it has on the same file.
-  struct stat file {};
-  if (stat((folder / "LOCK").c_str(), &file) != 0) return std::nullopt;
-  const std::string name = absl::StrFormat("%02x:%02x:%d", major(file.st_dev), minor(file.st_dev),
-                                           static_cast<uint64_t>(file.st_ino));
-  std::ifstream locks("/proc/locks");
-  for (std::string line; std::getline(locks, line);) {
-    // "1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"; one that waits has "->" after the number.
-    std::istringstream fields(line);
-    std::string number, type, way, access, place;
-    pid_t process = 0;
-    fields >> number >> type >> way >> access >> process >> place;
-    if (type == "POSIX" && access == "WRITE" && place == name && process > 0 &&
-        process != getpid()) {
-      return process;
-    }
-  }
-  return std::nullopt;
 }
 
 bool DocumentStore::Exists(const std::filesystem::path& folder) {

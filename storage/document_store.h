@@ -8,8 +8,6 @@
 //   RETURN_IF_ERROR(store->Commit(std::move(mutation)));   // synced: on disk when it returns OK
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -127,9 +125,6 @@ class DocumentStore {
  public:
   static absl::StatusOr<std::unique_ptr<DocumentStore>> Open(const std::filesystem::path& folder,
                                                              const StoreOptions& options);
-  // The process, another one than this, that has the store in `folder` open for writing, as far as
-  // the system tells.
-  static std::optional<pid_t> FindWriter(const std::filesystem::path& folder);
   // Whether `folder` holds a store.
   static bool Exists(const std::filesystem::path& folder);
   virtual ~DocumentStore() = default;

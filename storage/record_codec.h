@@ -1,6 +1,4 @@
-// Records to and from bytes (docs/storage-format.md is their grammar). A stored value is
-//   type (1 byte) ‖ payload ‖ checksum (8 bytes)
-// and its checksum covers the key too: a record under another record's key is damage.
+// Records to and from bytes (docs/storage-format.md is their grammar), in their envelope.
 //
 // Encoders answer InvalidArgument for records that break an invariant of records.h; what they
 // encode decodes to the same record. Decoders trust nothing: every length is checked before
@@ -14,41 +12,10 @@
 #include "base/status.h"
 #include "storage/document_store.h"
 #include "storage/keys.h"
+#include "storage/record_envelope.h"
 #include "storage/records.h"
 
 namespace fovea::storage {
-
-// A record whose layout changes gets a new number; a number is never given to another layout.
-enum class RecordType : uint8_t {
-  kFormat = 1,
-  kSettings = 2,
-  kCounters = 3,
-  kDocument = 4,
-  kLink = 5,
-  kWindow = 6,
-  kBlockKeys = 7,
-  kBlockValues = 8,
-  kQuerySample = 9,
-  kSegment = 10,
-  // Of memories with float32 entries, instead of the settings and blocks above.
-  kTypedSettings = 11,
-  kFloat32BlockKeys = 12,
-  kFloat32BlockValues = 13,
-  // A document whose sources differ in more than their collections, instead of the one above.
-  kSourcedDocument = 14,
-  // A link to a window with tokens that are not to be selected, instead of the one above.
-  kRepeatsLink = 15,
-};
-inline constexpr int kNumRecordTypes = 15;
-
-// XXH3-64 of type and payload, exclusive-or XXH3-64 of the key: the two are hashed where they lie.
-uint64_t RecordChecksum(std::string_view key, std::string_view type_and_payload);
-
-// The value of a record that has `payload`.
-std::string SealRecord(RecordType type, std::string_view key, std::string_view payload);
-// The payload of `value`, once type and checksum are found right.
-absl::StatusOr<std::string_view> OpenRecord(RecordType type, std::string_view key,
-                                            std::string_view value);
 
 std::string EncodeFormatVersion(int format_version);
 absl::StatusOr<int> DecodeFormatVersion(std::string_view value);
@@ -94,9 +61,5 @@ absl::StatusOr<QuerySample> DecodeQuerySample(std::string_view key, std::string_
 
 absl::StatusOr<std::string> EncodeSegment(const SegmentRecord& segment);
 absl::StatusOr<SegmentRecord> DecodeSegment(std::string_view key, std::string_view value);
-
-// What people call the record under `key`: "window at slot 4096", "keys of memory layer 1 of the
-// window at slot 4096".
-std::string DescribeRecord(RecordType type, std::string_view key);
 
 }  // namespace fovea::storage

@@ -1,6 +1,5 @@
 #include "storage/store_view.h"
 
-#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 
 #include "base/file.h"
 #include "storage/commit_witness.h"
+#include "storage/find_writer.h"
 #include "storage/keys.h"
 #include "storage/record_codec.h"
 #include "storage/rocksdb_options.h"
@@ -167,7 +167,7 @@ absl::Status StoreView::OpenFailure(const rocksdb::Status& status) const {
         StrCat("another part of this process is writing to ", folder, "; close it first"));
   }
   if (reason.find("While lock file") != std::string::npos) {
-    const std::optional<pid_t> holder = DocumentStore::FindWriter(folder);
+    const std::optional<pid_t> holder = FindWriter(folder);
     return absl::UnavailableError(StrCat("another process",
                                          holder ? StrCat(" (", *holder, ")") : std::string(),
                                          " is writing to ", folder, "; wait for it or stop it"));
