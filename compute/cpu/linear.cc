@@ -68,7 +68,7 @@ void StoreProduct(const float* product, int64_t n_rows, int64_t n, const float* 
 // sums[i] += factors[0]·rows[0][i] + factors[1]·rows[1][i] + … in this order, for kN values of
 // n_rows rows of the given stride. The sums stay in registers: a row at a time, they would be read
 // and written again for each, from wherever they and the row lie in the cache.
-constexpr int64_t kMergedAtOnce = 32;
+constexpr int64_t kMergedAtOnce = 16;
 template <int64_t kN>
 void AddProducts(const float* factors, int64_t n_rows, const float* rows, int64_t stride,
                  float* sums) {
