@@ -3,8 +3,9 @@
   python3 bench/fairytale.py --data DATA [--questions 300] [--jobs 1]
 
 Variants: closed book; memory alone; the text of 1 or 3 passages re-read, found by attention, BM25 or
-both; the right section in the prompt (no memory); "shipped": the defaults. --jobs runs variants side
-by side (F1 does not depend on it; timings would).
+both, each with the memory on and off while answering; the right section in the prompt (no memory);
+"shipped": the defaults. --only "bm25 1 off,shipped" runs some. --jobs runs variants side by side (F1
+does not depend on it; timings would).
 """
 import concurrent.futures
 import json
@@ -69,7 +70,9 @@ variants = {"closed book": variant("--no-memory", "--reread", "0"),
             "memory alone": variant("--reread", "0")}
 for n in (1, 3):
     for by in ("attention", "bm25", "both"):
-        variants[f"{by} {n}"] = variant("--reread", str(n), "--reread-by", by)
+        for on in ("on", "off"):
+            variants[f"{by} {n} {on}"] = variant("--reread", str(n), "--reread-by", by,
+                                                 "--reread-memory", on)
 variants["right section in the prompt"] = oracle
 variants["shipped"] = variant()
 if options.only:

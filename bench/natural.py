@@ -25,14 +25,12 @@ import natural_documents
 
 PASSAGE_BYTES = 700  # of the oracle's passage: about as long as a passage that is read again
 
-# Passages are found with the memory's attention, and the answer is made without it.
-ANSWER_WITHOUT_MEMORY = ["--reread-memory", "off"]
 WAYS = {"closed book": ["--no-memory", "--reread", "0"], "memory alone": ["--reread", "0"]}
 for by in ("attention", "bm25", "both"):
     for n in (1, 3):
-        reread = ["--reread", str(n), "--reread-by", by]
-        WAYS[f"{by} {n} on"] = reread
-        WAYS[f"{by} {n} off"] = [*ANSWER_WITHOUT_MEMORY, *reread]
+        for memory in ("on", "off"):  # while the answer is made; passages are found with it
+            WAYS[f"{by} {n} {memory}"] = ["--reread", str(n), "--reread-by", by,
+                                          "--reread-memory", memory]
 WAYS["oracle"] = ["--no-memory", "--reread", "0"]
 WAYS["default"] = []
 
