@@ -31,6 +31,11 @@ class RecordHandler {
   std::string error;
   bool is_json = true;  // else `error` is about the line's syntax, or a number's size
 
+  bool HasSameFields(const RecordHandler& other) const {
+    return text == other.text && title == other.title && id == other.id &&
+           collection == other.collection;
+  }
+
   bool null() { return Scalar(); }
   bool boolean(bool) { return Wrong("true or false"); }
   bool number_integer(json::number_integer_t value) { return Number(std::to_string(value)); }
@@ -124,18 +129,37 @@ int CodeUnitOf(std::string_view text) {
   return error == std::errc() && end == text.data() + kBytes ? code : -1;
 }
 
-// A string with its quotes, with U+FFFD in place of surrogates that are not of a pair.
-std::string WithoutLoneSurrogates(std::string_view text) {
+// How many bytes of `text` are a character, or an escape sequence, that a string of JSON may hold;
+// 0: none.
+size_t CharacterBytes(std::string_view text) {
+  const auto byte = static_cast<unsigned char>(text.front());
+  if (byte == '\\') {
+    constexpr std::string_view kEscapes = "\"\\/bfnrt";
+    return text.size() > 1 && kEscapes.find(text[1]) != kEscapes.npos ? 2 : 0;
+  }
+  if (byte < 0x80) return byte >= ' ' ? 1 : 0;
+  const size_t size = byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+  return ScanUtf8(text.substr(0, size)).valid_bytes == size ? size : 0;
+}
+
+// A string with its quotes, as JSON has them: U+FFFD in place of surrogates that are not of a pair,
+// `replacement` in place of bytes that JSON does not have (no UTF-8, control characters, the start
+// of an escape sequence that there is not).
+std::string InPlainString(std::string_view text, char replacement) {
   const auto is_high = [](int code) { return code >= 0xD800 && code <= 0xDBFF; };
   const auto is_low = [](int code) { return code >= 0xDC00 && code <= 0xDFFF; };
   constexpr size_t kBytes = 6;
   std::string plain;
   while (!text.empty()) {
     const int code = CodeUnitOf(text);
-    size_t size = code >= 0 ? kBytes : text.front() == '\\' ? 2 : 1;
+    size_t size = code >= 0 ? kBytes : CharacterBytes(text);
     const bool is_pair = is_high(code) && is_low(CodeUnitOf(text.substr(kBytes)));
     if (is_pair) size = 2 * kBytes;
-    size = std::min(size, text.size());
+    if (size == 0) {
+      plain.push_back(replacement);
+      text.remove_prefix(1);
+      continue;
+    }
     if (!is_pair && (is_high(code) || is_low(code))) {
       plain += "\\ufffd";
     } else {
@@ -147,9 +171,9 @@ std::string WithoutLoneSurrogates(std::string_view text) {
 }
 
 // `line` with what JSON does not have, and programs write nevertheless, in other words: null in
-// place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large, U+FFFD in place
-// of half a surrogate pair. As long as before, but for these.
-std::string InPlainJson(std::string_view line) {
+// place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large, and in strings
+// what InPlainString says. As long as before, but for these.
+std::string InPlainJson(std::string_view line, char stand_in) {
   std::string plain;
   while (!line.empty()) {
     size_t size = 1;
@@ -157,7 +181,7 @@ std::string InPlainJson(std::string_view line) {
     if (line.front() == '"') {
       while (size < line.size() && line[size] != '"') size += line[size] == '\\' ? 2 : 1;
       size = std::min(size + 1, line.size());
-      plain += WithoutLoneSurrogates(line.substr(0, size));
+      plain += InPlainString(line.substr(0, size), stand_in);
       line.remove_prefix(size);
       continue;
     } else if (IsOfNumber(line.front())) {
@@ -184,21 +208,37 @@ std::string InPlainJson(std::string_view line) {
   return plain;
 }
 
+bool Parse(std::string_view json, RecordHandler* record) {
+  *record = RecordHandler();
+  return nlohmann::json::sax_parse(json.begin(), json.end(), record);
+}
+
+// Whether a record whose bytes JSON does not have is one but for fields that are not read. Then
+// *record is that; else false, and *record is the error, when it is another one than before.
+bool ParseInPlainJson(std::string_view line, RecordHandler* record) {
+  // Two readings that differ in a field that is read differ in what stands in for such bytes.
+  RecordHandler other;
+  const std::string plain = InPlainJson(line, '?');
+  if (plain == line) return false;
+  const std::string again = InPlainJson(line, '!');
+  RecordHandler in_plain;
+  if (!Parse(plain, &in_plain)) {
+    if (in_plain.is_json) *record = in_plain;
+    return false;
+  }
+  if (plain != again && (!Parse(again, &other) || !in_plain.HasSameFields(other))) return false;
+  *record = in_plain;
+  return true;
+}
+
 absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
                                                           const std::string& file_name,
                                                           int64_t line_number,
                                                           uint64_t file_size_bytes) {
   const std::string where = StrCat(file_name, ", line ", line_number);
   RecordHandler record;
-  if (!nlohmann::json::sax_parse(line.begin(), line.end(), &record)) {
-    const std::string error = StrCat(where, ": ", record.error);
-    if (record.is_json) return absl::InvalidArgumentError(error);
-    const std::string plain = InPlainJson(line);
-    if (plain == line) return absl::InvalidArgumentError(error);
-    record = RecordHandler();
-    if (!nlohmann::json::sax_parse(plain.begin(), plain.end(), &record)) {
-      return absl::InvalidArgumentError(record.is_json ? StrCat(where, ": ", record.error) : error);
-    }
+  if (!Parse(line, &record) && (record.is_json || !ParseInPlainJson(line, &record))) {
+    return absl::InvalidArgumentError(StrCat(where, ": ", record.error));
   }
   if (!record.text.has_value()) {
     return absl::InvalidArgumentError(StrCat(where, ": the record has no field \"text\""));

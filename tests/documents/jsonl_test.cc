@@ -5,6 +5,8 @@
 namespace fovea::documents {
 namespace {
 
+using namespace std::string_view_literals;
+
 class JsonlTest : public DocumentFilesTest {};
 
 TEST_F(JsonlTest, GivesOneDocumentARecord) {
@@ -56,6 +58,38 @@ TEST_F(JsonlTest, TakesAnyValueInFieldsThatItDoesNotRead) {
   }
   EXPECT_EQ(visited[4].document->title, "NaN \" Infinity, -Infinity 1e999");
   EXPECT_THAT(visited[5].source, ::testing::EndsWith("#123456789012345678901234"));
+}
+
+TEST_F(JsonlTest, BytesOfFieldsThatItDoesNotReadMayBeAny) {
+  const std::string records[] = {
+      "{\"meta\": \"caf\xE9\", \"text\": \"a\"}",
+      "{\"text\": \"a\", \"meta\": {\"k\xFF\": [\"\xC3\", \"\xED\xA0\x80\", \"\xF0\x9F\"]}}",
+      "{\"text\": \"a\", \"te\xFFxt\": \"b\", \"m\": \"\xFF\\\"\xFF\\\\\"}",
+      std::string("{\"text\": \"a\", \"m\": \"tab\t nul\0 \x01\"}"sv),
+      R"({"text": "a", "m": "\x41 \u12 \u00zz \' C:\dir"})",
+  };
+  std::string lines;
+  for (const std::string& record : records) lines += record + "\n";
+  const std::vector<Visited> visited = Visit(Write("a.jsonl", lines));
+  ASSERT_EQ(visited.size(), std::size(records));
+  for (const Visited& visit : visited) {
+    ASSERT_TRUE(visit.status.ok()) << visit.status;
+    EXPECT_EQ(*ReadText(*visit.document), "a");
+  }
+  // Of a field that is read they are an error, whatever they might stand for.
+  for (const std::string_view field : {"text", "title", "id", "collection"}) {
+    for (const std::string_view value : {"caf\xE9", "a\tb", "a\\x", "\xFF"}) {
+      std::string record = "{\"meta\": \"\xFF\", ";
+      record += field == "text" ? "" : "\"text\": \"a\", ";
+      record += "\"" + std::string(field) + "\": \"" + std::string(value) + "\"}\n";
+      EXPECT_THAT(OpenError(Write("b.jsonl", record)),
+                  IsStatus(absl::StatusCode::kInvalidArgument, "b.jsonl, line 1: not a JSON record"))
+          << record;
+    }
+  }
+  // As are bytes that are no part of a string.
+  EXPECT_THAT(OpenError(Write("b.jsonl", "{\"text\": \"a\", \xFF\"m\": 1}")),
+              IsStatus(absl::StatusCode::kInvalidArgument, "not a JSON record"));
 }
 
 TEST_F(JsonlTest, HalfASurrogatePairIsAReplacementCharacter) {
