@@ -230,27 +230,28 @@ absl::StatusOr<ZipArchive> ZipArchive::Open(std::string_view bytes) {
                           directory.n_members));
   }
   std::vector<Extent> extents;
-  std::vector<const ZipMember*> by_name;
+  std::vector<size_t>& by_name = archive.by_name_;
   for (size_t i = 0; i < members.size(); ++i) {
     extents.push_back({headers[i], members[i].offset + members[i].packed_size_bytes, &members[i]});
-    by_name.push_back(&members[i]);
+    by_name.push_back(i);
   }
   std::sort(by_name.begin(), by_name.end(),
-            [](const ZipMember* a, const ZipMember* b) { return a->name < b->name; });
+            [&](size_t a, size_t b) { return members[a].name < members[b].name; });
   const auto twice =
       std::adjacent_find(by_name.begin(), by_name.end(),
-                         [](const ZipMember* a, const ZipMember* b) { return a->name == b->name; });
+                         [&](size_t a, size_t b) { return members[a].name == members[b].name; });
   if (twice != by_name.end()) {
-    return absl::InvalidArgumentError(StrCat(Named(**twice), " is there twice"));
+    return absl::InvalidArgumentError(StrCat(Named(members[*twice]), " is there twice"));
   }
   RETURN_IF_ERROR(CheckExtents(std::move(extents), directory.offset));
   return archive;
 }
 
 const ZipMember* ZipArchive::Find(std::string_view name) const {
-  const auto found = std::find_if(members_.begin(), members_.end(),
-                                  [&](const ZipMember& member) { return member.name == name; });
-  return found == members_.end() ? nullptr : &*found;
+  const auto found =
+      std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                       [&](size_t i, std::string_view wanted) { return members_[i].name < wanted; });
+  return found == by_name_.end() || members_[*found].name != name ? nullptr : &members_[*found];
 }
 
 absl::Status ZipArchive::Unpack(

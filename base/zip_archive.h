@@ -56,6 +56,7 @@ class ZipArchive {
  private:
   std::string_view bytes_;
   std::vector<ZipMember> members_;
+  std::vector<size_t> by_name_;  // places in members_, in the order of their names
 };
 
 }  // namespace fovea

@@ -43,10 +43,13 @@ void BlockText::CloseParagraph(bool is_list_item) {
   const std::string paragraph = std::move(paragraphs_.back());
   paragraphs_.pop_back();
   const std::string_view block = Trimmed(paragraph);
-  if (IsBlank(block)) return;
-  Deliver(block, is_list_item && after_item_ ? "\n" : "\n\n");
-  after_item_ = is_list_item;
-  if (holders_.empty()) EmitNotes();
+  const bool is_blank = IsBlank(block);
+  if (!is_blank) {
+    Deliver(block, is_list_item && after_item_ ? "\n" : "\n\n");
+    after_item_ = is_list_item;
+  }
+  // A blank one may have notes, too; one in another (a box) does not end that one's.
+  if (holders_.empty() && (!is_blank || paragraphs_.empty())) EmitNotes();
 }
 
 void BlockText::Deliver(std::string_view block, std::string_view separator) {
@@ -62,7 +65,7 @@ void BlockText::Deliver(std::string_view block, std::string_view separator) {
 }
 
 void BlockText::CloseCell() {
-  if (holders_.empty() || !holders_.back().is_table) return;
+  if (holders_.empty() || !holders_.back().is_table || n_deeper_ > 0) return;
   Holder& table = holders_.back();
   if (table.has_cell) table.row.push_back('\t');
   table.row += table.text;
@@ -71,7 +74,7 @@ void BlockText::CloseCell() {
 }
 
 void BlockText::CloseRow() {
-  if (holders_.empty() || !holders_.back().is_table) return;
+  if (holders_.empty() || !holders_.back().is_table || n_deeper_ > 0) return;
   Holder& table = holders_.back();
   std::string row = std::exchange(table.row, "");
   table.has_cell = false;
@@ -91,7 +94,19 @@ void BlockText::CloseRow() {
   after_item_ = false;
 }
 
+void BlockText::OpenHolder(Holder holder) {
+  if (holders_.size() == kMaxHolders) {
+    ++n_deeper_;
+  } else {
+    holders_.push_back(std::move(holder));
+  }
+}
+
 void BlockText::CloseHolder(bool is_table) {
+  if (n_deeper_ > 0) {
+    --n_deeper_;
+    return;
+  }
   if (holders_.empty() || holders_.back().is_table != is_table) return;
   Holder holder = std::move(holders_.back());
   holders_.pop_back();
@@ -100,7 +115,7 @@ void BlockText::CloseHolder(bool is_table) {
 }
 
 void BlockText::OpenNote(std::string_view label) {
-  holders_.push_back({.is_table = false, .label = std::string(label)});
+  OpenHolder({.is_table = false, .label = std::string(label)});
 }
 
 void BlockText::CloseNote() { CloseHolder(/*is_table=*/false); }

@@ -29,7 +29,9 @@ class BlockText {
     return in_paragraph() ? std::string_view(paragraphs_.back()) : std::string_view();
   }
 
-  void OpenTable() { holders_.push_back({.is_table = true}); }
+  // Tables and notes nest as deeply as a reader could follow; what lies deeper becomes part of the
+  // cell, or note, around it.
+  void OpenTable() { OpenHolder({.is_table = true}); }
   void CloseCell();
   void CloseRow();
   void CloseTable() { CloseHolder(/*is_table=*/true); }
@@ -52,11 +54,16 @@ class BlockText {
 
   void Deliver(std::string_view block, std::string_view separator);
   void EmitNotes();
+  void OpenHolder(Holder holder);
   void CloseHolder(bool is_table);
+
+  // A text moves from each holder into the next: their number is a factor of the time.
+  static constexpr size_t kMaxHolders = 64;
 
   const std::function<void(std::string_view)> emit_;
   std::vector<std::string> paragraphs_;  // open ones
   std::vector<Holder> holders_;
+  size_t n_deeper_ = 0;  // tables and notes in the last holder that have none of their own
   std::vector<std::string> notes_;  // to be emitted
   bool any_ = false;
   bool after_item_ = false;

@@ -28,12 +28,16 @@ bool IsSkipped(const XmlName& name) {
   return std::find(std::begin(kSkipped), std::end(kSkipped), name.local) != std::end(kSkipped);
 }
 
-using Notes = std::map<std::string, std::string>;  // by "footnote" or "endnote" and their id
+struct Note {
+  std::string text;
+  std::string label = {};  // where it was referred to; empty before
+};
+using Notes = std::map<std::string, Note>;  // by "footnote" or "endnote" and their id
 
 // The main part, and the parts with notes.
 class WordVisitor : public XmlVisitor {
  public:
-  WordVisitor(BlockText* text, const Notes* notes) : text_(*text), notes_(*notes) {}
+  WordVisitor(BlockText* text, Notes* notes) : text_(*text), notes_(*notes) {}
 
   void Start(const XmlName& name, const XmlAttributes& attributes) override {
     if (skipped_depth_ > 0 || IsSkipped(name)) {
@@ -102,21 +106,24 @@ class WordVisitor : public XmlVisitor {
   void ReferTo(std::string_view kind, std::string_view id) {
     const auto note = notes_.find(StrCat(kind, id));
     if (note == notes_.end() || !text_.in_paragraph()) return;
-    const std::string label = StrCat(++n_references_);
+    // One that is referred to again is the same note.
+    std::string& label = note->second.label;
+    const bool is_new = label.empty();
+    if (is_new) label = StrCat(++n_notes_);
     text_.Append(StrCat("[", label, "]"));
-    text_.AddNote(label, note->second);
+    if (is_new) text_.AddNote(label, note->second.text);
   }
 
-  const Notes& notes_;
+  Notes& notes_;
   std::vector<Style> styles_;  // of the paragraphs that are open
   int64_t skipped_depth_ = 0;
-  int64_t n_references_ = 0;
+  int64_t n_notes_ = 0;  // that were referred to
   bool takes_text_ = false;
 };
 
 class MainVisitor : public WordVisitor {
  public:
-  MainVisitor(BlockText* text, const Notes* notes, std::function<void(std::string_view)> on_title,
+  MainVisitor(BlockText* text, Notes* notes, std::function<void(std::string_view)> on_title,
               const bool* is_done)
       : WordVisitor(text, notes), on_title_(std::move(on_title)), is_done_(*is_done) {}
   bool is_done() const override { return is_done_; }
@@ -137,10 +144,10 @@ class MainVisitor : public WordVisitor {
 class NotesVisitor : public WordVisitor {
  public:
   NotesVisitor(BlockText* text, const std::string* current, Notes* notes)
-      : WordVisitor(text, &kNoNotes), current_(*current), found_(*notes) {}
+      : WordVisitor(text, &no_notes_), current_(*current), found_(*notes) {}
 
   void Start(const XmlName& name, const XmlAttributes& attributes) override {
-    if (IsNote(name)) {
+    if (IsNote(name) && n_open_++ == 0) {
       key_ = StrCat(name.local, attributes.Find("id"));
       begin_ = current_.size();
     }
@@ -148,19 +155,20 @@ class NotesVisitor : public WordVisitor {
   }
   void End(const XmlName& name) override {
     WordVisitor::End(name);
-    if (!IsNote(name)) return;
+    if (!IsNote(name) || --n_open_ > 0) return;
     const std::string_view text = std::string_view(current_).substr(begin_);
-    if (!IsBlank(text)) found_[key_] = OneLine(text, text.size());
+    if (!IsBlank(text)) found_[key_] = {.text = OneLine(text, text.size())};
   }
 
  private:
-  inline static const Notes kNoNotes;
   static bool IsNote(const XmlName& name) {
     return IsWord(name) && (name.local == "footnote" || name.local == "endnote");
   }
 
   const std::string& current_;  // all text so far
   Notes& found_;
+  Notes no_notes_;
+  int64_t n_open_ = 0;  // notes; only one in another could be more than one
   std::string key_;
   size_t begin_ = 0;
 };

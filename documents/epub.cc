@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -97,11 +98,15 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
 
   const bool is_encrypted = archive.Find("META-INF/encryption.xml") != nullptr;
   bool any = false;
+  // A document is content: a page that comes again in the order is not repeated.
+  std::set<std::string> seen;
   int64_t n_missing = 0;
   for (const std::string& id : package.order) {
     const auto href = package.pages.find(id);
     if (href == package.pages.end()) continue;  // a picture
-    const ZipMember* page = archive.Find(Resolve(container.path, href->second));
+    const auto [path, is_new] = seen.insert(Resolve(container.path, href->second));
+    if (!is_new) continue;
+    const ZipMember* page = archive.Find(*path);
     if (page == nullptr) {
       ++n_missing;
       continue;
@@ -121,9 +126,13 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
     if (!receiver.Text(StrCat(any ? "\n\n" : "", text->text))) return absl::OkStatus();
     any = true;
   }
+  if (n_missing > 0 && !any) {
+    return absl::DataLossError(StrCat("broken EPUB: ", n_missing, " of ", seen.size(),
+                                      " pages are missing in the book"));
+  }
   if (n_missing > 0) {
     receiver.Warning(
-        StrCat(n_missing, " of ", package.order.size(), " pages are missing in the book"));
+        StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
   }
   return absl::OkStatus();
 }

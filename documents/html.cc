@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <csetjmp>
 #include <cstdlib>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "documents/charset.h"
 #include "documents/errors.h"
+#include "documents/html_bounds.h"
+#include "documents/html_roles.h"
 #include "documents/string_document.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
@@ -180,96 +183,10 @@ class ReadableText {
 
 // ---- The page's tree ----
 
-enum class Role {
-  kInline,
-  kSkipped,
-  kTitle,
-  kLine,
-  kParagraph,
-  kList,
-  kHeading1,
-  kPre,
-  kCell,
-  kBr,
-  kRule
-};
-
-Role RoleOf(const GumboElement& element) {
+HtmlRole RoleOf(const GumboElement& element) {
   // Drawings hold labels, not text; their <title> is not the page's.
-  if (element.tag_namespace == GUMBO_NAMESPACE_SVG) return Role::kSkipped;
-  switch (element.tag) {
-    case GUMBO_TAG_SCRIPT:
-    case GUMBO_TAG_STYLE:
-    case GUMBO_TAG_NOSCRIPT:
-    case GUMBO_TAG_TEMPLATE:
-    case GUMBO_TAG_IFRAME:
-    case GUMBO_TAG_NOFRAMES:
-    case GUMBO_TAG_NOEMBED:
-    case GUMBO_TAG_OBJECT:
-    case GUMBO_TAG_AUDIO:
-    case GUMBO_TAG_VIDEO:
-    case GUMBO_TAG_CANVAS:
-    case GUMBO_TAG_SVG:
-    case GUMBO_TAG_SELECT:
-    case GUMBO_TAG_TEXTAREA:
-    case GUMBO_TAG_BUTTON:
-    case GUMBO_TAG_DATALIST:
-      return Role::kSkipped;
-    case GUMBO_TAG_TITLE:
-      return Role::kTitle;
-    case GUMBO_TAG_BODY:
-    case GUMBO_TAG_DIV:
-    case GUMBO_TAG_CENTER:
-    case GUMBO_TAG_LI:
-    case GUMBO_TAG_DT:
-    case GUMBO_TAG_DD:
-    case GUMBO_TAG_TR:
-    case GUMBO_TAG_CAPTION:
-    case GUMBO_TAG_FIGCAPTION:
-    case GUMBO_TAG_SUMMARY:
-    case GUMBO_TAG_LEGEND:
-      return Role::kLine;
-    case GUMBO_TAG_P:
-    case GUMBO_TAG_H2:
-    case GUMBO_TAG_H3:
-    case GUMBO_TAG_H4:
-    case GUMBO_TAG_H5:
-    case GUMBO_TAG_H6:
-    case GUMBO_TAG_HGROUP:
-    case GUMBO_TAG_BLOCKQUOTE:
-    case GUMBO_TAG_TABLE:
-    case GUMBO_TAG_FIGURE:
-    case GUMBO_TAG_SECTION:
-    case GUMBO_TAG_ARTICLE:
-    case GUMBO_TAG_HEADER:
-    case GUMBO_TAG_FOOTER:
-    case GUMBO_TAG_MAIN:
-    case GUMBO_TAG_ASIDE:
-    case GUMBO_TAG_NAV:
-    case GUMBO_TAG_ADDRESS:
-    case GUMBO_TAG_FIELDSET:
-    case GUMBO_TAG_FORM:
-    case GUMBO_TAG_DETAILS:
-      return Role::kParagraph;
-    case GUMBO_TAG_UL:
-    case GUMBO_TAG_OL:
-    case GUMBO_TAG_DL:
-      return Role::kList;
-    case GUMBO_TAG_H1:
-      return Role::kHeading1;
-    case GUMBO_TAG_PRE:
-    case GUMBO_TAG_LISTING:
-      return Role::kPre;
-    case GUMBO_TAG_TD:
-    case GUMBO_TAG_TH:
-      return Role::kCell;
-    case GUMBO_TAG_BR:
-      return Role::kBr;
-    case GUMBO_TAG_HR:
-      return Role::kRule;
-    default:
-      return Role::kInline;
-  }
+  return element.tag_namespace == GUMBO_NAMESPACE_SVG ? HtmlRole::kSkipped
+                                                          : documents::RoleOf(element.tag);
 }
 
 // Walks the tree in the document's order, with a stack of its own: depth costs heap, not stack.
@@ -319,36 +236,36 @@ class Extractor {
     const GumboElement& element = node->v.element;
     if (gumbo_get_attribute(&element.attributes, "hidden") != nullptr) return false;
     switch (RoleOf(element)) {
-      case Role::kSkipped:
+      case HtmlRole::kSkipped:
         return false;
-      case Role::kTitle:
+      case HtmlRole::kTitle:
         TakeTitle(element);
         return false;
-      case Role::kBr:
+      case HtmlRole::kBr:
         text_.BreakLine();
         return false;
-      case Role::kRule:
+      case HtmlRole::kRule:
         text_.Break(2);
         return false;
-      case Role::kList:
+      case HtmlRole::kList:
         text_.Break(list_depth_++ > 0 ? 1 : 2);
         return true;
-      case Role::kPre:
+      case HtmlRole::kPre:
         text_.Break(2);
         ++pre_depth_;
         return true;
-      case Role::kHeading1:
+      case HtmlRole::kHeading1:
         text_.Break(2);
         heading_begin_ = text_.size();
         return true;
-      case Role::kParagraph:
+      case HtmlRole::kParagraph:
         text_.Break(2);
         return true;
-      case Role::kLine:
+      case HtmlRole::kLine:
         text_.Break(1);
         return true;
-      case Role::kCell:
-      case Role::kInline:
+      case HtmlRole::kCell:
+      case HtmlRole::kInline:
         return true;
     }
     return true;
@@ -356,27 +273,27 @@ class Extractor {
 
   void Leave(const GumboNode* node) {
     switch (RoleOf(node->v.element)) {
-      case Role::kList:
+      case HtmlRole::kList:
         text_.Break(--list_depth_ > 0 ? 1 : 2);
         break;
-      case Role::kPre:
+      case HtmlRole::kPre:
         --pre_depth_;
         text_.EndPreformatted();
         text_.Break(2);
         break;
-      case Role::kHeading1:
+      case HtmlRole::kHeading1:
         if (heading_.empty() && heading_begin_ < text_.size()) {
           heading_ = OneLine(text_.text().substr(heading_begin_), kMaxTitleBytes);
         }
         text_.Break(2);
         break;
-      case Role::kParagraph:
+      case HtmlRole::kParagraph:
         text_.Break(2);
         break;
-      case Role::kLine:
+      case HtmlRole::kLine:
         text_.Break(1);
         break;
-      case Role::kCell:
+      case HtmlRole::kCell:
         text_.EndCell();
         break;
       default:
@@ -404,13 +321,15 @@ class Extractor {
 
 absl::StatusOr<HtmlText> ExtractHtml(std::string_view html, const ReadLimits& limits) {
   if (html.starts_with(kByteOrderMark)) html.remove_prefix(kByteOrderMark.size());
+  const std::optional<std::string> bounded = BoundMarkup(html);
+  if (bounded.has_value()) html = *bounded;
   Heap heap(limits.max_html_tree_bytes, limits.max_html_parse_seconds);
   const GumboOutput* output = heap.Parse(html.data(), html.size());
   if (output == nullptr) {
     return absl::ResourceExhaustedError(
         StrCat("the page's ", html.size(), " bytes of markup need more than ",
                limits.max_html_tree_bytes, " bytes of memory or ", limits.max_html_parse_seconds,
-               " s to be parsed: it nests too deeply or has too many elements; save it as text"));
+               " s to be parsed: it has too many elements; save it as text"));
   }
   return Extractor().Extract(output->root);
 }

@@ -18,8 +18,9 @@ struct HtmlText {
 // Paragraphs, headings, lists and tables are set apart by an empty line, other block elements by a
 // line's end, cells by a tab; entities are decoded; scripts, styles, forms' fields and hidden
 // elements are left out. White space is collapsed outside of <pre>. `html` is valid UTF-8.
-// ResourceExhausted when the page's tree outgrows limits.max_html_tree_bytes or
-// max_html_parse_seconds of processor time (nesting of many thousands of elements is quadratic).
+// Time grows with the page's size, however its elements nest: those within hundreds of others give
+// their text, and lines for blocks. ResourceExhausted when the page's tree outgrows
+// limits.max_html_tree_bytes or max_html_parse_seconds of processor time.
 absl::StatusOr<HtmlText> ExtractHtml(std::string_view html, const ReadLimits& limits);
 
 // The page of a file, as a document; the file's name becomes the source.

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <string>
+#include <utility>
 
 #include "documents/block_text.h"
+#include "documents/utf8.h"
 #include "documents/xml.h"
 
 namespace fovea::documents {
@@ -53,8 +55,9 @@ class OdtVisitor : public XmlVisitor {
       in_citation_ = true;
       label_.clear();
     } else if (name.local == "note-body") {
-      text_.Append(label_.empty() ? "" : StrCat("[", label_, "]"));
-      text_.OpenNote(label_);
+      const std::string label = OneLine(std::exchange(label_, ""), kMaxLabelBytes);
+      text_.Append(label.empty() ? "" : StrCat("[", label, "]"));
+      text_.OpenNote(label);
     }
   }
 
@@ -88,7 +91,7 @@ class OdtVisitor : public XmlVisitor {
   void Text(std::string_view text) override {
     if (skipped_depth_ > 0) return;
     if (in_citation_) {
-      label_ += text;
+      if (label_.size() < kMaxLabelBytes) label_ += text;
     } else {
       text_.AppendCollapsed(text);
     }
@@ -103,6 +106,8 @@ class OdtVisitor : public XmlVisitor {
     std::from_chars(count.data(), count.data() + count.size(), n);
     text_.Append(std::string(std::clamp(n, 1u, kMaxSpaces), ' '));
   }
+
+  static constexpr size_t kMaxLabelBytes = 64;
 
   BlockText& text_;
   const bool& is_done_;

@@ -74,6 +74,32 @@ TEST_F(BlockTextTest, PutsNotesBehindTheirParagraphAndBoxesInFrontOfIt) {
             "A box\n\n[1] A note of two paragraphs\n\nText[1] goes on.\n\n[2] Another\n\nNext");
 }
 
+TEST_F(BlockTextTest, AParagraphOfNothingButANoteGivesTheNote) {
+  blocks_.OpenParagraph();
+  Paragraph("");
+  blocks_.AddNote("1", "Alone");
+  blocks_.CloseParagraph(false);
+  Paragraph("Next");
+  EXPECT_EQ(text_, "[1] Alone\n\nNext");
+}
+
+TEST_F(BlockTextTest, TablesAndNotesInHundredsOfOthersAreTextOfThoseAround) {
+  constexpr int kDepth = 500;
+  std::string want;
+  for (int i = 0; i < kDepth; ++i) {
+    blocks_.OpenTable();
+    Paragraph(std::to_string(i));
+    want += (i == 0 ? "" : " ") + std::to_string(i);
+  }
+  for (int i = 0; i < kDepth; ++i) {
+    blocks_.CloseCell();
+    blocks_.CloseRow();
+    blocks_.CloseTable();
+  }
+  Paragraph("After");
+  EXPECT_EQ(text_, want + "\n\nAfter");
+}
+
 TEST_F(BlockTextTest, PassesOverCallsThatDoNotFit) {
   blocks_.CloseParagraph(false);
   blocks_.CloseCell();
