@@ -17,6 +17,7 @@ constexpr char kTitle = 't';
 constexpr char kText = 'x';
 constexpr char kWarning = 'w';
 constexpr char kNoText = 'n';
+constexpr char kEmpty = 'm';
 constexpr char kError = 'e';  // its code as one byte, then its message
 
 class ConfinedDocument final : public TextDocument {
@@ -83,6 +84,8 @@ class ConfinedDocument final : public TextDocument {
         return true;
       case kNoText:
         return ended_ = NoTextError(source, message->payload);
+      case kEmpty:
+        return ended_ = EmptyError(source, warning, message->payload);
       case kError:
         return ended_ = Named(absl::Status(static_cast<absl::StatusCode>(message->payload[0]),
                                            message->payload.substr(1)));
@@ -125,6 +128,8 @@ bool TextSender::SendText(std::string_view text) {
 void TextSender::SendWarning(std::string_view warning) { parent_.Send(kWarning, warning); }
 
 void TextSender::SendNoText(std::string_view kind) { parent_.Send(kNoText, kind); }
+
+void TextSender::SendEmpty(std::string_view kind) { parent_.Send(kEmpty, kind); }
 
 void TextSender::SendError(const absl::Status& error) {
   std::string payload(1, static_cast<char>(error.raw_code()));

@@ -29,6 +29,9 @@ class TextSender {
   void SendWarning(std::string_view warning);
   // The file is of this kind, without a text of its own: the document is a NoTextError.
   void SendNoText(std::string_view kind);
+  // The document has no text at all: it is an EmptyError of this kind, with its warning as the
+  // reason.
+  void SendEmpty(std::string_view kind);
   // Why the reader ends early; it returns then. The message need not name the file.
   void SendError(const absl::Status& error);
 

@@ -1,7 +1,6 @@
 #include "documents/errors.h"
 
 #include "absl/strings/str_format.h"
-#include "documents/file_kind.h"
 
 namespace fovea::documents {
 
@@ -20,13 +19,14 @@ absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t 
       name, byte, position));
 }
 
-absl::Status EmptyError(std::string_view name, std::string_view why) {
-  if (why.empty()) {
-    absl::Status status = absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store"));
-    SetKind(&status, "empty file");
-    return status;
-  }
-  return absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store (", why, ")"));
+absl::Status EmptyError(std::string_view name, std::string_view why, std::string_view kind) {
+  std::string reason(kind == kEmptyKind ? "" : kind);
+  if (!why.empty()) reason += StrCat(reason.empty() ? "" : ": ", why);
+  if (!reason.empty()) reason = StrCat(" (", reason, ")");
+  absl::Status status =
+      absl::InvalidArgumentError(StrCat(name, ": empty: nothing to store", reason));
+  SetKind(&status, kind);
+  return status;
 }
 
 }  // namespace fovea::documents

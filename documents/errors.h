@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "documents/file_kind.h"
 
 namespace fovea::documents {
 
@@ -12,7 +13,9 @@ namespace fovea::documents {
 absl::Status NotTextError(std::string_view name, std::string_view bytes, size_t at,
                           uint64_t offset);
 
-// `why` may be empty: then it is of the kind "empty file" (file_kind.h).
-absl::Status EmptyError(std::string_view name, std::string_view why);
+// The error about a file of this kind (file_kind.h), which a folder may hold without harm. `why`:
+// more than the kind says; may be empty.
+absl::Status EmptyError(std::string_view name, std::string_view why,
+                        std::string_view kind = kEmptyKind);
 
 }  // namespace fovea::documents

@@ -20,18 +20,49 @@ constexpr std::string_view kTranscribe = "what is said in it needs a transcript"
 constexpr std::string_view kSave = "save it as text or PDF first";
 constexpr std::string_view kFetch = "fetch the file that it stands for (`git lfs pull`)";
 
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
+void SkipSpaces(std::string_view* text, std::string_view spaces) {
+  text->remove_prefix(std::min(text->find_first_not_of(spaces), text->size()));
+}
+
+// "1.4", a line's end, and objects: a text may begin with what a PDF begins with.
+bool GoesOnAsPdf(std::string_view rest, bool is_text) {
+  if (!is_text) return true;
+  if (rest.size() < 4 || !IsDigit(rest[0]) || rest[1] != '.' || !IsDigit(rest[2])) return false;
+  rest.remove_prefix(3);
+  SkipSpaces(&rest, " \t");
+  return (rest.starts_with('\n') || rest.starts_with('\r')) && rest.find(" obj") != rest.npos;
+}
+
+// A version and a control word, or a group.
+bool GoesOnAsRtf(std::string_view rest, bool) {
+  if (rest.empty() || !IsDigit(rest[0])) return false;
+  SkipSpaces(&rest, "0123456789");
+  SkipSpaces(&rest, " \r\n");
+  if (rest.starts_with('{')) rest.remove_prefix(1);
+  return rest.size() > 1 && rest[0] == '\\' && (rest[1] == '*' || (rest[1] >= 'a' && rest[1] <= 'z'));
+}
+
+bool GoesOnAsLfsPointer(std::string_view rest, bool) {
+  return rest.find("\noid sha256:") != rest.npos;
+}
+
 struct Signature {
   size_t offset;
   std::string_view bytes;
   std::string_view kind;
   std::string_view advice = {};  // what to do; empty: which formats are read
+  // What follows the bytes, when they do not tell enough.
+  bool (*goes_on)(std::string_view rest, bool is_text) = nullptr;
 };
 
-// Of things that are text themselves, too.
+// Of things that are text themselves, too: they are compared with all files.
 constexpr Signature kTextSignatures[] = {
-    {0, "%PDF-", kPdfKind},
-    {0, "{\\rtf", "RTF document", kSave},
-    {0, "version https://git-lfs.github.com/spec/", "Git LFS pointer", kFetch},
+    {0, "%PDF-", kPdfKind, {}, &GoesOnAsPdf},
+    {0, "{\\rtf", "RTF document", kSave, &GoesOnAsRtf},
+    {0, "version https://git-lfs.github.com/spec/v", "Git LFS pointer", kFetch,
+     &GoesOnAsLfsPointer},
 };
 
 // Short ones are safe: nothing here is compared with a text.
@@ -92,7 +123,7 @@ constexpr Signature kSignatures[] = {
     {0, "OTTO", "font"},
     {0, "\0\1\0\0"sv, "font"},
     {0, "GGUF", "GGUF model"},
-    {8, "{\"", "safetensors file"},
+    {5, "\0\0\0{\""sv, "safetensors file"},  // behind the low bytes of a length
     {0, "\x93NUMPY", "NumPy array"},
     {0, "\x89HDF\r\n\x1A\n", "HDF5 file"},
     {0, "PAR1", "Parquet file"},
@@ -104,9 +135,10 @@ constexpr Signature kSignatures[] = {
 };
 
 template <size_t n>
-const Signature* Match(const Signature (&signatures)[n], std::string_view head) {
+const Signature* Match(const Signature (&signatures)[n], std::string_view head, bool is_text) {
   const auto* found = std::find_if(std::begin(signatures), std::end(signatures), [&](auto& s) {
-    return head.size() >= s.offset && head.substr(s.offset).starts_with(s.bytes);
+    if (head.size() < s.offset || !head.substr(s.offset).starts_with(s.bytes)) return false;
+    return s.goes_on == nullptr || s.goes_on(head.substr(s.offset + s.bytes.size()), is_text);
   });
   return found == std::end(signatures) ? nullptr : found;
 }
@@ -121,8 +153,10 @@ bool IsText(std::string_view head) {
 
 std::string_view KindOf(std::string_view head) {
   head = head.substr(0, kKindBytes);
-  const Signature* found = Match(kTextSignatures, head);
-  if (found == nullptr && !IsText(head)) found = Match(kSignatures, head);
+  // Text of an old encoding is text, too: what is none has control characters.
+  const bool is_text = IsText(head) || MayBeOtherText(head);
+  const Signature* found = Match(kTextSignatures, head, is_text);
+  if (found == nullptr && !is_text) found = Match(kSignatures, head, is_text);
   return found == nullptr ? std::string_view() : found->kind;
 }
 

@@ -20,6 +20,14 @@ inline constexpr std::string_view kSpreadsheetKind = "spreadsheet";
 inline constexpr std::string_view kPresentationKind = "presentation";
 inline constexpr std::string_view kDrawingKind = "OpenDocument file without text";
 
+// Kinds of files that have nothing to store.
+inline constexpr std::string_view kEmptyKind = "empty file";
+inline constexpr std::string_view kEmptyHtmlKind = "HTML page without text";
+inline constexpr std::string_view kEmptyPdfKind = "PDF without text";
+inline constexpr std::string_view kEmptyDocxKind = "DOCX without text";
+inline constexpr std::string_view kEmptyOdtKind = "ODT without text";
+inline constexpr std::string_view kEmptyEpubKind = "EPUB without text";
+
 // "PNG image", "ZIP archive", …; empty for text, whatever its encoding, and for what begins like
 // nothing that is known. `head` is the file's first kKindBytes, or all of it.
 std::string_view KindOf(std::string_view head);

@@ -344,7 +344,7 @@ absl::StatusOr<std::unique_ptr<TextDocument>> OpenHtml(InputFile& file, const Re
   if (IsXhtml(html)) html = XhtmlToHtml(html);
   absl::StatusOr<HtmlText> page = ExtractHtml(html, limits);
   if (!page.ok()) return Annotate(page.status(), file.name());
-  if (IsBlank(page->text)) return EmptyError(file.name(), "the page has no text");
+  if (IsBlank(page->text)) return EmptyError(file.name(), "", kEmptyHtmlKind);
   auto document = std::make_unique<StringDocument>(std::move(page->text));
   document->title = std::move(page->title);
   document->source = file.name();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "documents/confined_document.h"
+#include "documents/file_kind.h"
 #include "documents/utf8.h"
 
 namespace fovea::documents {
@@ -91,7 +92,8 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   }
   constexpr std::string_view kWhatToDo = ": scanned pages need text recognition (OCR) first";
   if (n_without_text == n_pages) {
-    sender.SendWarning(StrCat(n_pages, " pages without text", kWhatToDo));
+    sender.SendWarning(StrCat(n_pages, n_pages == 1 ? " page" : " pages", kWhatToDo));
+    sender.SendEmpty(kEmptyPdfKind);
   } else if (n_without_text > 0) {
     sender.SendWarning(StrCat(n_without_text, " of ", n_pages, " pages have no text", kWhatToDo));
   }

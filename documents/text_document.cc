@@ -45,7 +45,12 @@ bool BeginsAsHtml(std::string_view head) {
   head.remove_prefix(std::min(head.find_first_not_of(" \t\r\n"), head.size()));
   std::string begin(head.substr(0, kBytes));
   LowerCase(&begin);
-  if (begin.starts_with("<!doctype html") || begin.starts_with("<html")) return true;
+  if (begin.starts_with("<!doctype html")) return true;
+  // A text may begin with a word about the tag.
+  const bool has_frame = begin.find("<head") != std::string::npos ||
+                         begin.find("<body") != std::string::npos ||
+                         begin.find("</") != std::string::npos;
+  if (begin.starts_with("<html")) return has_frame;
   return begin.starts_with("<?xml") && begin.find("<html") != std::string::npos;
 }
 
@@ -65,13 +70,11 @@ Format FormatOf(std::string_view extension, std::string_view head) {
 }
 
 // The kind of a file that has no text and begins like nothing that is known.
-std::string OtherKind(std::string_view extension, Format format, std::string_view head) {
+std::string OtherKind(std::string_view extension, std::string_view head) {
   constexpr size_t kMaxExtensionBytes = 16;
   const bool has_name = !extension.empty() && extension.size() <= kMaxExtensionBytes;
   return StrCat(has_name ? PrintableName(extension) + " file" : "file without an extension",
-                format == Format::kHtml ? ", page without text"
-                : MayBeOtherText(head)  ? ", text of another encoding than UTF-8"
-                                        : ", not text");
+                MayBeOtherText(head) ? ", text of another encoding than UTF-8" : ", not text");
 }
 
 }  // namespace
@@ -120,7 +123,7 @@ absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& 
   }
   status = document.status();
   if (absl::IsInvalidArgument(status) && !is_named && KindOfError(status).empty()) {
-    SetKind(&status, OtherKind(extension, format, head));
+    SetKind(&status, OtherKind(extension, head));
   }
   return visit(*source, status);
 }

@@ -61,8 +61,9 @@ absl::Status Read(InputFile& file, bool is_named, const ReadLimits& limits, Text
   const absl::StatusOr<ZipArchive> archive = ZipArchive::Open(bytes);
   if (archive.ok()) {
     SendingReceiver receiver(&sender);
-    RETURN_IF_ERROR(ReadZipDocument(*archive, limits, receiver, &kind));
-    if (kind.empty() && !receiver.any_text()) sender.SendWarning("the document has no text");
+    std::string_view empty_kind;
+    RETURN_IF_ERROR(ReadZipDocument(*archive, limits, receiver, &kind, &empty_kind));
+    if (kind.empty() && !receiver.any_text()) sender.SendEmpty(empty_kind);
   } else if (is_named) {
     return archive.status();
   }
@@ -73,16 +74,22 @@ absl::Status Read(InputFile& file, bool is_named, const ReadLimits& limits, Text
 }  // namespace
 
 absl::Status ReadZipDocument(const ZipArchive& archive, const ReadLimits& limits,
-                             TextReceiver& receiver, std::string* kind) {
+                             TextReceiver& receiver, std::string* kind,
+                             std::string_view* empty_kind) {
   kind->clear();
   const std::string media_type = MediaType(archive);
   if (media_type == "application/epub+zip" || archive.Find("META-INF/container.xml") != nullptr) {
+    *empty_kind = kEmptyEpubKind;
     return ReadEpub(archive, limits, receiver);
   }
   if (media_type.starts_with("application/vnd.oasis.opendocument.text")) {
+    *empty_kind = kEmptyOdtKind;
     return ReadOdt(archive, limits, receiver);
   }
-  if (!DocxMainPart(archive).empty()) return ReadDocx(archive, limits, receiver);
+  if (!DocxMainPart(archive).empty()) {
+    *empty_kind = kEmptyDocxKind;
+    return ReadDocx(archive, limits, receiver);
+  }
   *kind = std::string(KindOfArchive(archive, media_type));
   return absl::OkStatus();
 }

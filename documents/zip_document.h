@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/zip_archive.h"
 #include "documents/input_file.h"
@@ -12,9 +13,11 @@
 namespace fovea::documents {
 
 // Text and title go to `receiver`. *kind is what an archive is that is none of the three, for
-// NoTextError; then nothing was given.
+// NoTextError; then nothing was given. *empty_kind is what one of the three is if no text was
+// given, for EmptyError.
 absl::Status ReadZipDocument(const ZipArchive& archive, const ReadLimits& limits,
-                             TextReceiver& receiver, std::string* kind);
+                             TextReceiver& receiver, std::string* kind,
+                             std::string_view* empty_kind);
 
 // The same in a process of its own. `is_named`: by its name the file is one of the three, so that a
 // damaged archive is an error of its own (else it is a ZIP archive like others).

@@ -18,7 +18,7 @@ TEST_F(FileKindTest, NamesWhatIsNoTextByItsFirstBytesWhateverItsName) {
       {"RIFF\x24\0\0\0WEBPVP8 "sv, "WebP image"},
       {"RIFF\x24\0\0\0WAVEfmt "sv, "WAV audio"},
       {"\x1F\x8B\x08\0\0\0"sv, "gzip file"},
-      {"BZh91AY&SY\xAA"sv, "bzip2 file"},
+      {"BZh9\x17rE8P\x90\0\0\0\0"sv, "bzip2 file"},
       {"\xFD"
        "7zXZ\0\0"sv,
        "xz file"},
@@ -32,6 +32,8 @@ TEST_F(FileKindTest, NamesWhatIsNoTextByItsFirstBytesWhateverItsName) {
        "ftypmp42"sv,
        "MP4 audio, video or image"},
       {"{\\rtf1\\ansi hello}"sv, "RTF document"},
+      {"{\\rtf1\r\n{\\fonttbl}}"sv, "RTF document"},
+      {"\x40\0\0\0\0\0\0\0{\"a\":{}}"sv, "safetensors file"},
       {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"sv, "Git LFS pointer"},
   };
   for (const auto& [bytes, kind] : kFiles) {
@@ -42,6 +44,34 @@ TEST_F(FileKindTest, NamesWhatIsNoTextByItsFirstBytesWhateverItsName) {
       EXPECT_EQ(KindOfError(status), kind) << name;
     }
   }
+}
+
+// Only what cannot be a text is refused for how it begins.
+TEST_F(FileKindTest, ATextMayBeginWithWhatOtherFilesBeginWith) {
+  constexpr std::string_view kBeginnings[] = {
+      "%PDF-", "%PDF-1.4", "%PDF-1.4\n", "%PDF-1.4 %", "{\\rtf", "{\\rtf1", "{\\rtf1 ", "{\\rtf1}",
+      "version https://git-lfs.github.com/spec/v1", "PNG", "JFIF", "GIF8", "GIF87a", "GIF89a",
+      "II*", "MM", "BM", "8BPS", "AT&TFORM", "PK", "BZh", "BZh9", "7zXZ", "7z", "Rar!", "!<arch>\n",
+      "MSCF", "ELF", "MZ", "asm", "BC", "SQLite format 3", "ID3", "OggS", "fLaC", "FLV", "wOFF",
+      "wOF2", "OTTO", "GGUF", "NUMPY", "HDF\r\n", "PAR1", "ARROW1", "%!PS", "RIFF", "RIFF    WAVE",
+      "RIFF    AVI ", "RIFF    WEBP", "    ftyp", "    {\"", "        {\"", "<html", "<?xml",
+      "<!doctype", "#!"};
+  for (const std::string_view beginning : kBeginnings) {
+    for (const std::string_view prose :
+         {" is how files of a kind begin.\n", "is a version, says caf\u00E9.\n", "\n\nProse.\n"}) {
+      const std::string text = std::string(beginning) + std::string(prose);
+      EXPECT_EQ(KindOf(text), "") << text;
+      for (const char* name : {"notes", "notes.txt", "notes.md", "notes.log"}) {
+        EXPECT_EQ(TextOf(Write(name, text)), text) << name;
+      }
+      const std::string old = text + "caf\xE9\n";
+      EXPECT_EQ(KindOfError(OpenError(Write("notes.log", old))),
+                ".log file, text of another encoding than UTF-8")
+          << text;
+    }
+  }
+  EXPECT_EQ(TextOf(Write("ustar.txt", std::string(257, 'a') + "ustar")),
+            std::string(257, 'a') + "ustar");
 }
 
 TEST_F(FileKindTest, NamesATarArchiveByWhatStandsFarFromItsBeginning) {
@@ -62,9 +92,10 @@ TEST_F(FileKindTest, SaysOfWhatItDoesNotKnowThatItIsNoText) {
             "file without an extension, not text");
   EXPECT_EQ(kind_of("old.c", "/* caf\xE9 */"), ".c file, text of another encoding than UTF-8");
   EXPECT_EQ(kind_of("logo.php", "<!DOCTYPE html><img src='a.png'>"),
-            ".php file, page without text");
+            "HTML page without text");
   EXPECT_EQ(kind_of("empty.py", "\n"), "empty file");
   EXPECT_EQ(kind_of("empty.txt", ""), "empty file");
+  EXPECT_EQ(kind_of("empty.html", "<p hidden>x</p>"), "HTML page without text");
   // These are errors wherever they lie: their names say that they are documents.
   EXPECT_EQ(kind_of("old.txt", "caf\xE9"), "");
   EXPECT_EQ(kind_of("zeros.md", "a\0b"sv), "");

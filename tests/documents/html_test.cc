@@ -68,7 +68,7 @@ TEST_F(HtmlTest, RefusesPagesWithoutText) {
               IsStatus(absl::StatusCode::kInvalidArgument, "a.html: empty: nothing to store"));
   EXPECT_THAT(OpenError(Write("a.html", "<title>t</title><img src=x><script>x</script>&nbsp;")),
               IsStatus(absl::StatusCode::kInvalidArgument,
-                       "empty: nothing to store (the page has no text)"));
+                       "empty: nothing to store (HTML page without text)"));
 }
 
 TEST_F(HtmlTest, RefusesWhatIsNotUtf8) {

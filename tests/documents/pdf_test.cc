@@ -1,3 +1,4 @@
+#include "documents/file_kind.h"
 #include "tests/documents/document_files.h"
 #include "tests/documents/make_pdf.h"
 
@@ -32,9 +33,13 @@ TEST_F(PdfTest, TakesAMissingTitleFromTheFileName) {
 TEST_F(PdfTest, RefusesPagesWithoutText) {
   EXPECT_THAT(OpenError(Write("scan.pdf", MakePdf({"", "0 0 m 9 9 l S"}, ""))),
               IsStatus(absl::StatusCode::kInvalidArgument,
-                       "scan.pdf: empty: nothing to store (2 pages without text"));
+                       "scan.pdf: empty: nothing to store (PDF without text: 2 pages: scanned"));
   EXPECT_THAT(OpenError(Write("none.pdf", "")),
               IsStatus(absl::StatusCode::kInvalidArgument, "none.pdf: empty: nothing to store"));
+}
+
+TEST_F(PdfTest, OneWithoutTextIsOfAKindOfItsOwn) {
+  EXPECT_EQ(KindOfError(OpenError(Write("scan.pdf", MakePdf({""}, "")))), "PDF without text");
 }
 
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {

@@ -54,7 +54,7 @@ TEST(StandardInputTest, EmptyOrBinaryInputIsAnError) {
   EXPECT_THAT(ReadPiped(std::string("ab\0c", 4)).status(),
               IsStatus(absl::StatusCode::kInvalidArgument,
                        "standard input: not text: NUL byte at byte offset 2"));
-  EXPECT_THAT(ReadPiped("%PDF-1.4\n").status(),
+  EXPECT_THAT(ReadPiped("%PDF-1.4\n1 0 obj\n").status(),
               IsStatus(absl::StatusCode::kInvalidArgument,
                        "standard input: no text, but of this kind: PDF document: pass a file"));
 }

@@ -1,5 +1,7 @@
 #include "documents/zip_document.h"
 
+#include <algorithm>
+
 #include "documents/file_kind.h"
 #include "tests/base/make_zip.h"
 #include "tests/documents/document_files.h"
@@ -153,6 +155,19 @@ TEST_F(ZipDocumentTest, DocxPutsNotesBehindTheParagraphThatRefersToThem) {
             "First[1], then[2]\n\n[1] a footnote of two\n[2] an endnote\n\nLast");
 }
 
+TEST_F(ZipDocumentTest, DocxGivesANoteOnce) {
+  const std::string reference = "<w:r><w:footnoteReference w:id=\"2\"/></w:r>";
+  auto files = DocxFiles(WordParagraph(TextRun("A") + reference + reference) +
+                         WordParagraph(TextRun("B") + "<w:r><w:footnoteReference w:id=\"3\"/></w:r>" +
+                                       reference));
+  files.push_back({"word/footnotes.xml",
+                   std::string("<w:footnotes ") + kWord + "><w:footnote w:id=\"2\">" +
+                       WordParagraph(TextRun("two")) + "</w:footnote><w:footnote w:id=\"3\">" +
+                       WordParagraph(TextRun("three")) + "</w:footnote></w:footnotes>",
+                   kZipDeflated});
+  EXPECT_EQ(TextOfZip("notes.docx", files), "A[1][1]\n\n[1] two\n\nB[2][1]\n\n[2] three");
+}
+
 TEST_F(ZipDocumentTest, DocxTakesItsTitleFromThePropertiesOrTheFirstParagraph) {
   const std::string body = WordParagraph("") +
                            WordParagraph(TextRun("Styled"), "<w:pStyle w:val=\"Title\"/>") +
@@ -211,6 +226,67 @@ TEST_F(ZipDocumentTest, EpubGivesItsPagesInReadingOrder) {
   EXPECT_EQ(document->warning, "");
 }
 
+TEST_F(ZipDocumentTest, EpubGivesAPageOnce) {
+  auto files = EpubFiles();
+  std::string& package = files[2].bytes;
+  const std::string one = "<itemref idref=\"one\"/>";
+  std::string many;
+  for (int i = 0; i < 100000; ++i) many += one;
+  package.replace(package.find(one), one.size(), many);
+  // Nor under another name.
+  const std::string item = "<item id=\"cover\"";
+  package.insert(package.find(item),
+                 "<item id=\"again\" href=\"text/../one.xhtml#x\" media-type=\"text/html\"/>");
+  const std::string blank = "<itemref idref=\"blank\"/>";
+  package.insert(package.find(blank), "<itemref idref=\"again\"/>");
+  ReadLimits limits;
+  limits.max_zip_seconds = 10;
+  EXPECT_EQ(TextOf(Write("book.epub", MakeZip(files)), limits),
+            "One\n\nThe beginning.\n\nTwo\n\nThe end.");
+}
+
+std::string Nested(const std::string& start, const std::string& inner, const std::string& end) {
+  constexpr int kDepth = 100000;
+  std::string starts, ends;
+  for (int i = 0; i < kDepth; ++i) {
+    starts += start;
+    ends += end;
+  }
+  return starts + inner + ends;
+}
+
+TEST_F(ZipDocumentTest, NestingTakesTimeByTheByte) {
+  ReadLimits limits;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  limits.max_zip_seconds = 60;
+#else
+  limits.max_zip_seconds = 5;
+#endif
+  const auto letters = [&](const char* name, const std::vector<ZipFile>& files) {
+    const std::string text = TextOf(Write(name, MakeZip(files)), limits);
+    return std::count(text.begin(), text.end(), 'x');
+  };
+  const std::string word = WordParagraph(TextRun("x"));
+  EXPECT_EQ(letters("a.docx", DocxFiles(Nested("<w:tbl><w:tr><w:tc>" + word, "",
+                                               "</w:tc></w:tr></w:tbl>"))),
+            100000);
+  EXPECT_EQ(letters("a.docx", DocxFiles(Nested("<w:p>" + TextRun("x"), "", "</w:p>"))), 100000);
+  const std::string paragraph = "<text:p>x</text:p>";
+  EXPECT_EQ(letters("a.odt", OdtFiles(Nested("<table:table><table:table-row><table:table-cell>" +
+                                                 paragraph,
+                                             "", "</table:table-cell></table:table-row>"
+                                                 "</table:table>"))),
+            100000);
+  EXPECT_EQ(letters("a.odt", OdtFiles("<text:p>" + Nested("<text:note-body>" + paragraph, "",
+                                                          "</text:note-body>") +
+                                      "</text:p>")),
+            100000);
+  auto book = EpubFiles();
+  book[3].bytes = "<?xml version=\"1.0\"?><html><body>" + Nested("<div>x", "", "</div>") +
+                  "</body></html>";
+  EXPECT_EQ(letters("a.epub", book), 100000);
+}
+
 TEST_F(ZipDocumentTest, EpubSaysWhichPagesAreMissing) {
   auto files = EpubFiles();
   files.erase(files.begin() + 4);
@@ -238,6 +314,27 @@ TEST_F(ZipDocumentTest, NamesOtherArchives) {
   }
 }
 
+TEST_F(ZipDocumentTest, OneWithoutTextIsOfAKindOfItsOwn) {
+  auto book = EpubFiles();
+  book[3].bytes = book[4].bytes = book[5].bytes;
+  const std::pair<std::vector<ZipFile>, std::string_view> kFiles[] = {
+      {DocxFiles(WordParagraph("")), "DOCX without text"},
+      {OdtFiles("<text:p/>"), "ODT without text"},
+      {book, "EPUB without text"}};
+  for (const auto& [files, kind] : kFiles) {
+    for (const char* name : {"a.docx", "a.odt", "a.epub", "a"}) {
+      const absl::Status status = OpenError(Write(name, MakeZip(files)));
+      EXPECT_THAT(status, IsStatus(absl::StatusCode::kInvalidArgument, kind));
+      EXPECT_EQ(KindOfError(status), kind);
+    }
+  }
+  // What is missing may have had text.
+  book.erase(book.begin() + 3, book.end());
+  const absl::Status status = OpenError(Write("a.epub", MakeZip(book)));
+  EXPECT_THAT(status, IsStatus(absl::StatusCode::kDataLoss, "3 of 3 pages are missing"));
+  EXPECT_EQ(KindOfError(status), "");
+}
+
 TEST_F(ZipDocumentTest, RefusesDamagedDocuments) {
   const std::string docx = MakeZip(DocxFiles(WordParagraph(TextRun("text"))));
   const std::string cut = docx.substr(0, docx.size() - 30);
@@ -257,7 +354,7 @@ TEST_F(ZipDocumentTest, RefusesDamagedDocuments) {
               IsStatus(absl::StatusCode::kDataLoss, "a.odt: broken ODT: no part content.xml"));
   EXPECT_THAT(OpenError(Write("none.docx", MakeZip(DocxFiles(WordParagraph(""))))),
               IsStatus(absl::StatusCode::kInvalidArgument,
-                       "none.docx: empty: nothing to store (the document has no text)"));
+                       "none.docx: empty: nothing to store (DOCX without text)"));
   auto encrypted = OdtFiles("<text:p>x</text:p>");
   encrypted.push_back({"META-INF/manifest.xml", "<manifest:encryption-data>"});
   EXPECT_THAT(OpenError(Write("a.odt", MakeZip(encrypted))),
