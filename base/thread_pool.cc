@@ -10,7 +10,7 @@ namespace {
 // A loop of a single-token step takes tens of microseconds and the next one follows at once, or
 // after some tens more that one thread works alone; spinning for that long saves two context
 // switches a loop, which cost a virtual machine more than a real one. About 0.2 ms; longer would
-// burn a core that others need.
+// burn a core that others need, as would threads that have none of their own.
 constexpr int kSpins = 20000;
 
 inline void Pause() {
@@ -22,8 +22,8 @@ inline void Pause() {
 }
 
 template <typename T>
-void WaitWhileEqual(const std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
+void WaitWhileEqual(const std::atomic<T>& value, T old, int n_spins) {
+  for (int i = 0; i < n_spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
     Pause();
   }
@@ -32,7 +32,7 @@ void WaitWhileEqual(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int n_threads) {
+ThreadPool::ThreadPool(int n_threads) : n_spins_(n_threads <= NumProcessors() ? kSpins : 0) {
   for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { Work(i); });
 }
 
@@ -55,7 +55,7 @@ void ThreadPool::RunLoop(int thread) {
 void ThreadPool::Work(int thread) {
   uint32_t seen = 0;
   while (true) {
-    WaitWhileEqual(epoch_, seen);
+    WaitWhileEqual(epoch_, seen, n_spins_);
     seen = epoch_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_acquire)) return;
     // A loop that ended before this thread woke has no members any more; the next one may be open
@@ -92,7 +92,7 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
   // Those who joined must leave before `body` dies; those who have not woken yet find it closed.
   uint32_t members = members_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
   while (members != 0) {
-    WaitWhileEqual(members_, members);
+    WaitWhileEqual(members_, members, n_spins_);
     members = members_.load(std::memory_order_acquire);
   }
   busy_.store(false, std::memory_order_release);

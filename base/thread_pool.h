@@ -13,7 +13,8 @@ namespace fovea {
 
 class ThreadPool {
  public:
-  // `n_threads` counts the calling thread: 1 means that loops run inline. At least 1.
+  // `n_threads` counts the calling thread: 1 means that loops run inline. At least 1. More than
+  // there are processors for gain nothing, and cost the switches between them.
   explicit ThreadPool(int n_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -42,6 +43,7 @@ class ThreadPool {
   void Work(int thread);
   void RunLoop(int thread);
 
+  const int n_spins_;
   std::vector<std::thread> workers_;
   std::atomic<bool> busy_{false};     // a loop is running
   Loop loop_;                         // the loop that is open, or was

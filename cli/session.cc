@@ -1,9 +1,11 @@
 #include "cli/session.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <utility>
 
+#include "base/thread_pool.h"
 #include "cli/text_format.h"
 #include "model/weights/adapter_base.h"
 
@@ -15,9 +17,19 @@ const Clock::time_point kStartedAt = Clock::now();
 
 }  // namespace
 
+std::string ThreadsNote(const ComputeOptions& options) {
+  const int n_processors = NumProcessors();
+  if (options.threads <= n_processors) return "";
+  return StrCat("--threads ", options.threads, ": more than the ", n_processors,
+                n_processors == 1 ? " processor" : " processors",
+                " that this process may use: it works with ", n_processors);
+}
+
 absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options) {
-  absl::StatusOr<std::unique_ptr<compute::Device>> device =
-      compute::Device::Create(options.device, options.threads, options.precision);
+  const std::string note = ThreadsNote(options);
+  if (!note.empty()) std::fprintf(stderr, "fovea: %s\n", note.c_str());
+  absl::StatusOr<std::unique_ptr<compute::Device>> device = compute::Device::Create(
+      options.device, std::min(options.threads, NumProcessors()), options.precision);
   if (!device.ok()) return Annotate(device.status(), StrCat("--device ", options.device));
   return device;
 }
@@ -66,6 +78,8 @@ absl::StatusOr<Session> OpenSession(const std::string& memory, const ModelOption
                                     const ComputeOptions& compute) {
   Session session;
   ASSIGN_OR_RETURN(session.device, CreateDevice(compute));
+  const std::string threads_note = ThreadsNote(compute);
+  if (!threads_note.empty()) session.notes.push_back(threads_note);
   model_home::ModelChoice choice;
   if (memory.empty()) {
     ASSIGN_OR_RETURN(choice, ChooseNewModel(model));

@@ -16,7 +16,11 @@
 
 namespace fovea::cli {
 
-// "cpu", or an error that says what this build lacks.
+// For people, when --threads asks for more than there are processors; else empty.
+std::string ThreadsNote(const ComputeOptions& options);
+
+// "cpu", or an error that says what this build lacks. It has no more threads than there are
+// processors for; the note is printed.
 absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options);
 
 // A memory that something was ingested into; the errors say how to make one.

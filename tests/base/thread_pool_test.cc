@@ -1,8 +1,12 @@
 #include "base/thread_pool.h"
 
+#include <time.h>
+
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -29,6 +33,25 @@ TEST(ThreadPoolTest, CoversEveryItemOnceInRangesOfTheGrain) {
       }
     }
   }
+}
+
+// Threads without a processor of their own sleep until there is work.
+TEST(ThreadPoolTest, MoreThreadsThanProcessorsDoNotSpin) {
+  const auto processor_seconds = [] {
+    timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+  };
+  ThreadPool pool(NumProcessors() + 64);
+  const double before = processor_seconds();
+  std::atomic<int64_t> sum{0};
+  for (int i = 0; i < 200; ++i) {
+    pool.ParallelFor(2, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(sum, 200);
+  // 64 threads that spin for 0.2 ms after each loop take 2.5 s.
+  EXPECT_LT(processor_seconds() - before, 1.2);
 }
 
 TEST(ThreadPoolTest, NothingToDoCallsNothing) {

@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/base/make_zip.h"
 #include "tests/cli/run_fovea.h"
 #include "tests/documents/make_pdf.h"
 #include "tests/memory/tiny_model.h"
@@ -260,6 +261,36 @@ TEST_F(CommandTest, WhatIsLeftOutOfAFolderIsSaid) {
   EXPECT_THAT(named.err, HasSubstr("a.png: no text, but a file of this kind: PNG image: what is "
                                    "written in pictures needs text recognition (OCR)"));
   EXPECT_THAT(named.err, HasSubstr("__init__.py: empty: nothing to store"));
+}
+
+TEST_F(CommandTest, DocumentsWithoutTextAreSkippedInFoldersAndErrorsWhereTheyAreNamed) {
+  fs::create_directories(folder_ / "files");
+  Write("files/a.txt", kOtter);
+  const std::string page = Write("files/page.html", "<p hidden>x</p>");
+  const std::string letter = Write(
+      "files/letter.docx",
+      MakeZip({{"word/document.xml",
+                "<w:document xmlns:w=\"http://schemas.openxmlformats.org/wordprocessingml/2006/"
+                "main\"><w:body><w:p/></w:body></w:document>"}}));
+  const ProgramResult result = Ingest({"--recursive", Path("files")});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.json()["documents"], SizeIs(1));
+  EXPECT_EQ(result.json()["skipped"],
+            Json::parse(R"([{"kind":"DOCX without text","files":1,"first":")" + letter +
+                        R"("},{"kind":"HTML page without text","files":1,"first":")" + page +
+                        R"("}])"));
+  const ProgramResult named = Ingest({letter, page});
+  EXPECT_EQ(named.code, 1);
+  EXPECT_THAT(named.err, HasSubstr("letter.docx: empty: nothing to store (DOCX without text)"));
+  EXPECT_THAT(named.err, HasSubstr("page.html: empty: nothing to store (HTML page without text)"));
+}
+
+TEST_F(CommandTest, ThreadsThatNoProcessorIsForAreSaidAndNotStarted) {
+  const ProgramResult result = Ingest({"--threads", "250", otter_});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("fovea: --threads 250: more than the "));
+  const ProgramResult quiet = Ingest({"--threads", "1", otter_});
+  EXPECT_THAT(quiet.err, Not(HasSubstr("--threads")));
 }
 
 TEST_F(CommandTest, AFifoIsRefusedAtOnce) {
