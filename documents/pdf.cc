@@ -71,6 +71,7 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   }
   sender.SendTitle(ToUtf8(pdf->info_key("Title")));
   const int n_pages = pdf->pages();
+  if (n_pages <= 0) return sender.SendError(absl::DataLossError("broken PDF: it has no pages"));
   int n_without_text = 0;
   for (int index = 0; index < n_pages; ++index) {
     ConfinedProcess::AllowSeconds(page_seconds);

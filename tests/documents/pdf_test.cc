@@ -42,6 +42,12 @@ TEST_F(PdfTest, OneWithoutTextIsOfAKindOfItsOwn) {
   EXPECT_EQ(KindOfError(OpenError(Write("scan.pdf", MakePdf({""}, "")))), "PDF without text");
 }
 
+TEST_F(PdfTest, OneWithoutPagesIsBroken) {
+  const absl::Status status = OpenError(Write("none.pdf", MakePdf({}, "")));
+  EXPECT_THAT(status, IsStatus(absl::StatusCode::kDataLoss, "none.pdf: broken PDF"));
+  EXPECT_EQ(KindOfError(status), "");
+}
+
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {
   EXPECT_THAT(OpenError(Write("text.pdf", "Just some text that was named wrongly.\n")),
               IsStatus(absl::StatusCode::kDataLoss, "text.pdf: broken PDF"));
