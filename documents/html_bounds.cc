@@ -395,33 +395,27 @@ class Bounder {
       // The attributes of all of them come together in one element.
       bool& is_first = tag.id == GUMBO_TAG_HTML ? is_first_html_ : is_first_body_;
       WriteTag(tag, /*without_attributes=*/!std::exchange(is_first, false) && tag.n_attributes > 0);
-    } else if (IsVoid(tag.id) || NeverNests(tag.id)) {
-      WriteTag(tag);
     } else if (HasRawText(tag.id)) {
       WriteTag(tag);
       Write(tag.id == GUMBO_TAG_PLAINTEXT ? scanner_.TakeRest() : scanner_.TakeRawText(tag.name));
-    } else if (IsForeignRoot(tag.id)) {
-      if (tag.is_self_closing) {
-        WriteTag(tag);
-      } else {
-        Push(tag, /*is_foreign=*/true);
-      }
     } else if (IsFormatting(tag.id)) {
       StartFormatting(tag);
-    } else if (tag.id == GUMBO_TAG_FORM) {
-      if (std::exchange(in_form_, true)) {
-        WriteTag(tag);  // no parser takes it
-      } else {
-        Push(tag);
-      }
-    } else if (tag.id == GUMBO_TAG_SELECT && CloseOpen(GUMBO_TAG_SELECT)) {
-      WriteTag(tag);  // the second one is the end of the first
-    } else if (IsTablePart(tag.id) && !InTable()) {
-      WriteTag(tag);  // no parser takes it
+    } else if (!Opens(tag)) {
+      WriteTag(tag);
     } else {
       if (n_dropped_ == 0) CloseBefore(tag);
-      Push(tag);
+      Push(tag, /*is_foreign=*/IsForeignRoot(tag.id));
     }
+  }
+
+  // Whether what follows the tag is in its element.
+  bool Opens(const Tag& tag) {
+    if (IsVoid(tag.id) || NeverNests(tag.id)) return false;
+    if (IsForeignRoot(tag.id)) return !tag.is_self_closing;
+    if (tag.id == GUMBO_TAG_SELECT) return !CloseOpen(GUMBO_TAG_SELECT);  // its start is an end
+    // No parser takes a form in a form, or a cell without a table.
+    if (tag.id == GUMBO_TAG_FORM) return !std::exchange(in_form_, true);
+    return !IsTablePart(tag.id) || InTable();
   }
 
   bool InTable() const {

@@ -45,13 +45,17 @@ TEST(ThreadPoolTest, MoreThreadsThanProcessorsDoNotSpin) {
   ThreadPool pool(NumProcessors() + 64);
   const double before = processor_seconds();
   std::atomic<int64_t> sum{0};
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 400; ++i) {
     pool.ParallelFor(2, 1, [&](int64_t begin, int64_t, int) { sum += begin; });
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  EXPECT_EQ(sum, 200);
-  // 64 threads that spin for 0.2 ms after each loop take 2.5 s.
-  EXPECT_LT(processor_seconds() - before, 1.2);
+  EXPECT_EQ(sum, 400);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  // If 64 threads spin after each loop, they take a second and more; to wake them, 0.1 to 0.3.
+  EXPECT_LT(processor_seconds() - before, 0.6);
+#else
+  (void)before;
+#endif
 }
 
 TEST(ThreadPoolTest, NothingToDoCallsNothing) {
