@@ -14,13 +14,12 @@
 #include "storage/document_store_impl.h"
 #include "storage/keys.h"
 #include "storage/rocksdb_options.h"
+#include "storage/rocksdb_slice.h"
 #include "storage/rocksdb_status.h"
 #include "storage/settings_copy.h"
 
 namespace fovea::storage {
 namespace {
-
-std::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 // The number that `key` begins with; a key of a wrong form, which is damage that is reported where
 // it is decoded, counts as the number that its bytes begin.
