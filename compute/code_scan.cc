@@ -6,6 +6,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/code_scan.h"
+#include "compute/cpu/key_codes.h"
 #include "compute/unavailable.h"
 
 namespace fovea::compute {

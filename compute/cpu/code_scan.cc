@@ -1,400 +1,18 @@
-// One line of codes serves 16 keys: a vector holds the sums of as many keys as it has 32-bit lanes,
-// each byte product adds four dimensions, and a block's scores of one query are compared with the
-// query's threshold at once. A query's threshold comes from a sample of the blocks, so that few
-// keys pass it; it is the same for all threads, and what passes is sorted out at the end.
+// A query's threshold comes from a sample of the blocks, so that few keys pass it; it is the same
+// for all threads, and what passes is sorted out at the end.
 #include "compute/cpu/code_scan.h"
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "compute/cpu/code_scan.cc"
-#include "compute/cpu/simd_targets.h"
-#include "compute/cpu/vnni.h"
-// After simd_targets.h.
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
-// After foreach_target.h.
-#include "hwy/cache_control.h"
-#include "hwy/highway.h"
+#include "compute/cpu/code_scan_kernel.h"
+#include "compute/cpu/key_codes.h"
 
-#ifndef FOVEA_COMPUTE_CPU_CODE_SCAN_ONCE
-#define FOVEA_COMPUTE_CPU_CODE_SCAN_ONCE
 namespace fovea::compute::cpu {
-
-inline constexpr int64_t kLineBytes = 64;
-
-// Rows of queries that go through a block together.
-inline constexpr int kMaxGroup = 4;
-
-// One to kMaxGroup rows of queries of one KV head, as a scan wants them.
-struct RowGroup {
-  const uint32_t* words;  // [padded_dim / 4, n_rows]: four digits each
-  const float* offsets;   // [n_rows]: what the sum of a key with codes in the middle would be
-  int n_rows;
-};
-
-struct BlockRange {
-  const CodedKeys* keys;
-  int64_t n_lines;
-  int64_t begin;
-  int64_t end;
-  int64_t next;             // a block to fetch meanwhile, or −1
-  const uint64_t* allowed;  // or null
-};
-
-// How a grid fits a key x: with c = code − middle, Σ c·x and Σ c².
-struct GridFit {
-  float product;
-  float norm2;
-};
-
-}  // namespace fovea::compute::cpu
-#endif
-
-HWY_BEFORE_NAMESPACE();
-namespace fovea::compute::cpu {
-namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr hn::ScalableTag<uint32_t> kWords;
-constexpr hn::RebindToFloat<decltype(kWords)> kFloats;
-constexpr hn::RebindToSigned<decltype(kWords)> kSums;
-using Words = hn::Vec<decltype(kWords)>;
-using Floats = hn::Vec<decltype(kFloats)>;
-using Sums = hn::Vec<decltype(kSums)>;
-constexpr int64_t kLanes = hn::MaxLanes(kWords);
-constexpr int kParts = static_cast<int>(kCodeBlockKeys / kLanes);  // vectors of a line
-
-// Sums of products of bytes: in one instruction, or over 16 bits, where neither codes of 2 or 4
-// bits and digits of 8 nor codes of 8 bits and digits of 7 overflow.
-template <bool kVnni>
-HWY_INLINE Sums AddProducts(Sums sums, Words codes, Words digits) {
-#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
-  if constexpr (kVnni) {
-    // Not an intrinsic: the instruction sets that this is compiled for do not include it.
-#if HWY_TARGET <= HWY_AVX3
-    asm("%{evex%} vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(codes.raw), "v"(digits.raw));
-#else
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(codes.raw), "x"(digits.raw));
-#endif
-    return sums;
-  }
-#endif
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  const __m512i pairs = _mm512_maddubs_epi16(codes.raw, digits.raw);
-  return hn::Add(sums, Sums{_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))});
-#elif HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
-  const __m256i pairs = _mm256_maddubs_epi16(codes.raw, digits.raw);
-  return hn::Add(sums, Sums{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
-#elif HWY_TARGET != HWY_SCALAR
-  const hn::Repartition<int16_t, decltype(kWords)> d16;
-  const auto wide_codes = hn::BitCast(d16, codes);
-  const auto wide_digits = hn::BitCast(d16, digits);
-  const auto even = hn::Mul(hn::And(wide_codes, hn::Set(d16, 0xff)),
-                            hn::ShiftRight<8>(hn::ShiftLeft<8>(wide_digits)));
-  const hn::RebindToUnsigned<decltype(d16)> du16;
-  const auto odd = hn::Mul(hn::BitCast(d16, hn::ShiftRight<8>(hn::BitCast(du16, wide_codes))),
-                           hn::ShiftRight<8>(wide_digits));
-  const Sums pairs = hn::BitCast(kSums, hn::Add(even, odd));
-  return hn::Add(sums,
-                 hn::Add(hn::ShiftRight<16>(pairs), hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs))));
-#else
-  int32_t sum = hn::GetLane(sums);
-  for (int b = 0; b < 4; ++b) {
-    sum += static_cast<int32_t>(hn::GetLane(codes) >> (8 * b) & 0xff) *
-           static_cast<int8_t>(hn::GetLane(digits) >> (8 * b) & 0xff);
-  }
-  return hn::Set(kSums, sum);
-#endif
-}
-
-HWY_INLINE Floats LoadFactors(const BFloat16* factors) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::Set(kFloats, static_cast<float>(*factors));
-#else
-  const hn::Rebind<uint16_t, decltype(kWords)> d16;
-  const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(factors));
-  return hn::BitCast(kFloats, hn::ShiftLeft<16>(hn::PromoteTo(kWords, bits)));
-#endif
-}
-
-// sums[row][vector] of kBlocks blocks side by side with kRows rows.
-template <int kBits, int kRows, int kBlocks, bool kVnni>
-HWY_INLINE void Multiply(const std::byte* HWY_RESTRICT codes, int64_t n_lines,
-                         const uint32_t* HWY_RESTRICT words,
-                         Sums (&sums)[kRows][kBlocks * kParts]) {
-  constexpr int kVectors = kBlocks * kParts;
-  const Words mask = hn::Set(kWords, ((1u << kBits) - 1) * 0x01010101u);
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(kSums);
-  }
-  const int64_t block_bytes = n_lines * kLineBytes;
-  for (int64_t line = 0; line < n_lines; ++line) {
-    Words packed[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      packed[v] = hn::LoadU(kWords, reinterpret_cast<const uint32_t*>(
-                                        codes + (v / kParts) * block_bytes + line * kLineBytes) +
-                                        (v % kParts) * kLanes);
-    }
-    const auto add = [&](const Words(&now)[kVectors]) HWY_ATTR {
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        const Words digits = hn::Set(kWords, words[r]);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          sums[r][v] = AddProducts<kVnni>(sums[r][v], now[v], digits);
-        }
-      }
-      words += kRows;
-    };
-    if constexpr (kBits == 8) {
-      add(packed);
-    } else {
-      Words now[kVectors];
-#pragma GCC unroll 4
-      for (int shift = 0; shift < 8 / kBits; ++shift) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          now[v] = hn::And(packed[v], mask);
-          packed[v] = hn::ShiftRight<kBits>(packed[v]);
-        }
-        add(now);
-      }
-    }
-  }
-}
-
-// Which of the keys of block `block` there are and may be returned, bit k for key k.
-HWY_INLINE uint32_t AllowedKeys(const BlockRange& range, int64_t block) {
-  if (range.allowed == nullptr) return 0xffffu;
-  return static_cast<uint32_t>(range.allowed[block / 4] >> (block % 4 * 16)) & 0xffffu;
-}
-
-// Those of a block's scores whose bit is set, when they reach the row's threshold: rare, so out of
-// line.
-HWY_NOINLINE void Collect(const float* scores, uint32_t bits, int64_t block, int64_t n_keys,
-                          Collector& collector) {
-  const int64_t first = block * kCodeBlockKeys;
-  if (n_keys - first < kCodeBlockKeys) bits &= (1u << (n_keys - first)) - 1;
-  for (; bits != 0; bits &= bits - 1) {
-    const int key = std::countr_zero(bits);
-    // The threshold rises with what is added.
-    if (scores[key] >= collector.threshold()) {
-      collector.Add({scores[key], static_cast<int32_t>(first + key)});
-    }
-  }
-}
-
-// Bit l for lane l.
-HWY_INLINE uint32_t LaneBits(hn::Mask<decltype(kFloats)> mask) {
-  uint8_t bytes[8] = {};
-  hn::StoreMaskBits(kFloats, mask, bytes);
-  return bytes[0] | static_cast<uint32_t>(bytes[1]) << 8;
-}
-
-template <int kBits, int kRows, int kBlocks, bool kVnni>
-HWY_INLINE void ScanBlocks(const BlockRange& range, const RowGroup& group, int64_t block,
-                           Collector* collectors) {
-  constexpr int kVectors = kBlocks * kParts;
-  const std::byte* codes = range.keys->codes + block * range.n_lines * kLineBytes;
-  Sums sums[kRows][kVectors];
-  Multiply<kBits, kRows, kBlocks, kVnni>(codes, range.n_lines, group.words, sums);
-  Floats factors[kVectors];
-#pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) {
-    factors[v] = LoadFactors(range.keys->factors + block * kCodeBlockKeys + v * kLanes);
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-    const Floats threshold = hn::Set(kFloats, collectors[r].threshold());
-    const Floats offset = hn::Set(kFloats, group.offsets[r]);
-    Floats scores[kVectors];
-    auto reaches = hn::Lt(threshold, threshold);
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      scores[v] = hn::Mul(hn::Sub(hn::ConvertTo(kFloats, sums[r][v]), offset), factors[v]);
-      reaches = hn::Or(reaches, hn::Ge(scores[v], threshold));
-    }
-    if (HWY_LIKELY(hn::AllFalse(kFloats, reaches))) continue;
-    HWY_ALIGN float stored[kBlocks * kCodeBlockKeys];
-    uint32_t bits[kBlocks] = {};
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      hn::Store(scores[v], kFloats, stored + v * kLanes);
-      bits[v / kParts] |= LaneBits(hn::Ge(scores[v], threshold)) << (v % kParts * kLanes);
-    }
-    for (int b = 0; b < kBlocks; ++b) {
-      bits[b] &= AllowedKeys(range, block + b);
-      if (bits[b] == 0) continue;
-      Collect(stored + b * kCodeBlockKeys, bits[b], block + b, range.keys->n_keys, collectors[r]);
-    }
-  }
-}
-
-// Two blocks at a time hide the latency of the sums where a line is a single vector.
-constexpr int kBlocksAtOnce = kParts == 1 ? 2 : 1;
-// Lines ahead of the one that is read: the processor's own prefetchers stop at a page's end.
-constexpr int64_t kFetchAhead = 32;
-
-template <int kBits, int kRows, bool kVnni>
-HWY_NOINLINE void ScanGroup(const BlockRange& range, const RowGroup& group, Collector* collectors) {
-  const int64_t block_bytes = range.n_lines * kLineBytes;
-  const std::byte* end = range.keys->codes + KeyCoder::NumBlocks(range.keys->n_keys) * block_bytes;
-  for (int64_t block = range.begin; block < range.end;) {
-    const std::byte* codes = range.keys->codes + block * block_bytes;
-    const std::byte* ahead =
-        range.next >= 0 ? range.keys->codes + (range.next + block - range.begin) * block_bytes
-                        : codes + kFetchAhead * kLineBytes;
-    if (ahead + kBlocksAtOnce * block_bytes <= end) {
-      for (int64_t line = 0; line < kBlocksAtOnce * range.n_lines; ++line) {
-        hwy::Prefetch(ahead + line * kLineBytes);
-      }
-    }
-    if (block + kBlocksAtOnce <= range.end) {
-      uint32_t allowed = 0;
-      for (int b = 0; b < kBlocksAtOnce; ++b) allowed |= AllowedKeys(range, block + b);
-      if (allowed != 0) {
-        ScanBlocks<kBits, kRows, kBlocksAtOnce, kVnni>(range, group, block, collectors);
-      }
-      block += kBlocksAtOnce;
-    } else {
-      if (AllowedKeys(range, block) != 0) {
-        ScanBlocks<kBits, kRows, 1, kVnni>(range, group, block, collectors);
-      }
-      ++block;
-    }
-  }
-}
-
-template <int kBits, bool kVnni>
-void ScanRows(const BlockRange& range, const RowGroup& group, Collector* collectors) {
-  switch (group.n_rows) {
-    case 1:
-      return ScanGroup<kBits, 1, kVnni>(range, group, collectors);
-    case 2:
-      return ScanGroup<kBits, 2, kVnni>(range, group, collectors);
-    case 3:
-      return ScanGroup<kBits, 3, kVnni>(range, group, collectors);
-    default:
-      return ScanGroup<kBits, kMaxGroup, kVnni>(range, group, collectors);
-  }
-}
-
-// Every row's keys of the range that pass its threshold go to its collector, collectors =
-// [group.n_rows].
-void ScanCodes(int bits, bool vnni, const BlockRange& range, const RowGroup& group,
-               Collector* collectors) {
-#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
-  if (vnni) {
-    if (bits == 2) return ScanRows<2, true>(range, group, collectors);
-    if (bits == 4) return ScanRows<4, true>(range, group, collectors);
-    return ScanRows<8, true>(range, group, collectors);
-  }
-#else
-  (void)vnni;
-#endif
-  if (bits == 2) return ScanRows<2, false>(range, group, collectors);
-  if (bits == 4) return ScanRows<4, false>(range, group, collectors);
-  return ScanRows<8, false>(range, group, collectors);
-}
-
-// Whether the instructions that ScanCodes(vnni) uses are those of AVX-512, of AVX, or there are
-// none.
-int VnniEncoding() {
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  return 512;
-#elif HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
-  return 256;
-#else
-  return 0;
-#endif
-}
-
-// out = [padded_dim] ← the rotation of x = [head_dim].
-void Rotate(const float* HWY_RESTRICT rotation, const float* HWY_RESTRICT x, int64_t head_dim,
-            int64_t padded_dim, float* HWY_RESTRICT out) {
-  const hn::ScalableTag<float> d;
-  const auto n_lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + 4 * n_lanes <= padded_dim; i += 4 * n_lanes) {
-    auto sum0 = hn::Zero(d), sum1 = hn::Zero(d), sum2 = hn::Zero(d), sum3 = hn::Zero(d);
-    for (int64_t k = 0; k < head_dim; ++k) {
-      const auto value = hn::Set(d, x[k]);
-      const float* row = rotation + k * padded_dim + i;
-      sum0 = hn::MulAdd(hn::LoadU(d, row), value, sum0);
-      sum1 = hn::MulAdd(hn::LoadU(d, row + n_lanes), value, sum1);
-      sum2 = hn::MulAdd(hn::LoadU(d, row + 2 * n_lanes), value, sum2);
-      sum3 = hn::MulAdd(hn::LoadU(d, row + 3 * n_lanes), value, sum3);
-    }
-    hn::StoreU(sum0, d, out + i);
-    hn::StoreU(sum1, d, out + i + n_lanes);
-    hn::StoreU(sum2, d, out + i + 2 * n_lanes);
-    hn::StoreU(sum3, d, out + i + 3 * n_lanes);
-  }
-  for (; i < padded_dim; ++i) {
-    float sum = 0.0f;
-    for (int64_t k = 0; k < head_dim; ++k) sum += rotation[k * padded_dim + i] * x[k];
-    out[i] = sum;
-  }
-}
-
-GridFit FitGrid(const float* HWY_RESTRICT x, int64_t n, float inverse_step, float middle) {
-  const hn::ScalableTag<float> d;
-  const auto n_lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto product = hn::Zero(d);
-  auto norm2 = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + n_lanes <= n; i += n_lanes) {
-    const auto value = hn::LoadU(d, x + i);
-    const auto code =
-        hn::Min(hn::Max(hn::Round(hn::MulAdd(value, hn::Set(d, inverse_step), hn::Set(d, middle))),
-                        hn::Zero(d)),
-                hn::Set(d, 2.0f * middle));
-    const auto centred = hn::Sub(code, hn::Set(d, middle));
-    product = hn::MulAdd(centred, value, product);
-    norm2 = hn::MulAdd(centred, centred, norm2);
-  }
-  GridFit fit{hn::GetLane(hn::SumOfLanes(d, product)), hn::GetLane(hn::SumOfLanes(d, norm2))};
-  for (; i < n; ++i) {
-    const float code =
-        std::clamp(std::nearbyint(x[i] * inverse_step + middle), 0.0f, 2.0f * middle) - middle;
-    fit.product += code * x[i];
-    fit.norm2 += code * code;
-  }
-  return fit;
-}
-
-}  // namespace HWY_NAMESPACE
-}  // namespace fovea::compute::cpu
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace fovea::compute::cpu {
-
-HWY_EXPORT(ScanCodes);
-HWY_EXPORT(VnniEncoding);
-HWY_EXPORT(Rotate);
-HWY_EXPORT(FitGrid);
-
 namespace {
-
-bool HasVnni() {
-  switch (HWY_DYNAMIC_DISPATCH(VnniEncoding)()) {
-    case 512:
-      return HasAvx512Vnni();
-    case 256:
-      return HasAvxVnni();
-  }
-  return false;
-}
 
 // Rows (query, head) that go through a scan together: what their candidates take stays small.
 constexpr int64_t kRowsAtOnce = 256;
@@ -430,7 +48,7 @@ class Scanner {
       : threads_(device.threads()),
         args_(args),
         scratch_(device.code_scan_scratch()),
-        vnni_(HasVnni()),
+        vnni_(HasCodeScanVnni()),
         n_kv_heads_(static_cast<int64_t>(args.heads.size())),
         n_heads_(args.queries.dim(1)),
         group_(n_heads_ / n_kv_heads_),
@@ -487,8 +105,7 @@ class Scanner {
       uint32_t* words = scratch_.words.data() + first * n_words_;
       for (int64_t r = 0; r < group.n_rows; ++r) {
         const float* query = args_.queries.As<float>() + Place(first + r) * coder.head_dim();
-        HWY_DYNAMIC_DISPATCH(Rotate)
-        (coder.rotation().data(), query, coder.head_dim(), padded_dim, rotated);
+        RotateForCodes(coder, query, rotated);
         float largest = 0.0f;
         for (int64_t d = 0; d < padded_dim; ++d) largest = std::max(largest, std::abs(rotated[d]));
         // A query of zeros ranks nothing, nor does one that overflows.
@@ -542,7 +159,7 @@ class Scanner {
               range.begin = block;
               range.end = block + kSampleRun;
               range.next = std::min(block + kSampleEvery, n_blocks_ - kSampleRun);
-              HWY_DYNAMIC_DISPATCH(ScanCodes)(args_.coder->bits(), vnni_, range, group, samples);
+              ScanCodeBlocks(args_.coder->bits(), vnni_, range, group, samples);
             }
             for (int r = 0; r < group.n_rows; ++r) {
               samples[r].Shrink();
@@ -559,7 +176,7 @@ class Scanner {
     if (scratch_.collectors.size() < n_threads) scratch_.collectors.resize(n_threads);
     scratch_.started.resize(n_threads);
     for (auto& started : scratch_.started) started.assign(static_cast<size_t>(n_rows_), 0);
-    const int64_t block_bytes = args_.coder->n_lines() * kLineBytes;
+    const int64_t block_bytes = args_.coder->n_lines() * kCodeLineBytes;
     const int64_t chunk = std::clamp<int64_t>(n_blocks_ / (threads_.n_threads() * 8), 16,
                                               std::max<int64_t>(16, kChunkBytes / block_bytes));
     const int64_t chunks_per_head = (n_blocks_ + chunk - 1) / chunk;
@@ -585,8 +202,7 @@ class Scanner {
                 collectors[static_cast<size_t>(row)].Start(
                     args_.n_candidates, scratch_.thresholds[static_cast<size_t>(row)]);
               }
-              HWY_DYNAMIC_DISPATCH(ScanCodes)
-              (args_.coder->bits(), vnni_, range, group, collectors.data() + first);
+              ScanCodeBlocks(args_.coder->bits(), vnni_, range, group, collectors.data() + first);
             }
           }
         });
@@ -664,61 +280,4 @@ void CodeScan(CpuDevice& device, const CodeScanArgs& args, int64_t* positions) {
   }
 }
 
-void EncodeCodeBlock(const KeyCoder& coder, const float* keys, int64_t n_keys, std::byte* codes,
-                     BFloat16* factors) {
-  const int bits = coder.bits();
-  const int64_t padded_dim = coder.padded_dim();
-  const float middle = static_cast<float>((1 << bits) - 1) / 2.0f;
-  std::memset(codes, 0, static_cast<size_t>(coder.n_lines() * kLineBytes));
-  std::fill(factors, factors + kCodeBlockKeys, BFloat16(0.0f));
-  std::vector<float> x(static_cast<size_t>(padded_dim));
-  for (int64_t key = 0; key < n_keys; ++key) {
-    HWY_DYNAMIC_DISPATCH(Rotate)
-    (coder.rotation().data(), keys + key * coder.head_dim(), coder.head_dim(), padded_dim,
-     x.data());
-    double norm2 = 0.0;
-    float largest = 0.0f;
-    for (const float value : x) {
-      norm2 += static_cast<double>(value) * value;
-      largest = std::max(largest, std::abs(value));
-    }
-    if (!(largest > 0.0f)) continue;  // the mean itself: every score is 0
-    // The step whose grid points lie best in the key's direction, between those that suit flat and
-    // peaked distributions (2 and 4 bits: about 1 and 1/3 of the standard deviation where they are
-    // normal); 8 bits cover everything.
-    const auto deviation = static_cast<float>(std::sqrt(norm2 / static_cast<double>(padded_dim)));
-    constexpr float kSteps2[] = {0.75f, 0.85f, 0.95f, 1.05f, 1.15f, 1.3f};
-    constexpr float kSteps4[] = {0.22f, 0.26f, 0.3f, 0.34f, 0.38f, 0.43f};
-    const float whole = largest / middle;
-    float best_step = whole;
-    if (bits < 8) {
-      float best = -1.0f;
-      for (const float relative : bits == 2 ? kSteps2 : kSteps4) {
-        const float step = std::min(relative * deviation, whole * 2.0f);
-        const GridFit fit =
-            HWY_DYNAMIC_DISPATCH(FitGrid)(x.data(), padded_dim, 1.0f / step, middle);
-        const float cosine2 = fit.product * fit.product / std::max(fit.norm2, 1e-30f);
-        if (cosine2 > best) {
-          best = cosine2;
-          best_step = step;
-        }
-      }
-    }
-    const float inverse_step = 1.0f / best_step;
-    double product = 0.0;
-    const int64_t per_line = 32 / bits;
-    for (int64_t d = 0; d < padded_dim; ++d) {
-      const float value = x[static_cast<size_t>(d)];
-      const float code =
-          std::clamp(std::nearbyint(value * inverse_step + middle), 0.0f, 2.0f * middle);
-      product += static_cast<double>(value) * (code - middle);
-      const int64_t in_line = d % per_line;
-      std::byte& byte = codes[d / per_line * kLineBytes + key * 4 + in_line % 4];
-      byte |= static_cast<std::byte>(static_cast<unsigned>(code) << (in_line / 4 * bits));
-    }
-    factors[key] = BFloat16(static_cast<float>(product > 0.0 ? norm2 / product : 0.0));
-  }
-}
-
 }  // namespace fovea::compute::cpu
-#endif  // HWY_ONCE

@@ -7,7 +7,5 @@
 namespace fovea::compute::cpu {
 
 void CodeScan(CpuDevice& device, const CodeScanArgs& args, int64_t* positions);
-void EncodeCodeBlock(const KeyCoder& coder, const float* keys, int64_t n_keys, std::byte* codes,
-                     BFloat16* factors);
 
 }  // namespace fovea::compute::cpu

@@ -1,3 +1,6 @@
+// A linear layer on the CPU: few rows of x by the stored weights, as they lie or in tiles; many
+// rows by packed panels, in float32 or in 8 bits. A low-rank update is added to the product of few
+// rows, and merged into the panels.
 #include <algorithm>
 #include <atomic>
 #include <mutex>
@@ -5,10 +8,11 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "base/float16.h"
 #include "compute/cpu/aligned_array.h"
 #include "compute/cpu/grain.h"
 #include "compute/cpu/int8_gemm.h"
+#include "compute/cpu/loop_status.h"
+#include "compute/cpu/lora_factor.h"
 #include "compute/cpu/matvec.h"
 #include "compute/cpu/ops.h"
 #include "compute/cpu/row_tiles.h"
@@ -79,49 +83,6 @@ void AddProducts(const float* factors, int64_t n_rows, const float* rows, int64_
   }
   std::copy(own, own + kN, sums);
 }
-
-// The first error of a parallel loop.
-class LoopStatus {
- public:
-  bool ok() const { return ok_.load(std::memory_order_relaxed); }
-  void Update(const absl::Status& status) {
-    if (status.ok()) return;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (status_.ok()) status_ = status;
-    ok_.store(false, std::memory_order_relaxed);
-  }
-  // After the loop.
-  const absl::Status& status() const { return status_; }
-
- private:
-  std::atomic<bool> ok_{true};
-  std::mutex mutex_;
-  absl::Status status_;
-};
-
-// A factor of a low-rank update as single-token steps read it: as bfloat16 where that is exact
-// (adapters are mostly stored so), which halves what is read; else the floats, borrowed.
-class LoraFactor {
- public:
-  explicit LoraFactor(const ConstView& factor) : values_(factor.As<float>()) {
-    if (values_ == nullptr) return;
-    const float* const values = values_;
-    const int64_t n = factor.size();
-    const auto is_exact = [](float value) { return float(BFloat16(value)) == value; };
-    if (!std::all_of(values, values + n, is_exact)) return;
-    rounded_.resize(static_cast<size_t>(n));
-    FloatToBFloat16(values, rounded_.data(), static_cast<size_t>(n));
-  }
-  DType dtype() const { return rounded_.empty() ? DType::kF32 : DType::kBF16; }
-  const std::byte* data() const {
-    return rounded_.empty() ? reinterpret_cast<const std::byte*>(values_)
-                            : reinterpret_cast<const std::byte*>(rounded_.data());
-  }
-
- private:
-  const float* values_;
-  std::vector<BFloat16> rounded_;
-};
 
 // LinearWeights as the kernels take them.
 struct StoredWeights {
