@@ -3,18 +3,18 @@
 #include <algorithm>
 #include <ctime>
 #include <deque>
-#include <future>
 #include <optional>
 #include <span>
-#include <system_error>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "memory/block_layout.h"
+#include "memory/ingest/background_commit.h"
 #include "memory/ingest/ingest_settings.h"
 #include "memory/ingest/reference_encoder.h"
 #include "memory/ingest/source_table.h"
 #include "memory/ingest/token_stream.h"
+#include "memory/ingest/window_pool.h"
 #include "memory/ingest/windowing.h"
 #include "memory/segments/sealer.h"
 #include "memory/sinks.h"
@@ -28,35 +28,10 @@ using storage::Mutation;
 using storage::WindowLink;
 using storage::WindowRecord;
 
-constexpr size_t kReadBytes = 1 << 20;
-constexpr size_t kIdDigits = 32;
 // A commit holds about this many tokens at most also where nothing is encoded.
 constexpr int64_t kCommitTokens = 65536;
 // … and about this many sources of stored texts.
 constexpr size_t kCommitArrivals = 1024;
-
-struct HashOfHash128 {
-  size_t operator()(const Hash128& hash) const { return static_cast<size_t>(hash.low); }
-};
-
-struct StoredRange {
-  Slot slot_begin;
-  uint32_t n_tokens;
-  std::optional<DocumentNumber> owner;
-};
-// Windows of earlier versions of a document by content: what need not be encoded again. A text that
-// repeats itself has several windows with the same content, each with slots of its own.
-using WindowPool = absl::flat_hash_map<Hash128, std::vector<StoredRange>, HashOfHash128>;
-
-Hash128 WindowHash(const WindowRecord& window) {
-  // The length in front keeps (context, ids) pairs with the same concatenation apart.
-  FastHasher hasher;
-  const uint64_t n_context = window.context_ids.size();
-  hasher.Update(AsBytes(std::span<const uint64_t>(&n_context, 1)));
-  hasher.Update(AsBytes(std::span<const int32_t>(window.context_ids)));
-  hasher.Update(AsBytes(std::span<const int32_t>(window.ids)));
-  return hasher.Finish();
-}
 
 // A source on its way into the store, with its document unless that is there already.
 struct Arrival {
@@ -74,12 +49,6 @@ struct Arrival {
 struct QueuedWindow {
   WindowLink link;
   std::optional<WindowRecord> window;  // unset: stored already
-};
-
-// A commit on its way to the disk while the next windows are encoded.
-struct CommitInFlight {
-  std::future<absl::Status> status;
-  std::vector<IngestedDocument> completed;  // to be reported
 };
 
 class IngesterImpl final : public Ingester {
@@ -111,7 +80,6 @@ class IngesterImpl final : public Ingester {
   absl::Status StartCommit(Mutation mutation, std::vector<IngestedDocument> completed);
   // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
   absl::Status DeleteLeftovers();
-  absl::Status CollectPool(DocumentNumber number, WindowPool* pool);
   // Windows attend to the memory so far, so that none of another day can be used again.
   bool IsReference() const { return settings_.encoding == "reference"; }
   // Length of the next window of a stream.
@@ -153,7 +121,7 @@ class IngesterImpl final : public Ingester {
   int64_t queued_tokens_ = 0;
   Arrivals arrivals_;  // that wait for their commit
   int64_t encoded_tokens_ = 0;
-  std::optional<CommitInFlight> in_flight_;  // one at a time; destroying it waits
+  std::optional<BackgroundCommit> in_flight_;  // one at a time; destroying it waits
 };
 
 absl::Status IngesterImpl::Initialize() {
@@ -562,28 +530,17 @@ void IngesterImpl::PutChanges(Mutation* mutation) {
 
 absl::Status IngesterImpl::StartCommit(Mutation mutation, std::vector<IngestedDocument> completed) {
   RETURN_IF_ERROR(FinishCommit());
-  CommitInFlight commit;
-  commit.completed = std::move(completed);
-  const auto write = [store = &memory_->store(),
-                      shared = std::make_shared<Mutation>(std::move(mutation))] {
-    return store->Commit(std::move(*shared));
-  };
-  try {
-    commit.status = std::async(std::launch::async, write);
-  } catch (const std::system_error&) {  // no thread to be had: then without one
-    commit.status = std::async(std::launch::deferred, write);
-  }
-  in_flight_ = std::move(commit);
+  in_flight_.emplace(&memory_->store(), std::move(mutation), std::move(completed));
   return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::FinishCommit() {
   if (!in_flight_) return absl::OkStatus();
-  CommitInFlight commit = *std::move(in_flight_);
+  BackgroundCommit commit = *std::move(in_flight_);
   in_flight_.reset();
-  RETURN_IF_ERROR(commit.status.get());
+  RETURN_IF_ERROR(commit.Wait());
   if (sealer_ != nullptr) sealer_->Notify();
-  for (const IngestedDocument& result : commit.completed) Report(result);
+  for (const IngestedDocument& result : commit.completed()) Report(result);
   return absl::OkStatus();
 }
 
@@ -616,42 +573,6 @@ absl::Status IngesterImpl::Finish() {
 }
 
 }  // namespace
-
-absl::StatusOr<TextIdentity> IdentifyText(documents::TextDocument& document,
-                                          const Progress& progress) {
-  RETURN_IF_ERROR(document.Rewind());
-  Sha256 hasher;
-  uint64_t size_bytes = 0;
-  std::string piece;
-  while (true) {
-    piece.clear();
-    RETURN_IF_ERROR(document.Read(kReadBytes, &piece));
-    if (piece.empty()) break;
-    hasher.Update(piece);
-    size_bytes += piece.size();
-    RETURN_IF_ERROR(progress.CheckCancelled());
-  }
-  if (size_bytes == 0) {
-    return absl::InvalidArgumentError(StrCat(document.source, ": empty: nothing to store"));
-  }
-  return TextIdentity{hasher.FinishHex().substr(0, kIdDigits), size_bytes};
-}
-
-std::string_view IngestStatusName(IngestStatus status) {
-  switch (status) {
-    case IngestStatus::kAdded:
-      return "added";
-    case IngestStatus::kUnchanged:
-      return "unchanged";
-    case IngestStatus::kReplaced:
-      return "replaced";
-    case IngestStatus::kRemoved:
-      return "removed";
-    case IngestStatus::kFailed:
-      return "failed";
-  }
-  return "failed";
-}
 
 absl::StatusOr<std::unique_ptr<Ingester>> Ingester::Create(Memory* memory,
                                                            model::Transformer* model,

@@ -16,35 +16,12 @@
 #include "base/progress.h"
 #include "compute/device.h"
 #include "documents/text_document.h"
+#include "memory/ingest/ingested_document.h"
+#include "memory/ingest/text_identity.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
 
 namespace fovea::memory {
-
-// kRemoved: the source is gone, and the document with it unless others refer to it.
-enum class IngestStatus { kAdded, kUnchanged, kReplaced, kRemoved, kFailed };
-std::string_view IngestStatusName(IngestStatus status);  // "added", …
-
-// What a document is: its content.
-struct TextIdentity {
-  std::string id;           // 32 hex digits of the SHA-256 of the text
-  uint64_t size_bytes = 0;  // of the text
-};
-// Reads the whole text. Errors are those of the document; InvalidArgument for an empty one.
-absl::StatusOr<TextIdentity> IdentifyText(documents::TextDocument& document,
-                                          const Progress& progress);
-
-struct IngestedDocument {
-  std::string id;
-  std::string title;
-  std::string source;
-  uint64_t tokens = 0;
-  uint64_t windows = 0;
-  uint64_t encoded_windows = 0;
-  uint64_t encoded_tokens = 0;
-  IngestStatus status = IngestStatus::kAdded;
-  std::string error;
-};
 
 struct IngestOptions {
   // Of the memory's first ingest; later ones must agree or leave them unset (0, "").

@@ -1,0 +1,30 @@
+// A commit on its way to the disk while the next windows are encoded.
+#pragma once
+
+#include <future>
+#include <vector>
+
+#include "memory/ingest/ingested_document.h"
+#include "storage/document_store.h"
+
+namespace fovea::memory {
+
+// Begins in the constructor; the store outlives this object. Destroying it waits.
+class BackgroundCommit {
+ public:
+  // `completed`: documents that the commit makes durable.
+  BackgroundCommit(storage::DocumentStore* store, storage::Mutation mutation,
+                   std::vector<IngestedDocument> completed);
+  BackgroundCommit(BackgroundCommit&&) = default;
+  BackgroundCommit& operator=(BackgroundCommit&&) = default;
+
+  // Once.
+  absl::Status Wait() { return status_.get(); }
+  const std::vector<IngestedDocument>& completed() const { return completed_; }
+
+ private:
+  std::vector<IngestedDocument> completed_;
+  std::future<absl::Status> status_;
+};
+
+}  // namespace fovea::memory

@@ -1,0 +1,26 @@
+// What became of a document that was ingested.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace fovea::memory {
+
+// kRemoved: the source is gone, and the document with it unless others refer to it.
+enum class IngestStatus { kAdded, kUnchanged, kReplaced, kRemoved, kFailed };
+std::string_view IngestStatusName(IngestStatus status);  // "added", …
+
+struct IngestedDocument {
+  std::string id;
+  std::string title;
+  std::string source;
+  uint64_t tokens = 0;
+  uint64_t windows = 0;
+  uint64_t encoded_windows = 0;
+  uint64_t encoded_tokens = 0;
+  IngestStatus status = IngestStatus::kAdded;
+  std::string error;
+};
+
+}  // namespace fovea::memory
