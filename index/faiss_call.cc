@@ -6,6 +6,7 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 
 #include "index/layer_index.h"
 
@@ -15,13 +16,65 @@ extern "C" void openblas_set_num_threads(int n_threads) __attribute__((weak));
 
 namespace fovea::index {
 
-absl::Status CallFaiss(std::string_view action, absl::FunctionRef<absl::Status()> body) {
+namespace {
+
+// Where the name of a place in FAISS's sources ends, "FILE:LINE: ", from `from` on; npos: nowhere.
+size_t EndOfPlace(std::string_view text, size_t from) {
+  for (size_t end = text.find(": ", from); end != std::string_view::npos;
+       end = text.find(": ", end + 1)) {
+    size_t digits = end;
+    while (digits > from && text[digits - 1] >= '0' && text[digits - 1] <= '9') --digits;
+    if (digits < end && digits > from && text[digits - 1] == ':') return end + 2;
+  }
+  return std::string_view::npos;
+}
+
+absl::Status Refused(const FaissAction& action, std::string_view reason) {
+  return absl::InvalidArgumentError(
+      StrCat(action.action, ": FAISS ", FaissVersion(), " says: ", reason, ": ", action.advice));
+}
+
+}  // namespace
+
+std::string FaissReason(std::string_view text) {
+  // "Error in FUNCTION at FILE:LINE: REASON"; a reason may quote another such text.
+  constexpr std::string_view kWhere = "Error in ";
+  std::string reason(text);
+  size_t where = 0;
+  while ((where = reason.find(kWhere, where)) != std::string::npos) {
+    const size_t end = EndOfPlace(reason, where);
+    if (end == std::string::npos) break;
+    reason.erase(where, end - where);
+  }
+  // "Error: 'CONDITION' failed: WORDS", or without words.
+  constexpr std::string_view kCheck = "Error: '";
+  constexpr std::string_view kFailed = "' failed";
+  if (reason.starts_with(kCheck)) {
+    const size_t failed = reason.find(kFailed);
+    if (failed != std::string::npos) {
+      const std::string words = reason.substr(failed + kFailed.size());
+      reason = words.starts_with(": ") && words.size() > 2
+                   ? words.substr(2)
+                   : StrCat("want ", reason.substr(kCheck.size(), failed - kCheck.size()));
+    }
+  }
+  for (char& c : reason) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  }
+  while (!reason.empty() && (reason.back() == ' ' || reason.back() == '.')) reason.pop_back();
+  return reason.empty() ? "no reason" : reason;
+}
+
+absl::Status CallFaiss(const FaissAction& action, absl::FunctionRef<absl::Status()> body) {
   try {
     return body();
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(StrCat(action, ": out of memory"));
+    return absl::ResourceExhaustedError(StrCat(action.action, ": out of memory"));
+  } catch (const std::logic_error&) {
+    // The library's own texts are names of functions: "stoi", "vector::_M_default_append".
+    return Refused(action, "a number or a size that is out of range");
   } catch (const std::exception& e) {
-    return absl::InvalidArgumentError(StrCat(action, ": FAISS says: ", e.what()));
+    return Refused(action, FaissReason(e.what()));
   }
 }
 

@@ -29,6 +29,10 @@ constexpr int64_t kAddBatch = 16'384;
 constexpr int64_t kRowsPerCall = 32;
 constexpr int64_t kSingleRows = 16;  // up to this many, each row is shared out on its own
 
+constexpr FaissAction kBuilding{"index build", "choose another specification (--index)"};
+constexpr FaissAction kSearching{
+    "index search", "search without it (--mode exact), or make it again (fovea rebuild)"};
+
 struct Head {
   KeySpace space;
   std::unique_ptr<faiss::Index> index;  // null when there are no keys
@@ -105,7 +109,7 @@ absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchA
           const int64_t kv_head = call / calls_per_head;
           const int64_t first_row = call % calls_per_head * rows_per_call;
           const int64_t n = std::min(rows_per_call, n_rows - first_row);
-          const absl::Status call_status = CallFaiss("index search", [&]() -> absl::Status {
+          const absl::Status call_status = CallFaiss(kSearching, [&]() -> absl::Status {
             UseOneThread();
             const Head& head = heads_[static_cast<size_t>(kv_head)];
             std::vector<float> mapped(static_cast<size_t>(n * index_dim_));
@@ -156,7 +160,8 @@ absl::Status FaissLayerIndex::Save(const std::filesystem::path& path) const {
   return WriteIndexFile(path, std::move(trailer), [&](size_t head, BlobSink sink) -> absl::Status {
     if (heads_[head].index == nullptr) return absl::OkStatus();
     absl::Status sink_status;
-    const absl::Status status = CallFaiss(path.string(), [&]() -> absl::Status {
+    const std::string action = StrCat(path, ": writing the index of head ", head);
+    const absl::Status status = CallFaiss({action, kBuilding.advice}, [&]() -> absl::Status {
       WriteFaiss(heads_[head].index.get(), sink, &sink_status);
       return absl::OkStatus();
     });
@@ -222,7 +227,7 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& dev
   std::atomic<bool> failed{false};
   device.threads().ParallelFor(n_heads, 1, [&](int64_t begin, int64_t end, int /*thread*/) {
     for (int64_t h = begin; h < end; ++h) {
-      const absl::Status head_status = CallFaiss("index build", [&]() -> absl::Status {
+      const absl::Status head_status = CallFaiss(kBuilding, [&]() -> absl::Status {
         Head& head = heads[static_cast<size_t>(h)];
         const HeadKeys& runs = keys[static_cast<size_t>(h)];
         ASSIGN_OR_RETURN(KeyStatistics statistics, Analyse(runs, head_dim));
@@ -262,15 +267,14 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LoadFaissIndex(const std::filesystem
                           trailer.is_augmented);
     std::string_view bytes = file.blobs[h];
     if (ids.size() > 0) {
-      const absl::Status status = CallFaiss(path.string(), [&]() -> absl::Status {
+      const std::string action =
+          StrCat(path, ": reading the index of head ", h, ", which ", trailer.library, " wrote");
+      const absl::Status status = CallFaiss({action, "rebuild the index"}, [&]() -> absl::Status {
         head.index = ReadFaiss(&bytes);
         return absl::OkStatus();
       });
       if (absl::IsResourceExhausted(status)) return status;
-      if (!status.ok()) {
-        return absl::DataLossError(StrCat(status.message(), " (written by ", trailer.library,
-                                          ", read by FAISS ", FaissVersion(), "): rebuild it"));
-      }
+      if (!status.ok()) return absl::DataLossError(status.message());
       if (head.index->d != trailer.index_dim || head.index->ntotal != ids.size() ||
           KindOf(head.index.get()) == FaissKind::kUnknown ||
           (h > 0 && KindOf(head.index.get()) != KindOf(heads[0].index.get()))) {

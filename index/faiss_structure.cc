@@ -12,6 +12,7 @@
 #include <faiss/index_factory.h>
 
 #include <algorithm>
+#include <string_view>
 
 #include "index/faiss_call.h"
 #include "index/layer_index.h"
@@ -29,6 +30,10 @@ constexpr size_t kMaxSpecSize = 128;
 constexpr int64_t kMaxSpecNumber = 1 << 20;
 constexpr int64_t kMaxNeighbours = 512;  // of a node of HNSW: 4 KiB a key
 constexpr int64_t kMaxCodeBits = 16;     // of a part of a product quantizer
+
+constexpr std::string_view kWanted =
+    "want auto, exact, Scan2, Scan4, Scan8, or FAISS's Flat, SQ…, PQ…, IVF… or HNSW…, with or "
+    "without OPQ or PCA before it";
 
 constexpr int kEfConstruction = 40;
 
@@ -76,7 +81,7 @@ absl::StatusOr<EmptyFaissIndex> Factory(const std::string& spec, int64_t from,
   for (int64_t dim = from; dim <= end; dim = dim / 4 * 4 + 4) {
     EmptyFaissIndex empty;
     const absl::Status status =
-        CallFaiss(StrCat("index specification \"", spec, "\""), [&]() -> absl::Status {
+        CallFaiss({StrCat("index specification \"", spec, "\""), kWanted}, [&]() -> absl::Status {
           empty.index.reset(faiss::index_factory(static_cast<int>(dim), spec.c_str(), metric));
           return absl::OkStatus();
         });
@@ -129,14 +134,15 @@ absl::StatusOr<EmptyFaissIndex> MakeEmptyFaissIndex(const std::string& spec, int
     empty = Factory(spec, (head_dim + 1 + 3) / 4 * 4, faiss::METRIC_L2);
     if (empty.ok() && !WorksInL2(KindOf(empty->index.get()))) {
       empty = absl::InvalidArgumentError(
-          StrCat("index specification \"", spec, "\": cannot find inner products"));
+          StrCat("index specification \"", spec, "\": FAISS ", FaissVersion(),
+                 " does not find inner products with it: ", kWanted));
     }
   }
   RETURN_IF_ERROR(empty.status());
   if (KindOf(empty->index.get()) == FaissKind::kUnknown) {
-    return absl::InvalidArgumentError(StrCat(
-        "index specification \"", spec, "\": not a structure that fovea searches with FAISS ",
-        FaissVersion(), ", want Flat, SQ…, PQ…, IVF… or HNSW…, with or without OPQ or PCA"));
+    return absl::InvalidArgumentError(StrCat("index specification \"", spec,
+                                             "\": not a structure that fovea searches with FAISS ",
+                                             FaissVersion(), ": ", kWanted));
   }
   return empty;
 }
