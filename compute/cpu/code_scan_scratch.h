@@ -30,7 +30,8 @@ class Collector {
   }
   float threshold() const { return threshold_; }
   const std::vector<Hit>& hits() const { return hits_; }
-  void Add(Hit hit) {
+  // Belongs into the kernels, where the compiler by itself would call it.
+  [[gnu::always_inline]] void Add(Hit hit) {
     hits_.push_back(hit);
     if (hits_.size() == capacity_) Shrink();
   }
