@@ -122,7 +122,7 @@ absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchA
                                   mapped.data() + row * index_dim_);
             }
             std::vector<int64_t> labels(static_cast<size_t>(n * k), -1);
-            SearchFaiss(head.index.get(), ids_,
+            SearchFaiss(*head.index, ids_,
                         {mapped.data(), n, k, FaissEffort(head.index.get(), args.n_probe),
                          args.filter.bits != nullptr ? &args.filter : nullptr, n_wanted},
                         labels.data());

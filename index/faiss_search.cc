@@ -96,8 +96,9 @@ int FaissEffort(const faiss::Index* index, int n_probe) {
   return std::clamp(n_probe, low, high);
 }
 
-void SearchFaiss(const faiss::Index* index, const KeyIds& ids, const FaissRows& rows,
+void SearchFaiss(const faiss::Index& head, const KeyIds& ids, const FaissRows& rows,
                  int64_t* labels) {
+  const faiss::Index* index = &head;
   const FaissKind kind = KindOf(index);
   const int max_probe = FaissProbeRange(index).second;
   const float* queries = rows.queries;

@@ -28,7 +28,7 @@ struct FaissRows {
 };
 // labels = [n, n_candidates] positions, −1 at the end of a row that found fewer. Exceptions are
 // FAISS's.
-void SearchFaiss(const faiss::Index* index, const KeyIds& ids, const FaissRows& rows,
+void SearchFaiss(const faiss::Index& head, const KeyIds& ids, const FaissRows& rows,
                  int64_t* labels);
 
 }  // namespace fovea::index

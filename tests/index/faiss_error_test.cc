@@ -28,7 +28,7 @@ using ::testing::Not;
 
 // No function, file or line of C++.
 MATCHER(NamesNoSources, "names no C++ function and no source file") {
-  const std::string text(arg);
+  const std::string& text = arg;
   for (const char* part : {"Error in ", "faiss::", "std::", ".cpp", ".h:", "(int", "const "}) {
     if (text.find(part) == std::string::npos) continue;
     *result_listener << "it has \"" << part << "\"";
