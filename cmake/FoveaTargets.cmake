@@ -32,13 +32,15 @@ if(FOVEA_FUZZ)
 endif()
 
 function(fovea_options target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra)
+  # Of CUDA sources nvcc shows what its own front end thinks.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
   # GCC 12 sees overlapping copies in std::string's own assignments (its bug 105651).
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-    target_compile_options(${target} PRIVATE -Wno-restrict)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
   endif()
   if(FOVEA_WERROR)
-    target_compile_options(${target} PRIVATE -Werror)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+                           "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
   endif()
   target_compile_features(${target} PUBLIC cxx_std_20)
   # The repository root is the include path; system libraries stay -isystem.

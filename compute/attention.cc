@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 namespace {
@@ -40,7 +40,7 @@ absl::Status Attention(Device& device, const AttentionArgs& args) {
     case DeviceKind::kCpu:
       return cpu::Attention(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("Attention");
+      return cuda::Attention(device, args);
   }
   return absl::OkStatus();
 }
@@ -62,7 +62,7 @@ absl::Status MergePartials(Device& device, const MergePartialsArgs& args) {
     case DeviceKind::kCpu:
       return cpu::MergePartials(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("MergePartials");
+      return cuda::MergePartials(device, args);
   }
   return absl::OkStatus();
 }

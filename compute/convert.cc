@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -23,7 +23,7 @@ absl::Status Convert(Device& device, const ConvertArgs& args) {
     case DeviceKind::kCpu:
       return cpu::Convert(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("Convert");
+      return cuda::Convert(device, args);
   }
   return absl::OkStatus();
 }

@@ -1,7 +1,10 @@
 #include "compute/device.h"
 
+#include <charconv>
+
 #include "compute/cpu/choose_precision.h"
 #include "compute/cpu/cpu_device.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -11,9 +14,54 @@ std::string_view PrecisionName(Precision precision) {
       return "float32";
     case Precision::kInt8:
       return "int8";
+    case Precision::kBFloat16:
+      return "bfloat16";
   }
   return "float32";
 }
+
+namespace {
+
+// "cuda" or "cuda:N".
+bool IsGpu(std::string_view spec, int* number) {
+  *number = 0;
+  if (spec == "cuda") return true;
+  if (!spec.starts_with("cuda:")) return false;
+  const char* const end = spec.data() + spec.size();
+  const auto [stop, error] = std::from_chars(spec.data() + 5, end, *number);
+  return error == std::errc() && stop == end && *number >= 0;
+}
+
+absl::Status UnknownPrecision(std::string_view precision, std::string_view device,
+                              Precision other) {
+  return absl::InvalidArgumentError(StrCat("precision '", precision, "' of device '", device,
+                                           "': unknown; use 'auto', 'float32' or '",
+                                           PrecisionName(other), "'"));
+}
+
+absl::Status SetCpuPrecision(std::string_view precision, Device* device) {
+  device->set_exact(precision == PrecisionName(Precision::kFloat32));
+  if (precision == "auto") {
+    device->set_precision(cpu::FasterPrecision());
+  } else if (precision == PrecisionName(Precision::kInt8)) {
+    device->set_precision(Precision::kInt8);
+  } else if (precision != PrecisionName(Precision::kFloat32)) {
+    return UnknownPrecision(precision, "cpu", Precision::kInt8);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetCudaPrecision(std::string_view precision, std::string_view spec, Device* device) {
+  device->set_exact(true);  // few rows are
+  if (precision == "auto" || precision == PrecisionName(Precision::kBFloat16)) {
+    device->set_precision(Precision::kBFloat16);
+  } else if (precision != PrecisionName(Precision::kFloat32)) {
+    return UnknownPrecision(precision, spec, Precision::kBFloat16);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, int n_threads,
                                                        std::string_view precision) {
@@ -23,22 +71,17 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
   }
   if (spec == "cpu") {
     auto device = std::make_unique<cpu::CpuDevice>(n_threads > 0 ? n_threads : NumProcessors());
-    device->set_exact(precision == PrecisionName(Precision::kFloat32));
-    if (precision == "auto") {
-      device->set_precision(cpu::FasterPrecision());
-    } else if (precision == PrecisionName(Precision::kInt8)) {
-      device->set_precision(Precision::kInt8);
-    } else if (precision != PrecisionName(Precision::kFloat32)) {
-      return absl::InvalidArgumentError(
-          StrCat("precision '", precision, "': unknown; use 'auto', 'float32' or 'int8'"));
-    }
+    RETURN_IF_ERROR(SetCpuPrecision(precision, device.get()));
     return device;
   }
-  if (spec == "cuda" || spec.starts_with("cuda:")) {
-    return absl::UnimplementedError(
-        StrCat("device '", spec, "': this build has no CUDA part; use 'cpu'"));
+  int number = 0;
+  if (IsGpu(spec, &number)) {
+    absl::StatusOr<std::unique_ptr<Device>> device = cuda::CreateDevice(number, n_threads);
+    if (!device.ok()) return Annotate(device.status(), StrCat("device '", spec, "'"));
+    RETURN_IF_ERROR(SetCudaPrecision(precision, spec, device->get()));
+    return device;
   }
-  return absl::InvalidArgumentError(StrCat("device '", spec, "': unknown; use 'cpu'"));
+  return absl::InvalidArgumentError(StrCat("device '", spec, "': unknown; use 'cpu', 'cuda' or 'cuda:N'"));
 }
 
 absl::Status Device::Reserve(size_t size_bytes, Buffer* buffer) {

@@ -35,16 +35,19 @@ namespace fovea::compute {
 enum class DeviceKind { kCpu, kCuda };
 
 // What products of many rows with weights (compute/linear.h) are computed in. kInt8 rounds both
-// factors to 8 bits, with scales; everything else stays float32.
-enum class Precision { kFloat32, kInt8 };
-std::string_view PrecisionName(Precision precision);  // "float32", "int8"
+// factors to 8 bits, with scales, on CPUs; kBFloat16 rounds both to bfloat16, on GPUs. Sums and
+// everything else stay float32.
+enum class Precision { kFloat32, kInt8, kBFloat16 };
+std::string_view PrecisionName(Precision precision);  // "float32", "int8", "bfloat16"
 
 class Device {
  public:
-  // `spec`: "cpu" (later "cuda[:N]"); n_threads 0 = all processors of the process.
-  // InvalidArgument for an unknown device, Unimplemented for one this build has no part for.
-  // `precision`: "float32", "int8", or "auto": the faster one, by a short measurement on this
-  // machine, made once a process. "float32" is exact throughout.
+  // `spec`: "cpu" or "cuda[:N]", the GPU N (0) of the machine; n_threads 0 = all processors of the
+  // process. InvalidArgument for an unknown device or precision, Unimplemented for a device that
+  // this build has no part for, NotFound or Unavailable for a GPU that is not there or cannot be
+  // used, saying what to do.
+  // `precision`: "float32" is exact throughout. On CPUs "int8", or "auto": the faster of both, by a
+  // short measurement on this machine, made once a process. On GPUs "bfloat16", which is "auto".
   static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0,
                                                         std::string_view precision = "float32");
   virtual ~Device() = default;
@@ -52,6 +55,8 @@ class Device {
   virtual DeviceKind kind() const = 0;
   // The CPU's team; on other devices the team for host-side work.
   virtual ThreadPool& threads() = 0;
+  // A device whose memory is the host's, for what is computed there: a CPU is its own.
+  virtual Device& host() = 0;
 
   // Of weights that are created from now on.
   Precision precision() const { return precision_; }

@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -26,7 +26,7 @@ absl::Status Embedding(Device& device, const EmbeddingArgs& args) {
     case DeviceKind::kCpu:
       return cpu::Embedding(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("Embedding");
+      return cuda::Embedding(device, args);
   }
   return absl::OkStatus();
 }

@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(Device& device,
     case DeviceKind::kCpu:
       return cpu::CreateLinear(cpu::AsCpu(device), weights);
     case DeviceKind::kCuda:
-      return Unavailable("Linear");
+      return cuda::CreateLinear(device, weights);
   }
   return absl::InternalError("unknown device kind");
 }
@@ -80,7 +80,7 @@ absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> out
     case DeviceKind::kCpu:
       return cpu::ForwardTogether(cpu::AsCpu(device), outputs, x);
     case DeviceKind::kCuda:
-      return Unavailable("Linear");
+      return cuda::ForwardTogether(device, outputs, x);
   }
   return absl::InternalError("unknown device kind");
 }

@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -18,7 +18,7 @@ absl::Status RmsNorm(Device& device, const RmsNormArgs& args) {
     case DeviceKind::kCpu:
       return cpu::RmsNorm(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("RmsNorm");
+      return cuda::RmsNorm(device, args);
   }
   return absl::OkStatus();
 }

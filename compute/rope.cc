@@ -4,7 +4,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 namespace {
@@ -55,7 +55,7 @@ absl::Status Rope(Device& device, const RopeArgs& args) {
     case DeviceKind::kCpu:
       return cpu::Rope(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("Rope");
+      return cuda::Rope(device, args);
   }
   return absl::OkStatus();
 }

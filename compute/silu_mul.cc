@@ -2,7 +2,7 @@
 
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
-#include "compute/unavailable.h"
+#include "compute/cuda/ops.h"
 
 namespace fovea::compute {
 
@@ -19,7 +19,7 @@ absl::Status SiluMul(Device& device, const SiluMulArgs& args) {
     case DeviceKind::kCpu:
       return cpu::SiluMul(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
-      return Unavailable("SiluMul");
+      return cuda::SiluMul(device, args);
   }
   return absl::OkStatus();
 }

@@ -28,6 +28,7 @@ class CpuDevice : public Device {
 
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   ThreadPool& threads() override { return threads_; }
+  Device& host() override { return *this; }
   absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) override;
   absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) override;
   absl::Status Copy(const void* from, size_t size_bytes, void* to) override;

@@ -281,7 +281,7 @@ TEST_P(AttentionTest, TakesStoredEntriesAsTheyLie) {
                          ToHost(*device, lse, widened.lse.size())};
     ExpectSoftmax(s, data, stored);
     // The same products in the same order, where whole vectors are all that there is.
-    if (s.head_dim % 16 == 0) {
+    if (s.head_dim % 16 == 0 && device->kind() == DeviceKind::kCpu) {
       EXPECT_EQ(stored.output, widened.output);
       EXPECT_EQ(stored.lse, widened.lse);
     }

@@ -21,9 +21,10 @@ TEST_P(EmbeddingTest, RowsAreThoseOfTheTable) {
   std::vector<int32_t> ids = {49, 0, 7, 7};
   for (int32_t i = 0; i < 60; ++i) ids.push_back(i * 31 % 50);
   const size_t n = ids.size() * static_cast<size_t>(hidden_size);
+  const Buffer on_device = ToDevice(*device, table);
   const Buffer out = ToDevice(*device, std::vector<float>(n, NAN));
   const absl::Status status = Embedding(
-      *device, {.table = {dtype, table.data(), {vocab_size, hidden_size}},
+      *device, {.table = {dtype, on_device.data<void>(), {vocab_size, hidden_size}},
                 .ids = ids,
                 .out = {out.data<float>(), {static_cast<int64_t>(ids.size()), hidden_size}}});
   ASSERT_TRUE(status.ok()) << status;
@@ -38,13 +39,14 @@ TEST_P(EmbeddingTest, RowsAreThoseOfTheTable) {
 TEST_P(EmbeddingTest, NamesTheFirstIdOutsideTheVocabulary) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 1);
-  const std::vector<std::byte> table(10 * 200);
-  std::vector<float> out(32 * 4);
+  const Buffer table = ToDevice(*device, std::vector<std::byte>(10 * 200));
+  const Buffer out = ToDevice(*device, std::vector<float>(32 * 4));
   for (const int32_t bad : {-1, 10, 1 << 30}) {
     const std::vector<int32_t> ids = {0, 9, bad, 11};
     const absl::Status status = Embedding(
-        *device,
-        {.table = {dtype, table.data(), {10, 32}}, .ids = ids, .out = {out.data(), {4, 32}}});
+        *device, {.table = {dtype, table.data<void>(), {10, 32}},
+                  .ids = ids,
+                  .out = {out.data<float>(), {4, 32}}});
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
     EXPECT_THAT(std::string(status.message()),
                 testing::HasSubstr(StrCat("id ", bad, " at position 2")));

@@ -1,0 +1,35 @@
+// The two ways in which attention is computed on a GPU. Many queries go tile by tile; of a few, the
+// keys are split over the whole GPU and the parts' partials are merged.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "compute/cuda/cuda_device.h"
+
+namespace fovea::compute::cuda {
+
+// AttentionArgs as kernels take them.
+struct AttentionInput {
+  const float* queries;  // [n_queries, n_heads, head_dim]
+  const void* keys;      // elements of one type, float or bfloat16
+  const void* values;
+  int64_t key_token_stride, key_head_stride, value_token_stride, value_head_stride;
+  int64_t n_keys;
+  int n_queries, n_heads, n_kv_heads, head_dim;
+  float scale;
+  bool causal;
+  float* output;  // [n_queries, n_heads, head_dim]
+  float* lse;     // [n_queries, n_heads] or null
+};
+
+absl::Status AttendInTiles(CudaDevice& device, const AttentionInput& in, bool in_bf16);
+
+// Rows of a KV head (queries · heads of its group) that split attention takes.
+inline constexpr int64_t kMaxSplitRows = 64;
+inline constexpr int64_t kMaxSplitHeadDim = 256;
+absl::Status AttendInSplits(CudaDevice& device, const AttentionInput& in, bool in_bf16);
+
+}  // namespace fovea::compute::cuda

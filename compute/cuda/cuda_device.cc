@@ -1,0 +1,247 @@
+#include "compute/cuda/cuda_device.h"
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "compute/cuda/ops.h"
+
+namespace fovea::compute::cuda {
+namespace {
+
+// The oldest GPUs that this build holds machine code for (CMakeLists.txt).
+constexpr int kOldestMajor = 8;
+
+std::string VersionText(int version) { return StrCat(version / 1000, ".", version % 1000 / 10); }
+
+// Why no GPU can be used, from what CUDA answers when it is asked how many there are.
+absl::Status ExplainNoGpu(cudaError_t error) {
+  cudaGetLastError();  // it is told here
+  int driver = 0;
+  if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
+      driver > 0) {
+    return absl::UnavailableError(
+        StrCat("the NVIDIA driver supports CUDA ", VersionText(driver), ", this build of fovea needs ",
+               VersionText(CUDART_VERSION), ": update the driver, or use device 'cpu'"));
+  }
+  if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice) {
+    return absl::UnavailableError(
+        "no NVIDIA driver or no NVIDIA GPU was found (does `nvidia-smi` show one?): use device "
+        "'cpu'");
+  }
+  return absl::UnavailableError(StrCat("the NVIDIA driver does not answer (",
+                                       cudaGetErrorString(error),
+                                       "): use device 'cpu', or restart the driver"));
+}
+
+class PoolAllocator final : public Allocator {
+ public:
+  explicit PoolAllocator(std::shared_ptr<Gpu> gpu) : gpu_(std::move(gpu)) {}
+
+  absl::StatusOr<void*> Allocate(size_t size_bytes) override {
+    cudaSetDevice(gpu_->number());
+    void* data = nullptr;
+    // 0 bytes have an address, too.
+    const size_t n = size_bytes > 0 ? size_bytes : 1;
+    const cudaError_t error = cudaMallocAsync(&data, n, gpu_->stream());
+    if (error == cudaSuccess) {
+      gpu_->AddToRange(data, n);
+      return data;
+    }
+    cudaGetLastError();  // it is told here
+    if (error != cudaErrorMemoryAllocation && error != cudaErrorInvalidValue) {
+      return ToStatus(error, "allocating memory of the GPU");
+    }
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return absl::ResourceExhaustedError(
+        StrCat("cuda:", gpu_->number(), ": cannot allocate ", size_bytes, " bytes, ", free_bytes,
+               " of ", total_bytes,
+               " are free; end other programs that use the GPU, or use a smaller model or window"));
+  }
+  void Free(void* data) override {
+    cudaSetDevice(gpu_->number());
+    cudaFreeAsync(data, gpu_->stream());
+  }
+
+ private:
+  const std::shared_ptr<Gpu> gpu_;
+};
+
+class PinnedAllocator final : public Allocator {
+ public:
+  absl::StatusOr<void*> Allocate(size_t size_bytes) override {
+    void* data = nullptr;
+    const cudaError_t error =
+        cudaHostAlloc(&data, size_bytes > 0 ? size_bytes : 1, cudaHostAllocPortable);
+    if (error == cudaSuccess) return data;
+    cudaGetLastError();  // it is told here
+    return absl::ResourceExhaustedError(StrCat("cannot allocate ", size_bytes,
+                                               " bytes of pinned host memory; close other programs"));
+  }
+  void Free(void* data) override { cudaFreeHost(data); }
+};
+
+}  // namespace
+
+absl::Status ToStatus(cudaError_t error, std::string_view what) {
+  const std::string message =
+      StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+  switch (error) {
+    case cudaSuccess:
+      return absl::OkStatus();
+    case cudaErrorMemoryAllocation:
+      return absl::ResourceExhaustedError(
+          StrCat(message, "; end other programs that use the GPU, or use a smaller model"));
+    case cudaErrorNoKernelImageForDevice:
+      return absl::UnavailableError(
+          StrCat(message, ": this build holds no code for this GPU; build fovea with "
+                          "-DCMAKE_CUDA_ARCHITECTURES=native, or use device 'cpu'"));
+    case cudaErrorNoDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorSystemNotReady:
+      return absl::UnavailableError(message);
+    default:
+      return absl::InternalError(message);
+  }
+}
+
+absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
+  static std::mutex mutex;
+  static auto* const opened = new std::map<int, std::weak_ptr<Gpu>>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (std::shared_ptr<Gpu> gpu = (*opened)[number].lock(); gpu != nullptr) return gpu;
+  int n_gpus = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&n_gpus); error != cudaSuccess) {
+    return ExplainNoGpu(error);
+  }
+  if (n_gpus == 0) return ExplainNoGpu(cudaErrorNoDevice);
+  if (number < 0 || number >= n_gpus) {
+    return absl::NotFoundError(StrCat("there is no GPU ", number, ": this machine has ", n_gpus,
+                                      ", numbered from 0"));
+  }
+  cudaDeviceProp properties;
+  RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, number), "asking for the GPU");
+  if (properties.major < kOldestMajor) {
+    return absl::UnavailableError(StrCat(
+        "GPU ", number, " (", properties.name, ") has compute capability ", properties.major, ".",
+        properties.minor, ", fovea needs ", kOldestMajor, ".0 or later: use device 'cpu'"));
+  }
+  RETURN_IF_CUDA_ERROR(cudaSetDevice(number), "choosing the GPU");
+  std::shared_ptr<Gpu> gpu(new Gpu);
+  gpu->number_ = number;
+  gpu->n_multiprocessors_ = properties.multiProcessorCount;
+  RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&gpu->stream_, cudaStreamNonBlocking),
+                       StrCat("starting to use GPU ", number));
+  // Memory that was freed is kept for the next who asks: giving it back to the driver takes
+  // milliseconds.
+  cudaMemPool_t pool = nullptr;
+  RETURN_IF_CUDA_ERROR(cudaDeviceGetDefaultMemPool(&pool, number), "the GPU's memory pool");
+  uint64_t keep_bytes = UINT64_MAX;
+  RETURN_IF_CUDA_ERROR(
+      cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_bytes),
+      "the GPU's memory pool");
+  (*opened)[number] = gpu;
+  return gpu;
+}
+
+Gpu::~Gpu() {
+  if (stream_ == nullptr) return;
+  cudaSetDevice(number_);
+  cudaStreamSynchronize(stream_);
+  cudaStreamDestroy(stream_);
+}
+
+absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int number, int n_threads) {
+  ASSIGN_OR_RETURN(std::shared_ptr<Gpu> gpu, Gpu::Open(number));
+  auto allocator = std::make_shared<PoolAllocator>(gpu);
+  std::unique_ptr<CudaDevice> device(
+      new CudaDevice(gpu, std::move(allocator), n_threads > 0 ? n_threads : NumProcessors()));
+  ASSIGN_OR_RETURN(device->gemm_plans_, GemmPlans::Create());
+  // Half of what is free: models that fill a GPU leave no room for copies.
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for the GPU's memory");
+  device->packed_weights()->set_limit_bytes(free_bytes / 2);
+  return device;
+}
+
+CudaDevice::~CudaDevice() = default;
+
+void Gpu::AddToRange(const void* data, size_t size_bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  uintptr_t first = range_begin_.load(std::memory_order_relaxed);
+  while (begin < first && !range_begin_.compare_exchange_weak(first, begin)) {
+  }
+  uintptr_t end = range_end_.load(std::memory_order_relaxed);
+  while (begin + size_bytes > end && !range_end_.compare_exchange_weak(end, begin + size_bytes)) {
+  }
+}
+
+absl::StatusOr<Buffer> CudaDevice::AllocatePinned(size_t size_bytes) {
+  const DeviceScope scope(*this);
+  static const std::shared_ptr<Allocator> allocator = std::make_shared<PinnedAllocator>();
+  return Buffer::Allocate(allocator, size_bytes);
+}
+
+absl::StatusOr<Buffer> CudaDevice::UploadConstant(const void* host, size_t size_bytes) {
+  ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_bytes));
+  RETURN_IF_ERROR(CopyFromHost(host, size_bytes, buffer.data<void>()));
+  return buffer;
+}
+
+absl::Status CudaDevice::CopyFromHost(const void* host, size_t size_bytes, void* device) {
+  if (size_bytes == 0) return absl::OkStatus();
+  const DeviceScope scope(*this);
+  RETURN_IF_CUDA_ERROR(
+      cudaMemcpyAsync(device, host, size_bytes, cudaMemcpyHostToDevice, stream()),
+      "copying to the GPU");
+  // Pageable memory has been read when the call returns; pinned memory is read later.
+  cudaPointerAttributes attributes;
+  const bool is_pinned = cudaPointerGetAttributes(&attributes, host) == cudaSuccess &&
+                         attributes.type == cudaMemoryTypeHost;
+  return is_pinned ? Synchronize() : absl::OkStatus();
+}
+
+absl::Status CudaDevice::CopyToHost(const void* device, size_t size_bytes, void* host) {
+  if (size_bytes == 0) return absl::OkStatus();
+  const DeviceScope scope(*this);
+  RETURN_IF_CUDA_ERROR(
+      cudaMemcpyAsync(host, device, size_bytes, cudaMemcpyDeviceToHost, stream()),
+      "copying from the GPU");
+  return Synchronize();
+}
+
+absl::Status CudaDevice::Copy(const void* from, size_t size_bytes, void* to) {
+  if (size_bytes == 0) return absl::OkStatus();
+  const DeviceScope scope(*this);
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToDevice, stream()),
+                       "copying on the GPU");
+  return absl::OkStatus();
+}
+
+absl::Status CudaDevice::Fill(float value, int64_t n, float* to) {
+  if (n == 0) return absl::OkStatus();
+  const DeviceScope scope(*this);
+  LaunchFill(value, n, to, stream());
+  return LaunchStatus("Fill");
+}
+
+absl::Status CudaDevice::Synchronize() {
+  const DeviceScope scope(*this);
+  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream()), "waiting for the GPU");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::byte*> CudaDevice::Scratch(size_t size_bytes) {
+  RETURN_IF_ERROR(Reserve(size_bytes, &scratch_));
+  return scratch_.data<std::byte>();
+}
+
+absl::StatusOr<std::unique_ptr<Device>> CreateDevice(int number, int n_threads) {
+  return CudaDevice::Create(number, n_threads);
+}
+
+}  // namespace fovea::compute::cuda

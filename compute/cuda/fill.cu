@@ -1,0 +1,17 @@
+#include "compute/cuda/cuda_device.h"
+#include "compute/cuda/elementwise.cuh"
+
+namespace fovea::compute::cuda {
+namespace {
+
+__global__ void FillKernel(float value, int64_t n, float* to) {
+  FOVEA_FOR_EACH_ELEMENT(i, n) to[i] = value;
+}
+
+}  // namespace
+
+void LaunchFill(float value, int64_t n, float* to, cudaStream_t stream) {
+  FillKernel<<<ElementBlocks(n), kElementThreads, 0, stream>>>(value, n, to);
+}
+
+}  // namespace fovea::compute::cuda

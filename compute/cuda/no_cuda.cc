@@ -1,0 +1,30 @@
+// What compute/cuda/ops.h declares, in a build without CUDA.
+#include "compute/cuda/ops.h"
+
+namespace fovea::compute::cuda {
+namespace {
+
+absl::Status NoCuda() {
+  return absl::UnimplementedError(
+      "this build of fovea has no CUDA part: use device 'cpu', or build with -DFOVEA_CUDA=on where "
+      "CUDA 12.4 or later is installed");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> CreateDevice(int, int) { return NoCuda(); }
+absl::Status RmsNorm(Device&, const RmsNormArgs&) { return NoCuda(); }
+absl::Status SiluMul(Device&, const SiluMulArgs&) { return NoCuda(); }
+absl::Status Rope(Device&, const RopeArgs&) { return NoCuda(); }
+absl::Status Convert(Device&, const ConvertArgs&) { return NoCuda(); }
+absl::Status Embedding(Device&, const EmbeddingArgs&) { return NoCuda(); }
+absl::Status Attention(Device&, const AttentionArgs&) { return NoCuda(); }
+absl::Status MergePartials(Device&, const MergePartialsArgs&) { return NoCuda(); }
+absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device&, const LinearWeights&) {
+  return NoCuda();
+}
+absl::Status ForwardTogether(Device&, std::span<const Linear::Output>, const ConstView&) {
+  return NoCuda();
+}
+
+}  // namespace fovea::compute::cuda
