@@ -46,8 +46,9 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
   command
       ->add_option(
           "--precision", options->precision,
-          "Of products with weights: float32, int8, or auto (default): the faster one here")
-      ->check(CLI::IsMember({"auto", "float32", "int8"}))
+          "Of products with weights: float32, int8 (cpu), bfloat16 (cuda), or auto (default): the "
+          "faster one here")
+      ->check(CLI::IsMember({"auto", "float32", "int8", "bfloat16"}))
       ->type_name("TYPE");
 }
 

@@ -77,7 +77,7 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
   int number = 0;
   if (IsGpu(spec, &number)) {
     absl::StatusOr<std::unique_ptr<Device>> device = cuda::CreateDevice(number, n_threads);
-    if (!device.ok()) return Annotate(device.status(), StrCat("device '", spec, "'"));
+    RETURN_IF_ERROR(device.status());
     RETURN_IF_ERROR(SetCudaPrecision(precision, spec, device->get()));
     return device;
   }

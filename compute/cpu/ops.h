@@ -9,6 +9,7 @@
 #include "compute/cpu/cpu_device.h"
 #include "compute/embedding.h"
 #include "compute/linear.h"
+#include "compute/memory_attention.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -25,6 +26,7 @@ absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
 absl::Status TopKAttention(CpuDevice& device, const TopKAttentionArgs& args);
 absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
+absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights);
 absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,

@@ -20,6 +20,7 @@ absl::Status Convert(Device&, const ConvertArgs&) { return NoCuda(); }
 absl::Status Embedding(Device&, const EmbeddingArgs&) { return NoCuda(); }
 absl::Status Attention(Device&, const AttentionArgs&) { return NoCuda(); }
 absl::Status MergePartials(Device&, const MergePartialsArgs&) { return NoCuda(); }
+absl::Status MemoryAttention(Device&, const MemoryAttentionArgs&) { return NoCuda(); }
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device&, const LinearWeights&) {
   return NoCuda();
 }

@@ -10,6 +10,7 @@
 #include "compute/convert.h"
 #include "compute/embedding.h"
 #include "compute/linear.h"
+#include "compute/memory_attention.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -28,6 +29,7 @@ absl::Status Convert(Device& device, const ConvertArgs& args);
 absl::Status Embedding(Device& device, const EmbeddingArgs& args);
 absl::Status Attention(Device& device, const AttentionArgs& args);
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args);
+absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const LinearWeights& weights);
 absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> outputs,
                              const ConstView& x);

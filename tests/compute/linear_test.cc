@@ -311,15 +311,15 @@ TEST(LinearBFloat16Test, ManyRowsAreProductsOfRoundedFactors) {
           row[i] = static_cast<float>(BFloat16(static_cast<float>(w)));
         }
         for (int64_t t = 0; t < n_tokens; ++t) {
-          double sum = 0.0, magnitude = 0.0, step = 0.0;
+          double sum = 0.0, magnitude = 0.0, step = 0.0;  // step: of the largest product
           for (int64_t i = 0; i < p.in_features; ++i) {
             const double product =
                 static_cast<double>(row[i]) *
                 static_cast<float>(BFloat16(data.x[t * p.in_features + i]));
             sum += product;
             magnitude += std::abs(product);
-            // A merged weight may lie on the other side of a tie.
-            if (p.lora_rank > 0) step += std::abs(product) * 0x1p-8 * 0x1p-8;
+            // Merged weights may lie on the other side of a tie: a few of a row.
+            if (p.lora_rank > 0) step = std::max(step, 3.0 * std::abs(product) * 0x1p-8);
           }
           if (p.has_bias) sum += data.bias[o];
           if (p.add_to_out) sum += data.out[t * p.out_features + o];

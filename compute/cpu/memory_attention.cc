@@ -1,0 +1,90 @@
+#include "compute/memory_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "compute/cpu/ops.h"
+#include "compute/key_scan.h"
+
+namespace fovea::compute::cpu {
+namespace {
+
+EntryPointer EntriesOf(const ConstView& view) {
+  return {view.dtype() == DType::kF32 ? EntryType::kFloat32 : EntryType::kBFloat16, view.data()};
+}
+
+// visit(begin, end) for each run of positions whose bits are set.
+template <typename Visit>
+void ForEachAllowedRun(const uint64_t* allowed, int64_t n, Visit visit) {
+  if (allowed == nullptr) return visit(int64_t{0}, n);
+  const auto is_allowed = [&](int64_t p) { return (allowed[p / 64] >> (p % 64) & 1) != 0; };
+  for (int64_t begin = 0; begin < n;) {
+    if (!is_allowed(begin)) {
+      ++begin;
+      continue;
+    }
+    int64_t end = begin + 1;
+    while (end < n && is_allowed(end)) ++end;
+    visit(begin, end);
+    begin = end;
+  }
+}
+
+}  // namespace
+
+absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args) {
+  const int64_t n_queries = args.queries.dim(0);
+  const int64_t n_heads = args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  const int64_t n_kv_heads = args.parts[0].keys.dim(0);
+  const int64_t group = n_heads / n_kv_heads;
+  std::vector<TopK> kept;
+  for (int64_t kv_head = 0; kv_head < n_kv_heads; ++kv_head) {
+    std::vector<KeyRun> runs;
+    int64_t first_position = 0;
+    for (const MemoryPart& part : args.parts) {
+      const EntryPointer keys = EntriesOf(part.keys) + kv_head * part.keys.stride(0);
+      ForEachAllowedRun(part.allowed, part.keys.dim(1), [&](int64_t begin, int64_t end) {
+        runs.push_back({keys + begin * head_dim, end - begin, first_position + begin});
+      });
+      first_position += part.keys.dim(1);
+    }
+    kept.emplace_back(n_queries * group, args.top_k);
+    const ConstView queries =
+        ConstView(args.queries.As<float>() + kv_head * group * head_dim, {n_queries, group, head_dim})
+            .WithStrides({n_heads * head_dim, head_dim, 1});
+    RETURN_IF_ERROR(KeyScan(device, {.queries = queries, .runs = runs}, &kept.back()));
+  }
+  const auto value_at = [&](int64_t position, int64_t kv_head) {
+    const MemoryPart* part = args.parts.data();
+    while (position >= part->values.dim(1)) position -= (part++)->values.dim(1);
+    return EntriesOf(part->values) + kv_head * part->values.stride(0) + position * head_dim;
+  };
+  auto* const output = args.output.As<float>();
+  auto* const lse = args.lse.As<float>();
+  device.threads().ParallelFor(n_queries * n_heads, 16, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> value(static_cast<size_t>(head_dim));
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t kv_head = row % n_heads / group;
+      const std::span<const ScoredId> hits = kept[static_cast<size_t>(kv_head)].Sorted(
+          row / n_heads * group + row % n_heads % group);
+      lse[row] = LogSumExp(hits, args.scale);
+      float* const out = output + row * head_dim;
+      std::fill_n(out, head_dim, 0.0f);
+      for (size_t j = 0; j < static_cast<size_t>(args.top_k); ++j) {
+        const bool is_kept = j < hits.size();
+        const size_t at = static_cast<size_t>(row * args.top_k) + j;
+        if (args.positions != nullptr) args.positions[at] = is_kept ? hits[j].id : -1;
+        if (!is_kept) continue;
+        if (args.scores != nullptr) args.scores[at] = hits[j].score;
+        const float weight = std::exp(hits[j].score * args.scale - lse[row]);
+        EntriesToFloat(value_at(hits[j].id, kv_head), value.data(), value.size());
+        for (int64_t i = 0; i < head_dim; ++i) out[i] += weight * value[static_cast<size_t>(i)];
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::compute::cpu
