@@ -133,6 +133,8 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   std::shared_ptr<Gpu> gpu(new Gpu);
   gpu->number_ = number;
   gpu->n_multiprocessors_ = properties.multiProcessorCount;
+  gpu->compute_capability_ = 10 * properties.major + properties.minor;
+  gpu->max_shared_bytes_ = static_cast<int>(properties.sharedMemPerBlockOptin);
   RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&gpu->stream_, cudaStreamNonBlocking),
                        StrCat("starting to use GPU ", number));
   // Memory that was freed is kept for the next who asks: giving it back to the driver takes

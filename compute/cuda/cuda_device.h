@@ -32,6 +32,8 @@ class Gpu {
   int number() const { return number_; }
   cudaStream_t stream() const { return stream_; }
   int n_multiprocessors() const { return n_multiprocessors_; }
+  int compute_capability() const { return compute_capability_; }
+  int max_shared_bytes() const { return max_shared_bytes_; }
 
   // Addresses that memory of the GPU was given out at lie in one range, apart from the host's.
   // Asking CUDA about each would take longer than queueing an op. Thread-safe.
@@ -49,6 +51,8 @@ class Gpu {
   int number_ = 0;
   cudaStream_t stream_ = nullptr;
   int n_multiprocessors_ = 0;
+  int compute_capability_ = 0;
+  int max_shared_bytes_ = 0;
 };
 
 class CudaDevice final : public Device {
@@ -71,6 +75,8 @@ class CudaDevice final : public Device {
 
   cudaStream_t stream() const { return gpu_->stream(); }
   int n_multiprocessors() const { return gpu_->n_multiprocessors(); }
+  int compute_capability() const { return gpu_->compute_capability(); }  // 90: Hopper
+  int max_shared_bytes() const { return gpu_->max_shared_bytes(); }      // of a block
   GemmPlans& gemm_plans() { return *gemm_plans_; }
   // A workspace of an op, valid until the next one asks for it.
   absl::StatusOr<std::byte*> Scratch(size_t size_bytes);

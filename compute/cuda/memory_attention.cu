@@ -9,23 +9,27 @@
 // head, finds these tiles, scores their keys again by the same sums, keeps what reaches T, sorts it,
 // and attends to its values. Any order of keys and any scores are exact; the cost beside the reading
 // is that of k tiles.
+//
+// A *scorer* computes the scores of 32 keys, a *step* of a warp, with some rows (query heads):
+// scores_simd.cuh for any type and shape, scores_mma.cuh for bfloat16 keys on tensor cores.
 #include <cuda_bf16.h>
 
 #include <algorithm>
 
 #include "compute/cuda/cuda_device.h"
 #include "compute/cuda/ops.h"
+#include "compute/cuda/scores_mma.cuh"
+#include "compute/cuda/scores_simd.cuh"
 #include "compute/cuda/warp.cuh"
 
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kLanes = 8;                         // that share a key: a *team*
-constexpr int kStepKeys = kWarpSize;              // keys of a warp's step: eight of each team
-constexpr int kScanWarps = 8;                     // of a block of the scan
+constexpr int kScanWarps = 8;                     // of a block of the scan, at most
 constexpr int kMaxTileSteps = 8;                  // of a tile: 256 keys
 constexpr int kMaxAttendThreads = 1024;           // of a block of the second kernel
 constexpr int kMaxSorted = 2048;                  // that are sorted in shared memory
+constexpr int kMaxRanked = 256;                   // that are sorted by counting
 
 // What a query head may select from; tiles count through the parts, none spans two.
 struct Part {
@@ -63,143 +67,98 @@ __device__ inline const Part& PartOfTile(const Parts& parts, int tile) {
   return parts.part[p];
 }
 
-// The elements of a key or value that a lane of a team reads: vector v = lane + 8·i of kVector.
-template <typename T, int kVector>
-struct alignas(sizeof(T) * kVector) Vector {
-  T values[kVector];
-};
-__device__ inline float ToFloat(float value) { return value; }
-__device__ inline float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
-
-template <typename T, int kVector, int kVectors>
-struct Layout {
-  static constexpr int kDims = kVector * kVectors;
-  // Of a block of the second kernel: as many as there are registers for.
-  static constexpr int kAttendThreads = kDims <= 8 ? kMaxAttendThreads : kMaxAttendThreads / 2;
-  using Element = T;
-  using Loaded = Vector<T, kVector>;
-
-  static __device__ void LoadQuery(const float* from, int head_dim, int lane, float* to) {
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const int vector = lane + v * kLanes;
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        to[v * kVector + i] =
-            vector * kVector < head_dim ? from[vector * kVector + i] : 0.0f;
-      }
-    }
-  }
-};
-
-// Scores of a step's 32 keys with kRows queries: lane l of team t ends with those of key 8·t + l.
-// Each team reads eight keys; each lane sums its dimensions of all eight, and the lanes' sums are
-// added crosswise: with every exchange a lane keeps half of the keys. The order of the additions
-// depends on nothing, so that a key has one score whoever computes it.
-template <typename L, int kRows>
-__device__ inline void ScoreStep(const typename L::Element* keys, int64_t first, int64_t end,
-                                 int head_dim, const float (&query)[kRows][L::kDims],
-                                 float (&score)[kRows]) {
-  const int lane = threadIdx.x % kLanes;
-  const int team = threadIdx.x % kWarpSize / kLanes;
-  constexpr int kVector = sizeof(typename L::Loaded) / sizeof(typename L::Element);
-  constexpr int kVectors = L::kDims / kVector;
-  typename L::Loaded loaded[kLanes][kVectors];
-#pragma unroll
-  for (int j = 0; j < kLanes; ++j) {
-    const int64_t key = min(first + team * kLanes + j, end - 1);  // one that is there
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const int vector = lane + v * kLanes;
-      const int at = vector * kVector < head_dim ? vector * kVector : 0;  // the query has zeros
-      loaded[j][v] =
-          *reinterpret_cast<const typename L::Loaded*>(keys + key * head_dim + at);
-    }
-  }
-  float sums[kRows][kLanes];
-#pragma unroll
-  for (int j = 0; j < kLanes; ++j) {
-    float values[L::kDims];
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) values[v * kVector + i] = ToFloat(loaded[j][v].values[i]);
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float sum = 0.0f;
-#pragma unroll
-      for (int i = 0; i < L::kDims; ++i) sum = fmaf(query[r][i], values[i], sum);
-      sums[r][j] = sum;
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      const bool upper = (lane & half) != 0;
-#pragma unroll
-      for (int j = 0; j < half; ++j) {
-        const float kept = upper ? sums[r][j + half] : sums[r][j];
-        const float given = upper ? sums[r][j] : sums[r][j + half];
-        sums[r][j] = kept + __shfl_xor_sync(kAllLanes, given, half);
-      }
-    }
-    score[r] = sums[r][0];
-  }
-}
-
 // Whether a lane's key of a step may be selected.
 __device__ inline bool IsAllowed(const Part& part, int64_t key) {
   return key < part.n_tokens &&
          (part.allowed == nullptr || (part.allowed[key / 64] >> (key % 64) & 1) != 0);
 }
 
+// Of a row of a KV head: its number among [n_queries · n_heads].
+__device__ inline int64_t QueryHead(const Problem& problem, int kv_head, int row) {
+  return static_cast<int64_t>(row / problem.group) * problem.n_heads + kv_head * problem.group +
+         row % problem.group;
+}
+// Its query; of rows beyond the last that one's.
+__device__ inline const float* QueryOf(const Problem& problem, int kv_head, int row) {
+  const int last = problem.n_queries * problem.group - 1;
+  return problem.queries + QueryHead(problem, kv_head, min(row, last)) * problem.head_dim;
+}
+
+// A step of a tile, in the order in which a warp of the scan goes through them.
+struct Step {
+  int tile;
+  int step = 0;
+  __device__ int64_t First(const Parts& parts, const Part& part) const {
+    return (static_cast<int64_t>(tile - part.first_tile) * parts.tile_steps + step) * kStepKeys;
+  }
+  // true: the step was the last of its tile.
+  __device__ bool Advance(const Parts& parts, int stride) {
+    const Part& part = PartOfTile(parts, tile);
+    ++step;
+    if (step < parts.tile_steps && First(parts, part) < part.n_tokens) return false;
+    step = 0;
+    tile += stride;
+    return true;
+  }
+};
+
+// The second kernel may be made ready while the first ends, and waits for its results.
+__device__ inline void AllowNextKernel() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+__device__ inline void AwaitKernelBefore() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
 // blockIdx.y: KV head; blockIdx.z: kRows of its rows (query · group + head of the group). A warp a
-// tile, with the stride of the grid.
-template <typename L, int kRows>
+// tile, with the stride of the grid. Dynamic shared memory: kSharedBytes a warp.
+template <typename Scorer>
 __global__ void __launch_bounds__(kScanWarps* kWarpSize)
     ScanKernel(const __grid_constant__ Parts parts, const __grid_constant__ Problem problem) {
+  extern __shared__ uint4 shared[];
+  AllowNextKernel();
+  using Element = typename Scorer::Element;
   const int kv_head = blockIdx.y;
   const int n_rows = problem.n_queries * problem.group;
-  const int row0 = blockIdx.z * kRows;
-  const int lane = threadIdx.x % kWarpSize;
-  // Of a row: its number among [n_queries · n_heads].
-  const auto query_head = [&](int row) {
-    return static_cast<int64_t>(row / problem.group) * problem.n_heads + kv_head * problem.group +
-           row % problem.group;
+  const int row0 = blockIdx.z * Scorer::kRows;
+  const int n_warps = blockDim.x / kWarpSize;
+  const int warp = threadIdx.x / kWarpSize;
+  const int stride = gridDim.x * n_warps;
+  const Scorer scorer([&](int r) { return QueryOf(problem, kv_head, row0 + r); }, problem.head_dim);
+  typename Scorer::Pipeline pipeline(
+      scorer, reinterpret_cast<std::byte*>(shared) + warp * Scorer::kSharedBytes);
+  Step ahead{static_cast<int>(blockIdx.x) * n_warps + warp};
+  Step current = ahead;
+  const auto read_ahead = [&] {
+    if (ahead.tile >= parts.n_tiles) return pipeline.NextIsNone();
+    const Part& part = PartOfTile(parts, ahead.tile);
+    pipeline.Next(static_cast<const Element*>(part.keys) + kv_head * part.key_stride,
+                  ahead.First(parts, part), part.n_tokens);
+    ahead.Advance(parts, stride);
   };
-  float query[kRows][L::kDims];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    L::LoadQuery(problem.queries + query_head(min(row0 + r, n_rows - 1)) * problem.head_dim,
-                 problem.head_dim, lane % kLanes, query[r]);
-  }
-  for (int tile = blockIdx.x * kScanWarps + threadIdx.x / kWarpSize; tile < parts.n_tiles;
-       tile += gridDim.x * kScanWarps) {
-    const Part& part = PartOfTile(parts, tile);
-    const auto* const keys =
-        static_cast<const typename L::Element*>(part.keys) + kv_head * part.key_stride;
-    const int64_t begin =
-        static_cast<int64_t>(tile - part.first_tile) * parts.tile_steps * kStepKeys;
-    const int64_t end = min(begin + parts.tile_steps * kStepKeys, static_cast<int64_t>(part.n_tokens));
-    float best[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) best[r] = -INFINITY;
-    for (int64_t first = begin; first < end; first += kStepKeys) {
-      float score[kRows];
-      ScoreStep<L, kRows>(keys, first, end, problem.head_dim, query, score);
-      const bool is_allowed = IsAllowed(part, first + lane);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) best[r] = is_allowed ? fmaxf(best[r], score[r]) : best[r];
+  for (int i = 0; i < Scorer::Pipeline::kDepth; ++i) read_ahead();
+  typename Scorer::Best best;
+  while (current.tile < parts.n_tiles) {
+    const auto scores = pipeline.Take();
+    read_ahead();
+    const Part& part = PartOfTile(parts, current.tile);
+    const int64_t first = current.First(parts, part);
+    if (part.allowed == nullptr && first + kStepKeys <= part.n_tokens) {
+      best.Update(scores, [](int) { return true; });
+    } else {
+      best.Update(scores, [&](int i) { return IsAllowed(part, first + i); });
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const float maximum = GroupMax(best[r]);
-      if (lane == 0 && row0 + r < n_rows) {
-        problem.maxima[query_head(row0 + r) * parts.n_tiles + tile] = maximum;
-      }
-    }
+    const int tile = current.tile;
+    if (!current.Advance(parts, stride)) continue;
+    best.Finish([&](int r, float maximum) {
+      if (row0 + r >= n_rows) return;
+      problem.maxima[QueryHead(problem, kv_head, row0 + r) * parts.n_tiles + tile] = maximum;
+    });
+    best = typename Scorer::Best();
   }
 }
 
@@ -217,8 +176,12 @@ __device__ inline uint64_t Pack(float score, uint32_t position) {
 }
 
 // What a block shares while it selects.
+constexpr int kBins = 1024;  // a multiple of the threads of a block
 struct Selection {
-  uint32_t bins[256];
+  uint32_t bins[kBins];
+  float ranges[2][kMaxAttendThreads / kWarpSize];
+  int last_bin;
+  int n_collected;
   uint64_t prefix;
   int wanted;
   int warp_counts[2][kMaxAttendThreads / kWarpSize];
@@ -347,71 +310,175 @@ __device__ void BitonicSort(uint64_t* items, int n) {
   __syncthreads();
 }
 
+// Descending, n different items of at most kMaxSorted, with room for the next power of two.
+__device__ void SortItems(uint64_t* items, int n) {
+  __syncthreads();
+  if (n <= kMaxRanked) {  // at most one a thread
+    const uint64_t own = static_cast<int>(threadIdx.x) < n ? items[threadIdx.x] : 0;
+    int rank = 0;
+    if (static_cast<int>(threadIdx.x) < n) {
+      for (int i = 0; i < n; ++i) rank += items[i] > own ? 1 : 0;
+    }
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < n) items[rank] = own;
+    __syncthreads();
+    return;
+  }
+  int n_padded = 1;
+  while (n_padded < n) n_padded *= 2;
+  for (int i = n + threadIdx.x; i < n_padded; i += blockDim.x) items[i] = 0;
+  BitonicSort(items, n_padded);
+}
+
+// Some of n > k numbers at(i) go to items, packed, unordered: all that are among the k greatest (of
+// equal ones the first) and few others. They are counted in bins of equal width between the
+// smallest and the greatest. Returns how many they are; −1: not found this way, since too many lie
+// close together, or some are not finite.
+template <typename At>
+__device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* shared) {
+  const int lane = threadIdx.x % kWarpSize;
+  const int warp = threadIdx.x / kWarpSize;
+  const int n_warps = blockDim.x / kWarpSize;
+  float low = INFINITY;
+  float high = -INFINITY;
+  bool is_finite = true;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    const float value = at(i);
+    is_finite &= isfinite(value) != 0;
+    low = fminf(low, value);
+    high = fmaxf(high, value);
+  }
+  for (int bin = threadIdx.x; bin < kBins; bin += blockDim.x) shared->bins[bin] = 0;
+  low = -GroupMax(-low);
+  high = GroupMax(high);
+  if (lane == 0) {
+    shared->ranges[0][warp] = low;
+    shared->ranges[1][warp] = high;
+  }
+  if (threadIdx.x == 0) shared->wanted = 0;
+  if (__syncthreads_or(is_finite ? 0 : 1) != 0) return -1;
+  low = -GroupMax(-(lane < n_warps ? shared->ranges[0][lane] : INFINITY));
+  high = GroupMax(lane < n_warps ? shared->ranges[1][lane] : -INFINITY);
+  const float scale = static_cast<float>(kBins) / (high - low);
+  if (!isfinite(scale)) return -1;
+  // From the greatest down.
+  const auto bin_of = [&](float value) {
+    return kBins - 1 - min(kBins - 1, static_cast<int>((value - low) * scale));
+  };
+  for (int i = threadIdx.x; i < n; i += blockDim.x) atomicAdd(&shared->bins[bin_of(at(i))], 1u);
+  __syncthreads();
+  // How many lie in the bins up to each, a warp of bins at a time: the first that reaches k.
+  const int bins_per_thread = kBins / static_cast<int>(blockDim.x);
+  int own = 0;
+  for (int i = 0; i < bins_per_thread; ++i) {
+    own += static_cast<int>(shared->bins[threadIdx.x * bins_per_thread + i]);
+  }
+  int until = own;
+#pragma unroll
+  for (int offset = 1; offset < kWarpSize; offset *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, until, offset);
+    if (lane >= offset) until += other;
+  }
+  if (lane == kWarpSize - 1) shared->warp_counts[0][warp] = until;
+  __syncthreads();
+  int before = until - own;
+  for (int w = 0; w < warp; ++w) before += shared->warp_counts[0][w];
+  if (before < k && before + own >= k) {
+    int bin = static_cast<int>(threadIdx.x) * bins_per_thread;
+    while (before + static_cast<int>(shared->bins[bin]) < k) {
+      before += static_cast<int>(shared->bins[bin++]);
+    }
+    shared->last_bin = bin;
+    shared->n_collected = before + static_cast<int>(shared->bins[bin]);
+  }
+  __syncthreads();
+  if (shared->n_collected > kMaxSorted) return -1;
+  const int last_bin = shared->last_bin;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    const float value = at(i);
+    if (bin_of(value) <= last_bin) {
+      items[atomicAdd(&shared->wanted, 1)] = Pack(value, static_cast<uint32_t>(i));
+    }
+  }
+  __syncthreads();
+  return shared->n_collected;
+}
+
 // A block a query head.
-template <typename L>
-__global__ void __launch_bounds__(L::kAttendThreads)
+template <typename Scorer>
+__global__ void __launch_bounds__(Scorer::kAttendThreads)
     AttendKernel(const __grid_constant__ Parts parts, const __grid_constant__ Problem problem) {
   __shared__ Selection selection;
   __shared__ int n_candidates;
   __shared__ int tiles[kMaxMemoryTopK];
   __shared__ uint64_t sorted[kMaxSorted];
   __shared__ float weights[kMaxMemoryTopK];
-  __shared__ float sums[L::kAttendThreads];
-  constexpr int kWarps = L::kAttendThreads / kWarpSize;
+  __shared__ float sums[Scorer::kAttendThreads];
+  constexpr int kWarps = Scorer::kAttendThreads / kWarpSize;
+  using Element = typename Scorer::Element;
 
   const int64_t row = blockIdx.x;
   const int head = static_cast<int>(row % problem.n_heads);
   const int kv_head = head / problem.group;
+  const int kv_row = static_cast<int>(row / problem.n_heads) * problem.group + head % problem.group;
+  const int row0 = kv_row / Scorer::kRows * Scorer::kRows;  // as in the scan
   const int warp = threadIdx.x / kWarpSize;
   const int lane = threadIdx.x % kWarpSize;
+  const Scorer scorer([&](int r) { return QueryOf(problem, kv_head, row0 + r); }, problem.head_dim);
   const float* const maxima = problem.maxima + row * parts.n_tiles;
   uint64_t* const candidates = problem.candidates + row * problem.candidates_per_row;
   if (threadIdx.x == 0) n_candidates = 0;
-  __syncthreads();
+  AwaitKernelBefore();
 
   // The tiles that hold the top k, and what a score must reach.
   int n_tiles = parts.n_tiles;
   float threshold = -INFINITY;
   if (n_tiles > problem.top_k) {
-    const auto at = [&](int64_t i) { return Ordered(maxima[i]); };
-    int n_tied = 0;
-    const uint32_t kth =
-        SelectKth<uint32_t>(n_tiles, problem.top_k, at, &selection, &n_tied);
-    Compact(
-        n_tiles, problem.top_k - n_tied, n_tied, [&](int64_t i) { return at(i) > kth; },
-        [&](int64_t i) { return at(i) == kth; },
-        [&](int place, int64_t i) { tiles[place] = static_cast<int>(i); }, &selection);
+    const int n_collected = CollectGreatest(
+        n_tiles, problem.top_k, [&](int i) { return maxima[i]; }, sorted, &selection);
     n_tiles = problem.top_k;
-    threshold = FromOrdered(kth);
+    if (n_collected >= 0) {
+      SortItems(sorted, n_collected);
+      for (int i = threadIdx.x; i < n_tiles; i += blockDim.x) {
+        tiles[i] = static_cast<int>(~static_cast<uint32_t>(sorted[i]));
+      }
+      threshold = FromOrdered(static_cast<uint32_t>(sorted[n_tiles - 1] >> 32));
+    } else {
+      const auto at = [&](int64_t i) { return Ordered(maxima[i]); };
+      int n_tied = 0;
+      const uint32_t kth =
+          SelectKth<uint32_t>(parts.n_tiles, problem.top_k, at, &selection, &n_tied);
+      Compact(
+          parts.n_tiles, problem.top_k - n_tied, n_tied, [&](int64_t i) { return at(i) > kth; },
+          [&](int64_t i) { return at(i) == kth; },
+          [&](int place, int64_t i) { tiles[place] = static_cast<int>(i); }, &selection);
+      threshold = FromOrdered(kth);
+    }
   } else {
     for (int i = threadIdx.x; i < n_tiles; i += blockDim.x) tiles[i] = i;
   }
   __syncthreads();
 
-  // Their keys again.
-  float query[1][L::kDims];
-  L::LoadQuery(problem.queries + row * problem.head_dim, problem.head_dim, lane % kLanes, query[0]);
+  // Their keys again. What is found goes to shared memory, and where that is full, all of it is in
+  // global memory.
   for (int step = warp; step < n_tiles * parts.tile_steps; step += kWarps) {
     const int tile = tiles[step / parts.tile_steps];
     const Part& part = PartOfTile(parts, tile);
-    const int64_t first =
-        (static_cast<int64_t>(tile - part.first_tile) * parts.tile_steps + step % parts.tile_steps) *
-        kStepKeys;
+    const int64_t first = Step{tile, step % parts.tile_steps}.First(parts, part);
     if (first >= part.n_tokens) continue;
-    const auto* const keys =
-        static_cast<const typename L::Element*>(part.keys) + kv_head * part.key_stride;
-    float score[1];
-    ScoreStep<L, 1>(keys, first, part.n_tokens, problem.head_dim, query, score);
-    const bool enters = IsAllowed(part, first + lane) && score[0] >= threshold &&
-                        score[0] > -INFINITY;
+    const auto scores = scorer.ScoreStep(
+        static_cast<const Element*>(part.keys) + kv_head * part.key_stride, first, part.n_tokens);
+    const float score = scores.OfRow(kv_row - row0);
+    const bool enters = IsAllowed(part, first + lane) && score >= threshold && score > -INFINITY;
     const unsigned entering = __ballot_sync(kAllLanes, enters);
     if (entering == 0) continue;
     int place = 0;
     if (lane == 0) place = atomicAdd(&n_candidates, __popc(entering));
     place = __shfl_sync(kAllLanes, place, 0) + __popc(entering & ((1u << lane) - 1));
     if (enters) {
-      candidates[place] =
-          Pack(score[0], static_cast<uint32_t>(part.first_position + first + lane));
+      const uint64_t found = Pack(score, static_cast<uint32_t>(part.first_position + first + lane));
+      candidates[place] = found;
+      if (place < kMaxSorted) sorted[place] = found;
     }
   }
   __syncthreads();
@@ -420,10 +487,7 @@ __global__ void __launch_bounds__(L::kAttendThreads)
   // run; what is kept and its order do not.
   const int n_found = n_candidates;
   const int n_kept = min(n_found, problem.top_k);
-  int n_sorted = n_found;
-  if (n_found <= kMaxSorted) {
-    for (int i = threadIdx.x; i < n_found; i += blockDim.x) sorted[i] = candidates[i];
-  } else {
+  if (n_found > kMaxSorted) {
     int n_tied = 0;
     const auto at = [&](int64_t i) { return candidates[i]; };
     const uint64_t kth = SelectKth<uint64_t>(n_found, problem.top_k, at, &selection, &n_tied);
@@ -431,12 +495,8 @@ __global__ void __launch_bounds__(L::kAttendThreads)
         n_found, problem.top_k, 0, [&](int64_t i) { return at(i) >= kth; },
         [](int64_t) { return false; }, [&](int place, int64_t i) { sorted[place] = at(i); },
         &selection);
-    n_sorted = problem.top_k;
   }
-  int n_padded = 1;
-  while (n_padded < n_sorted) n_padded *= 2;
-  for (int i = n_sorted + threadIdx.x; i < n_padded; i += blockDim.x) sorted[i] = 0;
-  BitonicSort(sorted, n_padded);
+  SortItems(sorted, n_found > kMaxSorted ? problem.top_k : n_found);
 
   // One softmax over what was kept.
   const auto score_of = [&](int j) { return FromOrdered(static_cast<uint32_t>(sorted[j] >> 32)); };
@@ -460,7 +520,7 @@ __global__ void __launch_bounds__(L::kAttendThreads)
 
   // Values: threads of a stripe share a kept key, and stripes their sums at the end.
   const int width = problem.head_dim;
-  const int n_stripes = L::kAttendThreads / width;
+  const int n_stripes = Scorer::kAttendThreads / width;
   const int stripe = threadIdx.x / width;
   const int dim = threadIdx.x % width;
   float total = 0.0f;
@@ -472,7 +532,7 @@ __global__ void __launch_bounds__(L::kAttendThreads)
       const Part& part = parts.part[p];
       position -= part.first_position;
       const auto* const values =
-          static_cast<const typename L::Element*>(part.values) + kv_head * part.value_stride;
+          static_cast<const Element*>(part.values) + kv_head * part.value_stride;
       total += weights[j] * ToFloat(values[position * problem.head_dim + dim]);
     }
   }
@@ -484,71 +544,118 @@ __global__ void __launch_bounds__(L::kAttendThreads)
   }
 }
 
-template <typename L>
-absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& problem, int n_kv_heads) {
-  const int n_rows = problem.n_queries * problem.group;
-  const cudaStream_t stream = device.stream();
-  const auto scan = [&]<int kRows>() -> absl::Status {
-    int blocks_per_multiprocessor = 0;
-    RETURN_IF_CUDA_ERROR(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-                             &blocks_per_multiprocessor, ScanKernel<L, kRows>,
-                             kScanWarps * kWarpSize, 0),
-                         "MemoryAttention");
-    const int row_blocks = (n_rows + kRows - 1) / kRows;
-    // A whole GPU once for each KV head, or as many blocks as there are tiles for.
-    const int all = std::max(1, blocks_per_multiprocessor * device.n_multiprocessors());
-    const int wanted = (parts.n_tiles + kScanWarps - 1) / kScanWarps;
-    const int across = std::clamp(all / n_kv_heads, 1, std::max(1, wanted));
-    ScanKernel<L, kRows>
-        <<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(n_kv_heads),
-                static_cast<unsigned>(row_blocks)),
-           kScanWarps * kWarpSize, 0, stream>>>(parts, problem);
-    return absl::OkStatus();
-  };
-  if (parts.n_tiles > 0) {
-    // As many rows as registers hold beside eight keys' elements.
-    constexpr int kMost = L::kDims <= 8 ? 4 : L::kDims <= 16 ? 2 : 1;
-    if (kMost >= 4 && n_rows == 3) {
-      if constexpr (kMost >= 4) RETURN_IF_ERROR(scan.template operator()<3>());
-    } else if (kMost >= 4 && n_rows >= 4) {
-      if constexpr (kMost >= 4) RETURN_IF_ERROR(scan.template operator()<4>());
-    } else if (kMost >= 2 && n_rows >= 2) {
-      if constexpr (kMost >= 2) RETURN_IF_ERROR(scan.template operator()<2>());
-    } else {
-      RETURN_IF_ERROR(scan.template operator()<1>());
-    }
+// Shared memory that a block may take, in warps of the scan.
+template <typename Scorer>
+absl::StatusOr<int> WarpsOfScan(const CudaDevice& device) {
+  int most = kScanWarps;
+  if constexpr (Scorer::kSharedBytes > 0) {
+    most = std::min(most, device.max_shared_bytes() / Scorer::kSharedBytes);
   }
-  AttendKernel<L><<<static_cast<unsigned>(problem.n_queries * problem.n_heads), L::kAttendThreads, 0,
-                    stream>>>(parts, problem);
-  return LaunchStatus("MemoryAttention");
+  RETURN_IF_CUDA_ERROR(
+      cudaFuncSetAttribute(ScanKernel<Scorer>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           most * Scorer::kSharedBytes),
+      "MemoryAttention");
+  return most;
 }
 
-template <typename T>
-absl::Status LaunchForDims(CudaDevice& device, const Parts& parts, const Problem& problem,
-                           int n_kv_heads) {
-  constexpr int kWide = 16 / sizeof(T);  // elements of 16 bytes
-  const auto is_aligned = [&](int n) {
-    if (problem.head_dim % n != 0) return false;
-    for (int p = 0; p < parts.n_parts; ++p) {
-      const Part& part = parts.part[p];
-      if (reinterpret_cast<uintptr_t>(part.keys) % (n * sizeof(T)) != 0) return false;
-      if (part.key_stride % n != 0) return false;
-    }
-    return true;
-  };
+template <typename Scorer>
+absl::Status LaunchScan(CudaDevice& device, const Parts& parts, const Problem& problem,
+                        int n_kv_heads) {
+  if (parts.n_tiles == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int n_warps, WarpsOfScan<Scorer>(device));
+  const int shared_bytes = n_warps * Scorer::kSharedBytes;
+  int blocks_per_multiprocessor = 0;
+  RETURN_IF_CUDA_ERROR(
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_per_multiprocessor, ScanKernel<Scorer>,
+                                                    n_warps * kWarpSize, shared_bytes),
+      "MemoryAttention");
+  // The whole GPU once for each run of rows, or as many blocks as there are tiles for.
+  const int all = std::max(1, blocks_per_multiprocessor * device.n_multiprocessors());
+  const int wanted = (parts.n_tiles + n_warps - 1) / n_warps;
+  const int across = std::clamp(all / n_kv_heads, 1, wanted);
+  const int n_rows = problem.n_queries * problem.group;
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(n_kv_heads),
+                  static_cast<unsigned>((n_rows + Scorer::kRows - 1) / Scorer::kRows));
+  ScanKernel<Scorer><<<grid, n_warps * kWarpSize, shared_bytes, device.stream()>>>(parts, problem);
+  return absl::OkStatus();
+}
+
+template <typename Scorer>
+absl::Status LaunchAttend(CudaDevice& device, const Parts& parts, const Problem& problem) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(problem.n_queries * problem.n_heads));
+  config.blockDim = dim3(Scorer::kAttendThreads);
+  config.stream = device.stream();
+  config.attrs = &attribute;
+  config.numAttrs = device.compute_capability() >= 90 ? 1 : 0;
+  RETURN_IF_CUDA_ERROR(cudaLaunchKernelEx(&config, AttendKernel<Scorer>, parts, problem),
+                       "MemoryAttention");
+  return absl::OkStatus();
+}
+
+template <typename Scan, typename Attend>
+absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& problem, int n_kv_heads) {
+  RETURN_IF_ERROR(LaunchScan<Scan>(device, parts, problem, n_kv_heads));
+  return LaunchAttend<Attend>(device, parts, problem);
+}
+
+// As many rows of the scan as registers hold beside eight keys' elements.
+template <typename T, int kVector, int kVectors>
+absl::Status LaunchSimd(CudaDevice& device, const Parts& parts, const Problem& problem,
+                        int n_kv_heads) {
+  using One = SimdScorer<T, kVector, kVectors, 1>;
+  constexpr int kMost = One::kDims <= 8 ? 4 : One::kDims <= 16 ? 2 : 1;
+  if (problem.n_queries * problem.group > 1 && kMost > 1) {
+    using Most = SimdScorer<T, kVector, kVectors, kMost>;
+    return Launch<Most, One>(device, parts, problem, n_kv_heads);
+  }
+  return Launch<One, One>(device, parts, problem, n_kv_heads);
+}
+
+template <int kVectors>
+absl::Status LaunchMma(CudaDevice& device, const Parts& parts, const Problem& problem,
+                       int n_kv_heads) {
+  using Scorer = MmaScorer<kVectors>;
+  return Launch<Scorer, Scorer>(device, parts, problem, n_kv_heads);
+}
+
+bool AreAligned(const Parts& parts, int head_dim, int elements, int element_bytes) {
+  if (head_dim % elements != 0) return false;
+  for (int p = 0; p < parts.n_parts; ++p) {
+    const Part& part = parts.part[p];
+    if (reinterpret_cast<uintptr_t>(part.keys) % (elements * element_bytes) != 0) return false;
+    if (part.key_stride % elements != 0) return false;
+  }
+  return true;
+}
+
+absl::Status LaunchForDims(CudaDevice& device, bool in_bf16, const Parts& parts,
+                           const Problem& problem, int n_kv_heads) {
   const int d = problem.head_dim;
-  if (is_aligned(kWide) && d <= 8 * kWide) {
-    return Launch<Layout<T, kWide, 1>>(device, parts, problem, n_kv_heads);
+  if (d > 256) {
+    return absl::UnimplementedError(
+        StrCat("MemoryAttention: heads of ", d, " dimensions, want at most 256 on a GPU"));
   }
-  if (is_aligned(kWide) && d <= 16 * kWide) {
-    return Launch<Layout<T, kWide, 2>>(device, parts, problem, n_kv_heads);
+  if (in_bf16) {
+    using T = __nv_bfloat16;
+    if (AreAligned(parts, d, 8, sizeof(T))) {
+      if (d <= 64) return LaunchMma<2>(device, parts, problem, n_kv_heads);
+      if (d <= 128) return LaunchMma<4>(device, parts, problem, n_kv_heads);
+      return LaunchMma<8>(device, parts, problem, n_kv_heads);
+    }
+    if (AreAligned(parts, d, 4, sizeof(T)) && d <= 128) {
+      return LaunchSimd<T, 4, 4>(device, parts, problem, n_kv_heads);
+    }
+    return LaunchSimd<T, 1, 32>(device, parts, problem, n_kv_heads);
   }
-  if (is_aligned(4) && d <= 128) {
-    return Launch<Layout<T, 4, 4>>(device, parts, problem, n_kv_heads);
+  if (AreAligned(parts, d, 4, sizeof(float))) {
+    if (d <= 64) return LaunchSimd<float, 4, 2>(device, parts, problem, n_kv_heads);
+    if (d <= 128) return LaunchSimd<float, 4, 4>(device, parts, problem, n_kv_heads);
   }
-  if (d <= 256) return Launch<Layout<T, 1, 32>>(device, parts, problem, n_kv_heads);
-  return absl::UnimplementedError(
-      StrCat("MemoryAttention: heads of ", d, " dimensions, want at most 256 on a GPU"));
+  return LaunchSimd<float, 1, 32>(device, parts, problem, n_kv_heads);
 }
 
 }  // namespace
@@ -559,8 +666,10 @@ absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
   const int64_t head_dim = args.queries.dim(2);
   const int64_t n_kv_heads = args.parts[0].keys.dim(0);
   Parts parts = {};
-  // Small tiles where many of them are read twice.
-  parts.tile_steps = args.top_k <= 64 ? kMaxTileSteps : 2;
+  // Small tiles where many of them are read twice, or where there are few.
+  int64_t n_tokens = 0;
+  for (const MemoryPart& part : args.parts) n_tokens += part.keys.dim(1);
+  parts.tile_steps = args.top_k > 64 ? 2 : n_tokens > (int64_t{4} << 20) ? kMaxTileSteps : kMaxTileSteps / 2;
   const int tile_keys = parts.tile_steps * kStepKeys;
   int64_t n_positions = 0;
   for (const MemoryPart& part : args.parts) {
@@ -608,10 +717,8 @@ absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
         .lse = args.lse.As<float>() + row,
         .positions = args.positions != nullptr ? args.positions + row * args.top_k : nullptr,
         .scores = args.scores != nullptr ? args.scores + row * args.top_k : nullptr};
-    RETURN_IF_ERROR(args.parts[0].keys.dtype() == DType::kBF16
-                        ? LaunchForDims<__nv_bfloat16>(cuda, parts, problem,
-                                                       static_cast<int>(n_kv_heads))
-                        : LaunchForDims<float>(cuda, parts, problem, static_cast<int>(n_kv_heads)));
+    RETURN_IF_ERROR(LaunchForDims(cuda, args.parts[0].keys.dtype() == DType::kBF16, parts, problem,
+                                  static_cast<int>(n_kv_heads)));
   }
   return absl::OkStatus();
 }

@@ -1,0 +1,197 @@
+// Scores of bfloat16 keys with up to eight rows on tensor cores, as exact as sums in float32: a query
+// is the sum of three bfloat16 numbers (24 bits), and products with each are added up.
+//
+// The matrix instruction multiplies 16 keys by 16 dimensions with 16 dimensions by 8 rows. Which of
+// the keys' dimensions are its sixteen is free, as long as both factors agree: a lane reads 16 bytes
+// of a key at a time, eight dimensions, and these are what it holds of two instructions. So keys go
+// from memory to the tensor cores as they lie.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "compute/cuda/scores_simd.cuh"
+#include "compute/cuda/warp.cuh"
+
+namespace fovea::compute::cuda {
+
+// sums[16 keys, 8 rows] += keys[16, 16] · query[16, 8]. Lane l holds of the keys rows l/4 (words 0
+// and 2) and l/4 + 8 (words 1 and 3), of the query column l/4, of the sums rows l/4 (0, 1) and
+// l/4 + 8 (2, 3), columns 2·(l mod 4) and the next.
+__device__ inline void MultiplyTile(const uint32_t (&keys)[4], uint32_t query0, uint32_t query1,
+                                    float (&sums)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(keys[0]), "r"(keys[1]), "r"(keys[2]), "r"(keys[3]), "r"(query0), "r"(query1));
+}
+
+// kVectors: of 16 bytes that a lane reads of a key: vector l mod 4 + 4·i. head_dim is a multiple of
+// eight, keys lie at multiples of 16 bytes.
+template <int kVectors>
+class MmaScorer {
+ public:
+  using Element = __nv_bfloat16;
+  static constexpr int kRows = 8;
+  static constexpr int kStages = 3;
+  static constexpr int kStepReads = 4 * kVectors;  // of a lane: two tiles of two keys each
+  static constexpr int kSharedBytes = kStages * kStepReads * kWarpSize * 16;
+  static constexpr int kAttendThreads = kVectors <= 2 ? 1024 : 512;
+
+  template <typename Row>
+  __device__ MmaScorer(Row row, int head_dim) : head_dim_(head_dim) {
+    const int lane = threadIdx.x % kWarpSize;
+    const float* const from = row(lane / 4);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int at = 8 * (lane % 4 + 4 * v);
+#pragma unroll
+      for (int pair = 0; pair < 4; ++pair) {
+        float rest[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) rest[i] = at < head_dim ? from[at + 2 * pair + i] : 0.0f;
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) {
+          const __nv_bfloat162 rounded = __floats2bfloat162_rn(rest[0], rest[1]);
+          query_[part][v][pair] = *reinterpret_cast<const uint32_t*>(&rounded);
+          rest[0] -= __bfloat162float(rounded.x);
+          rest[1] -= __bfloat162float(rounded.y);
+        }
+      }
+    }
+  }
+
+  struct Scores {
+    float values[2][4];  // sums of two tiles of 16 keys
+    // Of row r, the same in all lanes: of key `lane` of the step.
+    __device__ float OfRow(int r) const {
+      const int lane = threadIdx.x % kWarpSize;
+      const int from = lane % 8 * 4 + r / 2;
+      float score = 0.0f;
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {  // eight keys each
+        const float own = r % 2 == 0 ? values[part / 2][part % 2 * 2] : values[part / 2][part % 2 * 2 + 1];
+        const float other = __shfl_sync(kAllLanes, own, from);
+        if (lane / 8 == part) score = other;
+      }
+      return score;
+    }
+  };
+  __device__ Scores ScoreStep(const Element* keys, int64_t first, int64_t end) const {
+    uint4 loaded[kStepReads];
+#pragma unroll
+    for (int i = 0; i < kStepReads; ++i) loaded[i] = *Address(keys, first, end, i);
+    return Multiply(loaded);
+  }
+
+  struct Best {
+    float values[2] = {-INFINITY, -INFINITY};  // of rows 2·(lane mod 4) and the next
+    template <typename Allowed>
+    __device__ void Update(const Scores& scores, Allowed is_allowed) {
+      const int key = threadIdx.x % kWarpSize / 4;
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const bool allowed = is_allowed(8 * part + key);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float score = scores.values[part / 2][part % 2 * 2 + i];
+          values[i] = allowed ? fmaxf(values[i], score) : values[i];
+        }
+      }
+    }
+    template <typename Store>
+    __device__ void Finish(Store store) const {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float maximum = values[i];
+#pragma unroll
+        for (int offset = 4; offset < kWarpSize; offset *= 2) {
+          maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, offset));
+        }
+        if (threadIdx.x % kWarpSize < 4) store(2 * (threadIdx.x % 4) + i, maximum);
+      }
+    }
+  };
+
+  // The reads of kStages − 1 steps are under way while one is multiplied. A lane reads back what it
+  // copied itself, so that no thread waits for another.
+  class Pipeline {
+   public:
+    static constexpr int kDepth = kStages - 1;
+    // `shared`: kSharedBytes of the warp.
+    __device__ Pipeline(const MmaScorer& scorer, std::byte* shared)
+        : scorer_(scorer), slots_(reinterpret_cast<uint4*>(shared) + threadIdx.x % kWarpSize) {}
+    __device__ void Next(const Element* keys, int64_t first, int64_t end) {
+      uint4* const slot = slots_ + next_ * kStepReads * kWarpSize;
+#pragma unroll
+      for (int i = 0; i < kStepReads; ++i) {
+        const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(slot + i * kWarpSize));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to),
+                     "l"(scorer_.Address(keys, first, end, i))
+                     : "memory");
+      }
+      NextIsNone();
+    }
+    // Keeps the count where there are no more steps.
+    __device__ void NextIsNone() {
+      asm volatile("cp.async.commit_group;" ::: "memory");
+      next_ = next_ + 1 == kStages ? 0 : next_ + 1;
+    }
+    __device__ Scores Take() {
+      asm volatile("cp.async.wait_group %0;" ::"n"(kDepth - 1) : "memory");
+      const uint4* const slot = slots_ + taken_ * kStepReads * kWarpSize;
+      uint4 loaded[kStepReads];
+#pragma unroll
+      for (int i = 0; i < kStepReads; ++i) loaded[i] = slot[i * kWarpSize];
+      taken_ = taken_ + 1 == kStages ? 0 : taken_ + 1;
+      return scorer_.Multiply(loaded);
+    }
+
+   private:
+    const MmaScorer& scorer_;
+    uint4* slots_;
+    int next_ = 0;
+    int taken_ = 0;
+  };
+
+ private:
+  static constexpr int kParts = 3;  // of a query number
+
+  // Read i of a lane: vector i mod kVectors of key l/4 + 8·(i / kVectors) of the step; where there
+  // is no such vector or key, another one, which nothing comes of.
+  __device__ const uint4* Address(const Element* keys, int64_t first, int64_t end, int i) const {
+    const int lane = threadIdx.x % kWarpSize;
+    const int64_t key = min(first + lane / 4 + i / kVectors * 8, end - 1);
+    const int vector = lane % 4 + i % kVectors * 4;
+    return reinterpret_cast<const uint4*>(keys + key * head_dim_) +
+           (8 * vector < head_dim_ ? vector : 0);
+  }
+
+  __device__ Scores Multiply(const uint4 (&loaded)[kStepReads]) const {
+    Scores scores = {};
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+      for (int part = kParts - 1; part >= 0; --part) {  // small products first
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          const uint4& low = loaded[tile * 2 * kVectors + v];
+          const uint4& high = loaded[(tile * 2 + 1) * kVectors + v];
+          MultiplyTile({low.x, high.x, low.y, high.y}, query_[part][v][0], query_[part][v][1],
+                       scores.values[tile]);
+          MultiplyTile({low.z, high.z, low.w, high.w}, query_[part][v][2], query_[part][v][3],
+                       scores.values[tile]);
+        }
+      }
+    }
+    return scores;
+  }
+
+  uint32_t query_[kParts][kVectors][4];
+  int head_dim_;
+};
+
+}  // namespace fovea::compute::cuda
