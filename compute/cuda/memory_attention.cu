@@ -27,9 +27,10 @@ namespace {
 
 constexpr int kScanWarps = 8;                     // of a block of the scan, at most
 constexpr int kMaxTileSteps = 8;                  // of a tile: 256 keys
-constexpr int kMaxAttendThreads = 1024;           // of a block of the second kernel
+constexpr int kAttendThreads = 512;               // of a block of the second kernel
 constexpr int kMaxSorted = 2048;                  // that are sorted in shared memory
 constexpr int kMaxRanked = 256;                   // that are sorted by counting
+constexpr int kKeptMaxima = 16;                   // of tiles, in registers of a thread
 
 // What a query head may select from; tiles count through the parts, none spans two.
 struct Part {
@@ -179,12 +180,12 @@ __device__ inline uint64_t Pack(float score, uint32_t position) {
 constexpr int kBins = 1024;  // a multiple of the threads of a block
 struct Selection {
   uint32_t bins[kBins];
-  float ranges[2][kMaxAttendThreads / kWarpSize];
+  float ranges[2][kAttendThreads / kWarpSize];
   int last_bin;
   int n_collected;
   uint64_t prefix;
   int wanted;
-  int warp_counts[2][kMaxAttendThreads / kWarpSize];
+  int warp_counts[2][kAttendThreads / kWarpSize];
 };
 
 // Of n > k numbers at(i) the k-th greatest, by a block; *n_tied: how many of that value belong to
@@ -336,18 +337,36 @@ __device__ void SortItems(uint64_t* items, int n) {
 // close together, or some are not finite.
 template <typename At>
 __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* shared) {
+  // Read once where a thread's share fits its registers.
+  float kept[kKeptMaxima];
+  const bool keeps = n <= kKeptMaxima * static_cast<int>(blockDim.x);
+#pragma unroll
+  for (int j = 0; j < kKeptMaxima; ++j) {
+    const int i = j * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    kept[j] = keeps && i < n ? at(i) : 0.0f;
+  }
+  const auto for_each = [&](auto visit) {
+    if (keeps) {
+#pragma unroll
+      for (int j = 0; j < kKeptMaxima; ++j) {
+        const int i = j * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+        if (i < n) visit(i, kept[j]);
+      }
+    } else {
+      for (int i = threadIdx.x; i < n; i += blockDim.x) visit(i, at(i));
+    }
+  };
   const int lane = threadIdx.x % kWarpSize;
   const int warp = threadIdx.x / kWarpSize;
   const int n_warps = blockDim.x / kWarpSize;
   float low = INFINITY;
   float high = -INFINITY;
   bool is_finite = true;
-  for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    const float value = at(i);
+  for_each([&](int, float value) {
     is_finite &= isfinite(value) != 0;
     low = fminf(low, value);
     high = fmaxf(high, value);
-  }
+  });
   for (int bin = threadIdx.x; bin < kBins; bin += blockDim.x) shared->bins[bin] = 0;
   low = -GroupMax(-low);
   high = GroupMax(high);
@@ -365,7 +384,7 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
   const auto bin_of = [&](float value) {
     return kBins - 1 - min(kBins - 1, static_cast<int>((value - low) * scale));
   };
-  for (int i = threadIdx.x; i < n; i += blockDim.x) atomicAdd(&shared->bins[bin_of(at(i))], 1u);
+  for_each([&](int, float value) { atomicAdd(&shared->bins[bin_of(value)], 1u); });
   __syncthreads();
   // How many lie in the bins up to each, a warp of bins at a time: the first that reaches k.
   const int bins_per_thread = kBins / static_cast<int>(blockDim.x);
@@ -394,27 +413,25 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
   __syncthreads();
   if (shared->n_collected > kMaxSorted) return -1;
   const int last_bin = shared->last_bin;
-  for (int i = threadIdx.x; i < n; i += blockDim.x) {
-    const float value = at(i);
-    if (bin_of(value) <= last_bin) {
-      items[atomicAdd(&shared->wanted, 1)] = Pack(value, static_cast<uint32_t>(i));
-    }
-  }
+  for_each([&](int i, float value) {
+    if (bin_of(value) > last_bin) return;
+    items[atomicAdd(&shared->wanted, 1)] = Pack(value, static_cast<uint32_t>(i));
+  });
   __syncthreads();
   return shared->n_collected;
 }
 
 // A block a query head.
 template <typename Scorer>
-__global__ void __launch_bounds__(Scorer::kAttendThreads)
+__global__ void __launch_bounds__(kAttendThreads)
     AttendKernel(const __grid_constant__ Parts parts, const __grid_constant__ Problem problem) {
   __shared__ Selection selection;
   __shared__ int n_candidates;
   __shared__ int tiles[kMaxMemoryTopK];
   __shared__ uint64_t sorted[kMaxSorted];
   __shared__ float weights[kMaxMemoryTopK];
-  __shared__ float sums[Scorer::kAttendThreads];
-  constexpr int kWarps = Scorer::kAttendThreads / kWarpSize;
+  __shared__ float sums[kAttendThreads];
+  constexpr int kWarps = kAttendThreads / kWarpSize;
   using Element = typename Scorer::Element;
 
   const int64_t row = blockIdx.x;
@@ -520,7 +537,7 @@ __global__ void __launch_bounds__(Scorer::kAttendThreads)
 
   // Values: threads of a stripe share a kept key, and stripes their sums at the end.
   const int width = problem.head_dim;
-  const int n_stripes = Scorer::kAttendThreads / width;
+  const int n_stripes = kAttendThreads / width;
   const int stripe = threadIdx.x / width;
   const int dim = threadIdx.x % width;
   float total = 0.0f;
@@ -587,7 +604,7 @@ absl::Status LaunchAttend(CudaDevice& device, const Parts& parts, const Problem&
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(problem.n_queries * problem.n_heads));
-  config.blockDim = dim3(Scorer::kAttendThreads);
+  config.blockDim = dim3(kAttendThreads);
   config.stream = device.stream();
   config.attrs = &attribute;
   config.numAttrs = device.compute_capability() >= 90 ? 1 : 0;
@@ -658,6 +675,25 @@ absl::Status LaunchForDims(CudaDevice& device, bool in_bf16, const Parts& parts,
   return LaunchSimd<float, 1, 32>(device, parts, problem, n_kv_heads);
 }
 
+// Small tiles where many of them are read twice; else so that the warps of the scan, each with a
+// whole number of tiles, end together, if a block can keep the maxima in registers.
+int ChooseTileSteps(const CudaDevice& device, int64_t n_tokens, int64_t n_kv_heads, int top_k) {
+  if (top_k > 64) return 2;
+  const int64_t n_warps =
+      std::max<int64_t>(1, 2 * device.n_multiprocessors() * kScanWarps / n_kv_heads);
+  int best = kMaxTileSteps;
+  int64_t fewest = INT64_MAX;
+  for (int steps = 2; steps <= kMaxTileSteps; ++steps) {
+    const int64_t n_tiles = (n_tokens + steps * kStepKeys - 1) / (steps * kStepKeys);
+    if (n_tiles > kKeptMaxima * kAttendThreads) continue;
+    const int64_t n_steps = (n_tiles + n_warps - 1) / n_warps * steps;
+    if (n_steps > fewest) continue;  // of equal ones the largest: fewer maxima
+    fewest = n_steps;
+    best = steps;
+  }
+  return best;
+}
+
 }  // namespace
 
 absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
@@ -666,10 +702,9 @@ absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
   const int64_t head_dim = args.queries.dim(2);
   const int64_t n_kv_heads = args.parts[0].keys.dim(0);
   Parts parts = {};
-  // Small tiles where many of them are read twice, or where there are few.
   int64_t n_tokens = 0;
   for (const MemoryPart& part : args.parts) n_tokens += part.keys.dim(1);
-  parts.tile_steps = args.top_k > 64 ? 2 : n_tokens > (int64_t{4} << 20) ? kMaxTileSteps : kMaxTileSteps / 2;
+  parts.tile_steps = ChooseTileSteps(cuda, n_tokens, n_kv_heads, args.top_k);
   const int tile_keys = parts.tile_steps * kStepKeys;
   int64_t n_positions = 0;
   for (const MemoryPart& part : args.parts) {

@@ -31,8 +31,6 @@ class SimdScorer {
   static constexpr int kDims = kVector * kVectors;
   // Bytes of shared memory of a warp.
   static constexpr int kSharedBytes = 0;
-  // Of a block of the second kernel: as many as there are registers for.
-  static constexpr int kAttendThreads = kDims <= 8 ? 1024 : 512;
 
   // row(r): the query of row r, [head_dim].
   template <typename Row>
