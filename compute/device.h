@@ -95,12 +95,18 @@ class Device {
   virtual absl::Status Fill(float value, int64_t n, float* to) = 0;
   virtual absl::Status Synchronize() = 0;
 
+  // Names the memory that the device allocates from: devices of one GPU have the same.
+  const void* memory_id() const { return memory_id_; }
+
   // Whether an address is one of the device's, as far as it can tell: what ops check their views
   // with.
   virtual bool MayOwn(const void* /*data*/) const { return true; }
 
  protected:
-  explicit Device(std::shared_ptr<Allocator> allocator) : allocator_(std::move(allocator)) {}
+  // `memory_id`: null where each device has a memory of its own.
+  explicit Device(std::shared_ptr<Allocator> allocator, const void* memory_id = nullptr)
+      : allocator_(std::move(allocator)),
+        memory_id_(memory_id != nullptr ? memory_id : allocator_.get()) {}
 
   // Around every op and copy, by DeviceScope; may be nested. Where a library has a current device
   // for each thread, it becomes this one.
@@ -110,6 +116,7 @@ class Device {
 
  private:
   std::shared_ptr<Allocator> allocator_;
+  const void* memory_id_;
   Precision precision_ = Precision::kFloat32;
   bool is_exact_ = false;
   std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);

@@ -3,10 +3,14 @@
 #include <utility>
 
 #include "base/file.h"
+#include "memory/resident_entries.h"
 #include "memory/segment_files.h"
 #include "memory/versions.h"
 
 namespace fovea::memory {
+
+OpenedVersion::OpenedVersion() : resident_(std::make_unique<ResidentCache>()) {}
+OpenedVersion::~OpenedVersion() = default;
 
 absl::StatusOr<std::shared_ptr<OpenedVersion>> OpenedVersion::Open(
     const std::filesystem::path& memory_folder, const std::string& version,

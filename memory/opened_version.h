@@ -16,6 +16,8 @@
 
 namespace fovea::memory {
 
+class ResidentCache;
+
 struct MemoryOptions {
   storage::OpenMode mode = storage::OpenMode::kRead;
   // Stored keys and values kept in main memory between queries, at most; 0: what the machine can
@@ -38,6 +40,7 @@ class OpenedVersion {
   static absl::StatusOr<std::shared_ptr<OpenedVersion>> Open(
       const std::filesystem::path& memory_folder, const std::string& version,
       const MemoryOptions& options);
+  ~OpenedVersion();
   OpenedVersion(const OpenedVersion&) = delete;
   OpenedVersion& operator=(const OpenedVersion&) = delete;
 
@@ -47,6 +50,7 @@ class OpenedVersion {
 
   storage::DocumentStore& store() const { return *store_; }
   BlockCache& cache() const { return *cache_; }
+  ResidentCache& resident() const { return *resident_; }
   TextIndexFile& text_index() const { return *text_index_; }
 
   // Unset before the first ingest fixed them, and where a salvaged store has lost them.
@@ -54,7 +58,7 @@ class OpenedVersion {
   bool is_salvage() const { return is_salvage_; }
 
  private:
-  OpenedVersion() = default;
+  OpenedVersion();
 
   std::filesystem::path memory_folder_;
   std::filesystem::path folder_;
@@ -62,6 +66,7 @@ class OpenedVersion {
   // The others read from the store.
   std::unique_ptr<storage::DocumentStore> store_;
   std::unique_ptr<BlockCache> cache_;
+  std::unique_ptr<ResidentCache> resident_;
   std::unique_ptr<TextIndexFile> text_index_;
 };
 

@@ -86,7 +86,7 @@ class CudaDevice final : public Device {
 
  private:
   CudaDevice(std::shared_ptr<Gpu> gpu, std::shared_ptr<Allocator> allocator, int n_threads)
-      : Device(std::move(allocator)), gpu_(std::move(gpu)), host_(n_threads) {}
+      : Device(std::move(allocator), gpu.get()), gpu_(std::move(gpu)), host_(n_threads) {}
 
   std::shared_ptr<Gpu> gpu_;
   cpu::CpuDevice host_;

@@ -357,9 +357,14 @@ void MemorySearcherImpl::ResetMass() {
 absl::StatusOr<std::unique_ptr<MemorySearcher>> MemorySearcher::Create(
     compute::Device* device, std::shared_ptr<const Generation> generation,
     const SearchOptions& options) {
+  if (CanSearchOnDevice(*device, options)) {
+    auto on_device = CreateDeviceSearcher(device, generation, options);
+    // What does not fit is searched on the host.
+    if (!absl::IsResourceExhausted(on_device.status())) return on_device;
+  }
   ASSIGN_OR_RETURN(SearchPlan plan, PlanSearch(*generation, options.scope,
                                                options.mode == SearchMode::kApproximate));
-  return std::make_unique<MemorySearcherImpl>(device, std::move(generation), options,
+  return std::make_unique<MemorySearcherImpl>(&device->host(), std::move(generation), options,
                                               std::move(plan));
 }
 

@@ -71,6 +71,7 @@ class GuardedDevice final : public cpu::CpuDevice {
   }
 
   bool is_host_memory() const override { return false; }
+  Device& host() override { return host_; }
   bool MayOwn(const void* data) const override { return memory_->Contains(data); }
   absl::StatusOr<Buffer> UploadConstant(const void* host, size_t size_bytes) override {
     ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_bytes));
@@ -104,10 +105,13 @@ class GuardedDevice final : public cpu::CpuDevice {
 
  private:
   GuardedDevice(int n_threads, std::shared_ptr<GuardedMemory> memory)
-      : CpuDevice(n_threads, memory), memory_(std::move(memory)) {}
+      : CpuDevice(n_threads, memory), memory_(std::move(memory)), host_(n_threads) {
+    host_.set_exact(true);
+  }
   static std::shared_ptr<GuardedMemory> MakeMemory() { return std::make_shared<GuardedMemory>(); }
 
   std::shared_ptr<GuardedMemory> memory_;
+  CpuDevice host_;
 };
 
 }  // namespace fovea::compute

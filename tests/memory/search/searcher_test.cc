@@ -12,6 +12,7 @@
 #include "memory/ingest/ingester.h"
 #include "memory/search/attribution.h"
 #include "memory/upkeep/rebuild.h"
+#include "tests/compute/guarded_device.h"
 #include "tests/memory/tiny_model.h"
 
 namespace fovea::memory {
@@ -342,6 +343,78 @@ TEST_P(SearcherTest, AnotherModelsQueriesAreRefused) {
   std::vector<float> lse(kPositions * kTinyHeads);
   EXPECT_EQ(searcher->Attend(query, output.data(), lse.data()).code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
+  compute::GuardedDevice guarded(2);
+  const auto upload = [&](const std::vector<float>& numbers) {
+    return *guarded.UploadConstant(numbers.data(), numbers.size() * sizeof(float));
+  };
+  const compute::Buffer queries = upload(queries_);
+  const compute::Buffer local_lse = upload(local_lse_);
+  const compute::Buffer output = *guarded.Allocate(queries.size_bytes());
+  const compute::Buffer lse = *guarded.Allocate(local_lse.size_bytes());
+  for (const bool restricted : {false, true}) {
+    for (const bool in_conversation : {false, true}) {
+      SCOPED_TRACE(StrCat(restricted ? "one collection" : "all", in_conversation ? ", a turn" : ""));
+      SearchOptions options;
+      options.mode = SearchMode::kExact;
+      options.top_k = 12;
+      if (restricted) options.scope.collections = {"others"};
+      auto on_host = MemorySearcher::Create(device_.get(), memory_->Current(), options);
+      auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), options);
+      ASSERT_TRUE(on_host.ok() && on_device.ok()) << on_host.status() << on_device.status();
+      EXPECT_EQ((*on_device)->place(), model::MemoryPlace::kDevice);
+      EXPECT_EQ((*on_device)->n_tokens(), (*on_host)->n_tokens());
+      if (in_conversation) {
+        for (const int n : {3, 40}) {
+          const std::vector<int32_t> ids(static_cast<size_t>(n), 'q');
+          const model::WindowTokens window{.tokens = ids};
+          auto encoded = model_->Encode({&window, 1});
+          ASSERT_TRUE(encoded.ok()) << encoded.status();
+          (*on_host)->AddSessionWindow((*encoded)[0]);
+          (*on_device)->AddSessionWindow(std::move((*encoded)[0]));
+        }
+        EXPECT_EQ((*on_device)->n_session_windows(), 2u);
+      }
+      for (const int n_turns_left : {2, 1}) {
+        if (in_conversation) {
+          (*on_host)->TruncateSessionWindows(static_cast<size_t>(n_turns_left));
+          (*on_device)->TruncateSessionWindows(static_cast<size_t>(n_turns_left));
+        }
+        (*on_host)->ResetMass();
+        (*on_device)->ResetMass();
+        for (int layer = 0; layer < 2; ++layer) {
+          model::MemoryQuery query = Query(layer);
+          std::vector<float> want(queries_.size()), want_lse(local_lse_.size());
+          ASSERT_TRUE((*on_host)->Attend(query, want.data(), want_lse.data()).ok());
+          query.queries = queries.data<float>();
+          query.local_lse = local_lse.data<float>();
+          const absl::Status status =
+              (*on_device)->Attend(query, output.data<float>(), lse.data<float>());
+          ASSERT_TRUE(status.ok()) << status;
+          std::vector<float> got(want.size()), got_lse(want_lse.size());
+          ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), output.size_bytes(), got.data()).ok());
+          ASSERT_TRUE(guarded.CopyToHost(lse.data<void>(), lse.size_bytes(), got_lse.data()).ok());
+          for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
+          for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
+        }
+        const std::vector<SlotMass> want = (*on_host)->Mass();
+        const std::vector<SlotMass> got = (*on_device)->Mass();
+        ASSERT_EQ(got.size(), want.size());
+        for (size_t i = 0; i < want.size(); ++i) {
+          ASSERT_EQ(got[i].slot, want[i].slot);
+          for (size_t m = 0; m < want[i].mass.size(); ++m) {
+            ASSERT_NEAR(got[i].mass[m], want[i].mass[m], 1e-5);
+          }
+        }
+        EXPECT_EQ((*on_device)->n_rows(), (*on_host)->n_rows());
+      }
+      for (const LiveWindow& window : memory_->Current()->windows) {
+        EXPECT_EQ((*on_device)->Allows(window.slot_begin), (*on_host)->Allows(window.slot_begin));
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(EntryTypes, SearcherTest,
