@@ -10,6 +10,7 @@
 #include "compute/top_k_attention.h"
 #include "memory/search/audit.h"
 #include "memory/search/dense_attention.h"
+#include "memory/search/device_searcher.h"
 #include "memory/search/search_plan.h"
 #include "memory/search/searched_windows.h"
 

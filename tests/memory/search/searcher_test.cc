@@ -369,7 +369,7 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
       if (in_conversation) {
         for (const int n : {3, 40}) {
           const std::vector<int32_t> ids(static_cast<size_t>(n), 'q');
-          const model::WindowTokens window{.tokens = ids};
+          const model::WindowTokens window{.context = {}, .tokens = ids};
           auto encoded = model_->Encode({&window, 1});
           ASSERT_TRUE(encoded.ok()) << encoded.status();
           (*on_host)->AddSessionWindow((*encoded)[0]);
