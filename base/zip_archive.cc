@@ -237,9 +237,9 @@ absl::StatusOr<ZipArchive> ZipArchive::Open(std::string_view bytes) {
   }
   std::sort(by_name.begin(), by_name.end(),
             [&](size_t a, size_t b) { return members[a].name < members[b].name; });
-  const auto twice =
-      std::adjacent_find(by_name.begin(), by_name.end(),
-                         [&](size_t a, size_t b) { return members[a].name == members[b].name; });
+  const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), [&](size_t a, size_t b) {
+    return members[a].name == members[b].name;
+  });
   if (twice != by_name.end()) {
     return absl::InvalidArgumentError(StrCat(Named(members[*twice]), " is there twice"));
   }
@@ -248,9 +248,9 @@ absl::StatusOr<ZipArchive> ZipArchive::Open(std::string_view bytes) {
 }
 
 const ZipMember* ZipArchive::Find(std::string_view name) const {
-  const auto found =
-      std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                       [&](size_t i, std::string_view wanted) { return members_[i].name < wanted; });
+  const auto found = std::lower_bound(
+      by_name_.begin(), by_name_.end(), name,
+      [&](size_t i, std::string_view wanted) { return members_[i].name < wanted; });
   return found == by_name_.end() || members_[*found].name != name ? nullptr : &members_[*found];
 }
 

@@ -38,7 +38,9 @@ CLI::Option* AddMemoryOption(CLI::App* command, std::string* memory) {
 }
 
 void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
-  command->add_option("--threads", options->threads, "Threads (default, and at most: the machine's cores)")
+  command
+      ->add_option("--threads", options->threads,
+                   "Threads (default, and at most: the machine's cores)")
       ->check(CLI::Range(1, kMaxThreads))
       ->type_name("N");
   command->add_option("--device", options->device, "cpu (default), or cuda[:N]")

@@ -81,7 +81,8 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
     RETURN_IF_ERROR(SetCudaPrecision(precision, spec, device->get()));
     return device;
   }
-  return absl::InvalidArgumentError(StrCat("device '", spec, "': unknown; use 'cpu', 'cuda' or 'cuda:N'"));
+  return absl::InvalidArgumentError(
+      StrCat("device '", spec, "': unknown; use 'cpu', 'cuda' or 'cuda:N'"));
 }
 
 absl::Status Device::Reserve(size_t size_bytes, Buffer* buffer) {

@@ -29,10 +29,10 @@ absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
   const ConstView& first = args.parts[0].keys;
   int64_t n_tokens = 0;
   for (const MemoryPart& part : args.parts) {
-    RETURN_IF_ERROR(CheckArgument(device, kOp, "keys", part.keys,
-                                  &part == args.parts.data() ? kFloat32OrBFloat16
-                                                             : OfType(first.dtype()),
-                                  {kAnySize, kAnySize, head_dim}, Layout::kDenseRows));
+    RETURN_IF_ERROR(
+        CheckArgument(device, kOp, "keys", part.keys,
+                      &part == args.parts.data() ? kFloat32OrBFloat16 : OfType(first.dtype()),
+                      {kAnySize, kAnySize, head_dim}, Layout::kDenseRows));
     const int64_t n_kv_heads = part.keys.dim(0);
     if (n_kv_heads < 1 || n_heads < 1 || n_heads % n_kv_heads != 0 || n_kv_heads != first.dim(0)) {
       return absl::InvalidArgumentError(StrCat(kOp, ": queries ", args.queries.ShapeText(),

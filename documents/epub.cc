@@ -127,12 +127,11 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
     any = true;
   }
   if (n_missing > 0 && !any) {
-    return absl::DataLossError(StrCat("broken EPUB: ", n_missing, " of ", seen.size(),
-                                      " pages are missing in the book"));
+    return absl::DataLossError(
+        StrCat("broken EPUB: ", n_missing, " of ", seen.size(), " pages are missing in the book"));
   }
   if (n_missing > 0) {
-    receiver.Warning(
-        StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
+    receiver.Warning(StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
   }
   return absl::OkStatus();
 }

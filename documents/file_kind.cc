@@ -41,7 +41,8 @@ bool GoesOnAsRtf(std::string_view rest, bool) {
   SkipSpaces(&rest, "0123456789");
   SkipSpaces(&rest, " \r\n");
   if (rest.starts_with('{')) rest.remove_prefix(1);
-  return rest.size() > 1 && rest[0] == '\\' && (rest[1] == '*' || (rest[1] >= 'a' && rest[1] <= 'z'));
+  return rest.size() > 1 && rest[0] == '\\' &&
+         (rest[1] == '*' || (rest[1] >= 'a' && rest[1] <= 'z'));
 }
 
 bool GoesOnAsLfsPointer(std::string_view rest, bool) {

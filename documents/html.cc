@@ -186,7 +186,7 @@ class ReadableText {
 HtmlRole RoleOf(const GumboElement& element) {
   // Drawings hold labels, not text; their <title> is not the page's.
   return element.tag_namespace == GUMBO_NAMESPACE_SVG ? HtmlRole::kSkipped
-                                                          : documents::RoleOf(element.tag);
+                                                      : documents::RoleOf(element.tag);
 }
 
 // Walks the tree in the document's order, with a stack of its own: depth costs heap, not stack.

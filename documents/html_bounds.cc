@@ -246,9 +246,9 @@ class Bounder {
         if (skipped_.empty()) Write(piece.text);
         continue;
       }
-      const Tag tag{*piece.tag, piece.text,
-                    gumbo_tagn_enum(piece.tag->name.data(),
-                                    static_cast<unsigned>(piece.tag->name.size()))};
+      const Tag tag{
+          *piece.tag, piece.text,
+          gumbo_tagn_enum(piece.tag->name.data(), static_cast<unsigned>(piece.tag->name.size()))};
       if (!skipped_.empty() && Skip(tag)) continue;
       if (tag.is_end) {
         End(tag);
@@ -372,10 +372,9 @@ class Bounder {
     }
     // Of an element around it: that one's end is its end, too.
     const auto dropped = dropped_.find(name);
-    const bool is_around =
-        (dropped != dropped_.end() && dropped->second > 0) ||
-        FindOpen([&](const Element& e) { return Is(e, tag); },
-                 [](const Element&) { return false; }) < open_.size();
+    const bool is_around = (dropped != dropped_.end() && dropped->second > 0) ||
+                           FindOpen([&](const Element& e) { return Is(e, tag); },
+                                    [](const Element&) { return false; }) < open_.size();
     if (!IsSpecial(tag.id) || !is_around) return true;
     skipped_.clear();
     return false;
@@ -419,9 +418,11 @@ class Bounder {
   }
 
   bool InTable() const {
-    return std::any_of(open_.begin(), open_.end(), [](const Element& e) {
-      return e.id == GUMBO_TAG_TABLE || e.id == GUMBO_TAG_TEMPLATE;
-    }) || n_dropped_ > 0;
+    return std::any_of(open_.begin(), open_.end(),
+                       [](const Element& e) {
+                         return e.id == GUMBO_TAG_TABLE || e.id == GUMBO_TAG_TEMPLATE;
+                       }) ||
+           n_dropped_ > 0;
   }
 
   void StartForeign(const Tag& tag) {

@@ -97,7 +97,8 @@ std::string_view HtmlScanner::TakeComment() {
     if (rest_.starts_with(whole)) return Take(whole.size());
   }
   // It ends with "-->" or "--!>".
-  for (size_t at = rest_.find("--", kStart.size()); at != rest_.npos; at = rest_.find("--", at + 1)) {
+  for (size_t at = rest_.find("--", kStart.size()); at != rest_.npos;
+       at = rest_.find("--", at + 1)) {
     const std::string_view end = rest_.substr(at + 2);
     if (end.starts_with('>')) return Take(at + 3);
     if (end.starts_with("!>")) return Take(at + 4);

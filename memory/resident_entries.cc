@@ -26,9 +26,9 @@ absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentEntries::Load(
     entries->window_begin_.push_back(entries->window_begin_.back() + window.n_tokens);
   }
   const int64_t n_positions = entries->n_positions();
-  const size_t token_bytes = static_cast<size_t>(settings.head_dim) * EntryBytes(settings.entry_type);
-  const size_t half_bytes =
-      static_cast<size_t>(n_positions * settings.n_kv_heads) * token_bytes;
+  const size_t token_bytes =
+      static_cast<size_t>(settings.head_dim) * EntryBytes(settings.entry_type);
+  const size_t half_bytes = static_cast<size_t>(n_positions * settings.n_kv_heads) * token_bytes;
   // All of it before anything is read: there is room, or there is not.
   for (int layer = 0; layer < settings.n_mem_layers; ++layer) {
     for (std::vector<compute::Buffer>* half : {&entries->keys_, &entries->values_}) {
@@ -55,8 +55,8 @@ absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentEntries::Load(
     }
     const int64_t n_tokens = tokens_until(end);
     if (static_cast<size_t>(n_tokens) * window_bytes > kStagingBytes) {
-      return absl::InvalidArgumentError(StrCat("a window of ", n_tokens, " tokens: want at most ",
-                                               kStagingBytes / window_bytes));
+      return absl::InvalidArgumentError(
+          StrCat("a window of ", n_tokens, " tokens: want at most ", kStagingBytes / window_bytes));
     }
     for (int layer = 0; layer < settings.n_mem_layers; ++layer) {
       for (const bool keys : {true, false}) {
@@ -69,10 +69,10 @@ absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentEntries::Load(
                 const size_t n = static_cast<size_t>(generation.windows[w].n_tokens) * token_bytes;
                 const auto copy = [&](const storage::BlockView& view) -> absl::Status {
                   if (view.bytes.size() != n * static_cast<size_t>(settings.n_kv_heads)) {
-                    return absl::DataLossError(StrCat("the block at slot ",
-                                                      generation.windows[w].slot_begin, " has ",
-                                                      view.bytes.size(), " bytes, want ",
-                                                      n * static_cast<size_t>(settings.n_kv_heads)));
+                    return absl::DataLossError(
+                        StrCat("the block at slot ", generation.windows[w].slot_begin, " has ",
+                               view.bytes.size(), " bytes, want ",
+                               n * static_cast<size_t>(settings.n_kv_heads)));
                   }
                   for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
                     std::memcpy(staged + static_cast<size_t>(head * n_tokens + tokens_until(w)) *
@@ -89,8 +89,8 @@ absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentEntries::Load(
               }
             });
         for (const absl::Status& error : errors) RETURN_IF_ERROR(error);
-        auto* const to =
-            (keys ? entries->keys_ : entries->values_)[static_cast<size_t>(layer)].data<std::byte>();
+        auto* const to = (keys ? entries->keys_ : entries->values_)[static_cast<size_t>(layer)]
+                             .data<std::byte>();
         for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
           RETURN_IF_ERROR(device.CopyFromHost(
               staged + static_cast<size_t>(head * n_tokens) * token_bytes,

@@ -20,8 +20,9 @@ namespace fovea::memory {
 class ResidentEntries {
  public:
   // ResourceExhausted where the device has no room: nothing is kept then.
-  static absl::StatusOr<std::shared_ptr<const ResidentEntries>> Load(
-      compute::Device& device, const Generation& generation, const Progress& progress);
+  static absl::StatusOr<std::shared_ptr<const ResidentEntries>> Load(compute::Device& device,
+                                                                     const Generation& generation,
+                                                                     const Progress& progress);
 
   int64_t n_positions() const { return window_begin_.back(); }
   // Of window w of generation.windows; w = number of windows: n_positions().

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test; the last line is "N passed, N failed".
 #
-# Usage: scripts/test.sh [--checks] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
+# Usage: scripts/test.sh [--checks | --gpu] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
 #   --checks  what CI does beside: the format, what reads bytes of strangers under the sanitizers, and
 #             what clang-tidy says of a part of the sources (another part for each state of them)
+#   --gpu     instead, the tests of all ops on the GPU, with a build for it (preset cuda-release)
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
@@ -14,6 +15,28 @@ if [[ "${1:-}" == --checks ]]; then
   shift
 fi
 failed_steps=()
+
+if [[ "${1:-}" == --gpu ]]; then
+  say "Packages"
+  "$root/scripts/install_deps.sh"
+  say "Build"
+  cd "$root"
+  [[ -f build/cuda-release/build.ninja ]] ||
+    cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=native
+  cmake --build --preset cuda-release --target compute_test
+  say "Tests"
+  # Where there is no GPU they would be skipped: that is not what was asked for.
+  nvidia-smi >/dev/null || fail "there is no GPU here: nvidia-smi does not answer"
+  log="$(mktemp)"
+  trap 'rm -f "$log"' EXIT
+  code=0
+  build/cuda-release/bin/compute_test --gtest_filter='*cuda*:*BFloat16*' 2>&1 | tee "$log" || code=$?
+  passed="$(grep -c '^\[       OK \]' "$log" || true)"
+  failed="$(grep -c '^\[  FAILED  \].*ms)$' "$log" || true)"
+  ((passed + failed > 0)) || fail "no test ran: see above"
+  say "$passed passed, $failed failed"
+  exit "$code"
+fi
 
 say "Packages"
 "$root/scripts/install_deps.sh" "${checks[@]}"

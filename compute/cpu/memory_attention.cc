@@ -51,9 +51,9 @@ absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args)
       first_position += part.keys.dim(1);
     }
     kept.emplace_back(n_queries * group, args.top_k);
-    const ConstView queries =
-        ConstView(args.queries.As<float>() + kv_head * group * head_dim, {n_queries, group, head_dim})
-            .WithStrides({n_heads * head_dim, head_dim, 1});
+    const ConstView queries = ConstView(args.queries.As<float>() + kv_head * group * head_dim,
+                                        {n_queries, group, head_dim})
+                                  .WithStrides({n_heads * head_dim, head_dim, 1});
     RETURN_IF_ERROR(KeyScan(device, {.queries = queries, .runs = runs}, &kept.back()));
   }
   const auto value_at = [&](int64_t position, int64_t kv_head) {
@@ -67,8 +67,8 @@ absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args)
     std::vector<float> value(static_cast<size_t>(head_dim));
     for (int64_t row = begin; row < end; ++row) {
       const int64_t kv_head = row % n_heads / group;
-      const std::span<const ScoredId> hits = kept[static_cast<size_t>(kv_head)].Sorted(
-          row / n_heads * group + row % n_heads % group);
+      const std::span<const ScoredId> hits =
+          kept[static_cast<size_t>(kv_head)].Sorted(row / n_heads * group + row % n_heads % group);
       lse[row] = LogSumExp(hits, args.scale);
       float* const out = output + row * head_dim;
       std::fill_n(out, head_dim, 0.0f);

@@ -13,10 +13,10 @@
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kGroupLanes = 8;                          // that share a key
-constexpr int kGroups = kWarpSize / kGroupLanes;        // of a warp
-constexpr int kWarps = 8;                               // of a block
-constexpr int kKeysAtOnce = 4;                          // of a group: loads that are under way
+constexpr int kGroupLanes = 8;                    // that share a key
+constexpr int kGroups = kWarpSize / kGroupLanes;  // of a warp
+constexpr int kWarps = 8;                         // of a block
+constexpr int kKeysAtOnce = 4;                    // of a group: loads that are under way
 constexpr int kMinKeysPerSplit = kWarps * kGroups * kKeysAtOnce;
 
 __device__ inline float ToFloat(float value) { return value; }
@@ -188,7 +188,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
         shared_sum[warp] = running[r].sum;
       }
 #pragma unroll
-      for (int i = 0; i < kDims; ++i) shared_output[warp][i * kGroupLanes + lane] = running[r].output[i];
+      for (int i = 0; i < kDims; ++i)
+        shared_output[warp][i * kGroupLanes + lane] = running[r].output[i];
     }
     __syncthreads();
     if (warp != 0 || group != 0 || row0 + r >= n_rows) continue;

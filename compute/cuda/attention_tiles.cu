@@ -15,10 +15,10 @@ namespace {
 constexpr int kQueries = 64;
 constexpr int kKeys = 32;
 constexpr int kThreads = 256;
-constexpr int kThreadsAcross = 8;                            // over keys, and over dimensions
-constexpr int kRowStep = kThreads / kThreadsAcross;          // between a thread's two queries
-constexpr int kRowsPerThread = kQueries / kRowStep;          // 2
-constexpr int kKeysPerThread = kKeys / kThreadsAcross;       // 4
+constexpr int kThreadsAcross = 8;                       // over keys, and over dimensions
+constexpr int kRowStep = kThreads / kThreadsAcross;     // between a thread's two queries
+constexpr int kRowsPerThread = kQueries / kRowStep;     // 2
+constexpr int kKeysPerThread = kKeys / kThreadsAcross;  // 4
 static_assert(kRowsPerThread == 2 && kKeysPerThread == 4);
 
 __device__ inline float ToFloat(float value) { return value; }

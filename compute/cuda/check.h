@@ -15,9 +15,9 @@ absl::Status ToStatus(cudaError_t error, std::string_view what);
 
 }  // namespace fovea::compute::cuda
 
-#define RETURN_IF_CUDA_ERROR(expr, what)                             \
-  do {                                                               \
-    if (const cudaError_t fovea_error = (expr); fovea_error != 0) {  \
-      return ::fovea::compute::cuda::ToStatus(fovea_error, (what));  \
-    }                                                                \
+#define RETURN_IF_CUDA_ERROR(expr, what)                            \
+  do {                                                              \
+    if (const cudaError_t fovea_error = (expr); fovea_error != 0) { \
+      return ::fovea::compute::cuda::ToStatus(fovea_error, (what)); \
+    }                                                               \
   } while (false)

@@ -19,7 +19,8 @@ __global__ void ConvertKernel(const From* from, Strides from_strides, const floa
     const auto dim = i % head_dim;
     const int64_t token = row / n_heads;
     const int64_t head = row % n_heads;
-    float value = static_cast<float>(from[token * from_strides.token + head * from_strides.head + dim]);
+    float value =
+        static_cast<float>(from[token * from_strides.token + head * from_strides.head + dim]);
     if (factors != nullptr) value *= factors[head];
     to[token * to_strides.token + head * to_strides.head + dim] = static_cast<To>(value);
   }

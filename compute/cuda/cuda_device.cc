@@ -20,9 +20,9 @@ absl::Status ExplainNoGpu(cudaError_t error) {
   int driver = 0;
   if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
       driver > 0) {
-    return absl::UnavailableError(
-        StrCat("the NVIDIA driver supports CUDA ", VersionText(driver), ", this build of fovea needs ",
-               VersionText(CUDART_VERSION), ": update the driver, or use device 'cpu'"));
+    return absl::UnavailableError(StrCat(
+        "the NVIDIA driver supports CUDA ", VersionText(driver), ", this build of fovea needs ",
+        VersionText(CUDART_VERSION), ": update the driver, or use device 'cpu'"));
   }
   if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice) {
     return absl::UnavailableError(
@@ -77,8 +77,8 @@ class PinnedAllocator final : public Allocator {
         cudaHostAlloc(&data, size_bytes > 0 ? size_bytes : 1, cudaHostAllocPortable);
     if (error == cudaSuccess) return data;
     cudaGetLastError();  // it is told here
-    return absl::ResourceExhaustedError(StrCat("cannot allocate ", size_bytes,
-                                               " bytes of pinned host memory; close other programs"));
+    return absl::ResourceExhaustedError(StrCat(
+        "cannot allocate ", size_bytes, " bytes of pinned host memory; close other programs"));
   }
   void Free(void* data) override { cudaFreeHost(data); }
 };
@@ -96,8 +96,9 @@ absl::Status ToStatus(cudaError_t error, std::string_view what) {
           StrCat(message, "; end other programs that use the GPU, or use a smaller model"));
     case cudaErrorNoKernelImageForDevice:
       return absl::UnavailableError(
-          StrCat(message, ": this build holds no code for this GPU; build fovea with "
-                          "-DCMAKE_CUDA_ARCHITECTURES=native, or use device 'cpu'"));
+          StrCat(message,
+                 ": this build holds no code for this GPU; build fovea with "
+                 "-DCMAKE_CUDA_ARCHITECTURES=native, or use device 'cpu'"));
     case cudaErrorNoDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorDevicesUnavailable:
@@ -119,8 +120,8 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   }
   if (n_gpus == 0) return ExplainNoGpu(cudaErrorNoDevice);
   if (number < 0 || number >= n_gpus) {
-    return absl::NotFoundError(StrCat("there is no GPU ", number, ": this machine has ", n_gpus,
-                                      ", numbered from 0"));
+    return absl::NotFoundError(
+        StrCat("there is no GPU ", number, ": this machine has ", n_gpus, ", numbered from 0"));
   }
   cudaDeviceProp properties;
   RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, number), "asking for the GPU");
@@ -142,9 +143,8 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   cudaMemPool_t pool = nullptr;
   RETURN_IF_CUDA_ERROR(cudaDeviceGetDefaultMemPool(&pool, number), "the GPU's memory pool");
   uint64_t keep_bytes = UINT64_MAX;
-  RETURN_IF_CUDA_ERROR(
-      cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_bytes),
-      "the GPU's memory pool");
+  RETURN_IF_CUDA_ERROR(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_bytes),
+                       "the GPU's memory pool");
   (*opened)[number] = gpu;
   return gpu;
 }
@@ -197,9 +197,8 @@ absl::StatusOr<Buffer> CudaDevice::UploadConstant(const void* host, size_t size_
 absl::Status CudaDevice::CopyFromHost(const void* host, size_t size_bytes, void* device) {
   if (size_bytes == 0) return absl::OkStatus();
   const DeviceScope scope(*this);
-  RETURN_IF_CUDA_ERROR(
-      cudaMemcpyAsync(device, host, size_bytes, cudaMemcpyHostToDevice, stream()),
-      "copying to the GPU");
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(device, host, size_bytes, cudaMemcpyHostToDevice, stream()),
+                       "copying to the GPU");
   // Pageable memory has been read when the call returns; pinned memory is read later.
   cudaPointerAttributes attributes;
   const bool is_pinned = cudaPointerGetAttributes(&attributes, host) == cudaSuccess &&
@@ -210,9 +209,8 @@ absl::Status CudaDevice::CopyFromHost(const void* host, size_t size_bytes, void*
 absl::Status CudaDevice::CopyToHost(const void* device, size_t size_bytes, void* host) {
   if (size_bytes == 0) return absl::OkStatus();
   const DeviceScope scope(*this);
-  RETURN_IF_CUDA_ERROR(
-      cudaMemcpyAsync(host, device, size_bytes, cudaMemcpyDeviceToHost, stream()),
-      "copying from the GPU");
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(host, device, size_bytes, cudaMemcpyDeviceToHost, stream()),
+                       "copying from the GPU");
   return Synchronize();
 }
 

@@ -15,7 +15,7 @@ inline unsigned ElementBlocks(int64_t n) {
 }
 
 // for (int64_t i : elements of this thread)
-#define FOVEA_FOR_EACH_ELEMENT(i, n)                                                       \
+#define FOVEA_FOR_EACH_ELEMENT(i, n)                                                     \
   for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < (n); \
        i += static_cast<int64_t>(gridDim.x) * blockDim.x)
 

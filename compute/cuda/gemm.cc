@@ -14,10 +14,9 @@ constexpr size_t kMaxPlans = 4096;
 
 absl::Status ToStatus(cublasStatus_t status, std::string_view what, const GemmArgs& args) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(StrCat("cuBLASLt: ", what, " failed with status ",
-                                    static_cast<int>(status), " for [", args.n_rows, ",", args.k,
-                                    "] x [", args.n, ",", args.k, "] of ",
-                                    Traits(args.dtype).name));
+  return absl::InternalError(StrCat(
+      "cuBLASLt: ", what, " failed with status ", static_cast<int>(status), " for [", args.n_rows,
+      ",", args.k, "] x [", args.n, ",", args.k, "] of ", Traits(args.dtype).name));
 }
 
 int Alignment(const void* data) {
@@ -70,8 +69,8 @@ GemmPlans::~GemmPlans() {
 
 absl::StatusOr<std::shared_ptr<const GemmPlans::Plan>> GemmPlans::FindPlan(const GemmArgs& args) {
   const int alignments[] = {Alignment(args.w), Alignment(args.x), Alignment(args.out)};
-  const Key key{args.dtype, args.n_rows, args.n, args.k, alignments[0], alignments[1],
-                alignments[2]};
+  const Key key{args.dtype,    args.n_rows,   args.n,       args.k,
+                alignments[0], alignments[1], alignments[2]};
   if (const auto it = plans_.find(key); it != plans_.end()) return it->second;
   if (plans_.size() >= kMaxPlans) plans_.clear();
 
@@ -79,14 +78,14 @@ absl::StatusOr<std::shared_ptr<const GemmPlans::Plan>> GemmPlans::FindPlan(const
   cublasLtMatmulPreference_t preference = nullptr;
   const auto make = [&]() -> absl::Status {
     const cudaDataType_t type = args.dtype == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
-    RETURN_IF_ERROR(ToStatus(
-        library_.MatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-        "describing the product", args));
+    RETURN_IF_ERROR(
+        ToStatus(library_.MatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                 "describing the product", args));
     const cublasOperation_t transpose = CUBLAS_OP_T;
-    RETURN_IF_ERROR(ToStatus(
-        library_.MatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
-                                        sizeof(transpose)),
-        "describing the product", args));
+    RETURN_IF_ERROR(
+        ToStatus(library_.MatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                 &transpose, sizeof(transpose)),
+                 "describing the product", args));
     const auto describe = [&](cudaDataType_t of, int64_t rows, int64_t columns,
                               cublasLtMatrixLayout_t* layout) {
       return ToStatus(library_.MatrixLayoutCreate(layout, of, static_cast<uint64_t>(rows),
@@ -111,10 +110,10 @@ absl::StatusOr<std::shared_ptr<const GemmPlans::Plan>> GemmPlans::FindPlan(const
     RETURN_IF_ERROR(prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(2)));
     cublasLtMatmulHeuristicResult_t result = {};
     int n_results = 0;
-    RETURN_IF_ERROR(ToStatus(library_.MatmulAlgoGetHeuristic(
-                                 handle_, plan->operation, plan->w, plan->x, plan->out, plan->out,
-                                 preference, 1, &result, &n_results),
-                             "choosing an algorithm", args));
+    RETURN_IF_ERROR(ToStatus(
+        library_.MatmulAlgoGetHeuristic(handle_, plan->operation, plan->w, plan->x, plan->out,
+                                        plan->out, preference, 1, &result, &n_results),
+        "choosing an algorithm", args));
     if (n_results == 0) return ToStatus(CUBLAS_STATUS_NOT_SUPPORTED, "choosing an algorithm", args);
     plan->algorithm = result.algo;
     return absl::OkStatus();
@@ -130,10 +129,11 @@ absl::Status GemmPlans::Run(Device& device, cudaStream_t stream, const GemmArgs&
   ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, FindPlan(args));
   const float alpha = 1.0f;
   const float beta = args.add_to_out ? 1.0f : 0.0f;
-  return ToStatus(library_.Matmul(handle_, plan->operation, &alpha, args.w, plan->w, args.x, plan->x,
-                                  &beta, args.out, plan->out, args.out, plan->out, &plan->algorithm,
-                                  workspace_.data<void>(), kWorkspaceBytes, stream),
-                  "the product", args);
+  return ToStatus(
+      library_.Matmul(handle_, plan->operation, &alpha, args.w, plan->w, args.x, plan->x, &beta,
+                      args.out, plan->out, args.out, plan->out, &plan->algorithm,
+                      workspace_.data<void>(), kWorkspaceBytes, stream),
+      "the product", args);
 }
 
 }  // namespace fovea::compute::cuda

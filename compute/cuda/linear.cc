@@ -61,9 +61,8 @@ class CudaLinear final : public Linear {
                     .add_to_out = add_to_out,
                     .out = out};
     if (lora_rank_ > 0) {
-      ASSIGN_OR_RETURN(
-          std::byte* const scratch,
-          device.Scratch(static_cast<size_t>(n_rows * lora_rank_) * sizeof(float)));
+      ASSIGN_OR_RETURN(std::byte* const scratch,
+                       device.Scratch(static_cast<size_t>(n_rows * lora_rank_) * sizeof(float)));
       auto* const u = reinterpret_cast<float*>(scratch);
       LaunchMatVec({.dtype = DType::kF32,
                     .weight = weights_.lora_a.As<std::byte>(),
@@ -92,8 +91,9 @@ class CudaLinear final : public Linear {
     const int64_t feature_bytes = in_features_ * value_bytes();
     // One product, whatever is kept, where its weights fit: sums then do not depend on it.
     const int64_t features_at_once =
-        kept != nullptr ? out_features_
-                        : std::clamp<int64_t>(kConvertedBytesAtOnce / feature_bytes, 1, out_features_);
+        kept != nullptr
+            ? out_features_
+            : std::clamp<int64_t>(kConvertedBytesAtOnce / feature_bytes, 1, out_features_);
     const int64_t weight_bytes = kept != nullptr ? 0 : features_at_once * feature_bytes;
     ASSIGN_OR_RETURN(std::byte* const scratch,
                      device.Scratch(static_cast<size_t>(x_bytes + weight_bytes)));

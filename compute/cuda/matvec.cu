@@ -1,5 +1,4 @@
 #include "compute/cuda/matvec.h"
-
 #include "compute/cuda/stored_values.cuh"
 #include "compute/cuda/warp.cuh"
 

@@ -1,14 +1,14 @@
 // Exact attention to the top k of millions of keys, at about the time that reading them takes.
 //
-// There is no matrix of scores, and nothing is kept sorted while keys are read. A *tile* is a run of
-// up to 256 keys of a KV head. The first kernel reads every key once for all query heads of its
+// There is no matrix of scores, and nothing is kept sorted while keys are read. A *tile* is a run
+// of up to 256 keys of a KV head. The first kernel reads every key once for all query heads of its
 // group and stores nothing but the best score of each tile. The k-th best of these maxima, T, is at
-// most the k-th best score, since k tiles have a key that is as good; so all of the top k lie in the
-// k tiles with the best maxima (of equal ones the first: as many keys of score T as tiles of maximum
-// T are needed, and those of the first tiles come first). The second kernel, a block for each query
-// head, finds these tiles, scores their keys again by the same sums, keeps what reaches T, sorts it,
-// and attends to its values. Any order of keys and any scores are exact; the cost beside the reading
-// is that of k tiles.
+// most the k-th best score, since k tiles have a key that is as good; so all of the top k lie in
+// the k tiles with the best maxima (of equal ones the first: as many keys of score T as tiles of
+// maximum T are needed, and those of the first tiles come first). The second kernel, a block for
+// each query head, finds these tiles, scores their keys again by the same sums, keeps what reaches
+// T, sorts it, and attends to its values. Any order of keys and any scores are exact; the cost
+// beside the reading is that of k tiles.
 //
 // A *scorer* computes the scores of 32 keys, a *step* of a warp, with some rows (query heads):
 // scores_simd.cuh for any type and shape, scores_mma.cuh for bfloat16 keys on tensor cores.
@@ -25,12 +25,12 @@
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kScanWarps = 8;                     // of a block of the scan, at most
-constexpr int kMaxTileSteps = 8;                  // of a tile: 256 keys
-constexpr int kAttendThreads = 512;               // of a block of the second kernel
-constexpr int kMaxSorted = 2048;                  // that are sorted in shared memory
-constexpr int kMaxRanked = 256;                   // that are sorted by counting
-constexpr int kKeptMaxima = 16;                   // of tiles, in registers of a thread
+constexpr int kScanWarps = 8;        // of a block of the scan, at most
+constexpr int kMaxTileSteps = 8;     // of a tile: 256 keys
+constexpr int kAttendThreads = 512;  // of a block of the second kernel
+constexpr int kMaxSorted = 2048;     // that are sorted in shared memory
+constexpr int kMaxRanked = 256;      // that are sorted by counting
+constexpr int kKeptMaxima = 16;      // of tiles, in registers of a thread
 
 // What a query head may select from; tiles count through the parts, none spans two.
 struct Part {
@@ -212,7 +212,8 @@ __device__ Number SelectKth(int64_t n, int k, At at, Selection* shared, int* n_t
       // Neighbours often fall into one bin: one of them adds for all.
       const unsigned bin = counts ? static_cast<unsigned>(number >> shift & 255) : 256;
       const unsigned same = __match_any_sync(kAllLanes, bin);
-      if (counts && __ffs(static_cast<int>(same)) - 1 == static_cast<int>(threadIdx.x % kWarpSize)) {
+      if (counts &&
+          __ffs(static_cast<int>(same)) - 1 == static_cast<int>(threadIdx.x % kWarpSize)) {
         atomicAdd(&shared->bins[bin], __popc(same));
       }
     }
@@ -614,7 +615,8 @@ absl::Status LaunchAttend(CudaDevice& device, const Parts& parts, const Problem&
 }
 
 template <typename Scan, typename Attend>
-absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& problem, int n_kv_heads) {
+absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& problem,
+                    int n_kv_heads) {
   RETURN_IF_ERROR(LaunchScan<Scan>(device, parts, problem, n_kv_heads));
   return LaunchAttend<Attend>(device, parts, problem);
 }
@@ -744,8 +746,8 @@ absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args) {
         .head_dim = static_cast<int>(head_dim),
         .top_k = args.top_k,
         .scale = args.scale,
-        .maxima = reinterpret_cast<float*>(
-            scratch + rows_at_once * candidates_per_row * static_cast<int64_t>(sizeof(uint64_t))),
+        .maxima = reinterpret_cast<float*>(scratch + rows_at_once * candidates_per_row *
+                                                         static_cast<int64_t>(sizeof(uint64_t))),
         .candidates = reinterpret_cast<uint64_t*>(scratch),
         .candidates_per_row = candidates_per_row,
         .output = args.output.As<float>() + row * head_dim,

@@ -1,10 +1,10 @@
-// Scores of bfloat16 keys with up to eight rows on tensor cores, as exact as sums in float32: a query
-// is the sum of three bfloat16 numbers (24 bits), and products with each are added up.
+// Scores of bfloat16 keys with up to eight rows on tensor cores, as exact as sums in float32: a
+// query is the sum of three bfloat16 numbers (24 bits), and products with each are added up.
 //
 // The matrix instruction multiplies 16 keys by 16 dimensions with 16 dimensions by 8 rows. Which of
-// the keys' dimensions are its sixteen is free, as long as both factors agree: a lane reads 16 bytes
-// of a key at a time, eight dimensions, and these are what it holds of two instructions. So keys go
-// from memory to the tensor cores as they lie.
+// the keys' dimensions are its sixteen is free, as long as both factors agree: a lane reads 16
+// bytes of a key at a time, eight dimensions, and these are what it holds of two instructions. So
+// keys go from memory to the tensor cores as they lie.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -72,7 +72,8 @@ class MmaScorer {
       float score = 0.0f;
 #pragma unroll
       for (int part = 0; part < 4; ++part) {  // eight keys each
-        const float own = r % 2 == 0 ? values[part / 2][part % 2 * 2] : values[part / 2][part % 2 * 2 + 1];
+        const float own =
+            r % 2 == 0 ? values[part / 2][part % 2 * 2] : values[part / 2][part % 2 * 2 + 1];
         const float other = __shfl_sync(kAllLanes, own, from);
         if (lane / 8 == part) score = other;
       }
@@ -116,8 +117,8 @@ class MmaScorer {
   };
 
   // The reads of kStages − 1 steps are under way while one is multiplied. Keys of a step lie
-  // together and are copied as they lie, whole lines at a time: halves of lines are as much work for
-  // the cache on the way (seen: a tenth of the time). Where a key is a whole number of lines,
+  // together and are copied as they lie, whole lines at a time: halves of lines are as much work
+  // for the cache on the way (seen: a tenth of the time). Where a key is a whole number of lines,
   // vectors of every other key change places, so that lanes read from different banks.
   class Pipeline {
    public:

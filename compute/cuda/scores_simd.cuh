@@ -43,7 +43,8 @@ class SimdScorer {
       for (int v = 0; v < kVectors; ++v) {
         const int at = (lane + v * kLanes) * kVector;
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) query_[r][v * kVector + i] = at < head_dim ? from[at + i] : 0.0f;
+        for (int i = 0; i < kVector; ++i)
+          query_[r][v * kVector + i] = at < head_dim ? from[at + i] : 0.0f;
       }
     }
   }
@@ -78,7 +79,8 @@ class SimdScorer {
     for (int j = 0; j < kLanes; ++j) {
       float values[kDims];
 #pragma unroll
-      for (int i = 0; i < kDims; ++i) values[i] = ToFloat(loaded[j][i / kVector].values[i % kVector]);
+      for (int i = 0; i < kDims; ++i)
+        values[i] = ToFloat(loaded[j][i / kVector].values[i % kVector]);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         float sum = 0.0f;

@@ -1,6 +1,5 @@
-#include "compute/cuda/stored_rows.h"
-
 #include "compute/cuda/elementwise.cuh"
+#include "compute/cuda/stored_rows.h"
 #include "compute/cuda/stored_values.cuh"
 
 namespace fovea::compute::cuda {

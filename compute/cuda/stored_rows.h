@@ -28,7 +28,8 @@ struct StoredRowsArgs {
 };
 void LaunchStoredRows(const StoredRowsArgs& args, cudaStream_t stream);
 
-// Where a product's rows go: out[row, 0 … n) = product + bias (+ out), rows out_stride floats apart.
+// Where a product's rows go: out[row, 0 … n) = product + bias (+ out), rows out_stride floats
+// apart.
 struct StoreProductArgs {
   const float* product = nullptr;  // [n_rows, n]; null: out itself, and nothing is added twice
   int64_t n_rows = 0;

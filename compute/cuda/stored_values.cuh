@@ -16,8 +16,8 @@
 namespace fovea::compute::cuda {
 
 struct Chunk {
-  int first;        // values[0 … 4) are values first … first + 3 of the row,
-  int second;       // values[4 … 8) are values second … second + 3
+  int first;   // values[0 … 4) are values first … first + 3 of the row,
+  int second;  // values[4 … 8) are values second … second + 3
   float values[8];
 };
 
@@ -222,8 +222,7 @@ __device__ inline Chunk LoadChunk<DType::kQ6_K>(const std::byte* row, int chunk)
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const uint32_t bits = Byte(h, i);
-    c.values[i] =
-        low * (static_cast<int>((Byte(q, i) & 15) + (bits >> (2 * odd) & 3) * 16) - 32);
+    c.values[i] = low * (static_cast<int>((Byte(q, i) & 15) + (bits >> (2 * odd) & 3) * 16) - 32);
     c.values[4 + i] =
         high * (static_cast<int>((Byte(q, i) >> 4) + (bits >> (2 * odd + 4) & 3) * 16) - 32);
   }

@@ -101,7 +101,7 @@ class DeviceSearcher final : public MemorySearcher {
   // A conversation's own windows: host blocks per memory layer, and all of them on the device.
   std::vector<std::vector<storage::Block>> session_;
   bool session_is_uploaded_ = true;
-  int64_t n_session_tokens_ = 0;                  // on the device
+  int64_t n_session_tokens_ = 0;                       // on the device
   std::vector<Buffer> session_keys_, session_values_;  // [n_mem_layers]
 
   int64_t n_rows_ = 0;
@@ -118,8 +118,8 @@ absl::Status DeviceSearcher::Initialize() {
   n_mem_layers_ = generation_->settings->n_mem_layers;
   mass_.resize(static_cast<size_t>(n_mem_layers_));
   if (generation_->windows.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(entries_, generation_->source->resident().Get(*device_, *generation_,
-                                                                 options_.progress));
+  ASSIGN_OR_RETURN(entries_,
+                   generation_->source->resident().Get(*device_, *generation_, options_.progress));
   const auto n_positions = static_cast<size_t>(entries_->n_positions());
   std::vector<uint64_t> bits((n_positions + 63) / 64);
   size_t n_allowed = 0;
@@ -162,21 +162,22 @@ absl::Status DeviceSearcher::UploadSession() {
   for (const auto& blocks : session_) n_session_tokens_ += blocks[0].n_tokens;
   session_keys_.clear();
   session_values_.clear();
-  const size_t token_bytes = static_cast<size_t>(settings.head_dim) * EntryBytes(settings.entry_type);
+  const size_t token_bytes =
+      static_cast<size_t>(settings.head_dim) * EntryBytes(settings.entry_type);
   for (int layer = 0; layer < n_mem_layers_; ++layer) {
     for (const bool keys : {true, false}) {
-      std::vector<std::byte> all(
-          static_cast<size_t>(settings.n_kv_heads * n_session_tokens_) * token_bytes);
+      std::vector<std::byte> all(static_cast<size_t>(settings.n_kv_heads * n_session_tokens_) *
+                                 token_bytes);
       int64_t begin = 0;
       for (const auto& blocks : session_) {
         const storage::Block& block = blocks[static_cast<size_t>(layer)];
-        const auto* const from = static_cast<const std::byte*>(
-            (keys ? block.keys : block.values).data().address());
+        const auto* const from =
+            static_cast<const std::byte*>((keys ? block.keys : block.values).data().address());
         const size_t n = static_cast<size_t>(block.n_tokens) * token_bytes;
         for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
-          std::copy_n(from + static_cast<size_t>(head) * n, n,
-                      all.data() + static_cast<size_t>(head * n_session_tokens_ + begin) *
-                                       token_bytes);
+          std::copy_n(
+              from + static_cast<size_t>(head) * n, n,
+              all.data() + static_cast<size_t>(head * n_session_tokens_ + begin) * token_bytes);
         }
         begin += block.n_tokens;
       }
@@ -200,11 +201,10 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
   const storage::StoreSettings& settings = *generation_->settings;
   if (query.n_kv_heads != settings.n_kv_heads || query.head_dim != settings.head_dim ||
       query.memory_layer >= n_mem_layers_) {
-    return absl::FailedPreconditionError(
-        StrCat("memory has ", n_mem_layers_, " layers of ", settings.n_kv_heads, " heads of ",
-               settings.head_dim, ", the model asks layer ", query.memory_layer, " with ",
-               query.n_kv_heads, " heads of ", query.head_dim,
-               ": use the model that made the memory"));
+    return absl::FailedPreconditionError(StrCat(
+        "memory has ", n_mem_layers_, " layers of ", settings.n_kv_heads, " heads of ",
+        settings.head_dim, ", the model asks layer ", query.memory_layer, " with ",
+        query.n_kv_heads, " heads of ", query.head_dim, ": use the model that made the memory"));
   }
   RETURN_IF_ERROR(UploadSession());
   const auto layer = static_cast<size_t>(query.memory_layer);
@@ -222,21 +222,20 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
     };
     parts.push_back({.keys = view(session_keys_[layer]), .values = view(session_values_[layer])});
   }
-  const auto top_k = static_cast<int>(std::clamp<int64_t>(
-      n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
+  const auto top_k = static_cast<int>(
+      std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
   const auto n_kept = static_cast<size_t>(n_all * top_k);
   ASSIGN_OR_RETURN(Buffer positions, device_->Allocate(n_kept * sizeof(int64_t)));
   ASSIGN_OR_RETURN(Buffer scores, device_->Allocate(n_kept * sizeof(float)));
   RETURN_IF_ERROR(compute::MemoryAttention(
-      *device_,
-      {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
-       .parts = parts,
-       .top_k = top_k,
-       .scale = query.scale,
-       .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
-       .lse = {lse, {query.n_queries, query.n_heads}},
-       .positions = positions.data<int64_t>(),
-       .scores = scores.data<float>()}));
+      *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+                 .parts = parts,
+                 .top_k = top_k,
+                 .scale = query.scale,
+                 .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+                 .lse = {lse, {query.n_queries, query.n_heads}},
+                 .positions = positions.data<int64_t>(),
+                 .scores = scores.data<float>()}));
   return Log(query, top_k, std::move(positions), std::move(scores), lse);
 }
 

@@ -150,7 +150,7 @@ TEST_F(CommandTest, AGpuThatIsNotThereIsAnErrorThatSaysWhatToDo) {
       Fovea({"ingest", "--memory", memory_, "--model", "tiny", "--device", "cuda:99", otter_});
   EXPECT_EQ(cuda.code, 1);
   EXPECT_THAT(cuda.err, ::testing::AnyOf(HasSubstr("no CUDA part"), HasSubstr("no NVIDIA driver"),
-                              HasSubstr("there is no GPU 99")));
+                                         HasSubstr("there is no GPU 99")));
   EXPECT_FALSE(fs::exists(memory_));
 }
 
@@ -276,10 +276,10 @@ TEST_F(CommandTest, DocumentsWithoutTextAreSkippedInFoldersAndErrorsWhereTheyAre
   const ProgramResult result = Ingest({"--recursive", Path("files")});
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.json()["documents"], SizeIs(1));
-  EXPECT_EQ(result.json()["skipped"],
-            Json::parse(R"([{"kind":"DOCX without text","files":1,"first":")" + letter +
-                        R"("},{"kind":"HTML page without text","files":1,"first":")" + page +
-                        R"("}])"));
+  EXPECT_EQ(
+      result.json()["skipped"],
+      Json::parse(R"([{"kind":"DOCX without text","files":1,"first":")" + letter +
+                  R"("},{"kind":"HTML page without text","files":1,"first":")" + page + R"("}])"));
   const ProgramResult named = Ingest({letter, page});
   EXPECT_EQ(named.code, 1);
   EXPECT_THAT(named.err, HasSubstr("letter.docx: empty: nothing to store (DOCX without text)"));

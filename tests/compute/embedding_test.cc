@@ -43,10 +43,9 @@ TEST_P(EmbeddingTest, NamesTheFirstIdOutsideTheVocabulary) {
   const Buffer out = ToDevice(*device, std::vector<float>(32 * 4));
   for (const int32_t bad : {-1, 10, 1 << 30}) {
     const std::vector<int32_t> ids = {0, 9, bad, 11};
-    const absl::Status status = Embedding(
-        *device, {.table = {dtype, table.data<void>(), {10, 32}},
-                  .ids = ids,
-                  .out = {out.data<float>(), {4, 32}}});
+    const absl::Status status = Embedding(*device, {.table = {dtype, table.data<void>(), {10, 32}},
+                                                    .ids = ids,
+                                                    .out = {out.data<float>(), {4, 32}}});
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
     EXPECT_THAT(std::string(status.message()),
                 testing::HasSubstr(StrCat("id ", bad, " at position 2")));

@@ -30,8 +30,7 @@ struct Data {
 // The same weights in memory of the device, in which a CPU has them without a copy.
 struct DeviceWeights {
   DeviceWeights(Device& device, const LinearWeights& host) : weights(host) {
-    for (ConstView* view :
-         {&weights.weight, &weights.bias, &weights.lora_a, &weights.lora_b}) {
+    for (ConstView* view : {&weights.weight, &weights.bias, &weights.lora_a, &weights.lora_b}) {
       if (view->is_none()) continue;
       const DTypeTraits& traits = Traits(view->dtype());
       auto buffer = device.UploadConstant(
@@ -300,22 +299,21 @@ TEST(LinearBFloat16Test, ManyRowsAreProductsOfRoundedFactors) {
       std::vector<double> expected(out.size()), tolerance(out.size());
       const size_t row_bytes = *RowBytes(dtype, p.in_features);
       for (int64_t o = 0; o < p.out_features; ++o) {
-        DequantizeRow(dtype, data.weight.data() + static_cast<size_t>(o) * row_bytes,
-                      p.in_features, row.data());
+        DequantizeRow(dtype, data.weight.data() + static_cast<size_t>(o) * row_bytes, p.in_features,
+                      row.data());
         for (int64_t i = 0; i < p.in_features; ++i) {
           double w = row[i];
           for (int64_t r = 0; r < p.lora_rank; ++r) {
-            w += static_cast<double>(data.weights.lora_scale) *
-                 data.lora_b[o * p.lora_rank + r] * data.lora_a[r * p.in_features + i];
+            w += static_cast<double>(data.weights.lora_scale) * data.lora_b[o * p.lora_rank + r] *
+                 data.lora_a[r * p.in_features + i];
           }
           row[i] = static_cast<float>(BFloat16(static_cast<float>(w)));
         }
         for (int64_t t = 0; t < n_tokens; ++t) {
           double sum = 0.0, magnitude = 0.0, step = 0.0;  // step: of the largest product
           for (int64_t i = 0; i < p.in_features; ++i) {
-            const double product =
-                static_cast<double>(row[i]) *
-                static_cast<float>(BFloat16(data.x[t * p.in_features + i]));
+            const double product = static_cast<double>(row[i]) *
+                                   static_cast<float>(BFloat16(data.x[t * p.in_features + i]));
             sum += product;
             magnitude += std::abs(product);
             // Merged weights may lie on the other side of a tie: a few of a row.

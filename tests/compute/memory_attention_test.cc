@@ -123,10 +123,9 @@ Result Compute(Device& device, const Shape& s, const Data& data) {
   EXPECT_TRUE(status.ok()) << status;
   Result result{ToHost(device, output, n_out), ToHost(device, lse, n_rows),
                 ToHost(device, scores, n_kept), std::vector<int64_t>(n_kept)};
-  EXPECT_TRUE(device
-                  .CopyToHost(positions.data<void>(), n_kept * sizeof(int64_t),
-                              result.positions.data())
-                  .ok());
+  EXPECT_TRUE(
+      device.CopyToHost(positions.data<void>(), n_kept * sizeof(int64_t), result.positions.data())
+          .ok());
   return result;
 }
 
@@ -286,7 +285,8 @@ TEST_P(MemoryAttentionTest, NotANumberIsNeverKept) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
   const Shape s{1, 3, 1, 64, 16, {1000}, true, false};
   Data data = MakeData(s, false, 1);
-  for (const int64_t bad : {0, 31, 500, 999}) data.parts[0].keys[static_cast<size_t>(bad * 64)] = NAN;
+  for (const int64_t bad : {0, 31, 500, 999})
+    data.parts[0].keys[static_cast<size_t>(bad * 64)] = NAN;
   const Result result = Compute(*device, s, data);
   for (const int64_t position : result.positions) {
     EXPECT_GE(position, 0);

@@ -48,14 +48,62 @@ TEST_F(FileKindTest, NamesWhatIsNoTextByItsFirstBytesWhateverItsName) {
 
 // Only what cannot be a text is refused for how it begins.
 TEST_F(FileKindTest, ATextMayBeginWithWhatOtherFilesBeginWith) {
-  constexpr std::string_view kBeginnings[] = {
-      "%PDF-", "%PDF-1.4", "%PDF-1.4\n", "%PDF-1.4 %", "{\\rtf", "{\\rtf1", "{\\rtf1 ", "{\\rtf1}",
-      "version https://git-lfs.github.com/spec/v1", "PNG", "JFIF", "GIF8", "GIF87a", "GIF89a",
-      "II*", "MM", "BM", "8BPS", "AT&TFORM", "PK", "BZh", "BZh9", "7zXZ", "7z", "Rar!", "!<arch>\n",
-      "MSCF", "ELF", "MZ", "asm", "BC", "SQLite format 3", "ID3", "OggS", "fLaC", "FLV", "wOFF",
-      "wOF2", "OTTO", "GGUF", "NUMPY", "HDF\r\n", "PAR1", "ARROW1", "%!PS", "RIFF", "RIFF    WAVE",
-      "RIFF    AVI ", "RIFF    WEBP", "    ftyp", "    {\"", "        {\"", "<html", "<?xml",
-      "<!doctype", "#!"};
+  constexpr std::string_view kBeginnings[] = {"%PDF-",
+                                              "%PDF-1.4",
+                                              "%PDF-1.4\n",
+                                              "%PDF-1.4 %",
+                                              "{\\rtf",
+                                              "{\\rtf1",
+                                              "{\\rtf1 ",
+                                              "{\\rtf1}",
+                                              "version https://git-lfs.github.com/spec/v1",
+                                              "PNG",
+                                              "JFIF",
+                                              "GIF8",
+                                              "GIF87a",
+                                              "GIF89a",
+                                              "II*",
+                                              "MM",
+                                              "BM",
+                                              "8BPS",
+                                              "AT&TFORM",
+                                              "PK",
+                                              "BZh",
+                                              "BZh9",
+                                              "7zXZ",
+                                              "7z",
+                                              "Rar!",
+                                              "!<arch>\n",
+                                              "MSCF",
+                                              "ELF",
+                                              "MZ",
+                                              "asm",
+                                              "BC",
+                                              "SQLite format 3",
+                                              "ID3",
+                                              "OggS",
+                                              "fLaC",
+                                              "FLV",
+                                              "wOFF",
+                                              "wOF2",
+                                              "OTTO",
+                                              "GGUF",
+                                              "NUMPY",
+                                              "HDF\r\n",
+                                              "PAR1",
+                                              "ARROW1",
+                                              "%!PS",
+                                              "RIFF",
+                                              "RIFF    WAVE",
+                                              "RIFF    AVI ",
+                                              "RIFF    WEBP",
+                                              "    ftyp",
+                                              "    {\"",
+                                              "        {\"",
+                                              "<html",
+                                              "<?xml",
+                                              "<!doctype",
+                                              "#!"};
   for (const std::string_view beginning : kBeginnings) {
     for (const std::string_view prose :
          {" is how files of a kind begin.\n", "is a version, says caf\u00E9.\n", "\n\nProse.\n"}) {
@@ -91,8 +139,7 @@ TEST_F(FileKindTest, SaysOfWhatItDoesNotKnowThatItIsNoText) {
   EXPECT_EQ(kind_of("a.an extension of many words", "a\0b"sv),
             "file without an extension, not text");
   EXPECT_EQ(kind_of("old.c", "/* caf\xE9 */"), ".c file, text of another encoding than UTF-8");
-  EXPECT_EQ(kind_of("logo.php", "<!DOCTYPE html><img src='a.png'>"),
-            "HTML page without text");
+  EXPECT_EQ(kind_of("logo.php", "<!DOCTYPE html><img src='a.png'>"), "HTML page without text");
   EXPECT_EQ(kind_of("empty.py", "\n"), "empty file");
   EXPECT_EQ(kind_of("empty.txt", ""), "empty file");
   EXPECT_EQ(kind_of("empty.html", "<p hidden>x</p>"), "HTML page without text");

@@ -101,8 +101,7 @@ TEST(HtmlBoundsTest, TheInnermostElementsBecomeLines) {
                         bounds),
             "<div><div>ab<script><div></script>c</div></div>d");
   // Its end is that of what is around it, where it has none of its own.
-  EXPECT_EQ(BoundMarkup("<div><div><button>no</div>a</div>b", bounds),
-            "<div><div></div>a</div>b");
+  EXPECT_EQ(BoundMarkup("<div><div><button>no</div>a</div>b", bounds), "<div><div></div>a</div>b");
 }
 
 TEST(HtmlBoundsTest, FormattingThatIsNeverClosedGoes) {
@@ -115,8 +114,7 @@ TEST(HtmlBoundsTest, FormattingThatIsNeverClosedGoes) {
 TEST(HtmlBoundsTest, OfManyAttributesOnlyHiddenStays) {
   const MarkupBounds bounds{.max_attributes = 2};
   EXPECT_FALSE(BoundMarkup("<p a=1 b='>'>x", bounds).has_value());
-  EXPECT_EQ(BoundMarkup("<p a=1 b='>' c>x<p a b HIDDEN d=\"hidden\">y", bounds),
-            "<p>x<p hidden>y");
+  EXPECT_EQ(BoundMarkup("<p a=1 b='>' c>x<p a b HIDDEN d=\"hidden\">y", bounds), "<p>x<p hidden>y");
   EXPECT_EQ(BoundMarkup("<html a><body b><html c><body d><i a b c>x", bounds),
             "<html a><body b><html><body>x");
 }

@@ -24,7 +24,8 @@ std::vector<std::string> Pieces(std::string_view page, bool is_foreign = false) 
 }
 
 TEST(HtmlScannerTest, CutsAPageIntoTagsAndTheRest) {
-  EXPECT_THAT(Pieces("a<b>c</B >d<br/>"), ElementsAre("a", "[<b>]", "c", "[</B >]", "d", "[<br/>]"));
+  EXPECT_THAT(Pieces("a<b>c</B >d<br/>"),
+              ElementsAre("a", "[<b>]", "c", "[</B >]", "d", "[<br/>]"));
   EXPECT_THAT(Pieces("<p a='>' b=\">\" c=d'>x'>"), ElementsAre("[<p a='>' b=\">\" c=d'>]", "x'>"));
   EXPECT_THAT(Pieces("1 < 2 <3 << <i>"), ElementsAre("1 ", "< 2 ", "<3 ", "<", "< ", "[<i>]"));
   EXPECT_THAT(Pieces("<!-- <b> --><i>"), ElementsAre("<!-- <b> -->", "[<i>]"));

@@ -82,8 +82,9 @@ TEST_F(JsonlTest, BytesOfFieldsThatItDoesNotReadMayBeAny) {
       std::string record = "{\"meta\": \"\xFF\", ";
       record += field == "text" ? "" : "\"text\": \"a\", ";
       record += "\"" + std::string(field) + "\": \"" + std::string(value) + "\"}\n";
-      EXPECT_THAT(OpenError(Write("b.jsonl", record)),
-                  IsStatus(absl::StatusCode::kInvalidArgument, "b.jsonl, line 1: not a JSON record"))
+      EXPECT_THAT(
+          OpenError(Write("b.jsonl", record)),
+          IsStatus(absl::StatusCode::kInvalidArgument, "b.jsonl, line 1: not a JSON record"))
           << record;
     }
   }

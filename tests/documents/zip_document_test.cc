@@ -157,9 +157,9 @@ TEST_F(ZipDocumentTest, DocxPutsNotesBehindTheParagraphThatRefersToThem) {
 
 TEST_F(ZipDocumentTest, DocxGivesANoteOnce) {
   const std::string reference = "<w:r><w:footnoteReference w:id=\"2\"/></w:r>";
-  auto files = DocxFiles(WordParagraph(TextRun("A") + reference + reference) +
-                         WordParagraph(TextRun("B") + "<w:r><w:footnoteReference w:id=\"3\"/></w:r>" +
-                                       reference));
+  auto files = DocxFiles(
+      WordParagraph(TextRun("A") + reference + reference) +
+      WordParagraph(TextRun("B") + "<w:r><w:footnoteReference w:id=\"3\"/></w:r>" + reference));
   files.push_back({"word/footnotes.xml",
                    std::string("<w:footnotes ") + kWord + "><w:footnote w:id=\"2\">" +
                        WordParagraph(TextRun("two")) + "</w:footnote><w:footnote w:id=\"3\">" +
@@ -267,23 +267,24 @@ TEST_F(ZipDocumentTest, NestingTakesTimeByTheByte) {
     return std::count(text.begin(), text.end(), 'x');
   };
   const std::string word = WordParagraph(TextRun("x"));
-  EXPECT_EQ(letters("a.docx", DocxFiles(Nested("<w:tbl><w:tr><w:tc>" + word, "",
-                                               "</w:tc></w:tr></w:tbl>"))),
+  EXPECT_EQ(letters("a.docx",
+                    DocxFiles(Nested("<w:tbl><w:tr><w:tc>" + word, "", "</w:tc></w:tr></w:tbl>"))),
             100000);
   EXPECT_EQ(letters("a.docx", DocxFiles(Nested("<w:p>" + TextRun("x"), "", "</w:p>"))), 100000);
   const std::string paragraph = "<text:p>x</text:p>";
-  EXPECT_EQ(letters("a.odt", OdtFiles(Nested("<table:table><table:table-row><table:table-cell>" +
-                                                 paragraph,
-                                             "", "</table:table-cell></table:table-row>"
-                                                 "</table:table>"))),
+  EXPECT_EQ(letters("a.odt", OdtFiles(Nested(
+                                 "<table:table><table:table-row><table:table-cell>" + paragraph, "",
+                                 "</table:table-cell></table:table-row>"
+                                 "</table:table>"))),
             100000);
-  EXPECT_EQ(letters("a.odt", OdtFiles("<text:p>" + Nested("<text:note-body>" + paragraph, "",
-                                                          "</text:note-body>") +
-                                      "</text:p>")),
-            100000);
+  EXPECT_EQ(
+      letters("a.odt", OdtFiles("<text:p>" +
+                                Nested("<text:note-body>" + paragraph, "", "</text:note-body>") +
+                                "</text:p>")),
+      100000);
   auto book = EpubFiles();
-  book[3].bytes = "<?xml version=\"1.0\"?><html><body>" + Nested("<div>x", "", "</div>") +
-                  "</body></html>";
+  book[3].bytes =
+      "<?xml version=\"1.0\"?><html><body>" + Nested("<div>x", "", "</div>") + "</body></html>";
   EXPECT_EQ(letters("a.epub", book), 100000);
 }
 

@@ -57,7 +57,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CheckingReceiver receiver;
     std::string kind;
     std::string_view empty_kind;
-    fovea::fuzz::CheckMessage(fovea::documents::ReadZipDocument(*archive, limits, receiver, &kind, &empty_kind));
+    fovea::fuzz::CheckMessage(
+        fovea::documents::ReadZipDocument(*archive, limits, receiver, &kind, &empty_kind));
   }
   return 0;
 }

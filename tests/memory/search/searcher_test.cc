@@ -356,7 +356,8 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
   const compute::Buffer lse = *guarded.Allocate(local_lse.size_bytes());
   for (const bool restricted : {false, true}) {
     for (const bool in_conversation : {false, true}) {
-      SCOPED_TRACE(StrCat(restricted ? "one collection" : "all", in_conversation ? ", a turn" : ""));
+      SCOPED_TRACE(
+          StrCat(restricted ? "one collection" : "all", in_conversation ? ", a turn" : ""));
       SearchOptions options;
       options.mode = SearchMode::kExact;
       options.top_k = 12;
@@ -394,7 +395,8 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
               (*on_device)->Attend(query, output.data<float>(), lse.data<float>());
           ASSERT_TRUE(status.ok()) << status;
           std::vector<float> got(want.size()), got_lse(want_lse.size());
-          ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), output.size_bytes(), got.data()).ok());
+          ASSERT_TRUE(
+              guarded.CopyToHost(output.data<void>(), output.size_bytes(), got.data()).ok());
           ASSERT_TRUE(guarded.CopyToHost(lse.data<void>(), lse.size_bytes(), got_lse.data()).ok());
           for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
           for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
