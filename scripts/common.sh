@@ -30,7 +30,11 @@ list_sources() {
 build_release() {
   cd "$root"
   if [[ ! -f "$build/build.ninja" ]]; then
-    cmake --preset release
+    # Where nvcc is installed: for the GPU of this machine, or where it has none so that the sources
+    # of CUDA are compiled once.
+    local architectures=90
+    if nvidia-smi >/dev/null 2>&1; then architectures=native; fi
+    cmake --preset release -DCMAKE_CUDA_ARCHITECTURES="$architectures"
   fi
   cmake --build --preset release --target "$@"
 }

@@ -56,7 +56,7 @@ struct SplitParts {
 // kVector elements are read at a time; a lane holds kVectors of them, vector v = lane + 8·i. Rows
 // row0 … row0 + kRows − 1 of the KV head.
 template <typename T, int kVector, int kVectors, int kRows>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kVector* kVectors <= 16 ? 2 : 1)
     SplitKernel(AttentionInput in, int64_t keys_per_split, SplitParts parts) {
   constexpr int kDims = kVector * kVectors;
   const int group_size = in.n_heads / in.n_kv_heads;

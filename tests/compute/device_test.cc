@@ -16,6 +16,20 @@ TEST(DeviceTest, UnknownDevicesAreRefusedByName) {
   EXPECT_TRUE(absl::IsInvalidArgument(Device::Create("").status()));
 }
 
+TEST(DeviceTest, PrecisionsAndGpusOfOtherKindsAreRefusedByName) {
+  for (const char* precision : {"bfloat16", "int4", ""}) {
+    const auto device = Device::Create("cpu", 1, precision);
+    EXPECT_TRUE(absl::IsInvalidArgument(device.status())) << device.status();
+    EXPECT_THAT(std::string(device.status().message()),
+                testing::HasSubstr(StrCat("'", precision, "'")));
+  }
+  for (const char* spec : {"cuda:", "cuda:-1", "cuda:1x", "cuda0", "CUDA"}) {
+    const auto device = Device::Create(spec);
+    EXPECT_TRUE(absl::IsInvalidArgument(device.status())) << device.status();
+    EXPECT_THAT(std::string(device.status().message()), testing::HasSubstr("'cuda:N'"));
+  }
+}
+
 TEST(DeviceTest, HasTheThreadsAskedFor) {
   EXPECT_EQ((*Device::Create("cpu", 3))->threads().n_threads(), 3);
   EXPECT_EQ((*Device::Create("cpu"))->threads().n_threads(), NumProcessors());
