@@ -246,7 +246,8 @@ class AnswererImpl final : public Answerer {
     inquiry->is_reference =
         (has_memory ? generation->settings->encoding : config.encoding) == "reference";
     inquiry->attends = has_memory && options.use_memory && !config.mem_layers.empty();
-    ASSIGN_OR_RETURN(inquiry->reread, PlanReread(options, config, inquiry->attends));
+    ASSIGN_OR_RETURN(inquiry->reread,
+                     PlanReread(options, model_.config(), config, inquiry->attends));
     if (!has_memory) inquiry->reread.n_passages = 0;
     if (!has_memory || (!options.use_memory && inquiry->reread.n_passages == 0)) {
       return absl::OkStatus();

@@ -25,7 +25,7 @@ struct RereadPlan {
 
 // What the options ask for, completed by the default of the model. InvalidArgument when they ask
 // for attention where there is no memory to attend to (`attends` is false).
-absl::StatusOr<RereadPlan> PlanReread(const AskOptions& options,
+absl::StatusOr<RereadPlan> PlanReread(const AskOptions& options, const model::ModelConfig& config,
                                       const model::MemoryConfig& memory_config, bool attends);
 
 struct RereadArgs {

@@ -30,6 +30,14 @@ struct ModelConfig {
   bool attention_bias = false;  // q, k, v have biases (Qwen2)
 };
 
+// Weights of the matrices: of all layers, and of the embedding, which may be the lm_head's, too.
+inline int64_t NumParameters(const ModelConfig& c) {
+  const int64_t attention = 2 * c.hidden_size * c.head_dim * (c.n_heads + c.n_kv_heads);
+  const int64_t mlp = 3 * c.hidden_size * c.intermediate_size;
+  const int64_t embedding = c.vocab_size * c.hidden_size;
+  return c.n_layers * (attention + mlp) + (c.tie_word_embeddings ? 1 : 2) * embedding;
+}
+
 // How a model uses memory: fot_config.json of an adapter, or a LongLLaMA config.json.
 struct MemoryConfig {
   std::vector<int> mem_layers;  // counted from 0, ascending; empty: no memory

@@ -15,8 +15,18 @@ model::MemoryConfig Trained(bool trained) {
   return config;
 }
 
-RereadPlan Plan(const AskOptions& options, bool trained, bool attends = true) {
-  const auto plan = PlanReread(options, Trained(trained), attends);
+// A model of about so many parameters.
+model::ModelConfig OfSize(int64_t n_parameters) {
+  model::ModelConfig config;
+  config.hidden_size = 1;
+  config.vocab_size = n_parameters;
+  config.tie_word_embeddings = true;
+  return config;
+}
+
+RereadPlan Plan(const AskOptions& options, bool trained, bool attends = true,
+                int64_t n_parameters = 135'000'000) {
+  const auto plan = PlanReread(options, OfSize(n_parameters), Trained(trained), attends);
   EXPECT_TRUE(plan.ok()) << plan.status();
   return plan.value_or(RereadPlan());
 }
@@ -25,6 +35,12 @@ TEST(RereadPlanTest, AnUntrainedModelIsGivenPassagesByWords) {
   const RereadPlan plan = Plan({}, /*trained=*/false);
   EXPECT_GE(plan.n_passages, 1);
   EXPECT_EQ(plan.by, RereadBy::kBm25);
+}
+
+TEST(RereadPlanTest, LargerModelsWithoutAnAdapterReadMore) {
+  EXPECT_EQ(Plan({}, /*trained=*/false, true, 135'000'000).n_passages, 1);
+  EXPECT_EQ(Plan({}, /*trained=*/false, true, 494'000'000).n_passages, 3);
+  EXPECT_EQ(Plan({}, /*trained=*/true, true, 1'500'000'000).n_passages, 1);
 }
 
 TEST(RereadPlanTest, AModelThatDoesNotAttendIsNeverAskedForItsAttention) {
@@ -62,7 +78,7 @@ TEST(RereadPlanTest, AttentionWithoutMemoryIsRefused) {
   options.use_memory = false;
   options.reread = 1;
   options.reread_by = RereadBy::kBoth;
-  const auto plan = PlanReread(options, Trained(true), /*attends=*/false);
+  const auto plan = PlanReread(options, OfSize(135'000'000), Trained(true), /*attends=*/false);
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(plan.status().message()), HasSubstr("which is off"));
 }
@@ -70,7 +86,7 @@ TEST(RereadPlanTest, AttentionWithoutMemoryIsRefused) {
 TEST(RereadPlanTest, NegativeNumbersAreRefused) {
   AskOptions options;
   options.reread = -1;
-  EXPECT_EQ(PlanReread(options, Trained(true), true).status().code(),
+  EXPECT_EQ(PlanReread(options, OfSize(135'000'000), Trained(true), true).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
