@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <vector>
 
 #include "compute/cuda/cuda_device.h"
 #include "compute/cuda/matvec.h"
@@ -38,49 +39,63 @@ class CudaLinear final : public Linear {
                          const View& out) const override {
     CudaDevice& cuda = AsCuda(device);
     const int64_t n_rows = x.dim(0);
-    const absl::Status status =
-        n_rows <= kMaxMatVecRows
-            ? ForwardFew(cuda, x.As<float>(), n_rows, add_to_out, out.As<float>())
-            : ForwardMany(cuda, x.As<float>(), n_rows, add_to_out, out.As<float>());
-    return Annotate(status, name_);
+    if (n_rows <= kMaxMatVecRows) {
+      const Output output{this, out};
+      return Annotate(ForwardFew(cuda, {&output, 1}, x, add_to_out), name_);
+    }
+    return Annotate(ForwardMany(cuda, x.As<float>(), n_rows, add_to_out, out.As<float>()), name_);
+  }
+
+  // Up to kMaxMatVecRows rows; all outputs are CudaLinears.
+  static absl::Status ForwardFew(CudaDevice& device, std::span<const Output> outputs,
+                                 const ConstView& x, bool add_to_out) {
+    static_assert(kMaxTogether == kMaxMatVecsTogether);
+    const int64_t n_rows = x.dim(0);
+    const auto linear = [&](size_t i) -> const CudaLinear& {
+      return static_cast<const CudaLinear&>(*outputs[i].linear);
+    };
+    int64_t total_rank = 0;
+    for (size_t i = 0; i < outputs.size(); ++i) total_rank += linear(i).lora_rank_;
+    ASSIGN_OR_RETURN(std::byte* const scratch,
+                     device.Scratch(static_cast<size_t>(n_rows * total_rank) * sizeof(float)));
+    auto* u = reinterpret_cast<float*>(scratch);  // x·Aᵀ of each
+    std::vector<MatVecArgs> down, products;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const CudaLinear& l = linear(i);
+      MatVecArgs args{.dtype = l.weights_.weight.dtype(),
+                      .weight = l.weights_.weight.As<std::byte>(),
+                      .row_bytes = l.row_bytes_,
+                      .in_features = l.in_features_,
+                      .out_features = l.out_features_,
+                      .x = x.As<float>(),
+                      .n_rows = n_rows,
+                      .bias = l.weights_.bias.As<float>(),
+                      .add_to_out = add_to_out,
+                      .out = outputs[i].out.As<float>()};
+      if (l.lora_rank_ > 0) {
+        down.push_back({.dtype = DType::kF32,
+                        .weight = l.weights_.lora_a.As<std::byte>(),
+                        .row_bytes = l.in_features_ * static_cast<int64_t>(sizeof(float)),
+                        .in_features = l.in_features_,
+                        .out_features = l.lora_rank_,
+                        .x = x.As<float>(),
+                        .n_rows = n_rows,
+                        .out = u});
+        args.lora_u = u;
+        args.lora_b = l.weights_.lora_b.As<float>();
+        args.lora_rank = l.lora_rank_;
+        args.lora_scale = l.weights_.lora_scale;
+        u += n_rows * l.lora_rank_;
+      }
+      products.push_back(args);
+    }
+    LaunchMatVecs(down, device.stream());
+    LaunchMatVecs(products, device.stream());
+    return LaunchStatus("Linear");
   }
 
  private:
   int64_t value_bytes() const { return Traits(dtype_).block_bytes; }
-
-  absl::Status ForwardFew(CudaDevice& device, const float* x, int64_t n_rows, bool add_to_out,
-                          float* out) const {
-    MatVecArgs args{.dtype = weights_.weight.dtype(),
-                    .weight = weights_.weight.As<std::byte>(),
-                    .row_bytes = row_bytes_,
-                    .in_features = in_features_,
-                    .out_features = out_features_,
-                    .x = x,
-                    .n_rows = n_rows,
-                    .bias = weights_.bias.As<float>(),
-                    .add_to_out = add_to_out,
-                    .out = out};
-    if (lora_rank_ > 0) {
-      ASSIGN_OR_RETURN(std::byte* const scratch,
-                       device.Scratch(static_cast<size_t>(n_rows * lora_rank_) * sizeof(float)));
-      auto* const u = reinterpret_cast<float*>(scratch);
-      LaunchMatVec({.dtype = DType::kF32,
-                    .weight = weights_.lora_a.As<std::byte>(),
-                    .row_bytes = in_features_ * static_cast<int64_t>(sizeof(float)),
-                    .in_features = in_features_,
-                    .out_features = lora_rank_,
-                    .x = x,
-                    .n_rows = n_rows,
-                    .out = u},
-                   device.stream());
-      args.lora_u = u;
-      args.lora_b = weights_.lora_b.As<float>();
-      args.lora_rank = lora_rank_;
-      args.lora_scale = weights_.lora_scale;
-    }
-    LaunchMatVec(args, device.stream());
-    return LaunchStatus("Linear");
-  }
 
   absl::Status ForwardMany(CudaDevice& device, const float* x, int64_t n_rows, bool add_to_out,
                            float* out) const {
@@ -223,6 +238,7 @@ absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const Linea
 
 absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> outputs,
                              const ConstView& x) {
+  if (x.dim(0) <= kMaxMatVecRows) return CudaLinear::ForwardFew(AsCuda(device), outputs, x, false);
   for (const Linear::Output& output : outputs) {
     RETURN_IF_ERROR(output.linear->Forward(device, x, false, output.out));
   }

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <span>
 
 #include "compute/dtype.h"
 
@@ -30,7 +31,10 @@ struct MatVecArgs {
   bool add_to_out = false;
   float* out = nullptr;  // [n_rows, out_features]
 };
-// A row's result depends on that row alone, bit for bit, not on those beside it.
-void LaunchMatVec(const MatVecArgs& args, cudaStream_t stream);
+// Up to kMaxMatVecsTogether products of as many rows; those of one type in one kernel, since a
+// step of a model consists of hundreds of kernels that each take longer to start than to run. A
+// row's result depends on that row and its weights alone, bit for bit.
+inline constexpr int kMaxMatVecsTogether = 4;
+void LaunchMatVecs(std::span<const MatVecArgs> products, cudaStream_t stream);
 
 }  // namespace fovea::compute::cuda
