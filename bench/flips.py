@@ -65,8 +65,10 @@ def run(memory, *args):
     for line in lines:
         if isinstance(line, dict):
             line.pop("timing", None)
-            # A damaged index is passed over for the exact search, which may weigh sources otherwise.
-            line["sources"] = sorted((s["document"], s["start"]) for s in line.get("sources", []))
+            # A damaged index is passed over for the exact search, which may weigh an answer's
+            # sources otherwise.
+            if "answer" in line:
+                line["sources"] = sorted((s["document"], s["start"]) for s in line["sources"])
     return result.returncode, lines, result.stderr
 
 
