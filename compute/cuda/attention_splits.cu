@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "compute/cuda/attention.h"
+#include "compute/cuda/entries.cuh"
 #include "compute/cuda/warp.cuh"
 
 namespace fovea::compute::cuda {
@@ -18,14 +19,6 @@ constexpr int kGroups = kWarpSize / kGroupLanes;  // of a warp
 constexpr int kWarps = 8;                         // of a block
 constexpr int kKeysAtOnce = 4;                    // of a group: loads that are under way
 constexpr int kMinKeysPerSplit = kWarps * kGroups * kKeysAtOnce;
-
-__device__ inline float ToFloat(float value) { return value; }
-__device__ inline float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
-
-template <typename T, int kN>
-struct alignas(sizeof(T) * kN) Vector {
-  T values[kN];
-};
 
 // A running softmax over scores that come in any order.
 template <int kDims>

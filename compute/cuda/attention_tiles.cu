@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "compute/cuda/attention.h"
+#include "compute/cuda/entries.cuh"
 #include "compute/cuda/warp.cuh"
 
 namespace fovea::compute::cuda {
@@ -20,9 +21,6 @@ constexpr int kRowStep = kThreads / kThreadsAcross;     // between a thread's tw
 constexpr int kRowsPerThread = kQueries / kRowStep;     // 2
 constexpr int kKeysPerThread = kKeys / kThreadsAcross;  // 4
 static_assert(kRowsPerThread == 2 && kKeysPerThread == 4);
-
-__device__ inline float ToFloat(float value) { return value; }
-__device__ inline float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 // Floats of shared memory: queries [kQueries][d + 1], keys [d][kKeys + 4] (transposed), values
 // [kKeys][d], scores [kQueries][kKeys + 1].

@@ -5,19 +5,12 @@
 
 #include <cstdint>
 
+#include "compute/cuda/entries.cuh"
 #include "compute/cuda/warp.cuh"
 
 namespace fovea::compute::cuda {
 
 inline constexpr int kStepKeys = kWarpSize;  // keys that a warp scores in a step
-
-__device__ inline float ToFloat(float value) { return value; }
-__device__ inline float ToFloat(__nv_bfloat16 value) { return __bfloat162float(value); }
-
-template <typename T, int kVector>
-struct alignas(sizeof(T) * kVector) Vector {
-  T values[kVector];
-};
 
 // Eight lanes, a team, share a key: vector v = lane + 8·i of kVector elements is a lane's, kVectors
 // of them. Each team reads eight keys of a step; each lane sums its dimensions of all eight, and
