@@ -41,12 +41,15 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
   bool has_end_token = false;
   result.first_token_at = Clock::now();
 
-  while (result.n_tokens < args.max_tokens) {
+  // Of greedy decoding the model gives the next id, not the logits.
+  const bool is_greedy = args.sampling.temperature <= 0.0f;
+  int32_t id = sampler.Sample(args.logits);
+  for (bool is_first = true; result.n_tokens < args.max_tokens; is_first = false) {
     if (!progress.CheckCancelled().ok()) {
       result.finish_reason = "cancelled";
       break;
     }
-    const int32_t id = sampler.Sample(args.logits);
+    if (!is_first && !is_greedy) id = sampler.Sample(args.logits);
     if (result.n_tokens == 0) result.first_token_at = Clock::now();
     if (tokenizer.IsEnd(id) ||
         std::find(args.end_ids.begin(), args.end_ids.end(), id) != args.end_ids.end()) {
@@ -67,7 +70,9 @@ absl::StatusOr<Generated> Generate(GenerateArgs args, const Progress& progress) 
       result.finish_reason = "repetition";
       break;
     }
-    const absl::Status appended = args.context->Append(id, *args.model, args.memory, &args.logits);
+    const absl::Status appended =
+        args.context->Append(id, *args.model, args.memory, is_greedy ? nullptr : &args.logits,
+                             is_greedy ? &id : nullptr);
     // A search was stopped: the answer so far is none the worse for it.
     if (absl::IsCancelled(appended)) {
       result.finish_reason = "cancelled";

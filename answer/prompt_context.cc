@@ -44,25 +44,32 @@ absl::Status PromptContext::Run(std::span<const int32_t> ids, const SharedModel&
     RETURN_IF_ERROR(progress.CheckCancelled());
     const size_t n = std::min(kPieceTokens, ids.size() - begin);
     const bool last = begin + n == ids.size();
-    RETURN_IF_ERROR(Forward(ids.subspan(begin, n), model, memory, last ? logits : nullptr));
+    RETURN_IF_ERROR(
+        Forward(ids.subspan(begin, n), model, memory, last ? logits : nullptr, nullptr));
   }
   return absl::OkStatus();
 }
 
 absl::Status PromptContext::Append(int32_t id, const SharedModel& model,
-                                   model::MemorySource* memory, std::vector<float>* logits) {
-  if (reference_ != nullptr) {
-    const SharedModel::Turn turn = model.TakeTurn();
-    ids_.push_back(id);
-    return reference_->Run({.ids = {&id, 1}}, logits);
+                                   model::MemorySource* memory, std::vector<float>* logits,
+                                   int32_t* best_id) {
+  if (reference_ == nullptr) return Forward({&id, 1}, model, memory, logits, best_id);
+  const SharedModel::Turn turn = model.TakeTurn();
+  ids_.push_back(id);
+  std::vector<float> own;
+  std::vector<float>& all = logits != nullptr ? *logits : own;
+  RETURN_IF_ERROR(reference_->Run({.ids = {&id, 1}}, &all));
+  if (best_id != nullptr) {
+    *best_id = static_cast<int32_t>(std::max_element(all.begin(), all.end()) - all.begin());
   }
-  return Forward({&id, 1}, model, memory, logits);
+  return absl::OkStatus();
 }
 
 absl::Status PromptContext::Forward(std::span<const int32_t> ids, const SharedModel& model,
-                                    model::MemorySource* memory, std::vector<float>* logits) {
-  RETURN_IF_ERROR(
-      model.Run({.ids = ids, .context = &context_, .memory = memory, .logits = logits}));
+                                    model::MemorySource* memory, std::vector<float>* logits,
+                                    int32_t* best_id) {
+  RETURN_IF_ERROR(model.Run(
+      {.ids = ids, .context = &context_, .memory = memory, .logits = logits, .best_id = best_id}));
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   return absl::OkStatus();
 }

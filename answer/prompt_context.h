@@ -40,15 +40,16 @@ class PromptContext {
                    model::MemorySource* memory, std::vector<float>* logits,
                    const Progress& progress);
 
-  // Appends one generated id.
+  // Appends one generated id. `logits` = [vocab_size] of it, or, where that is null, *best_id = the
+  // id of the largest one (model/sequence.h).
   absl::Status Append(int32_t id, const SharedModel& model, model::MemorySource* memory,
-                      std::vector<float>* logits);
+                      std::vector<float>* logits, int32_t* best_id);
 
   int64_t n_tokens() const { return static_cast<int64_t>(ids_.size()); }
 
  private:
   absl::Status Forward(std::span<const int32_t> ids, const SharedModel& model,
-                       model::MemorySource* memory, std::vector<float>* logits);
+                       model::MemorySource* memory, std::vector<float>* logits, int32_t* best_id);
 
   RewindableMemory* reference_memory_ = nullptr;
   std::unique_ptr<model::ReferenceSession> reference_;  // of the last Run

@@ -85,9 +85,22 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
       StrCat("device '", spec, "': unknown; use 'cpu', 'cuda' or 'cuda:N'"));
 }
 
+absl::StatusOr<Buffer> Device::Allocate(size_t size_bytes) {
+  if (is_recording_) {
+    return absl::FailedPreconditionError(
+        StrCat(size_bytes, " bytes asked for while ops are recorded: carry them out once before"));
+  }
+  return Buffer::Allocate(allocator_, size_bytes);
+}
+
+absl::StatusOr<std::unique_ptr<Recording>> Device::Record(std::function<absl::Status()> /*queue*/) {
+  return absl::UnimplementedError("this device records no ops");
+}
+
 absl::Status Device::Reserve(size_t size_bytes, Buffer* buffer) {
   if (buffer->data<void>() != nullptr && buffer->size_bytes() >= size_bytes)
     return absl::OkStatus();
+  if (is_recording_) return Allocate(size_bytes).status();
   *buffer = Buffer();  // first, so that old and new need not fit together
   ASSIGN_OR_RETURN(*buffer, Allocate(size_bytes));
   return absl::OkStatus();

@@ -14,12 +14,16 @@
 // complete. On a CPU everything is complete when it returns. An error of something that was under
 // way is returned by a later call.
 //
+// **Recordings.** Where starting an op takes longer than carrying out a small one, a sequence of
+// ops is recorded once and carried out again and again: Record and Recording.
+//
 // A Device is used by one thread at a time; make one a thread. Memory, weights and contexts may go
 // from one to another of the same kind and number after Synchronize.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,6 +43,16 @@ enum class DeviceKind { kCpu, kCuda };
 // everything else stay float32.
 enum class Precision { kFloat32, kInt8, kBFloat16 };
 std::string_view PrecisionName(Precision precision);  // "float32", "int8", "bfloat16"
+
+// Ops that were recorded on a device, with the addresses and sizes that they were called with. Who
+// keeps it keeps the memory that they use; the device's own workspaces are kept by it. For the
+// thread that uses the device.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Carries the ops out, in the order of the calls of their device, as one op.
+  virtual absl::Status Replay() = 0;
+};
 
 class Device {
  public:
@@ -72,9 +86,7 @@ class Device {
   const std::shared_ptr<MemoryBudget>& packed_weights() const { return packed_weights_; }
 
   // Memory of the device. ResourceExhausted when there is none.
-  absl::StatusOr<Buffer> Allocate(size_t size_bytes) {
-    return Buffer::Allocate(allocator_, size_bytes);
-  }
+  absl::StatusOr<Buffer> Allocate(size_t size_bytes);
   // Makes `buffer` at least size_bytes large; the content is lost when it grows.
   absl::Status Reserve(size_t size_bytes, Buffer* buffer);
 
@@ -94,6 +106,20 @@ class Device {
   // to[0 … n) = value.
   virtual absl::Status Fill(float value, int64_t n, float* to) = 0;
   virtual absl::Status Synchronize() = 0;
+  // What CopyFromHost does, from memory of AllocatePinned, which is read when the copy's turn comes
+  // and not before: it stays as it is until then.
+  virtual absl::Status CopyFromPinned(const void* pinned, size_t size_bytes, void* device) {
+    return CopyFromHost(pinned, size_bytes, device);
+  }
+
+  // Whether recording pays, and Record can be called.
+  virtual bool CanRecord() const { return false; }
+  // Records the ops, Fill, Copy and CopyFromPinned that `queue` calls for, which are not carried
+  // out meanwhile. It copies nothing to the host, waits for nothing, and allocates nothing: what
+  // ops need beside their arguments they have when they were called once before. What it refers to
+  // lives as long as the recording: it may be called again. Errors of `queue`; FailedPrecondition
+  // where it allocates.
+  virtual absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue);
 
   // Names the memory that the device allocates from: devices of one GPU have the same.
   const void* memory_id() const { return memory_id_; }
@@ -113,6 +139,8 @@ class Device {
   friend class DeviceScope;
   virtual void Enter() {}
   virtual void Leave() {}
+
+  bool is_recording_ = false;
 
  private:
   std::shared_ptr<Allocator> allocator_;

@@ -3,8 +3,19 @@
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
 #include "compute/cuda/ops.h"
+#include "compute/rms_norm.h"
+#include "compute/silu_mul.h"
 
 namespace fovea::compute {
+namespace {
+
+absl::Status CheckNorm(const Device& device, const ConstView& x, const Linear::Norm& norm) {
+  constexpr std::string_view kOp = "Linear";
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "norm.weight", norm.weight, kFloat32, {x.dim(1)}));
+  return CheckArgument(device, kOp, "norm.normed", norm.normed, kFloat32, {x.dim(0), x.dim(1)});
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(Device& device,
                                                        const LinearWeights& weights) {
@@ -61,8 +72,8 @@ void Linear::PrepareSteps(Device& device) const {
   DoPrepareSteps(device);
 }
 
-absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> outputs,
-                                     const ConstView& x) {
+absl::Status Linear::CheckTogether(const Device& device, std::span<const Output> outputs,
+                                   const ConstView& x) {
   if (outputs.empty() || outputs.size() > static_cast<size_t>(kMaxTogether)) {
     return absl::InvalidArgumentError(
         StrCat("Linear: ", outputs.size(), " outputs together, want 1 … ", kMaxTogether));
@@ -74,6 +85,12 @@ absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> out
     RETURN_IF_ERROR(CheckArgument(device, linear.name_, "out", output.out, kFloat32,
                                   {x.dim(0), linear.out_features_}));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> outputs,
+                                     const ConstView& x) {
+  RETURN_IF_ERROR(CheckTogether(device, outputs, x));
   if (x.dim(0) == 0) return absl::OkStatus();
   const DeviceScope scope(device);
   switch (device.kind()) {
@@ -83,6 +100,37 @@ absl::Status Linear::ForwardTogether(Device& device, std::span<const Output> out
       return cuda::ForwardTogether(device, outputs, x);
   }
   return absl::InternalError("unknown device kind");
+}
+
+absl::Status Linear::ForwardNormed(Device& device, std::span<const Output> outputs,
+                                   const ConstView& x, const Norm& norm) {
+  RETURN_IF_ERROR(CheckTogether(device, outputs, x));
+  RETURN_IF_ERROR(CheckNorm(device, x, norm));
+  if (device.kind() == DeviceKind::kCuda && x.dim(0) > 0) {
+    const DeviceScope scope(device);
+    return cuda::ForwardNormed(device, outputs, x, norm);
+  }
+  RETURN_IF_ERROR(
+      RmsNorm(device, {.x = x, .weight = norm.weight, .out = norm.normed, .eps = norm.eps}));
+  return ForwardTogether(device, outputs, norm.normed);
+}
+
+absl::Status Linear::ForwardGated(Device& device, const Output& gate, const Output& up,
+                                  const ConstView& x, const Norm& norm) {
+  const Output outputs[] = {gate, up};
+  RETURN_IF_ERROR(CheckTogether(device, outputs, x));
+  if (gate.linear->out_features_ != up.linear->out_features_) {
+    return absl::InvalidArgumentError(StrCat(gate.linear->name_, " has ",
+                                             gate.linear->out_features_, " features, ",
+                                             up.linear->name_, " has ", up.linear->out_features_));
+  }
+  RETURN_IF_ERROR(CheckNorm(device, x, norm));
+  if (device.kind() == DeviceKind::kCuda && x.dim(0) > 0) {
+    const DeviceScope scope(device);
+    return cuda::ForwardGated(device, gate, up, x, norm);
+  }
+  RETURN_IF_ERROR(ForwardNormed(device, outputs, x, norm));
+  return SiluMul(device, {.gate = gate.out, .up = up.out, .out = gate.out});
 }
 
 }  // namespace fovea::compute

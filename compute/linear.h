@@ -3,7 +3,8 @@
 //
 // Few rows (single-token steps, short prompts) are computed straight from the stored weights, or a
 // copy of their bytes where a step reads them faster (PrepareSteps), with the LoRA as two small
-// products beside them. Quantised weights are then multiplied as integers, by
+// products beside them; on a GPU the LoRA of small weights is merged into the copy that many rows
+// use, which steps read, too. Quantised weights are then multiplied as integers, by
 // rows of x that are rounded to 15 bits in blocks of 32 values, which errs by less than 2⁻¹⁵ of the
 // largest value of a block; on an exact device they are dequantised and multiplied as floats. Many
 // rows use a copy of W + scale·B·A (one dequantisation, the LoRA merged) in the device's
@@ -64,6 +65,20 @@ class Linear {
   static absl::Status ForwardTogether(Device& device, std::span<const Output> outputs,
                                       const ConstView& x);
 
+  // RMSNorm of x (compute/rms_norm.h) before the products.
+  struct Norm {
+    ConstView weight;  // [in_features], float32
+    float eps = 1e-5f;
+    View normed;  // [n_tokens, in_features], float32: a workspace, with any content afterwards
+  };
+  // ForwardTogether of RmsNorm(x), on a GPU in one kernel for few tokens.
+  static absl::Status ForwardNormed(Device& device, std::span<const Output> outputs,
+                                    const ConstView& x, const Norm& norm);
+  // The first half of a SwiGLU block (Shazeer 2020, arXiv 2002.05202), n = RmsNorm(x):
+  // gate.out = silu(gate(n)) · up(n), up.out = any content. Both have as many features.
+  static absl::Status ForwardGated(Device& device, const Output& gate, const Output& up,
+                                   const ConstView& x, const Norm& norm);
+
   const std::string& name() const { return name_; }
 
   int64_t in_features() const { return in_features_; }
@@ -76,6 +91,9 @@ class Linear {
   virtual absl::Status DoForward(Device& device, const ConstView& x, bool add_to_out,
                                  const View& out) const = 0;
   virtual void DoPrepareSteps(Device& /*device*/) const {}
+
+  static absl::Status CheckTogether(const Device& device, std::span<const Output> outputs,
+                                    const ConstView& x);
 
   std::string name_;
   int64_t in_features_;

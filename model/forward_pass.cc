@@ -5,10 +5,11 @@
 
 #include "compute/attention.h"
 #include "compute/convert.h"
+#include "compute/decode_attention.h"
 #include "compute/embedding.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
-#include "compute/silu_mul.h"
+#include "model/decode_step.h"
 
 namespace fovea::model {
 namespace {
@@ -42,7 +43,8 @@ View ForwardPass::Heads(const Buffer& buffer, int64_t begin, int64_t n, int64_t 
 
 bool ForwardPass::WantsEntriesOnly() const {
   return std::all_of(sequences_.begin(), sequences_.end(), [](const Sequence& sequence) {
-    return sequence.context->is_window() && sequence.logits == nullptr;
+    return sequence.context->is_window() && sequence.logits == nullptr &&
+           sequence.best_id == nullptr;
   });
 }
 
@@ -68,7 +70,6 @@ absl::Status ForwardPass::Run() {
 }
 
 absl::Status ForwardPass::Begin() {
-  const ModelConfig& c = weights_.config();
   std::vector<int32_t> ids;
   for (const Sequence& sequence : sequences_) {
     const LocalContext& context = *sequence.context;
@@ -76,16 +77,23 @@ absl::Status ForwardPass::Begin() {
     if (n == 0) return absl::InvalidArgumentError("no tokens to run the model on");
     const int64_t past = context.n_tokens();
     FOVEA_CHECK(past == 0 || !context.is_window());
-    if (past + n > c.max_position_embeddings && !context.is_reference()) {
-      return absl::ResourceExhaustedError(
-          StrCat("local context: ", past, " + ", n, " tokens, the model takes ",
-                 c.max_position_embeddings, ": ask a shorter question or re-read fewer passages"));
-    }
+    RETURN_IF_ERROR(context.CheckRoom(weights_.config(), n));
     rows_.push_back({.begin = n_rows_, .n = n, .past = past});
     n_rows_ += n;
     if (sequences_.size() > 1) ids.insert(ids.end(), sequence.ids.begin(), sequence.ids.end());
   }
   RETURN_IF_ERROR(Reserve());
+  if (device_.CanRecord()) {
+    std::vector<compute::TokenPlace> places;
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      const int64_t past = rows_[i].past;
+      places.push_back({static_cast<int32_t>(past),
+                        static_cast<int32_t>(sequences_[i].context->n_padding() + past)});
+    }
+    const size_t size_bytes = places.size() * sizeof(places[0]);
+    RETURN_IF_ERROR(device_.Reserve(size_bytes, &work_.places));
+    RETURN_IF_ERROR(device_.CopyFromHost(places.data(), size_bytes, work_.places.data<void>()));
+  }
   return compute::Embedding(
       device_, {.table = weights_.embedding(),
                 .ids = sequences_.size() > 1 ? std::span<const int32_t>(ids) : sequences_[0].ids,
@@ -104,6 +112,7 @@ absl::Status ForwardPass::Reserve() {
   RETURN_IF_ERROR(reserve(c.n_kv_heads * c.head_dim, &work_.k));
   RETURN_IF_ERROR(reserve(c.n_kv_heads * c.head_dim, &work_.v));
   RETURN_IF_ERROR(reserve(q_size, &work_.attention));
+  RETURN_IF_ERROR(device_.Reserve(static_cast<size_t>(q_size) * sizeof(float), &work_.rotated));
   RETURN_IF_ERROR(reserve(c.intermediate_size, &work_.gate));
   RETURN_IF_ERROR(reserve(c.intermediate_size, &work_.up));
   RETURN_IF_ERROR(reserve(c.n_heads, &work_.lse));
@@ -123,14 +132,10 @@ absl::Status ForwardPass::Reserve() {
 absl::Status ForwardPass::BeforeMemory(int64_t layer) {
   const ModelConfig& c = weights_.config();
   const LayerWeights& w = weights_.layer(layer);
-  const View normed = Hidden(work_.normed);
-  RETURN_IF_ERROR(compute::RmsNorm(
-      device_,
-      {.x = Hidden(work_.x), .weight = w.attention_norm, .out = normed, .eps = c.rms_norm_eps}));
   // Keys and values of one sequence are written where they stay.
   const LocalContext& first = *sequences_[0].context;
-  const bool in_place =
-      sequences_.size() == 1 && first.keeps_layers() && first.dtype() == compute::DType::kF32;
+  const bool in_place = sequences_.size() == 1 && first.keeps_layers() &&
+                        first.dtype() == compute::DType::kF32 && !IsStep(0);
   const View q = Heads(work_.q, 0, n_rows_, c.n_heads);
   const View k = in_place ? first.Keys(layer, rows_[0].past, n_rows_)
                           : Heads(work_.k, 0, n_rows_, c.n_kv_heads);
@@ -138,11 +143,14 @@ absl::Status ForwardPass::BeforeMemory(int64_t layer) {
                           : Heads(work_.v, 0, n_rows_, c.n_kv_heads);
   const Linear::Output outputs[] = {
       {w.q.get(), Flat(q)}, {w.k.get(), Flat(k)}, {w.v.get(), Flat(v)}};
-  RETURN_IF_ERROR(Linear::ForwardTogether(device_, outputs, normed));
+  RETURN_IF_ERROR(Linear::ForwardNormed(device_, outputs, Hidden(work_.x),
+                                        {w.attention_norm, c.rms_norm_eps, Hidden(work_.normed)}));
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Rows& rows = rows_[i];
-    RETURN_IF_ERROR(AttendLocally(layer, sequences_[i], rows, k.Rows(rows.begin, rows.n),
-                                  v.Rows(rows.begin, rows.n)));
+    const View keys = k.Rows(rows.begin, rows.n);
+    const View values = v.Rows(rows.begin, rows.n);
+    RETURN_IF_ERROR(IsStep(i) ? StepLocally(layer, i, keys, values)
+                              : AttendLocally(layer, sequences_[i], rows, keys, values));
   }
   return absl::OkStatus();
 }
@@ -198,6 +206,37 @@ absl::Status ForwardPass::AttendLocally(int64_t layer, const Sequence& sequence,
                 .output = Heads(work_.attention, rows.begin, rows.n, c.n_heads),
                 .lse = Attends(sequence, layer) ? Matrix(work_.lse, rows.begin, rows.n, c.n_heads)
                                                 : View()});
+}
+
+bool ForwardPass::IsStep(size_t i) const {
+  return rows_[i].n == 1 && DecodeStep::Suits(weights_, device_, *sequences_[i].context);
+}
+
+absl::Status ForwardPass::StepLocally(int64_t layer, size_t i, const View& key, const View& value) {
+  const ModelConfig& c = weights_.config();
+  const LocalContext& context = *sequences_[i].context;
+  const Rows& rows = rows_[i];
+  const auto row = [&](const View& x) { return View(x.As<float>(), {x.dim(1), c.head_dim}); };
+  const View query = Heads(work_.q, rows.begin, 1, c.n_heads);
+  const View rotated = Heads(work_.rotated, 0, 1, c.n_heads);
+  const bool attends = Attends(sequences_[i], layer);
+  RETURN_IF_ERROR(compute::DecodeAttention(
+      device_, {.query = row(query),
+                .rotated = row(rotated),
+                .key = row(key),
+                .value = row(value),
+                .keys = context.Keys(layer, 0, context.room()),
+                .values = context.Values(layer, 0, context.room()),
+                .place = work_.places.data<compute::TokenPlace>() + i,
+                .inverse_frequencies =
+                    weights_.Rotates(layer) ? weights_.inverse_frequencies() : compute::ConstView(),
+                .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                .output = row(Heads(work_.attention, rows.begin, 1, c.n_heads)),
+                .lse = attends ? View(work_.lse.data<float>() + rows.begin * c.n_heads, {c.n_heads})
+                               : View()}));
+  if (!attends) return absl::OkStatus();
+  return device_.Copy(rotated.data(), static_cast<size_t>(query.size()) * sizeof(float),
+                      query.data());
 }
 
 absl::Status ForwardPass::AttendToMemory(int64_t layer) {
@@ -262,16 +301,12 @@ absl::Status ForwardPass::AfterMemory(int64_t layer) {
                   .other_lse = Matrix(work_.memory_lse, rows.begin, rows.n, c.n_heads)}));
   }
   const View x = Hidden(work_.x);
-  const View normed = Hidden(work_.normed);
   RETURN_IF_ERROR(
       w.o->Forward(device_, Flat(Heads(work_.attention, 0, n_rows_, c.n_heads)), true, x));
-  RETURN_IF_ERROR(compute::RmsNorm(
-      device_, {.x = x, .weight = w.mlp_norm, .out = normed, .eps = c.rms_norm_eps}));
   const View gate = Matrix(work_.gate, 0, n_rows_, c.intermediate_size);
   const View up = Matrix(work_.up, 0, n_rows_, c.intermediate_size);
-  const Linear::Output outputs[] = {{w.gate.get(), gate}, {w.up.get(), up}};
-  RETURN_IF_ERROR(Linear::ForwardTogether(device_, outputs, normed));
-  RETURN_IF_ERROR(compute::SiluMul(device_, {.gate = gate, .up = up, .out = gate}));
+  RETURN_IF_ERROR(Linear::ForwardGated(device_, {w.gate.get(), gate}, {w.up.get(), up}, x,
+                                       {w.mlp_norm, c.rms_norm_eps, Hidden(work_.normed)}));
   return w.down->Forward(device_, gate, true, x);
 }
 
@@ -280,9 +315,12 @@ absl::Status ForwardPass::Logits() {
   // The wanted rows of all sequences, normed, beside one another.
   int64_t n_wanted = 0;
   std::vector<float*> to;  // [n_wanted]: where the row's logits go
+  work_.host_logits.resize(sequences_.size());
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Sequence& sequence = sequences_[i];
-    if (sequence.logits == nullptr) continue;
+    if (sequence.logits == nullptr && sequence.best_id == nullptr) continue;
+    std::vector<float>& logits =
+        sequence.logits != nullptr ? *sequence.logits : work_.host_logits[i];
     const int64_t n = sequence.all_logits ? rows_[i].n : 1;
     const int64_t first = rows_[i].begin + rows_[i].n - n;
     RETURN_IF_ERROR(
@@ -290,9 +328,8 @@ absl::Status ForwardPass::Logits() {
                                    .weight = weights_.final_norm(),
                                    .out = Matrix(work_.normed, n_wanted, n, c.hidden_size),
                                    .eps = c.rms_norm_eps}));
-    sequence.logits->resize(static_cast<size_t>(n * c.vocab_size));
-    for (int64_t row = 0; row < n; ++row)
-      to.push_back(sequence.logits->data() + row * c.vocab_size);
+    logits.resize(static_cast<size_t>(n * c.vocab_size));
+    for (int64_t row = 0; row < n; ++row) to.push_back(logits.data() + row * c.vocab_size);
     n_wanted += n;
   }
   // Portions of about one size: few rows by themselves would be computed in another way.
@@ -323,6 +360,14 @@ absl::Status ForwardPass::Logits() {
                                          static_cast<size_t>(n_beside) * row_bytes, host));
       row += n_beside;
     }
+  }
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const Sequence& sequence = sequences_[i];
+    if (sequence.best_id == nullptr) continue;
+    const std::vector<float>& logits =
+        sequence.logits != nullptr ? *sequence.logits : work_.host_logits[i];
+    const auto last = logits.end() - c.vocab_size;
+    *sequence.best_id = static_cast<int32_t>(std::max_element(last, logits.end()) - last);
   }
   return absl::OkStatus();
 }

@@ -45,6 +45,11 @@ class ForwardPass {
   // Queries, keys and values of one sequence, into its context, and attention to it.
   absl::Status AttendLocally(int64_t layer, const Sequence& sequence, const Rows& rows,
                              const compute::View& keys, const compute::View& values);
+  // Whether sequence i takes one token as a recorded step does (model/decode_step.h): an answer's
+  // tokens are the same bit for bit, whoever is beside it.
+  bool IsStep(size_t i) const;
+  absl::Status StepLocally(int64_t layer, size_t i, const compute::View& key,
+                           const compute::View& value);
   absl::Status AttendToMemory(int64_t memory_layer, const Sequence& sequence, const Rows& rows);
   bool Attends(const Sequence& sequence, int64_t layer) const {
     return sequence.memory != nullptr && weights_.MemoryIndex(layer) >= 0;

@@ -1,6 +1,7 @@
 #include "model/local_context.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace fovea::model {
 
@@ -24,6 +25,13 @@ absl::Status LocalContext::Grow(Device& device, int64_t capacity, Buffer* buffer
   }
   *buffer = std::move(larger);
   return absl::OkStatus();
+}
+
+absl::Status LocalContext::CheckRoom(const ModelConfig& config, int64_t n) const {
+  if (n_tokens_ + n <= config.max_position_embeddings || is_reference_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      StrCat("local context: ", n_tokens_, " + ", n, " tokens, the model takes ",
+             config.max_position_embeddings, ": ask a shorter question or re-read fewer passages"));
 }
 
 absl::Status LocalContext::Reserve(Device& device, const ModelConfig& config,
@@ -67,6 +75,8 @@ absl::Status LocalContext::Reserve(Device& device, const ModelConfig& config,
   }
   for (Buffer& buffer : memory_keys_) RETURN_IF_ERROR(Grow(device, capacity, &buffer));
   capacity_ = capacity;
+  static std::atomic<uint64_t> n_rooms = 0;
+  room_id_ = ++n_rooms;
   return absl::OkStatus();
 }
 

@@ -64,12 +64,18 @@ class LocalContext {
   bool keeps_entries() const { return is_reference_; }
   const std::vector<int64_t>& sampled_tokens() const { return sampled_tokens_; }
 
+  // ResourceExhausted where n tokens more than there are would be too many for the model.
+  absl::Status CheckRoom(const ModelConfig& config, int64_t n) const;
   // Makes room for n_tokens in all, keeping those that are there. ResourceExhausted;
   // InvalidArgument where a model of another shape filled it.
   absl::Status Reserve(compute::Device& device, const ModelConfig& config,
                        const MemoryConfig& memory, int64_t n_tokens);
   // The room of tokens first … first + n − 1 becomes theirs: n_tokens() = n.
   void SetTokens(int64_t n) { n_tokens_ = n; }
+
+  // Names the room as it lies in memory: another one after it grew, and in every other context.
+  uint64_t room_id() const { return room_id_; }
+  int64_t room() const { return capacity_; }
 
   // Tokens first … first + n − 1 of the room, [n, n_kv_heads, head_dim]. Keys are rotated.
   compute::View Keys(int64_t layer, int64_t first, int64_t n) const {
@@ -100,6 +106,7 @@ class LocalContext {
   int64_t n_tokens_ = 0;
   int64_t n_padding_ = 0;
   int64_t capacity_ = 0;
+  uint64_t room_id_ = 0;
   int64_t n_heads_ = 0;
   int64_t n_kv_heads_ = 0;
   int64_t head_dim_ = 0;

@@ -22,7 +22,8 @@ struct MemoryQuery {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  float scale = 1.0f;  // scores = scale · <query, key>
+  float scale = 1.0f;    // scores = scale · <query, key>
+  bool is_step = false;  // of a step that BeginStep announced
 };
 
 // Where a source takes queries and puts partials.
@@ -40,6 +41,15 @@ class MemorySource {
   // the sum of exp(score); where nothing was found output 0 and lse −inf. Called by one thread at a
   // time, layers in order.
   virtual absl::Status Attend(const MemoryQuery& query, float* output, float* lse) = 0;
+
+  // Before a step of one token whose queries may be asked as a recording (compute/device.h): Attend
+  // is called with is_step once for each memory layer, or what these calls queued in an earlier
+  // step is replayed in their place. `recording_id`: another one whenever an earlier recording
+  // would not do what the calls would; 0: they cannot be recorded, and BeginStep does nothing.
+  virtual absl::Status BeginStep(uint64_t* recording_id) {
+    *recording_id = 0;
+    return absl::OkStatus();
+  }
 };
 
 // The best keys that a source found, by their names in that source: one list for each KV head,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "model/memory_source.h"
 
 namespace fovea::model {
+
+class DecodeStep;
 
 // Tokens that go on with a local context. The sequences of a run go through the matrix products
 // together; each attends to its own context and memory.
@@ -21,16 +24,30 @@ struct Sequence {
   // all_logits.
   std::vector<float>* logits = nullptr;
   bool all_logits = false;
+  // May be null; else = the id of the last token's largest logit, the smallest of equal ones: what
+  // greedy decoding goes on with, without a copy of the logits.
+  int32_t* best_id = nullptr;
 };
 
 // Activations of a run, kept from one to the next. In memory of one device; used by one thread at a
 // time, as it is. Empty until the first run.
 class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+
  private:
   friend class ForwardPass;
+  friend class DecodeStep;
   // [n_rows, …], rows of all sequences one after another.
   compute::Buffer x, normed, q, k, v, attention, gate, up, lse, memory_output, memory_lse;
-  compute::Buffer logits;  // of some rows
+  compute::Buffer places;   // [n_sequences]: compute::TokenPlace of the first new token
+  compute::Buffer rotated;  // [n_heads, head_dim]
+  compute::Buffer logits;   // of some rows
+  std::vector<std::vector<float>> host_logits;  // of sequences that want a best id alone
+  std::unique_ptr<DecodeStep> step;             // of the last context that took steps of one token
   // Host memory, for memories that take queries there: queries, local_lse, output, lse.
   compute::Buffer host_queries, host_local_lse, host_output, host_lse;
 };

@@ -4,6 +4,7 @@
 #include <future>
 #include <utility>
 
+#include "model/decode_step.h"
 #include "model/forward_pass.h"
 #include "model/model_weights.h"
 #include "model/weights/adapter.h"
@@ -40,6 +41,9 @@ class TransformerImpl final : public Transformer {
 
   absl::Status Run(Device& device, std::span<const Sequence> sequences,
                    Workspace* workspace) const override {
+    if (DecodeStep::Takes(*weights_, device, sequences)) {
+      return DecodeStep::Run(*weights_, device, sequences[0], workspace);
+    }
     return ForwardPass(*weights_, device, sequences, workspace).Run();
   }
   absl::StatusOr<std::vector<EncodedWindow>> Encode(Device& device,

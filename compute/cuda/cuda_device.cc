@@ -138,6 +138,11 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   gpu->max_shared_bytes_ = static_cast<int>(properties.sharedMemPerBlockOptin);
   RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&gpu->stream_, cudaStreamNonBlocking),
                        StrCat("starting to use GPU ", number));
+  constexpr size_t kCounterBytes = kMaxCounters * sizeof(uint64_t);
+  RETURN_IF_CUDA_ERROR(cudaMalloc(&gpu->counters_, kCounterBytes),
+                       StrCat("starting to use GPU ", number));
+  RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gpu->counters_, 0, kCounterBytes, gpu->stream_),
+                       StrCat("starting to use GPU ", number));
   // Memory that was freed is kept for the next who asks: giving it back to the driver takes
   // milliseconds.
   cudaMemPool_t pool = nullptr;
@@ -153,6 +158,7 @@ Gpu::~Gpu() {
   if (stream_ == nullptr) return;
   cudaSetDevice(number_);
   cudaStreamSynchronize(stream_);
+  cudaFree(counters_);
   cudaStreamDestroy(stream_);
 }
 
@@ -170,7 +176,11 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int number, int n
   return device;
 }
 
-CudaDevice::~CudaDevice() = default;
+CudaDevice::~CudaDevice() {
+  if (recording_stream_ == nullptr) return;
+  const DeviceScope scope(*this);
+  cudaStreamDestroy(recording_stream_);
+}
 
 void Gpu::AddToRange(const void* data, size_t size_bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
@@ -236,8 +246,74 @@ absl::Status CudaDevice::Synchronize() {
 }
 
 absl::StatusOr<std::byte*> CudaDevice::Scratch(size_t size_bytes) {
-  RETURN_IF_ERROR(Reserve(size_bytes, &scratch_));
-  return scratch_.data<std::byte>();
+  if (scratch_ == nullptr || scratch_->size_bytes() < size_bytes) {
+    if (scratch_.use_count() == 1 && !is_recording_) scratch_.reset();  // see Reserve
+    ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_bytes));
+    scratch_ = std::make_shared<Buffer>(std::move(buffer));
+  }
+  return scratch_->data<std::byte>();
+}
+
+namespace {
+
+// A CUDA graph.
+class CudaRecording final : public Recording {
+ public:
+  CudaRecording(std::shared_ptr<Gpu> gpu, std::shared_ptr<Buffer> scratch, cudaGraphExec_t graph)
+      : gpu_(std::move(gpu)), scratch_(std::move(scratch)), graph_(graph) {}
+  ~CudaRecording() override {
+    cudaSetDevice(gpu_->number());
+    cudaStreamSynchronize(gpu_->stream());
+    cudaGraphExecDestroy(graph_);
+  }
+  absl::Status Replay() override {
+    cudaSetDevice(gpu_->number());
+    RETURN_IF_CUDA_ERROR(cudaGraphLaunch(graph_, gpu_->stream()), "starting what was recorded");
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::shared_ptr<Gpu> gpu_;
+  const std::shared_ptr<Buffer> scratch_;
+  const cudaGraphExec_t graph_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Recording>> CudaDevice::Record(std::function<absl::Status()> queue) {
+  constexpr std::string_view kWhat = "recording ops of the GPU";
+  const DeviceScope scope(*this);
+  FOVEA_CHECK(!is_recording_);
+  if (recording_stream_ == nullptr) {
+    RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&recording_stream_, cudaStreamNonBlocking),
+                         kWhat);
+  }
+  RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(recording_stream_, cudaStreamCaptureModeRelaxed),
+                       kWhat);
+  is_recording_ = true;
+  const absl::Status queued = queue();
+  is_recording_ = false;
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(recording_stream_, &graph);
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t made = ended == cudaSuccess && queued.ok()
+                               ? cudaGraphInstantiate(&executable, graph, 0)
+                               : cudaSuccess;
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  cudaGetLastError();  // it is told here
+  RETURN_IF_ERROR(queued);
+  RETURN_IF_CUDA_ERROR(ended, kWhat);
+  RETURN_IF_CUDA_ERROR(made, kWhat);
+  return std::make_unique<CudaRecording>(gpu_, scratch_, executable);
+}
+
+absl::Status CudaDevice::CopyFromPinned(const void* pinned, size_t size_bytes, void* device) {
+  if (size_bytes == 0) return absl::OkStatus();
+  const DeviceScope scope(*this);
+  RETURN_IF_CUDA_ERROR(
+      cudaMemcpyAsync(device, pinned, size_bytes, cudaMemcpyHostToDevice, stream()),
+      "copying to the GPU");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Device>> CreateDevice(int number, int n_threads) {

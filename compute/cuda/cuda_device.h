@@ -35,6 +35,11 @@ class Gpu {
   int compute_capability() const { return compute_capability_; }
   int max_shared_bytes() const { return max_shared_bytes_; }
 
+  // Words on the GPU by which the blocks of a kernel find out which of them is the last. A kernel
+  // finds and leaves zeros: those of a stream run one after another.
+  static constexpr int kMaxCounters = 4096;
+  uint64_t* counters() const { return counters_; }
+
   // Addresses that memory of the GPU was given out at lie in one range, apart from the host's.
   // Asking CUDA about each would take longer than queueing an op. Thread-safe.
   void AddToRange(const void* data, size_t size_bytes);
@@ -50,6 +55,7 @@ class Gpu {
   std::atomic<uintptr_t> range_end_{0};
   int number_ = 0;
   cudaStream_t stream_ = nullptr;
+  uint64_t* counters_ = nullptr;
   int n_multiprocessors_ = 0;
   int compute_capability_ = 0;
   int max_shared_bytes_ = 0;
@@ -72,11 +78,17 @@ class CudaDevice final : public Device {
   absl::Status Copy(const void* from, size_t size_bytes, void* to) override;
   absl::Status Fill(float value, int64_t n, float* to) override;
   absl::Status Synchronize() override;
+  absl::Status CopyFromPinned(const void* pinned, size_t size_bytes, void* device) override;
+  bool CanRecord() const override { return true; }
+  absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override;
 
-  cudaStream_t stream() const { return gpu_->stream(); }
+  // Where ops are queued: those of other threads go to the same stream of the GPU, but for what is
+  // recorded.
+  cudaStream_t stream() const { return is_recording_ ? recording_stream_ : gpu_->stream(); }
   int n_multiprocessors() const { return gpu_->n_multiprocessors(); }
   int compute_capability() const { return gpu_->compute_capability(); }  // 90: Hopper
   int max_shared_bytes() const { return gpu_->max_shared_bytes(); }      // of a block
+  uint64_t* counters() const { return gpu_->counters(); }                // see Gpu
   GemmPlans& gemm_plans() { return *gemm_plans_; }
   // A workspace of an op, valid until the next one asks for it.
   absl::StatusOr<std::byte*> Scratch(size_t size_bytes);
@@ -90,7 +102,8 @@ class CudaDevice final : public Device {
 
   std::shared_ptr<Gpu> gpu_;
   cpu::CpuDevice host_;
-  Buffer scratch_;
+  std::shared_ptr<Buffer> scratch_;  // shared with recordings that use it
+  cudaStream_t recording_stream_ = nullptr;
   std::unique_ptr<GemmPlans> gemm_plans_;
 };
 

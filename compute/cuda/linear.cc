@@ -46,55 +46,104 @@ class CudaLinear final : public Linear {
     return Annotate(ForwardMany(cuda, x.As<float>(), n_rows, add_to_out, out.As<float>()), name_);
   }
 
+  void DoPrepareSteps(Device& device) const override {
+    // An error comes up with the first step.
+    if (StepsUseMerged()) FindWeights(AsCuda(device)).status().IgnoreError();
+  }
+
   // Up to kMaxMatVecRows rows; all outputs are CudaLinears.
   static absl::Status ForwardFew(CudaDevice& device, std::span<const Output> outputs,
-                                 const ConstView& x, bool add_to_out) {
+                                 const ConstView& x, bool add_to_out, const MatVecNorm& norm = {}) {
     static_assert(kMaxTogether == kMaxMatVecsTogether);
     const int64_t n_rows = x.dim(0);
-    const auto linear = [&](size_t i) -> const CudaLinear& {
-      return static_cast<const CudaLinear&>(*outputs[i].linear);
-    };
     int64_t total_rank = 0;
-    for (size_t i = 0; i < outputs.size(); ++i) total_rank += linear(i).lora_rank_;
+    std::vector<MatVecArgs> down, products;
+    for (const Output& output : outputs) {
+      const CudaLinear& l = Of(output);
+      ASSIGN_OR_RETURN(MatVecArgs args, l.StepArgs(device, x, add_to_out, output.out));
+      products.push_back(args);
+      total_rank += args.lora_rank;
+    }
     ASSIGN_OR_RETURN(std::byte* const scratch,
                      device.Scratch(static_cast<size_t>(n_rows * total_rank) * sizeof(float)));
     auto* u = reinterpret_cast<float*>(scratch);  // x·Aᵀ of each
-    std::vector<MatVecArgs> down, products;
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const CudaLinear& l = linear(i);
-      MatVecArgs args{.dtype = l.weights_.weight.dtype(),
-                      .weight = l.weights_.weight.As<std::byte>(),
-                      .row_bytes = l.row_bytes_,
+      if (products[i].lora_rank == 0) continue;
+      const CudaLinear& l = Of(outputs[i]);
+      down.push_back({.dtype = DType::kF32,
+                      .weight = l.weights_.lora_a.As<std::byte>(),
+                      .row_bytes = l.in_features_ * static_cast<int64_t>(sizeof(float)),
                       .in_features = l.in_features_,
-                      .out_features = l.out_features_,
+                      .out_features = l.lora_rank_,
                       .x = x.As<float>(),
                       .n_rows = n_rows,
-                      .bias = l.weights_.bias.As<float>(),
-                      .add_to_out = add_to_out,
-                      .out = outputs[i].out.As<float>()};
-      if (l.lora_rank_ > 0) {
-        down.push_back({.dtype = DType::kF32,
-                        .weight = l.weights_.lora_a.As<std::byte>(),
-                        .row_bytes = l.in_features_ * static_cast<int64_t>(sizeof(float)),
-                        .in_features = l.in_features_,
-                        .out_features = l.lora_rank_,
-                        .x = x.As<float>(),
-                        .n_rows = n_rows,
-                        .out = u});
-        args.lora_u = u;
-        args.lora_b = l.weights_.lora_b.As<float>();
-        args.lora_rank = l.lora_rank_;
-        args.lora_scale = l.weights_.lora_scale;
-        u += n_rows * l.lora_rank_;
-      }
-      products.push_back(args);
+                      .out = u});
+      products[i].lora_u = u;
+      u += n_rows * l.lora_rank_;
     }
-    LaunchMatVecs(down, device.stream());
-    LaunchMatVecs(products, device.stream());
-    return LaunchStatus("Linear");
+    RETURN_IF_ERROR(LaunchMatVecs(device, down, norm));
+    return LaunchMatVecs(device, products, norm);
+  }
+
+  // gate.out = silu(x·gateᵀ)·(x·upᵀ) of one row in one kernel; false where the weights are not of
+  // one kind, and nothing is computed.
+  static absl::StatusOr<bool> ForwardGatedRow(CudaDevice& device, const Output& gate,
+                                              const Output& up, const ConstView& x,
+                                              const MatVecNorm& norm) {
+    ASSIGN_OR_RETURN(MatVecArgs args, Of(gate).StepArgs(device, x, false, gate.out));
+    ASSIGN_OR_RETURN(const MatVecArgs other, Of(up).StepArgs(device, x, false, up.out));
+    if (args.dtype != other.dtype || args.row_bytes != other.row_bytes || args.lora_rank > 0 ||
+        other.lora_rank > 0 || args.bias != nullptr || other.bias != nullptr) {
+      return false;
+    }
+    args.up_weight = other.weight;
+    RETURN_IF_ERROR(LaunchMatVecs(device, {&args, 1}, norm));
+    return true;
   }
 
  private:
+  static const CudaLinear& Of(const Output& output) {
+    return static_cast<const CudaLinear&>(*output.linear);
+  }
+
+  // Whether few rows, too, are multiplied with weights that have the low-rank update merged in:
+  // where reading these, which are larger, takes no longer than a second kernel takes to start.
+  bool StepsUseMerged() const {
+    constexpr int64_t kMoreBytes = int64_t{8} << 20;
+    return lora_rank_ > 0 && weights_.keeps_copy &&
+           out_features_ * (in_features_ * value_bytes() - row_bytes_) <= kMoreBytes;
+  }
+
+  // Of few rows, but for lora_u.
+  absl::StatusOr<MatVecArgs> StepArgs(CudaDevice& device, const ConstView& x, bool add_to_out,
+                                      const View& out) const {
+    MatVecArgs args{.dtype = weights_.weight.dtype(),
+                    .weight = weights_.weight.As<std::byte>(),
+                    .row_bytes = row_bytes_,
+                    .in_features = in_features_,
+                    .out_features = out_features_,
+                    .x = x.As<float>(),
+                    .n_rows = x.dim(0),
+                    .bias = weights_.bias.As<float>(),
+                    .add_to_out = add_to_out,
+                    .out = out.As<float>()};
+    if (StepsUseMerged()) {
+      ASSIGN_OR_RETURN(const void* const merged, FindWeights(device));
+      if (merged != nullptr) {
+        args.dtype = dtype_;
+        args.weight = static_cast<const std::byte*>(merged);
+        args.row_bytes = in_features_ * value_bytes();
+        return args;
+      }
+    }
+    if (lora_rank_ > 0) {
+      args.lora_b = weights_.lora_b.As<float>();
+      args.lora_rank = lora_rank_;
+      args.lora_scale = weights_.lora_scale;
+    }
+    return args;
+  }
+
   int64_t value_bytes() const { return Traits(dtype_).block_bytes; }
 
   absl::Status ForwardMany(CudaDevice& device, const float* x, int64_t n_rows, bool add_to_out,
@@ -243,6 +292,30 @@ absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> out
     RETURN_IF_ERROR(output.linear->Forward(device, x, false, output.out));
   }
   return absl::OkStatus();
+}
+
+absl::Status ForwardNormed(Device& device, std::span<const Linear::Output> outputs,
+                           const ConstView& x, const Linear::Norm& norm) {
+  if (x.dim(0) <= kMaxMatVecRows && CanNorm(x.dim(0), x.dim(1))) {
+    return CudaLinear::ForwardFew(AsCuda(device), outputs, x, false,
+                                  {norm.weight.As<float>(), norm.eps});
+  }
+  RETURN_IF_ERROR(
+      cuda::RmsNorm(device, {.x = x, .weight = norm.weight, .out = norm.normed, .eps = norm.eps}));
+  return ForwardTogether(device, outputs, norm.normed);
+}
+
+absl::Status ForwardGated(Device& device, const Linear::Output& gate, const Linear::Output& up,
+                          const ConstView& x, const Linear::Norm& norm) {
+  if (x.dim(0) == 1 && CanNorm(1, x.dim(1))) {
+    ASSIGN_OR_RETURN(const bool is_done,
+                     CudaLinear::ForwardGatedRow(AsCuda(device), gate, up, x,
+                                                 {norm.weight.As<float>(), norm.eps}));
+    if (is_done) return absl::OkStatus();
+  }
+  const Linear::Output outputs[] = {gate, up};
+  RETURN_IF_ERROR(ForwardNormed(device, outputs, x, norm));
+  return cuda::SiluMul(device, {.gate = gate.out, .up = up.out, .out = gate.out});
 }
 
 }  // namespace fovea::compute::cuda

@@ -1,4 +1,7 @@
+#include "compute/cuda/dependent_launch.cuh"
 #include "compute/cuda/matvec.h"
+#include "compute/cuda/rms_norm.cuh"
+#include "compute/cuda/silu_mul.cuh"
 #include "compute/cuda/stored_values.cuh"
 #include "compute/cuda/warp.cuh"
 
@@ -13,30 +16,22 @@ struct Products {
   unsigned end_block[kMaxMatVecsTogether];
 };
 
-// A warp a feature: its lanes go through the chunks (or values) of the stored row in turn, and each
-// is multiplied with all kRows rows of x.
+static_assert(kWarps * kWarpSize == kNormThreads);
+
+// sums += the lane's part of <weights, x> of each row of x.
 template <DType kType, bool kChunks, int kRows>
-__global__ void MatVecKernel(const __grid_constant__ Products products) {
-  int product = 0;
-  while (blockIdx.x >= products.end_block[product]) ++product;
-  const MatVecArgs& args = products.args[product];
-  const unsigned first_block = product > 0 ? products.end_block[product - 1] : 0;
-  const int64_t feature =
-      (blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize;
+__device__ inline void AddProducts(const std::byte* weights, const float* x, int n,
+                                   float (&sums)[kRows]) {
   const int lane = threadIdx.x % kWarpSize;
-  if (feature >= args.out_features) return;
-  const std::byte* const row = args.weight + feature * args.row_bytes;
-  const auto n = static_cast<int>(args.in_features);
-  float sums[kRows] = {};
   if constexpr (kChunks) {
 #pragma unroll 4
     for (int chunk = lane; chunk < n / 8; chunk += kWarpSize) {
-      const Chunk c = LoadChunk<kType>(row, chunk);
+      const Chunk c = LoadChunk<kType>(weights, chunk);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float* const x = args.x + r * static_cast<int64_t>(n);
-        const float4 a = *reinterpret_cast<const float4*>(x + c.first);
-        const float4 b = *reinterpret_cast<const float4*>(x + c.second);
+        const float* const row = x + r * static_cast<int64_t>(n);
+        const float4 a = *reinterpret_cast<const float4*>(row + c.first);
+        const float4 b = *reinterpret_cast<const float4*>(row + c.second);
         sums[r] += c.values[0] * a.x;
         sums[r] += c.values[1] * a.y;
         sums[r] += c.values[2] * a.z;
@@ -49,10 +44,69 @@ __global__ void MatVecKernel(const __grid_constant__ Products products) {
     }
   } else {
     for (int i = lane; i < n; i += kWarpSize) {
-      const float value = LoadPlain<kType>(row, i);
+      const float value = LoadPlain<kType>(weights, i);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r] += value * args.x[r * static_cast<int64_t>(n) + i];
+      for (int r = 0; r < kRows; ++r) sums[r] += value * x[r * static_cast<int64_t>(n) + i];
     }
+  }
+}
+
+// The cache has them when what the kernel waits for is there.
+__device__ inline void Prefetch(const std::byte* weights, int64_t row_bytes) {
+  constexpr int kLineBytes = 128;
+  const int lane = threadIdx.x % kWarpSize;
+  for (int64_t at = lane * kLineBytes; at < row_bytes; at += kWarpSize * kLineBytes) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(weights + at));
+  }
+}
+
+// A warp a feature: its lanes go through the chunks (or values) of the stored row in turn, and each
+// is multiplied with all kRows rows of x. Dynamic shared memory: the normed rows.
+template <DType kType, bool kChunks, int kRows, bool kGated>
+__global__ void __launch_bounds__(kWarps* kWarpSize)
+    MatVecKernel(const __grid_constant__ Products products, MatVecNorm norm) {
+  extern __shared__ float4 normed[];
+  __shared__ float norm_sums[kWarpSize];
+  AllowNextKernel();
+  int product = 0;
+  while (blockIdx.x >= products.end_block[product]) ++product;
+  const MatVecArgs& args = products.args[product];
+  const unsigned first_block = product > 0 ? products.end_block[product - 1] : 0;
+  const int64_t feature =
+      (blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize;
+  const int lane = threadIdx.x % kWarpSize;
+  const std::byte* const row = args.weight + feature * args.row_bytes;
+  const std::byte* const up_row = kGated ? args.up_weight + feature * args.row_bytes : nullptr;
+  if (feature < args.out_features) {
+    Prefetch(row, args.row_bytes);
+    if constexpr (kGated) Prefetch(up_row, args.row_bytes);
+  }
+  AwaitKernelBefore();
+  const auto n = static_cast<int>(args.in_features);
+  const float* x = args.x;
+  if (norm.weight != nullptr) {
+    auto* const to = reinterpret_cast<float*>(normed);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      NormRow(x + r * static_cast<int64_t>(n), norm.weight, n, norm.eps, norm_sums,
+              to + r * static_cast<int64_t>(n));
+      __syncthreads();
+    }
+    x = to;
+  }
+  if (feature >= args.out_features) return;
+  float sums[kRows] = {};
+  AddProducts<kType, kChunks, kRows>(row, x, n, sums);
+  if constexpr (kGated) {
+    float up_sums[kRows] = {};
+    AddProducts<kType, kChunks, kRows>(up_row, x, n, up_sums);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float gate = GroupSum(sums[r]);
+      const float up = GroupSum(up_sums[r]);
+      if (lane == 0) args.out[r * args.out_features + feature] = SiluMulOf(gate, up);
+    }
+    return;
   }
   if (args.lora_u != nullptr) {
     for (int j = lane; j < args.lora_rank; j += kWarpSize) {
@@ -72,38 +126,54 @@ __global__ void MatVecKernel(const __grid_constant__ Products products) {
 }
 
 template <DType kType, bool kChunks>
-void Launch(const Products& products, int n, cudaStream_t stream) {
-  const unsigned blocks = products.end_block[n - 1];
-  const int threads = kWarps * kWarpSize;
-  switch (products.args[0].n_rows) {
+absl::Status Launch(CudaDevice& device, const Products& products, int n, const MatVecNorm& norm) {
+  const dim3 blocks(products.end_block[n - 1]);
+  const auto n_rows = static_cast<int>(products.args[0].n_rows);
+  const size_t shared_bytes =
+      norm.weight == nullptr
+          ? 0
+          : static_cast<size_t>(n_rows * products.args[0].in_features) * sizeof(float);
+  const auto launch = [&]<int kRows>() {
+    if constexpr (kRows == 1) {
+      if (products.args[0].up_weight != nullptr) {
+        return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, 1, true>, blocks,
+                               kWarps * kWarpSize, shared_bytes, products, norm);
+      }
+    }
+    return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, kRows, false>, blocks,
+                           kWarps * kWarpSize, shared_bytes, products, norm);
+  };
+  switch (n_rows) {
     case 1:
-      return MatVecKernel<kType, kChunks, 1><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<1>();
     case 2:
-      return MatVecKernel<kType, kChunks, 2><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<2>();
     case 3:
-      return MatVecKernel<kType, kChunks, 3><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<3>();
     case 4:
-      return MatVecKernel<kType, kChunks, 4><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<4>();
     case 5:
-      return MatVecKernel<kType, kChunks, 5><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<5>();
     case 6:
-      return MatVecKernel<kType, kChunks, 6><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<6>();
     case 7:
-      return MatVecKernel<kType, kChunks, 7><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<7>();
     default:
-      return MatVecKernel<kType, kChunks, 8><<<blocks, threads, 0, stream>>>(products);
+      return launch.template operator()<8>();
   }
 }
 
 // Rows of x are read four floats at a time where the weights are read in chunks.
 bool ReadsChunks(const MatVecArgs& args) {
   return HasChunks(args.dtype, args.in_features, args.weight) &&
+         (args.up_weight == nullptr || HasChunks(args.dtype, args.in_features, args.up_weight)) &&
          reinterpret_cast<uintptr_t>(args.x) % 16 == 0;
 }
 
 }  // namespace
 
-void LaunchMatVecs(std::span<const MatVecArgs> products, cudaStream_t stream) {
+absl::Status LaunchMatVecs(CudaDevice& device, std::span<const MatVecArgs> products,
+                           const MatVecNorm& norm) {
   bool done[kMaxMatVecsTogether] = {};
   for (size_t first = 0; first < products.size(); ++first) {
     if (done[first]) continue;
@@ -120,14 +190,17 @@ void LaunchMatVecs(std::span<const MatVecArgs> products, cudaStream_t stream) {
       together.args[n] = products[i];
       together.end_block[n++] = end;
     }
+    absl::Status launched;
     VisitDType(dtype, [&]<DType kType>() {
       if (reads_chunks) {
-        Launch<kType, true>(together, n, stream);
+        launched.Update(Launch<kType, true>(device, together, n, norm));
       } else if constexpr (IsPlain(kType)) {
-        Launch<kType, false>(together, n, stream);
+        launched.Update(Launch<kType, false>(device, together, n, norm));
       }
     });
+    RETURN_IF_ERROR(launched);
   }
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::compute::cuda

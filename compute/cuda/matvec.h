@@ -2,11 +2,11 @@
 // byte once and computes with nothing else of the size of the weights.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <span>
 
+#include "base/status.h"
+#include "compute/cuda/cuda_device.h"
 #include "compute/dtype.h"
 
 namespace fovea::compute::cuda {
@@ -20,6 +20,8 @@ struct MatVecArgs {
   int64_t row_bytes = 0;
   int64_t in_features = 0;
   int64_t out_features = 0;
+  // Of the same shape and type, for one row, alone: out = silu(x·weightᵀ)·(x·up_weightᵀ).
+  const std::byte* up_weight = nullptr;
   const float* x = nullptr;  // [n_rows, in_features]
   int64_t n_rows = 0;        // 1 … kMaxMatVecRows
   const float* bias = nullptr;
@@ -31,10 +33,22 @@ struct MatVecArgs {
   bool add_to_out = false;
   float* out = nullptr;  // [n_rows, out_features]
 };
-// Up to kMaxMatVecsTogether products of as many rows; those of one type in one kernel, since a
-// step of a model consists of hundreds of kernels that each take longer to start than to run. A
+// Before the products: x = RmsNorm(x), which the kernels compute for themselves.
+struct MatVecNorm {
+  const float* weight = nullptr;  // [in_features]; null: none
+  float eps = 0.0f;
+};
+// Whether so many normed rows fit into a kernel.
+inline bool CanNorm(int64_t n_rows, int64_t in_features) {
+  constexpr int64_t kSharedBytes = 40 << 10;  // of every GPU's 48 KiB
+  return n_rows * in_features * static_cast<int64_t>(sizeof(float)) <= kSharedBytes;
+}
+
+// Up to kMaxMatVecsTogether products of the same rows of x; those of one type in one kernel, since
+// a step of a model consists of hundreds of kernels that each take longer to start than to run. A
 // row's result depends on that row and its weights alone, bit for bit.
 inline constexpr int kMaxMatVecsTogether = 4;
-void LaunchMatVecs(std::span<const MatVecArgs> products, cudaStream_t stream);
+absl::Status LaunchMatVecs(CudaDevice& device, std::span<const MatVecArgs> products,
+                           const MatVecNorm& norm = {});
 
 }  // namespace fovea::compute::cuda

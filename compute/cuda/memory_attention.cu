@@ -17,6 +17,7 @@
 #include <algorithm>
 
 #include "compute/cuda/cuda_device.h"
+#include "compute/cuda/dependent_launch.cuh"
 #include "compute/cuda/ops.h"
 #include "compute/cuda/scores_mma.cuh"
 #include "compute/cuda/scores_simd.cuh"
@@ -100,18 +101,6 @@ struct Step {
   }
 };
 
-// The second kernel may be made ready while the first ends, and waits for its results.
-__device__ inline void AllowNextKernel() {
-#if __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
-}
-__device__ inline void AwaitKernelBefore() {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-#endif
-}
-
 // blockIdx.y: KV head; blockIdx.z: kRows of its rows (query · group + head of the group). A warp a
 // tile, with the stride of the grid. Dynamic shared memory: kSharedBytes a warp.
 template <typename Scorer>
@@ -119,6 +108,7 @@ __global__ void __launch_bounds__(kScanWarps* kWarpSize)
     ScanKernel(const __grid_constant__ Parts parts, const __grid_constant__ Problem problem) {
   extern __shared__ uint4 shared[];
   AllowNextKernel();
+  AwaitKernelBefore();
   using Element = typename Scorer::Element;
   const int kv_head = blockIdx.y;
   const int n_rows = problem.n_queries * problem.group;
@@ -332,24 +322,15 @@ absl::Status LaunchScan(CudaDevice& device, const Parts& parts, const Problem& p
   const int n_rows = problem.n_queries * problem.group;
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(n_kv_heads),
                   static_cast<unsigned>((n_rows + Scorer::kRows - 1) / Scorer::kRows));
-  ScanKernel<Scorer><<<grid, n_warps * kWarpSize, shared_bytes, device.stream()>>>(parts, problem);
-  return absl::OkStatus();
+  return LaunchDependent(device, "MemoryAttention", ScanKernel<Scorer>, grid, n_warps * kWarpSize,
+                         static_cast<size_t>(shared_bytes), parts, problem);
 }
 
 template <typename Scorer>
 absl::Status LaunchAttend(CudaDevice& device, const Parts& parts, const Problem& problem) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(problem.n_queries * problem.n_heads));
-  config.blockDim = dim3(kSelectThreads);
-  config.stream = device.stream();
-  config.attrs = &attribute;
-  config.numAttrs = device.compute_capability() >= 90 ? 1 : 0;
-  RETURN_IF_CUDA_ERROR(cudaLaunchKernelEx(&config, AttendKernel<Scorer>, parts, problem),
-                       "MemoryAttention");
-  return absl::OkStatus();
+  return LaunchDependent(device, "MemoryAttention", AttendKernel<Scorer>,
+                         dim3(static_cast<unsigned>(problem.n_queries * problem.n_heads)),
+                         kSelectThreads, 0, parts, problem);
 }
 
 template <typename Scan, typename Attend>

@@ -1,4 +1,4 @@
-#include "compute/cuda/cuda_device.h"
+#include "compute/cuda/dependent_launch.cuh"
 #include "compute/cuda/ops.h"
 
 namespace fovea::compute::cuda {
@@ -7,6 +7,8 @@ namespace {
 // A block a row of [n_queries · n_heads].
 __global__ void MergePartialsKernel(float* output, float* lse, const float* other_output,
                                     const float* other_lse, int head_dim) {
+  AllowNextKernel();
+  AwaitKernelBefore();
   const int64_t row = blockIdx.x;
   const float a = lse[row];
   const float b = other_lse[row];
@@ -30,10 +32,10 @@ __global__ void MergePartialsKernel(float* output, float* lse, const float* othe
 
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args) {
   const int64_t n_rows = args.lse.size();
-  MergePartialsKernel<<<static_cast<unsigned>(n_rows), 64, 0, AsCuda(device).stream()>>>(
-      args.output.As<float>(), args.lse.As<float>(), args.other_output.As<float>(),
-      args.other_lse.As<float>(), static_cast<int>(args.output.dim(2)));
-  return LaunchStatus("MergePartials");
+  return LaunchDependent(AsCuda(device), "MergePartials", MergePartialsKernel,
+                         dim3(static_cast<unsigned>(n_rows)), 64, 0, args.output.As<float>(),
+                         args.lse.As<float>(), args.other_output.As<float>(),
+                         args.other_lse.As<float>(), static_cast<int>(args.output.dim(2)));
 }
 
 }  // namespace fovea::compute::cuda

@@ -27,5 +27,16 @@ absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device&, const LinearWeight
 absl::Status ForwardTogether(Device&, std::span<const Linear::Output>, const ConstView&) {
   return NoCuda();
 }
+absl::Status ForwardNormed(Device&, std::span<const Linear::Output>, const ConstView&,
+                           const Linear::Norm&) {
+  return NoCuda();
+}
+absl::Status ForwardGated(Device&, const Linear::Output&, const Linear::Output&, const ConstView&,
+                          const Linear::Norm&) {
+  return NoCuda();
+}
+absl::Status DecodeAttention(Device&, const DecodeAttentionArgs&) { return NoCuda(); }
+absl::Status AppendRow(Device&, const AppendRowArgs&) { return NoCuda(); }
+absl::Status ArgMax(Device&, const ArgMaxArgs&) { return NoCuda(); }
 
 }  // namespace fovea::compute::cuda

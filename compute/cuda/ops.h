@@ -6,8 +6,11 @@
 #include <memory>
 #include <span>
 
+#include "compute/append_row.h"
+#include "compute/arg_max.h"
 #include "compute/attention.h"
 #include "compute/convert.h"
+#include "compute/decode_attention.h"
 #include "compute/embedding.h"
 #include "compute/linear.h"
 #include "compute/memory_attention.h"
@@ -29,9 +32,16 @@ absl::Status Convert(Device& device, const ConvertArgs& args);
 absl::Status Embedding(Device& device, const EmbeddingArgs& args);
 absl::Status Attention(Device& device, const AttentionArgs& args);
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args);
+absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args);
+absl::Status AppendRow(Device& device, const AppendRowArgs& args);
+absl::Status ArgMax(Device& device, const ArgMaxArgs& args);
 absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const LinearWeights& weights);
 absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> outputs,
                              const ConstView& x);
+absl::Status ForwardNormed(Device& device, std::span<const Linear::Output> outputs,
+                           const ConstView& x, const Linear::Norm& norm);
+absl::Status ForwardGated(Device& device, const Linear::Output& gate, const Linear::Output& up,
+                          const ConstView& x, const Linear::Norm& norm);
 
 }  // namespace fovea::compute::cuda

@@ -1,15 +1,13 @@
 #include "compute/cuda/cuda_device.h"
 #include "compute/cuda/elementwise.cuh"
 #include "compute/cuda/ops.h"
+#include "compute/cuda/silu_mul.cuh"
 
 namespace fovea::compute::cuda {
 namespace {
 
 __global__ void SiluMulKernel(const float* gate, const float* up, int64_t n, float* out) {
-  FOVEA_FOR_EACH_ELEMENT(i, n) {
-    const float x = gate[i];
-    out[i] = x / (1.0f + expf(-x)) * up[i];
-  }
+  FOVEA_FOR_EACH_ELEMENT(i, n) out[i] = SiluMulOf(gate[i], up[i]);
 }
 
 }  // namespace

@@ -1,13 +1,16 @@
 #include "memory/search/device_searcher.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 #include <deque>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "compute/append_row.h"
 #include "compute/memory_attention.h"
 #include "compute/top_k_attention.h"
 #include "memory/block_layout.h"
@@ -33,6 +36,7 @@ class DeviceSearcher final : public MemorySearcher {
 
   model::MemoryPlace place() const override { return model::MemoryPlace::kDevice; }
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
+  absl::Status BeginStep(uint64_t* recording_id) override;
   // Shards on a device answer in one phase, or on the host.
   absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery&, int) override {
     return NoShards();
@@ -52,13 +56,13 @@ class DeviceSearcher final : public MemorySearcher {
     session_is_uploaded_ = false;
   }
   std::vector<SlotMass> Mass() const override;
-  int64_t n_rows() const override { return n_rows_; }
+  int64_t n_rows() const override { return n_rows_ + n_steps_ * steps_.n_heads; }
   void ResetMass() override {
     log_.clear();
     log_bytes_ = 0;
-    log_status_ = absl::OkStatus();
+    log_status_ = ForgetSteps();
     for (auto& layer : mass_) layer.clear();
-    n_rows_ = 0;
+    n_rows_ = n_steps_ = 0;
   }
   AuditResult Audit() const override {
     const auto n = static_cast<size_t>(n_mem_layers_);
@@ -84,11 +88,43 @@ class DeviceSearcher final : public MemorySearcher {
     Buffer positions, scores, lse, local_lse;  // local_lse: none without a local context
     bool has_local_lse;
   };
+  // What steps of one token kept, a row each, written by ops that are recorded once
+  // (compute/append_row.h): [positions | scores | lse | local_lse] of all heads.
+  struct StepLog {
+    int64_t n_heads = 0;  // 0: there was no step yet
+    int top_k = 0;
+    float scale = 0.0f;
+    int64_t capacity = 0;           // rows
+    Buffer kept = {};               // [positions | scores] of a call
+    std::vector<Buffer> rows = {};  // [n_mem_layers]: [capacity, row_bytes()]
+    Buffer next_row = {};           // int32
+    size_t n_kept() const { return static_cast<size_t>(n_heads * top_k); }
+    size_t kept_bytes() const { return n_kept() * (sizeof(int64_t) + sizeof(float)); }
+    size_t row_bytes() const {
+      return kept_bytes() + 2 * static_cast<size_t>(n_heads) * sizeof(float);
+    }
+  };
   absl::Status UploadSession();
+  // The keys that a query is asked of: what is stored, then the conversation's own.
+  std::vector<compute::MemoryPart> PartsOf(int memory_layer) const;
+  absl::Status ReserveSteps(const model::MemoryQuery& query, int top_k);
+  absl::Status LogStep(const model::MemoryQuery& query, const float* lse);
+  absl::Status ForgetSteps() const;
   absl::Status Log(const model::MemoryQuery& query, int top_k, Buffer positions, Buffer scores,
                    const float* lse);
   // What is logged → mass_.
   absl::Status AddUp() const;
+  absl::Status AddUpSteps() const;
+  struct KeptRows {
+    size_t n_rows;
+    int top_k;
+    float scale;
+    const int64_t* positions;  // [n_rows, top_k]
+    const float* scores;       // [n_rows, top_k]
+    const float* lse;          // [n_rows]
+    const float* local_lse;    // [n_rows] or null
+  };
+  void AddRows(int memory_layer, const KeptRows& kept) const;
 
   compute::Device* device_;
   std::shared_ptr<const Generation> generation_;
@@ -104,7 +140,15 @@ class DeviceSearcher final : public MemorySearcher {
   int64_t n_session_tokens_ = 0;                       // on the device
   std::vector<Buffer> session_keys_, session_values_;  // [n_mem_layers]
 
-  int64_t n_rows_ = 0;
+  int64_t n_rows_ = 0;   // but for those of steps
+  int64_t n_steps_ = 0;  // since the last ResetMass
+  StepLog steps_;
+  mutable int64_t n_logged_steps_ = 0;        // at most
+  uint64_t recording_id_ = NewRecordingId();  // of what Attend does for a step
+  static uint64_t NewRecordingId() {
+    static std::atomic<uint64_t> n_ids = 0;
+    return ++n_ids;
+  }
   mutable std::deque<Kept> log_;
   mutable size_t log_bytes_ = 0;
   mutable absl::Status log_status_;
@@ -187,13 +231,32 @@ absl::Status DeviceSearcher::UploadSession() {
     }
   }
   session_is_uploaded_ = true;
+  recording_id_ = NewRecordingId();
   return absl::OkStatus();
+}
+
+std::vector<compute::MemoryPart> DeviceSearcher::PartsOf(int memory_layer) const {
+  std::vector<compute::MemoryPart> parts;
+  if (entries_ != nullptr) {
+    parts.push_back(entries_->Part(memory_layer));
+    if (allowed_.size_bytes() > 0) parts.back().allowed = allowed_.data<uint64_t>();
+  }
+  if (n_session_tokens_ > 0) {
+    const storage::StoreSettings& settings = *generation_->settings;
+    const auto layer = static_cast<size_t>(memory_layer);
+    const auto view = [&](const Buffer& buffer) {
+      return ConstView(compute::DTypeOf(settings.entry_type), buffer.data<void>(),
+                       {settings.n_kv_heads, n_session_tokens_, settings.head_dim});
+    };
+    parts.push_back({.keys = view(session_keys_[layer]), .values = view(session_values_[layer])});
+  }
+  return parts;
 }
 
 absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* output, float* lse) {
   RETURN_IF_ERROR(options_.progress.CheckCancelled());
   const int64_t n_all = query.n_queries * query.n_heads;
-  if (query.memory_layer == 0) n_rows_ += n_all;
+  if (query.memory_layer == 0 && !query.is_step) n_rows_ += n_all;
   if (entries_ == nullptr && session_.empty()) {
     RETURN_IF_ERROR(device_->Fill(0.0f, n_all * query.head_dim, output));
     return device_->Fill(-std::numeric_limits<float>::infinity(), n_all, lse);
@@ -207,26 +270,24 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
         query.n_kv_heads, " heads of ", query.head_dim, ": use the model that made the memory"));
   }
   RETURN_IF_ERROR(UploadSession());
-  const auto layer = static_cast<size_t>(query.memory_layer);
-  std::vector<compute::MemoryPart> parts;
-  int64_t n_keys = n_session_tokens_;
-  if (entries_ != nullptr) {
-    parts.push_back(entries_->Part(query.memory_layer));
-    if (allowed_.size_bytes() > 0) parts.back().allowed = allowed_.data<uint64_t>();
-    n_keys += entries_->n_positions();
-  }
-  if (n_session_tokens_ > 0) {
-    const auto view = [&](const Buffer& buffer) {
-      return ConstView(compute::DTypeOf(settings.entry_type), buffer.data<void>(),
-                       {settings.n_kv_heads, n_session_tokens_, settings.head_dim});
-    };
-    parts.push_back({.keys = view(session_keys_[layer]), .values = view(session_values_[layer])});
-  }
+  const int64_t n_keys = n_session_tokens_ + (entries_ != nullptr ? entries_->n_positions() : 0);
   const auto top_k = static_cast<int>(
       std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
   const auto n_kept = static_cast<size_t>(n_all * top_k);
-  ASSIGN_OR_RETURN(Buffer positions, device_->Allocate(n_kept * sizeof(int64_t)));
-  ASSIGN_OR_RETURN(Buffer scores, device_->Allocate(n_kept * sizeof(float)));
+  Buffer own_positions, own_scores;
+  int64_t* positions = nullptr;
+  float* scores = nullptr;
+  if (query.is_step) {
+    RETURN_IF_ERROR(ReserveSteps(query, top_k));
+    positions = steps_.kept.data<int64_t>();
+    scores = reinterpret_cast<float*>(positions + n_kept);
+  } else {
+    ASSIGN_OR_RETURN(own_positions, device_->Allocate(n_kept * sizeof(int64_t)));
+    ASSIGN_OR_RETURN(own_scores, device_->Allocate(n_kept * sizeof(float)));
+    positions = own_positions.data<int64_t>();
+    scores = own_scores.data<float>();
+  }
+  const std::vector<compute::MemoryPart> parts = PartsOf(query.memory_layer);
   RETURN_IF_ERROR(compute::MemoryAttention(
       *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
                  .parts = parts,
@@ -234,9 +295,63 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
                  .scale = query.scale,
                  .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
                  .lse = {lse, {query.n_queries, query.n_heads}},
-                 .positions = positions.data<int64_t>(),
-                 .scores = scores.data<float>()}));
-  return Log(query, top_k, std::move(positions), std::move(scores), lse);
+                 .positions = positions,
+                 .scores = scores}));
+  if (query.is_step) return LogStep(query, lse);
+  return Log(query, top_k, std::move(own_positions), std::move(own_scores), lse);
+}
+
+absl::Status DeviceSearcher::BeginStep(uint64_t* recording_id) {
+  *recording_id = 0;
+  if (entries_ == nullptr && session_.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(options_.progress.CheckCancelled());
+  RETURN_IF_ERROR(UploadSession());
+  if (steps_.n_heads > 0 && n_logged_steps_ == steps_.capacity) RETURN_IF_ERROR(AddUp());
+  ++n_logged_steps_;
+  ++n_steps_;
+  *recording_id = recording_id_;
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSearcher::ReserveSteps(const model::MemoryQuery& query, int top_k) {
+  if (steps_.n_heads == query.n_heads && steps_.top_k == top_k) return absl::OkStatus();
+  if (steps_.n_heads > 0) RETURN_IF_ERROR(AddUp());
+  constexpr int64_t kMostSteps = 256;
+  StepLog steps{.n_heads = query.n_heads, .top_k = top_k, .scale = query.scale};
+  const size_t step_bytes = steps.row_bytes() * static_cast<size_t>(n_mem_layers_);
+  steps.capacity = std::clamp<int64_t>(static_cast<int64_t>(kLogBytes / step_bytes), 1, kMostSteps);
+  ASSIGN_OR_RETURN(steps.kept, device_->Allocate(steps.kept_bytes()));
+  for (int layer = 0; layer < n_mem_layers_; ++layer) {
+    ASSIGN_OR_RETURN(Buffer rows,
+                     device_->Allocate(static_cast<size_t>(steps.capacity) * steps.row_bytes()));
+    steps.rows.push_back(std::move(rows));
+  }
+  ASSIGN_OR_RETURN(steps.next_row, device_->Allocate(sizeof(int32_t)));
+  steps_ = std::move(steps);
+  RETURN_IF_ERROR(ForgetSteps());
+  n_logged_steps_ = 1;  // the one that begins
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSearcher::LogStep(const model::MemoryQuery& query, const float* lse) {
+  const auto lse_bytes = query.n_heads * static_cast<int64_t>(sizeof(float));
+  const compute::AppendRowArgs::Piece pieces[] = {
+      {steps_.kept.data<void>(), static_cast<int64_t>(steps_.kept_bytes())},
+      {lse, lse_bytes},
+      {query.local_lse, lse_bytes}};
+  return compute::AppendRow(
+      *device_, {.pieces = pieces,
+                 .rows = steps_.rows[static_cast<size_t>(query.memory_layer)].data<void>(),
+                 .n_rows = steps_.capacity,
+                 .next_row = steps_.next_row.data<int32_t>(),
+                 .advances = query.memory_layer == n_mem_layers_ - 1});
+}
+
+absl::Status DeviceSearcher::ForgetSteps() const {
+  n_logged_steps_ = 0;
+  if (steps_.n_heads == 0) return absl::OkStatus();
+  static_assert(sizeof(float) == sizeof(int32_t));  // 0.0f is 0
+  return device_->Fill(0.0f, 1, steps_.next_row.data<float>());
 }
 
 absl::Status DeviceSearcher::Log(const model::MemoryQuery& query, int top_k, Buffer positions,
@@ -278,21 +393,62 @@ absl::Status DeviceSearcher::AddUp() const {
     RETURN_IF_ERROR(copy(kept.scores, n, &scores));
     RETURN_IF_ERROR(copy(kept.lse, n_rows, &lse));
     if (kept.has_local_lse) RETURN_IF_ERROR(copy(kept.local_lse, n_rows, &local_lse));
-    const int64_t n_stored = entries_ != nullptr ? entries_->n_positions() : 0;
-    auto& mass = mass_[static_cast<size_t>(kept.memory_layer)];
-    for (size_t row = 0; row < n_rows; ++row) {
-      const float total =
-          kept.has_local_lse ? compute::LogAddExp(lse[row], local_lse[row]) : lse[row];
-      for (size_t j = row * static_cast<size_t>(kept.top_k);
-           j < (row + 1) * static_cast<size_t>(kept.top_k); ++j) {
-        if (positions[j] < 0) break;
-        if (positions[j] >= n_stored) continue;  // the conversation's own
-        mass[positions[j]] += std::exp(scores[j] * kept.scale - total);
-      }
-    }
+    AddRows(kept.memory_layer, {.n_rows = n_rows,
+                                .top_k = kept.top_k,
+                                .scale = kept.scale,
+                                .positions = positions.data(),
+                                .scores = scores.data(),
+                                .lse = lse.data(),
+                                .local_lse = kept.has_local_lse ? local_lse.data() : nullptr});
   }
   log_bytes_ = 0;
-  return absl::OkStatus();
+  return AddUpSteps();
+}
+
+absl::Status DeviceSearcher::AddUpSteps() const {
+  if (steps_.n_heads == 0 || n_logged_steps_ == 0) return absl::OkStatus();
+  // Steps that failed half-way are counted on the host alone.
+  int32_t n_rows = 0;
+  RETURN_IF_ERROR(device_->CopyToHost(steps_.next_row.data<void>(), sizeof(n_rows), &n_rows));
+  const auto n_heads = static_cast<size_t>(steps_.n_heads);
+  const size_t row_bytes = steps_.row_bytes();
+  std::vector<std::byte> rows(static_cast<size_t>(n_rows) * row_bytes);
+  for (int layer = 0; layer < n_mem_layers_ && n_rows > 0; ++layer) {
+    RETURN_IF_ERROR(device_->CopyToHost(steps_.rows[static_cast<size_t>(layer)].data<void>(),
+                                        rows.size(), rows.data()));
+    for (size_t row = 0; row < static_cast<size_t>(n_rows); ++row) {
+      // Rows are whole words of four bytes, not of eight.
+      std::vector<int64_t> positions(steps_.n_kept());
+      const std::byte* from = rows.data() + row * row_bytes;
+      std::memcpy(positions.data(), from, positions.size() * sizeof(int64_t));
+      const auto* const scores =
+          reinterpret_cast<const float*>(from + positions.size() * sizeof(int64_t));
+      AddRows(layer, {.n_rows = n_heads,
+                      .top_k = steps_.top_k,
+                      .scale = steps_.scale,
+                      .positions = positions.data(),
+                      .scores = scores,
+                      .lse = scores + steps_.n_kept(),
+                      .local_lse = scores + steps_.n_kept() + n_heads});
+    }
+  }
+  return ForgetSteps();
+}
+
+void DeviceSearcher::AddRows(int memory_layer, const KeptRows& kept) const {
+  const int64_t n_stored = entries_ != nullptr ? entries_->n_positions() : 0;
+  auto& mass = mass_[static_cast<size_t>(memory_layer)];
+  const auto top_k = static_cast<size_t>(kept.top_k);
+  for (size_t row = 0; row < kept.n_rows; ++row) {
+    const float total = kept.local_lse != nullptr
+                            ? compute::LogAddExp(kept.lse[row], kept.local_lse[row])
+                            : kept.lse[row];
+    for (size_t j = row * top_k; j < (row + 1) * top_k; ++j) {
+      if (kept.positions[j] < 0) break;
+      if (kept.positions[j] >= n_stored) continue;  // the conversation's own
+      mass[kept.positions[j]] += std::exp(kept.scores[j] * kept.scale - total);
+    }
+  }
 }
 
 std::vector<SlotMass> DeviceSearcher::Mass() const {

@@ -99,11 +99,33 @@ class GuardedDevice final : public cpu::CpuDevice {
     return CpuDevice::Fill(value, n, to);
   }
 
+  // A recording calls the ops again, which then get no memory.
+  bool CanRecord() const override { return true; }
+  absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override {
+    return std::make_unique<CalledAgain>(this, std::move(queue));
+  }
+
  protected:
   void Enter() override { memory_->Open(); }
   void Leave() override { memory_->Close(); }
 
  private:
+  class CalledAgain final : public Recording {
+   public:
+    CalledAgain(GuardedDevice* device, std::function<absl::Status()> queue)
+        : device_(device), queue_(std::move(queue)) {}
+    absl::Status Replay() override {
+      device_->is_recording_ = true;
+      const absl::Status status = queue_();
+      device_->is_recording_ = false;
+      return status;
+    }
+
+   private:
+    GuardedDevice* const device_;
+    const std::function<absl::Status()> queue_;
+  };
+
   GuardedDevice(int n_threads, std::shared_ptr<GuardedMemory> memory)
       : CpuDevice(n_threads, memory), memory_(std::move(memory)), host_(n_threads) {
     host_.set_exact(true);

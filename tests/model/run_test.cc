@@ -131,6 +131,76 @@ TEST_P(RunTest, ADeviceWithMemoryOfItsOwnGivesTheSameLogits) {
   }
 }
 
+// A memory that lets its steps be recorded, and counts what it is asked.
+class StepMemory final : public MemorySource {
+ public:
+  explicit StepMemory(DenseMemory* memory) : memory_(memory) {}
+  MemoryPlace place() const override { return MemoryPlace::kDevice; }
+  absl::Status BeginStep(uint64_t* recording_id) override {
+    ++n_steps;
+    *recording_id = id;
+    return absl::OkStatus();
+  }
+  absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override {
+    n_step_calls += query.is_step ? 1 : 0;
+    return memory_->Attend(query, output, lse);
+  }
+  uint64_t id = 1;
+  int n_steps = 0;
+  int n_step_calls = 0;
+
+ private:
+  DenseMemory* memory_;
+};
+
+// Steps of one token are recorded where recording pays: a context that grows, one that is cut and
+// goes on, and two that take turns give what they give elsewhere, greedy ids included.
+TEST_P(RunTest, RecordedStepsGiveTheSameTokens) {
+  const std::vector<int32_t> ids = Prompt(GetParam());
+  const auto cpu = Cpu();
+  compute::GuardedDevice guarded(1);
+  const auto model = Load(cpu.get(), GetParam());
+  const auto guarded_model = Load(&guarded, GetParam());
+  DenseMemory memory(cpu.get(), EntryType::kFloat32);
+  DenseMemory guarded_memory(&guarded, EntryType::kFloat32);
+  ASSERT_TRUE(memory.Append(Remember(*model, {ids.rbegin(), ids.rend()})).ok());
+  ASSERT_TRUE(guarded_memory.Append(Remember(*guarded_model, {ids.rbegin(), ids.rend()})).ok());
+  StepMemory steps(&guarded_memory);
+
+  const auto generate = [&](Transformer& a_model, MemorySource* a_memory, bool wants_logits) {
+    std::vector<int32_t> tokens;
+    std::vector<float> all;
+    LocalContext contexts[2] = {LocalContext(), LocalContext(compute::DType::kBF16)};
+    Workspace workspace;
+    for (size_t c = 0; c < 2; ++c) {
+      const Sequence prompt{.ids = std::span(ids).first(9 + c), .context = &contexts[c]};
+      EXPECT_TRUE(a_model.Run(*a_model.device(), {&prompt, 1}, &workspace).ok());
+    }
+    int32_t id = ids.back();
+    for (int step = 0; step < 24; ++step) {
+      if (step == 8) contexts[0].Truncate(5);
+      std::vector<float> logits;
+      const Sequence sequence{.ids = {&id, 1},
+                              .context = &contexts[step < 16 ? 0 : step % 2],
+                              .memory = step < 4 || step >= 20 ? nullptr : a_memory,
+                              .logits = wants_logits ? &logits : nullptr,
+                              .best_id = &id};
+      const absl::Status status = a_model.Run(*a_model.device(), {&sequence, 1}, &workspace);
+      EXPECT_TRUE(status.ok()) << status;
+      tokens.push_back(id);
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return std::pair(tokens, all);
+  };
+  const auto want = generate(*model, &memory, true);
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want);
+  EXPECT_EQ(steps.n_steps, 16);
+  EXPECT_EQ(steps.n_step_calls, 16) << "a guarded device's recording asks again";
+  EXPECT_EQ(generate(*guarded_model, &steps, false).first, want.first);
+  steps.id = 0;
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want) << "a memory that cannot be recorded";
+}
+
 TEST_P(RunTest, SequencesOfARunAreAsEachByItself) {
   const std::vector<int32_t> ids = Prompt(GetParam());
   const std::span<const int32_t> all(ids);

@@ -1,0 +1,248 @@
+// What a block does that attends to a run of keys of one KV head: each group of eight lanes takes
+// every so many-th key of it, holding a part of the dimensions of a few queries (a *row* is a query
+// and a head of the KV head's group) in registers, and a running softmax of its own: maximum, sum,
+// unnormalised output. Groups merge in a warp, and warps in the block.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "compute/cuda/attention.h"
+#include "compute/cuda/entries.cuh"
+#include "compute/cuda/warp.cuh"
+
+namespace fovea::compute::cuda {
+
+inline constexpr int kGroupLanes = 8;                    // that share a key
+inline constexpr int kGroups = kWarpSize / kGroupLanes;  // of a warp
+inline constexpr int kSplitWarps = 8;                    // of a block
+inline constexpr int kKeysAtOnce = 4;                    // of a group: loads that are under way
+inline constexpr int kMinKeysPerSplit = kSplitWarps * kGroups * kKeysAtOnce;
+
+// A running softmax over scores that come in any order.
+template <int kDims>
+struct Running {
+  float maximum = -INFINITY;
+  float sum = 0.0f;
+  float output[kDims] = {};  // Σ e^(score − maximum) · value
+
+  __device__ void Merge(float other_maximum, float other_sum, const float* other_output) {
+    const float high = fmaxf(maximum, other_maximum);
+    if (high == -INFINITY) return;
+    const float own = expf(maximum - high);
+    const float other = expf(other_maximum - high);
+    maximum = high;
+    sum = sum * own + other_sum * other;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) output[i] = output[i] * own + other_output[i] * other;
+  }
+};
+
+// What a block found for a row: partials [row, split].
+struct SplitParts {
+  float* maximum;  // [n_rows_all, n_splits]
+  float* sum;
+  float* output;  // [n_rows_all, n_splits, head_dim], unnormalised
+};
+
+// kVector elements are read at a time; a lane holds kVectors of them, vector v = lane + 8·i.
+template <int kVector, int kVectors>
+struct LaneDims {
+  static constexpr int kDims = kVector * kVectors;
+  // visit(place in the lane's array, dimension) of those that the lane holds.
+  template <typename Visit>
+  __device__ static void ForEach(int head_dim, Visit visit) {
+    const int lane = threadIdx.x % kGroupLanes;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int vector = lane + v * kGroupLanes;
+      if (vector >= head_dim / kVector) continue;
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) visit(v * kVector + i, vector * kVector + i);
+    }
+  }
+};
+
+// Keys begin … end − 1 of a KV head into the running softmaxes, one for each group and row. Row r
+// sees the first n_visible[r] keys; `query` is scaled already.
+template <typename T, int kVector, int kVectors, int kRows>
+__device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_t begin,
+                                   int64_t end, const float (&query)[kRows][kVector * kVectors],
+                                   const int64_t (&n_visible)[kRows],
+                                   Running<kVector * kVectors> (&running)[kRows]) {
+  constexpr int kDims = kVector * kVectors;
+  const int warp = threadIdx.x / kWarpSize;
+  const int lane = threadIdx.x % kGroupLanes;
+  const int group = threadIdx.x % kWarpSize / kGroupLanes;
+  const int n_vectors = in.head_dim / kVector;
+  const T* const keys = static_cast<const T*>(in.keys) + kv_head * in.key_head_stride;
+  const T* const values = static_cast<const T*>(in.values) + kv_head * in.value_head_stride;
+  const auto load = [&](const T* from, int64_t stride, int64_t key, float* to) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int vector = lane + v * kGroupLanes;
+      if (vector < n_vectors && key < end) {
+        const auto loaded =
+            *reinterpret_cast<const Vector<T, kVector>*>(from + key * stride + vector * kVector);
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) to[v * kVector + i] = ToFloat(loaded.values[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) to[v * kVector + i] = 0.0f;
+      }
+    }
+  };
+  constexpr int kStride = kSplitWarps * kGroups;
+  // All lanes of a warp go round equally often: they exchange sums.
+  for (int64_t first = begin; first < end; first += kStride * kKeysAtOnce) {
+    float score[kRows][kKeysAtOnce];
+    float at[kKeysAtOnce][kDims];
+    const int64_t own = first + warp * kGroups + group;
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      load(keys, in.key_token_stride, own + j * kStride, at[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kDims; ++i) sum += query[r][i] * at[j][i];
+        sum = GroupSum<kGroupLanes>(sum);
+        const int64_t key = own + j * kStride;
+        score[r][j] = key < end && key < n_visible[r] ? sum : -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      load(values, in.value_token_stride, own + j * kStride, at[j]);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float high = running[r].maximum;
+#pragma unroll
+      for (int j = 0; j < kKeysAtOnce; ++j) high = fmaxf(high, score[r][j]);
+      if (high == -INFINITY) continue;
+      const float factor = expf(running[r].maximum - high);
+      running[r].maximum = high;
+      float weight[kKeysAtOnce];
+      float sum = running[r].sum * factor;
+#pragma unroll
+      for (int j = 0; j < kKeysAtOnce; ++j) {
+        weight[j] = expf(score[r][j] - high);
+        sum += weight[j];
+      }
+      running[r].sum = sum;
+#pragma unroll
+      for (int i = 0; i < kDims; ++i) {
+        float output = running[r].output[i] * factor;
+#pragma unroll
+        for (int j = 0; j < kKeysAtOnce; ++j) output += weight[j] * at[j][i];
+        running[r].output[i] = output;
+      }
+    }
+  }
+}
+
+// Merges what the groups of the block found for rows row0 … row0 + kRows − 1 of the KV head, and
+// stores it as part `split` of `n_splits`.
+template <int kVector, int kVectors, int kRows>
+__device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row0, int split,
+                                  int n_splits, Running<kVector * kVectors> (&running)[kRows],
+                                  const SplitParts& parts) {
+  constexpr int kDims = kVector * kVectors;
+  const int group_size = in.n_heads / in.n_kv_heads;
+  const int n_rows = in.n_queries * group_size;
+  const int warp = threadIdx.x / kWarpSize;
+  const int lane = threadIdx.x % kGroupLanes;
+  const int group = threadIdx.x % kWarpSize / kGroupLanes;
+  // Groups of a warp, then warps of the block.
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int offset = kGroupLanes; offset < kWarpSize; offset *= 2) {
+      float other[kDims];
+      const float other_maximum = __shfl_xor_sync(kAllLanes, running[r].maximum, offset);
+      const float other_sum = __shfl_xor_sync(kAllLanes, running[r].sum, offset);
+#pragma unroll
+      for (int i = 0; i < kDims; ++i) {
+        other[i] = __shfl_xor_sync(kAllLanes, running[r].output[i], offset);
+      }
+      running[r].Merge(other_maximum, other_sum, other);
+    }
+  }
+  __shared__ float shared_maximum[kSplitWarps], shared_sum[kSplitWarps];
+  __shared__ float shared_output[kSplitWarps][kDims * kGroupLanes];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    __syncthreads();
+    if (group == 0) {
+      if (lane == 0) {
+        shared_maximum[warp] = running[r].maximum;
+        shared_sum[warp] = running[r].sum;
+      }
+#pragma unroll
+      for (int i = 0; i < kDims; ++i)
+        shared_output[warp][i * kGroupLanes + lane] = running[r].output[i];
+    }
+    __syncthreads();
+    if (warp != 0 || group != 0 || row0 + r >= n_rows) continue;
+    for (int w = 1; w < kSplitWarps; ++w) {
+      float other[kDims];
+#pragma unroll
+      for (int i = 0; i < kDims; ++i) other[i] = shared_output[w][i * kGroupLanes + lane];
+      running[r].Merge(shared_maximum[w], shared_sum[w], other);
+    }
+    const int row = row0 + r;
+    const int64_t out_row = static_cast<int64_t>(row / group_size) * in.n_heads +
+                            kv_head * group_size + row % group_size;
+    const int64_t part = out_row * n_splits + split;
+    if (lane == 0) {
+      parts.maximum[part] = running[r].maximum;
+      parts.sum[part] = running[r].sum;
+    }
+    LaneDims<kVector, kVectors>::ForEach(in.head_dim, [&](int i, int dim) {
+      parts.output[part * in.head_dim + dim] = running[r].output[i];
+    });
+  }
+}
+
+// launch.operator()<T, kVector, kVectors, kRows>() with the widest reads that the entries allow and
+// as many rows as registers hold.
+template <typename T, typename Launch>
+absl::Status VisitSplitShape(const AttentionInput& in, int n_rows, Launch launch) {
+  const auto with_rows = [&]<int kVector, int kVectors>() -> absl::Status {
+    constexpr int kMost = kVector * kVectors <= 8 ? 4 : kVector * kVectors <= 16 ? 2 : 1;
+    if constexpr (kMost >= 4) {
+      if (n_rows == 3) return launch.template operator()<T, kVector, kVectors, 3>();
+      if (n_rows >= 4) return launch.template operator()<T, kVector, kVectors, 4>();
+    }
+    if constexpr (kMost >= 2) {
+      if (n_rows >= 2) return launch.template operator()<T, kVector, kVectors, 2>();
+    }
+    return launch.template operator()<T, kVector, kVectors, 1>();
+  };
+  constexpr int kWide = 16 / sizeof(T);  // elements of 16 bytes
+  const auto is_aligned = [&](int n) {
+    const auto fits = [&](const void* data, int64_t a, int64_t b) {
+      return reinterpret_cast<uintptr_t>(data) % (n * sizeof(T)) == 0 && a % n == 0 && b % n == 0;
+    };
+    return in.head_dim % n == 0 && fits(in.keys, in.key_token_stride, in.key_head_stride) &&
+           fits(in.values, in.value_token_stride, in.value_head_stride);
+  };
+  const int d = in.head_dim;
+  if (is_aligned(kWide)) {
+    if (d <= 8 * kWide) return with_rows.template operator()<kWide, 1>();
+    if (d <= 16 * kWide) return with_rows.template operator()<kWide, 2>();
+    return with_rows.template operator()<kWide, 256 / (8 * kWide)>();
+  }
+  if (is_aligned(4)) {
+    if (d <= 128) return with_rows.template operator()<4, 4>();
+    return with_rows.template operator()<4, 8>();
+  }
+  return with_rows.template operator()<1, 32>();
+}
+
+}  // namespace fovea::compute::cuda

@@ -1,0 +1,174 @@
+// The local attention of one token in one kernel: the block that has the last run of keys appends
+// the new one to them first, and the last block of a KV head to finish merges what all found.
+#include "compute/cuda/attention_run.cuh"
+#include "compute/cuda/dependent_launch.cuh"
+#include "compute/cuda/ops.h"
+#include "compute/decode_attention.h"
+
+namespace fovea::compute::cuda {
+namespace {
+
+struct DecodeInput {
+  const float* key;    // [n_kv_heads, head_dim], before the rotation
+  const float* value;  // [n_kv_heads, head_dim]
+  const TokenPlace* place;
+  const float* inverse_frequencies;  // or null
+  float* rotated;                    // [n_heads, head_dim]
+  int64_t keys_per_split;
+  int max_splits;
+  uint64_t* counters;  // [n_kv_heads · blocks of rows]
+};
+
+// A dimension of a head, rotated (rope.cu).
+__device__ inline float Rotated(const float* x, int dim, int head_dim, const DecodeInput& step,
+                                int position) {
+  if (step.inverse_frequencies == nullptr) return x[dim];
+  const int half = head_dim / 2;
+  const int pair = dim % half;
+  float sin, cos;
+  sincosf(__fmul_rn(static_cast<float>(position), step.inverse_frequencies[pair]), &sin, &cos);
+  const float a = x[pair];
+  const float b = x[pair + half];
+  return dim < half ? a * cos - b * sin : b * cos + a * sin;
+}
+
+// Rows row0 … of a KV head: parts → output, by the block that finished last.
+template <int kRows>
+__device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row0, int n_splits,
+                                  int max_splits, const SplitParts& parts) {
+  const int group_size = in.n_heads / in.n_kv_heads;
+  const int n_rows = min(kRows, group_size - row0);
+  for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
+    const int row = kv_head * group_size + row0 + i / in.head_dim;
+    const int dim = i % in.head_dim;
+    const int64_t first = static_cast<int64_t>(row) * max_splits;
+    float high = -INFINITY;
+    for (int s = 0; s < n_splits; ++s) high = fmaxf(high, __ldcg(parts.maximum + first + s));
+    float sum = 0.0f;
+    float total = 0.0f;
+    for (int s = 0; s < n_splits && high > -INFINITY; ++s) {
+      const float weight = expf(__ldcg(parts.maximum + first + s) - high);
+      sum += __ldcg(parts.sum + first + s) * weight;
+      total += __ldcg(parts.output + (first + s) * in.head_dim + dim) * weight;
+    }
+    in.output[row * in.head_dim + dim] = sum > 0.0f ? total / sum : 0.0f;
+    if (dim == 0 && in.lse != nullptr) in.lse[row] = sum > 0.0f ? high + logf(sum) : -INFINITY;
+  }
+}
+
+// blockIdx: run of keys, KV head, kRows of its heads.
+template <typename T, int kVector, int kVectors, int kRows>
+__global__ void __launch_bounds__(kSplitWarps* kWarpSize)
+    DecodeKernel(AttentionInput in, DecodeInput step, SplitParts parts) {
+  __shared__ bool is_last;
+  AllowNextKernel();
+  AwaitKernelBefore();
+  const int group_size = in.n_heads / in.n_kv_heads;
+  const int kv_head = blockIdx.y;
+  const int row0 = blockIdx.z * kRows;
+  const int split = blockIdx.x;
+  const TokenPlace place = *step.place;
+  in.n_keys = place.row + 1;
+  const int64_t begin = split * step.keys_per_split;
+  if (begin >= in.n_keys) return;
+  const auto n_splits =
+      static_cast<int>((in.n_keys + step.keys_per_split - 1) / step.keys_per_split);
+  if (split == n_splits - 1) {
+    auto* const keys = static_cast<T*>(const_cast<void*>(in.keys));
+    auto* const values = static_cast<T*>(const_cast<void*>(in.values));
+    for (int dim = threadIdx.x; dim < in.head_dim; dim += blockDim.x) {
+      const int64_t from = static_cast<int64_t>(kv_head) * in.head_dim;
+      const float key = Rotated(step.key + from, dim, in.head_dim, step, place.position);
+      keys[place.row * in.key_token_stride + kv_head * in.key_head_stride + dim] =
+          static_cast<T>(key);
+      values[place.row * in.value_token_stride + kv_head * in.value_head_stride + dim] =
+          static_cast<T>(step.value[from + dim]);
+    }
+    __syncthreads();
+  }
+  float query[kRows][kVector * kVectors] = {};
+  int64_t n_visible[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    n_visible[r] = in.n_keys;
+    const int64_t head = kv_head * group_size + min(row0 + r, group_size - 1);
+    LaneDims<kVector, kVectors>::ForEach(in.head_dim, [&](int i, int dim) {
+      const float value =
+          Rotated(in.queries + head * in.head_dim, dim, in.head_dim, step, place.position);
+      query[r][i] = value * in.scale;
+      if (split == 0 && threadIdx.x < kGroupLanes) step.rotated[head * in.head_dim + dim] = value;
+    });
+  }
+  Running<kVector * kVectors> running[kRows];
+  AttendToRun<T, kVector, kVectors, kRows>(
+      in, kv_head, begin, min(begin + step.keys_per_split, in.n_keys), query, n_visible, running);
+  StoreParts<kVector, kVectors, kRows>(in, kv_head, row0, split, step.max_splits, running, parts);
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    auto* const counter =
+        reinterpret_cast<unsigned long long*>(step.counters + kv_head * gridDim.z + blockIdx.z);
+    is_last = atomicAdd(counter, 1ull) == static_cast<unsigned long long>(n_splits - 1);
+    if (is_last) *counter = 0;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  MergeParts<kRows>(in, kv_head, row0, n_splits, step.max_splits, parts);
+}
+
+}  // namespace
+
+absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args) {
+  CudaDevice& cuda = AsCuda(device);
+  const AttentionInput in{.queries = args.query.As<float>(),
+                          .keys = args.keys.data(),
+                          .values = args.values.data(),
+                          .key_token_stride = args.keys.stride(0),
+                          .key_head_stride = args.keys.stride(1),
+                          .value_token_stride = args.values.stride(0),
+                          .value_head_stride = args.values.stride(1),
+                          .n_keys = 0,  // from `place`
+                          .n_queries = 1,
+                          .n_heads = static_cast<int>(args.query.dim(0)),
+                          .n_kv_heads = static_cast<int>(args.keys.dim(1)),
+                          .head_dim = static_cast<int>(args.query.dim(1)),
+                          .scale = args.scale,
+                          .causal = true,
+                          .output = args.output.As<float>(),
+                          .lse = args.lse.As<float>()};
+  if (in.n_heads > Gpu::kMaxCounters) {
+    return absl::UnimplementedError(StrCat("DecodeAttention: ", in.n_heads, " heads, want at most ",
+                                           Gpu::kMaxCounters, " on a GPU"));
+  }
+  const int n_rows = in.n_heads / in.n_kv_heads;
+  const int64_t room = args.keys.dim(0);
+  const int64_t wanted = std::max(1, 2 * cuda.n_multiprocessors() / in.n_kv_heads);
+  // Whole passes of a block over its keys.
+  const int64_t passes = (room + wanted * kMinKeysPerSplit - 1) / (wanted * kMinKeysPerSplit);
+  const int64_t keys_per_split = std::max<int64_t>(passes, 1) * kMinKeysPerSplit;
+  const auto n_splits = static_cast<int>((room + keys_per_split - 1) / keys_per_split);
+  const int64_t n_parts = int64_t{in.n_heads} * n_splits;
+  ASSIGN_OR_RETURN(std::byte* const scratch,
+                   cuda.Scratch(static_cast<size_t>(n_parts * (in.head_dim + 2)) * sizeof(float)));
+  auto* const floats = reinterpret_cast<float*>(scratch);
+  const SplitParts parts{floats, floats + n_parts, floats + 2 * n_parts};
+  const DecodeInput step{.key = args.key.As<float>(),
+                         .value = args.value.As<float>(),
+                         .place = args.place,
+                         .inverse_frequencies = args.inverse_frequencies.As<float>(),
+                         .rotated = args.rotated.As<float>(),
+                         .keys_per_split = keys_per_split,
+                         .max_splits = n_splits,
+                         .counters = cuda.counters()};
+  const auto launch = [&]<typename T, int kVector, int kVectors, int kRows>() {
+    const dim3 grid(static_cast<unsigned>(n_splits), static_cast<unsigned>(in.n_kv_heads),
+                    static_cast<unsigned>((n_rows + kRows - 1) / kRows));
+    return LaunchDependent(cuda, "DecodeAttention", DecodeKernel<T, kVector, kVectors, kRows>, grid,
+                           kSplitWarps * kWarpSize, 0, in, step, parts);
+  };
+  return args.keys.dtype() == DType::kBF16 ? VisitSplitShape<__nv_bfloat16>(in, n_rows, launch)
+                                           : VisitSplitShape<float>(in, n_rows, launch);
+}
+
+}  // namespace fovea::compute::cuda

@@ -1,0 +1,195 @@
+#include "model/decode_step.h"
+
+#include <cmath>
+
+#include "compute/arg_max.h"
+#include "compute/attention.h"
+#include "compute/embedding.h"
+
+namespace fovea::model {
+namespace {
+
+using compute::Buffer;
+using compute::Linear;
+using compute::View;
+
+View Row(const Buffer& buffer, int64_t width) { return {buffer.data<float>(), {1, width}}; }
+
+}  // namespace
+
+// Here, where a DecodeStep is known.
+Workspace::Workspace() = default;
+Workspace::~Workspace() = default;
+Workspace::Workspace(Workspace&&) noexcept = default;
+Workspace& Workspace::operator=(Workspace&&) noexcept = default;
+
+bool DecodeStep::Suits(const ModelWeights& weights, const compute::Device& device,
+                       const LocalContext& context) {
+  const int64_t head_dim = weights.config().head_dim;
+  return device.CanRecord() && context.keeps_layers() && !context.keeps_entries() &&
+         head_dim <= compute::kMaxDecodeHeadDim && head_dim % 2 == 0;
+}
+
+bool DecodeStep::Takes(const ModelWeights& weights, const compute::Device& device,
+                       std::span<const Sequence> sequences) {
+  if (sequences.size() != 1 || !Suits(weights, device, *sequences[0].context)) return false;
+  const Sequence& sequence = sequences[0];
+  const bool wants_next = sequence.logits != nullptr || sequence.best_id != nullptr;
+  return sequence.ids.size() == 1 && wants_next &&
+         (sequence.memory == nullptr || sequence.memory->place() == MemoryPlace::kDevice);
+}
+
+absl::Status DecodeStep::Run(const ModelWeights& weights, compute::Device& device,
+                             const Sequence& sequence, Workspace* workspace) {
+  const ModelConfig& c = weights.config();
+  LocalContext& context = *sequence.context;
+  const int64_t past = context.n_tokens();
+  const int32_t id = sequence.ids[0];
+  RETURN_IF_ERROR(context.CheckRoom(c, 1));
+  RETURN_IF_ERROR(compute::CheckTokenId(id, c.vocab_size, 0));
+  RETURN_IF_ERROR(context.Reserve(device, c, weights.memory(), past + 1));
+  if (workspace->step == nullptr) workspace->step = std::make_unique<DecodeStep>();
+  DecodeStep& step = *workspace->step;
+  Key key{.weights = &weights,
+          .memory = sequence.memory,
+          .context = &context,
+          .room_id = context.room_id(),
+          .wants_best = sequence.best_id != nullptr};
+  if (sequence.memory != nullptr) RETURN_IF_ERROR(sequence.memory->BeginStep(&key.memory_id));
+  const bool can_record = sequence.memory == nullptr || key.memory_id != 0;
+  const bool is_next = can_record && key == step.key_;
+  if (!is_next) step.recording_ = nullptr;
+  step.key_ = key;
+  RETURN_IF_ERROR(step.Reserve(weights, device));
+
+  auto* const pinned = step.pinned_.data<Input>();
+  *pinned = {{static_cast<int32_t>(past), static_cast<int32_t>(context.n_padding() + past)}, id};
+  if (step.recording_ == nullptr && is_next) {
+    // The second step: the first one made what the ops need.
+    ASSIGN_OR_RETURN(step.recording_, device.Record([&step, &weights, &device, &context, key] {
+      return step.Queue(weights, device, context, key.memory, key.wants_best);
+    }));
+  }
+  RETURN_IF_ERROR(step.recording_ != nullptr
+                      ? step.recording_->Replay()
+                      : step.Queue(weights, device, context, key.memory, key.wants_best));
+  if (sequence.best_id != nullptr) {
+    auto* const best = reinterpret_cast<int32_t*>(pinned + 1);
+    RETURN_IF_ERROR(device.CopyToHost(step.best_id_.data<void>(), sizeof(int32_t), best));
+    *sequence.best_id = *best;
+  }
+  if (sequence.logits != nullptr) {
+    sequence.logits->resize(static_cast<size_t>(c.vocab_size));
+    RETURN_IF_ERROR(device.CopyToHost(step.logits_.data<void>(),
+                                      sequence.logits->size() * sizeof(float),
+                                      sequence.logits->data()));
+  }
+  context.SetTokens(past + 1);
+  return absl::OkStatus();
+}
+
+absl::Status DecodeStep::Reserve(const ModelWeights& weights, compute::Device& device) {
+  const ModelConfig& c = weights.config();
+  const auto reserve = [&](int64_t n, Buffer* buffer) -> absl::Status {
+    const size_t size_bytes = static_cast<size_t>(n) * sizeof(float);
+    if (buffer->data<void>() != nullptr && buffer->size_bytes() >= size_bytes) {
+      return absl::OkStatus();
+    }
+    recording_ = nullptr;  // it uses what there was
+    return device.Reserve(size_bytes, buffer);
+  };
+  const int64_t q_size = c.n_heads * c.head_dim;
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  RETURN_IF_ERROR(reserve(sizeof(Input) / sizeof(float), &input_));
+  RETURN_IF_ERROR(reserve(1, &best_id_));
+  RETURN_IF_ERROR(reserve(c.hidden_size, &x_));
+  RETURN_IF_ERROR(reserve(c.hidden_size, &normed_));
+  for (Buffer* const buffer : {&q_, &rotated_, &attention_, &memory_output_}) {
+    RETURN_IF_ERROR(reserve(q_size, buffer));
+  }
+  RETURN_IF_ERROR(reserve(kv_size, &k_));
+  RETURN_IF_ERROR(reserve(kv_size, &v_));
+  RETURN_IF_ERROR(reserve(c.intermediate_size, &gate_));
+  RETURN_IF_ERROR(reserve(c.intermediate_size, &up_));
+  RETURN_IF_ERROR(reserve(c.n_heads, &lse_));
+  RETURN_IF_ERROR(reserve(c.n_heads, &memory_lse_));
+  RETURN_IF_ERROR(reserve(c.vocab_size, &logits_));
+  if (pinned_.data<void>() == nullptr) {
+    ASSIGN_OR_RETURN(pinned_, device.AllocatePinned(sizeof(Input) + sizeof(int32_t)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeStep::Queue(const ModelWeights& weights, compute::Device& device,
+                               const LocalContext& context, MemorySource* memory, bool wants_best) {
+  const ModelConfig& c = weights.config();
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  const int64_t q_size = c.n_heads * c.head_dim;
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  const View x = Row(x_, c.hidden_size);
+  const View normed = Row(normed_, c.hidden_size);
+  const auto heads = [&](const Buffer& buffer, int64_t n) -> View {
+    return {buffer.data<float>(), {n, c.head_dim}};
+  };
+  const auto* const input = input_.data<Input>();
+  RETURN_IF_ERROR(device.CopyFromPinned(pinned_.data<void>(), sizeof(Input), input_.data<void>()));
+  RETURN_IF_ERROR(compute::Embedding(
+      device, {.table = weights.embedding(), .device_id = &input->id, .out = x}));
+  for (int64_t l = 0; l < c.n_layers; ++l) {
+    const LayerWeights& w = weights.layer(l);
+    const int64_t m = memory != nullptr ? weights.MemoryIndex(l) : -1;
+    const Linear::Output projections[] = {
+        {w.q.get(), Row(q_, q_size)}, {w.k.get(), Row(k_, kv_size)}, {w.v.get(), Row(v_, kv_size)}};
+    RETURN_IF_ERROR(
+        Linear::ForwardNormed(device, projections, x, {w.attention_norm, c.rms_norm_eps, normed}));
+    RETURN_IF_ERROR(compute::DecodeAttention(
+        device, {.query = heads(q_, c.n_heads),
+                 .rotated = heads(rotated_, c.n_heads),
+                 .key = heads(k_, c.n_kv_heads),
+                 .value = heads(v_, c.n_kv_heads),
+                 .keys = context.Keys(l, 0, context.room()),
+                 .values = context.Values(l, 0, context.room()),
+                 .place = &input->place,
+                 .inverse_frequencies =
+                     weights.Rotates(l) ? weights.inverse_frequencies() : compute::ConstView(),
+                 .scale = scale,
+                 .output = heads(attention_, c.n_heads),
+                 .lse = m >= 0 ? View(lse_.data<float>(), {c.n_heads}) : View()}));
+    if (m >= 0) RETURN_IF_ERROR(AttendToMemory(weights, device, memory, m));
+    RETURN_IF_ERROR(w.o->Forward(device, Row(attention_, q_size), true, x));
+    const View gate = Row(gate_, c.intermediate_size);
+    RETURN_IF_ERROR(Linear::ForwardGated(device, {w.gate.get(), gate},
+                                         {w.up.get(), Row(up_, c.intermediate_size)}, x,
+                                         {w.mlp_norm, c.rms_norm_eps, normed}));
+    RETURN_IF_ERROR(w.down->Forward(device, gate, true, x));
+  }
+  const Linear::Output logits{&weights.lm_head(), Row(logits_, c.vocab_size)};
+  RETURN_IF_ERROR(Linear::ForwardNormed(device, {&logits, 1}, x,
+                                        {weights.final_norm(), c.rms_norm_eps, normed}));
+  if (!wants_best) return absl::OkStatus();
+  return compute::ArgMax(
+      device, {.x = {logits_.data<float>(), {c.vocab_size}}, .out = best_id_.data<int32_t>()});
+}
+
+absl::Status DecodeStep::AttendToMemory(const ModelWeights& weights, compute::Device& device,
+                                        MemorySource* memory, int64_t memory_layer) {
+  const ModelConfig& c = weights.config();
+  const MemoryQuery query{.memory_layer = static_cast<int>(memory_layer),
+                          .queries = rotated_.data<float>(),
+                          .local_lse = lse_.data<float>(),
+                          .n_queries = 1,
+                          .n_heads = c.n_heads,
+                          .n_kv_heads = c.n_kv_heads,
+                          .head_dim = c.head_dim,
+                          .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                          .is_step = key_.memory_id != 0};
+  RETURN_IF_ERROR(memory->Attend(query, memory_output_.data<float>(), memory_lse_.data<float>()));
+  const View lse(lse_.data<float>(), {1, c.n_heads});
+  return compute::MergePartials(
+      device, {.output = {attention_.data<float>(), {1, c.n_heads, c.head_dim}},
+               .lse = lse,
+               .other_output = {memory_output_.data<float>(), {1, c.n_heads, c.head_dim}},
+               .other_lse = {memory_lse_.data<float>(), {1, c.n_heads}}});
+}
+
+}  // namespace fovea::model
