@@ -25,6 +25,7 @@ def arguments(description, **defaults):
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--adapter", default="", help="folder; empty: the model's own")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of ingest and answers: cpu or cuda[:N]")
     for name, value in defaults.items():
         parser.add_argument("--" + name.replace("_", "-"), default=value, type=type(value))
     options = parser.parse_args()
@@ -44,8 +45,11 @@ def read_zst(path):
 def fovea(options, *args, stdin=None, check=True):
     """Runs the command line with --json; returns the list of JSON objects it printed."""
     command = [options.fovea, *args, "--json", "--quiet"]
-    if options.threads and args[0] not in ("docs", "model", "stats"):  # those have no such option
-        command += ["--threads", str(options.threads)]
+    if args[0] not in ("docs", "model", "stats"):  # those have no such options
+        if options.threads:
+            command += ["--threads", str(options.threads)]
+        if options.device != "cpu":
+            command += ["--device", options.device]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8")
     if check and result.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit status {result.returncode}\n{result.stderr}")

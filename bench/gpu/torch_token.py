@@ -13,6 +13,7 @@ model.safetensors), for the other side. Prints one JSON object.
 import argparse
 import json
 import os
+import struct
 import time
 
 import torch
@@ -47,10 +48,17 @@ def make_weights(device):
 
 
 def write_model(weights, folder):
-    from safetensors.torch import save_file
     os.makedirs(folder, exist_ok=True)
-    save_file({name: tensor.cpu() for name, tensor in weights.items()},
-              os.path.join(folder, "model.safetensors"))
+    header, end = {}, 0
+    for name, tensor in weights.items():
+        begin, end = end, end + 2 * tensor.numel()
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for tensor in weights.values():
+            tensor.cpu().view(torch.int16).numpy().tofile(f)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
               "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS,
               "num_attention_heads": HEADS, "num_key_value_heads": HEADS,

@@ -65,8 +65,9 @@ struct LaneDims {
 };
 
 // Keys begin … end − 1 of a KV head into the running softmaxes, one for each group and row. Row r
-// sees the first n_visible[r] keys; `query` is scaled already.
-template <typename T, int kVector, int kVectors, int kRows>
+// sees the first n_visible[r] keys; `query` is scaled already. kValuesAhead: values are loaded
+// beside the keys, into registers that a kernel of many blocks has not.
+template <typename T, int kVector, int kVectors, int kRows, bool kValuesAhead = false>
 __device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_t begin,
                                    int64_t end, const float (&query)[kRows][kVector * kVectors],
                                    const int64_t (&n_visible)[kRows],
@@ -98,10 +99,17 @@ __device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_
   for (int64_t first = begin; first < end; first += kStride * kKeysAtOnce) {
     float score[kRows][kKeysAtOnce];
     float at[kKeysAtOnce][kDims];
+    float ahead[kKeysAtOnce][kValuesAhead ? kDims : 1];
     const int64_t own = first + warp * kGroups + group;
 #pragma unroll
     for (int j = 0; j < kKeysAtOnce; ++j) {
       load(keys, in.key_token_stride, own + j * kStride, at[j]);
+    }
+    if constexpr (kValuesAhead) {
+#pragma unroll
+      for (int j = 0; j < kKeysAtOnce; ++j) {
+        load(values, in.value_token_stride, own + j * kStride, ahead[j]);
+      }
     }
 #pragma unroll
     for (int j = 0; j < kKeysAtOnce; ++j) {
@@ -117,7 +125,12 @@ __device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_
     }
 #pragma unroll
     for (int j = 0; j < kKeysAtOnce; ++j) {
-      load(values, in.value_token_stride, own + j * kStride, at[j]);
+      if constexpr (kValuesAhead) {
+#pragma unroll
+        for (int i = 0; i < kDims; ++i) at[j][i] = ahead[j][i];
+      } else {
+        load(values, in.value_token_stride, own + j * kStride, at[j]);
+      }
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -153,12 +166,12 @@ __device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row
                                   int n_splits, Running<kVector * kVectors> (&running)[kRows],
                                   const SplitParts& parts) {
   constexpr int kDims = kVector * kVectors;
+  __shared__ float maximum[kRows][kSplitWarps], sum[kRows][kSplitWarps];
+  __shared__ float output[kRows][kSplitWarps][kDims * kGroupLanes];
   const int group_size = in.n_heads / in.n_kv_heads;
-  const int n_rows = in.n_queries * group_size;
+  const int n_rows = min(kRows, in.n_queries * group_size - row0);
   const int warp = threadIdx.x / kWarpSize;
-  const int lane = threadIdx.x % kGroupLanes;
-  const int group = threadIdx.x % kWarpSize / kGroupLanes;
-  // Groups of a warp, then warps of the block.
+  const bool is_first_group = threadIdx.x % kWarpSize < kGroupLanes;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -172,40 +185,40 @@ __device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row
       }
       running[r].Merge(other_maximum, other_sum, other);
     }
-  }
-  __shared__ float shared_maximum[kSplitWarps], shared_sum[kSplitWarps];
-  __shared__ float shared_output[kSplitWarps][kDims * kGroupLanes];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    __syncthreads();
-    if (group == 0) {
-      if (lane == 0) {
-        shared_maximum[warp] = running[r].maximum;
-        shared_sum[warp] = running[r].sum;
-      }
-#pragma unroll
-      for (int i = 0; i < kDims; ++i)
-        shared_output[warp][i * kGroupLanes + lane] = running[r].output[i];
+    if (threadIdx.x % kWarpSize == 0) {
+      maximum[r][warp] = running[r].maximum;
+      sum[r][warp] = running[r].sum;
     }
-    __syncthreads();
-    if (warp != 0 || group != 0 || row0 + r >= n_rows) continue;
-    for (int w = 1; w < kSplitWarps; ++w) {
-      float other[kDims];
+    if (is_first_group) {
+      LaneDims<kVector, kVectors>::ForEach(
+          in.head_dim, [&](int i, int dim) { output[r][warp][dim] = running[r].output[i]; });
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
+    const int r = i / in.head_dim;
+    const int dim = i % in.head_dim;
+    float high = -INFINITY;
 #pragma unroll
-      for (int i = 0; i < kDims; ++i) other[i] = shared_output[w][i * kGroupLanes + lane];
-      running[r].Merge(shared_maximum[w], shared_sum[w], other);
+    for (int w = 0; w < kSplitWarps; ++w) high = fmaxf(high, maximum[r][w]);
+    float all = 0.0f;
+    float total = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kSplitWarps; ++w) {
+      const float weight = high > -INFINITY ? expf(maximum[r][w] - high) : 0.0f;
+      all += sum[r][w] * weight;
+      total += output[r][w][dim] * weight;
     }
     const int row = row0 + r;
-    const int64_t out_row = static_cast<int64_t>(row / group_size) * in.n_heads +
-                            kv_head * group_size + row % group_size;
-    const int64_t part = out_row * n_splits + split;
-    if (lane == 0) {
-      parts.maximum[part] = running[r].maximum;
-      parts.sum[part] = running[r].sum;
+    const int64_t part = (static_cast<int64_t>(row / group_size) * in.n_heads +
+                          kv_head * group_size + row % group_size) *
+                             n_splits +
+                         split;
+    parts.output[part * in.head_dim + dim] = total;
+    if (dim == 0) {
+      parts.maximum[part] = high;
+      parts.sum[part] = all;
     }
-    LaneDims<kVector, kVectors>::ForEach(in.head_dim, [&](int i, int dim) {
-      parts.output[part * in.head_dim + dim] = running[r].output[i];
-    });
   }
 }
 

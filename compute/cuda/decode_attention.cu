@@ -19,48 +19,71 @@ struct DecodeInput {
   uint64_t* counters;  // [n_kv_heads · blocks of rows]
 };
 
-// A dimension of a head, rotated (rope.cu).
-__device__ inline float Rotated(const float* x, int dim, int head_dim, const DecodeInput& step,
-                                int position) {
-  if (step.inverse_frequencies == nullptr) return x[dim];
-  const int half = head_dim / 2;
-  const int pair = dim % half;
+// Dimensions i and i + half of a head, rotated (rope.cu).
+struct Pair {
+  float first, second;
+};
+__device__ inline Pair RotatedPair(const float* head, int i, int half, const DecodeInput& step,
+                                   int position) {
+  const Pair x{head[i], head[i + half]};
+  if (step.inverse_frequencies == nullptr) return x;
   float sin, cos;
-  sincosf(__fmul_rn(static_cast<float>(position), step.inverse_frequencies[pair]), &sin, &cos);
-  const float a = x[pair];
-  const float b = x[pair + half];
-  return dim < half ? a * cos - b * sin : b * cos + a * sin;
+  sincosf(__fmul_rn(static_cast<float>(position), step.inverse_frequencies[i]), &sin, &cos);
+  return {x.first * cos - x.second * sin, x.second * cos + x.first * sin};
 }
 
 // Rows row0 … of a KV head: parts → output, by the block that finished last.
 template <int kRows>
 __device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row0, int n_splits,
                                   int max_splits, const SplitParts& parts) {
+  extern __shared__ float weights[];  // [kRows, max_splits]
+  __shared__ float highest[kRows], sums[kRows];
   const int group_size = in.n_heads / in.n_kv_heads;
   const int n_rows = min(kRows, group_size - row0);
-  for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
-    const int row = kv_head * group_size + row0 + i / in.head_dim;
-    const int dim = i % in.head_dim;
-    const int64_t first = static_cast<int64_t>(row) * max_splits;
+  const int64_t first = static_cast<int64_t>(kv_head * group_size + row0) * max_splits;
+  // A warp a row.
+  for (int r = threadIdx.x / kWarpSize; r < n_rows; r += kSplitWarps) {
+    const int lane = threadIdx.x % kWarpSize;
+    const float* const maximum = parts.maximum + first + r * max_splits;
     float high = -INFINITY;
-    for (int s = 0; s < n_splits; ++s) high = fmaxf(high, __ldcg(parts.maximum + first + s));
+    for (int s = lane; s < n_splits; s += kWarpSize) high = fmaxf(high, __ldcg(maximum + s));
+    high = GroupMax(high);
     float sum = 0.0f;
-    float total = 0.0f;
-    for (int s = 0; s < n_splits && high > -INFINITY; ++s) {
-      const float weight = expf(__ldcg(parts.maximum + first + s) - high);
-      sum += __ldcg(parts.sum + first + s) * weight;
-      total += __ldcg(parts.output + (first + s) * in.head_dim + dim) * weight;
+    for (int s = lane; s < n_splits; s += kWarpSize) {
+      const float weight = high > -INFINITY ? expf(__ldcg(maximum + s) - high) : 0.0f;
+      weights[r * max_splits + s] = weight;
+      sum += weight * __ldcg(parts.sum + first + r * max_splits + s);
     }
-    in.output[row * in.head_dim + dim] = sum > 0.0f ? total / sum : 0.0f;
-    if (dim == 0 && in.lse != nullptr) in.lse[row] = sum > 0.0f ? high + logf(sum) : -INFINITY;
+    sum = GroupSum(sum);
+    if (lane == 0) {
+      highest[r] = high;
+      sums[r] = sum;
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
+    const int r = i / in.head_dim;
+    const int dim = i % in.head_dim;
+    const float* const output = parts.output + (first + r * max_splits) * in.head_dim + dim;
+    float total = 0.0f;
+#pragma unroll 4
+    for (int s = 0; s < n_splits; ++s) {
+      total += __ldcg(output + static_cast<int64_t>(s) * in.head_dim) * weights[r * max_splits + s];
+    }
+    const int row = kv_head * group_size + row0 + r;
+    in.output[row * in.head_dim + dim] = sums[r] > 0.0f ? total / sums[r] : 0.0f;
+    if (dim == 0 && in.lse != nullptr) {
+      in.lse[row] = sums[r] > 0.0f ? highest[r] + logf(sums[r]) : -INFINITY;
+    }
   }
 }
 
 // blockIdx: run of keys, KV head, kRows of its heads.
 template <typename T, int kVector, int kVectors, int kRows>
-__global__ void __launch_bounds__(kSplitWarps* kWarpSize)
+__global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
     DecodeKernel(AttentionInput in, DecodeInput step, SplitParts parts) {
   __shared__ bool is_last;
+  __shared__ float queries[kRows][kVector * kVectors * kGroupLanes];
   AllowNextKernel();
   AwaitKernelBefore();
   const int group_size = in.n_heads / in.n_kv_heads;
@@ -73,34 +96,47 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize)
   if (begin >= in.n_keys) return;
   const auto n_splits =
       static_cast<int>((in.n_keys + step.keys_per_split - 1) / step.keys_per_split);
-  if (split == n_splits - 1) {
-    auto* const keys = static_cast<T*>(const_cast<void*>(in.keys));
-    auto* const values = static_cast<T*>(const_cast<void*>(in.values));
-    for (int dim = threadIdx.x; dim < in.head_dim; dim += blockDim.x) {
+  // A thread a pair of dimensions: of the queries, then of the new key, which the block that has
+  // the last run of keys appends to them.
+  const int half = in.head_dim / 2;
+  const int n_pairs = (split == n_splits - 1 ? kRows + 1 : kRows) * half;
+  for (int p = threadIdx.x; p < n_pairs; p += blockDim.x) {
+    const int r = p / half;
+    const int i = p % half;
+    if (r < kRows) {
+      const int64_t at =
+          static_cast<int64_t>(kv_head * group_size + min(row0 + r, group_size - 1)) * in.head_dim;
+      const Pair query = RotatedPair(in.queries + at, i, half, step, place.position);
+      queries[r][i] = query.first * in.scale;
+      queries[r][i + half] = query.second * in.scale;
+      if (split == 0) {
+        step.rotated[at + i] = query.first;
+        step.rotated[at + i + half] = query.second;
+      }
+    } else {
       const int64_t from = static_cast<int64_t>(kv_head) * in.head_dim;
-      const float key = Rotated(step.key + from, dim, in.head_dim, step, place.position);
-      keys[place.row * in.key_token_stride + kv_head * in.key_head_stride + dim] =
-          static_cast<T>(key);
-      values[place.row * in.value_token_stride + kv_head * in.value_head_stride + dim] =
-          static_cast<T>(step.value[from + dim]);
+      const Pair key = RotatedPair(step.key + from, i, half, step, place.position);
+      auto* const to_key = static_cast<T*>(const_cast<void*>(in.keys)) +
+                           place.row * in.key_token_stride + kv_head * in.key_head_stride;
+      auto* const to_value = static_cast<T*>(const_cast<void*>(in.values)) +
+                             place.row * in.value_token_stride + kv_head * in.value_head_stride;
+      to_key[i] = static_cast<T>(key.first);
+      to_key[i + half] = static_cast<T>(key.second);
+      to_value[i] = static_cast<T>(step.value[from + i]);
+      to_value[i + half] = static_cast<T>(step.value[from + i + half]);
     }
-    __syncthreads();
   }
+  __syncthreads();
   float query[kRows][kVector * kVectors] = {};
   int64_t n_visible[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     n_visible[r] = in.n_keys;
-    const int64_t head = kv_head * group_size + min(row0 + r, group_size - 1);
-    LaneDims<kVector, kVectors>::ForEach(in.head_dim, [&](int i, int dim) {
-      const float value =
-          Rotated(in.queries + head * in.head_dim, dim, in.head_dim, step, place.position);
-      query[r][i] = value * in.scale;
-      if (split == 0 && threadIdx.x < kGroupLanes) step.rotated[head * in.head_dim + dim] = value;
-    });
+    LaneDims<kVector, kVectors>::ForEach(in.head_dim,
+                                         [&](int i, int dim) { query[r][i] = queries[r][dim]; });
   }
   Running<kVector * kVectors> running[kRows];
-  AttendToRun<T, kVector, kVectors, kRows>(
+  AttendToRun<T, kVector, kVectors, kRows, true>(
       in, kv_head, begin, min(begin + step.keys_per_split, in.n_keys), query, n_visible, running);
   StoreParts<kVector, kVectors, kRows>(in, kv_head, row0, split, step.max_splits, running, parts);
   __threadfence();
@@ -165,7 +201,8 @@ absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args) {
     const dim3 grid(static_cast<unsigned>(n_splits), static_cast<unsigned>(in.n_kv_heads),
                     static_cast<unsigned>((n_rows + kRows - 1) / kRows));
     return LaunchDependent(cuda, "DecodeAttention", DecodeKernel<T, kVector, kVectors, kRows>, grid,
-                           kSplitWarps * kWarpSize, 0, in, step, parts);
+                           kSplitWarps * kWarpSize,
+                           static_cast<size_t>(kRows * n_splits) * sizeof(float), in, step, parts);
   };
   return args.keys.dtype() == DType::kBF16 ? VisitSplitShape<__nv_bfloat16>(in, n_rows, launch)
                                            : VisitSplitShape<float>(in, n_rows, launch);

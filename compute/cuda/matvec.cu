@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "compute/cuda/dependent_launch.cuh"
 #include "compute/cuda/matvec.h"
 #include "compute/cuda/rms_norm.cuh"
@@ -8,7 +10,8 @@
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kWarps = 4;  // of a block: features that it computes
+constexpr int kWarps = 4;                     // of a block: features that it computes at a time
+constexpr int kBlocksPerMultiprocessor = 16;  // at most
 
 // Products of one kernel, one after another over its blocks.
 struct Products {
@@ -60,46 +63,16 @@ __device__ inline void Prefetch(const std::byte* weights, int64_t row_bytes) {
   }
 }
 
-// A warp a feature: its lanes go through the chunks (or values) of the stored row in turn, and each
-// is multiplied with all kRows rows of x. Dynamic shared memory: the normed rows.
+// A feature of all rows of x, by a warp.
 template <DType kType, bool kChunks, int kRows, bool kGated>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
-    MatVecKernel(const __grid_constant__ Products products, MatVecNorm norm) {
-  extern __shared__ float4 normed[];
-  __shared__ float norm_sums[kWarpSize];
-  AllowNextKernel();
-  int product = 0;
-  while (blockIdx.x >= products.end_block[product]) ++product;
-  const MatVecArgs& args = products.args[product];
-  const unsigned first_block = product > 0 ? products.end_block[product - 1] : 0;
-  const int64_t feature =
-      (blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize;
-  const int lane = threadIdx.x % kWarpSize;
-  const std::byte* const row = args.weight + feature * args.row_bytes;
-  const std::byte* const up_row = kGated ? args.up_weight + feature * args.row_bytes : nullptr;
-  if (feature < args.out_features) {
-    Prefetch(row, args.row_bytes);
-    if constexpr (kGated) Prefetch(up_row, args.row_bytes);
-  }
-  AwaitKernelBefore();
+__device__ inline void Multiply(const MatVecArgs& args, int64_t feature, const float* x) {
   const auto n = static_cast<int>(args.in_features);
-  const float* x = args.x;
-  if (norm.weight != nullptr) {
-    auto* const to = reinterpret_cast<float*>(normed);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      NormRow(x + r * static_cast<int64_t>(n), norm.weight, n, norm.eps, norm_sums,
-              to + r * static_cast<int64_t>(n));
-      __syncthreads();
-    }
-    x = to;
-  }
-  if (feature >= args.out_features) return;
+  const int lane = threadIdx.x % kWarpSize;
   float sums[kRows] = {};
-  AddProducts<kType, kChunks, kRows>(row, x, n, sums);
+  AddProducts<kType, kChunks, kRows>(args.weight + feature * args.row_bytes, x, n, sums);
   if constexpr (kGated) {
     float up_sums[kRows] = {};
-    AddProducts<kType, kChunks, kRows>(up_row, x, n, up_sums);
+    AddProducts<kType, kChunks, kRows>(args.up_weight + feature * args.row_bytes, x, n, up_sums);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const float gate = GroupSum(sums[r]);
@@ -122,6 +95,47 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
     float* const out = args.out + r * args.out_features + feature;
     if (args.bias != nullptr) sum += args.bias[feature];
     *out = args.add_to_out ? *out + sum : sum;
+  }
+}
+
+// A warp a feature, and another one where there are more than blocks: its lanes go through the
+// chunks (or values) of the stored row in turn, and each is multiplied with all kRows rows of x.
+// Dynamic shared memory: the normed rows.
+template <DType kType, bool kChunks, int kRows, bool kGated>
+__global__ void __launch_bounds__(kWarps* kWarpSize)
+    MatVecKernel(const __grid_constant__ Products products, MatVecNorm norm) {
+  extern __shared__ float4 normed[];
+  __shared__ float norm_sums[kWarpSize];
+  AllowNextKernel();
+  int product = 0;
+  while (blockIdx.x >= products.end_block[product]) ++product;
+  const MatVecArgs& args = products.args[product];
+  const unsigned first_block = product > 0 ? products.end_block[product - 1] : 0;
+  const int64_t stride = (products.end_block[product] - first_block) * static_cast<int64_t>(kWarps);
+  int64_t feature =
+      (blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize;
+  const auto prefetch = [&](int64_t f) {
+    if (f >= args.out_features) return;
+    Prefetch(args.weight + f * args.row_bytes, args.row_bytes);
+    if constexpr (kGated) Prefetch(args.up_weight + f * args.row_bytes, args.row_bytes);
+  };
+  prefetch(feature);
+  AwaitKernelBefore();
+  const auto n = static_cast<int>(args.in_features);
+  const float* x = args.x;
+  if (norm.weight != nullptr) {
+    auto* const to = reinterpret_cast<float*>(normed);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      NormRow(x + r * static_cast<int64_t>(n), norm.weight, n, norm.eps, norm_sums,
+              to + r * static_cast<int64_t>(n));
+      __syncthreads();
+    }
+    x = to;
+  }
+  for (; feature < args.out_features; feature += stride) {
+    prefetch(feature + stride);
+    Multiply<kType, kChunks, kRows, kGated>(args, feature, x);
   }
 }
 
@@ -186,7 +200,10 @@ absl::Status LaunchMatVecs(CudaDevice& device, std::span<const MatVecArgs> produ
       if (done[i] || products[i].dtype != dtype || ReadsChunks(products[i]) != reads_chunks)
         continue;
       done[i] = true;
-      end += static_cast<unsigned>((products[i].out_features + kWarps - 1) / kWarps);
+      // As many as the GPU holds at once: each makes the norm for itself.
+      end += static_cast<unsigned>(
+          std::min<int64_t>((products[i].out_features + kWarps - 1) / kWarps,
+                            int64_t{kBlocksPerMultiprocessor} * device.n_multiprocessors()));
       together.args[n] = products[i];
       together.end_block[n++] = end;
     }
