@@ -64,98 +64,119 @@ struct LaneDims {
   }
 };
 
+// kKeysAtOnce keys into the running softmaxes of a group, one for each row. load_key(j, at) and
+// load_value(j, at) give the lane's dimensions of key j; is_visible(r, j): whether row r sees it.
+// kValuesAhead: values are loaded beside the keys, into registers that a kernel of many blocks has
+// not. All lanes of a warp call it together: they exchange sums.
+template <int kDims, int kRows, bool kValuesAhead, typename LoadKey, typename LoadValue,
+          typename IsVisible>
+__device__ inline void AttendToKeys(const float (&query)[kRows][kDims], LoadKey load_key,
+                                    LoadValue load_value, IsVisible is_visible,
+                                    Running<kDims> (&running)[kRows]) {
+  float score[kRows][kKeysAtOnce];
+  float at[kKeysAtOnce][kDims];
+  float ahead[kKeysAtOnce][kValuesAhead ? kDims : 1];
+#pragma unroll
+  for (int j = 0; j < kKeysAtOnce; ++j) load_key(j, at[j]);
+  if constexpr (kValuesAhead) {
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) load_value(j, ahead[j]);
+  }
+#pragma unroll
+  for (int j = 0; j < kKeysAtOnce; ++j) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kDims; ++i) sum += query[r][i] * at[j][i];
+      sum = GroupSum<kGroupLanes>(sum);
+      score[r][j] = is_visible(r, j) ? sum : -INFINITY;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kKeysAtOnce; ++j) {
+    if constexpr (kValuesAhead) {
+#pragma unroll
+      for (int i = 0; i < kDims; ++i) at[j][i] = ahead[j][i];
+    } else {
+      load_value(j, at[j]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    float high = running[r].maximum;
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) high = fmaxf(high, score[r][j]);
+    if (high == -INFINITY) continue;
+    const float factor = expf(running[r].maximum - high);
+    running[r].maximum = high;
+    float weight[kKeysAtOnce];
+    float sum = running[r].sum * factor;
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      weight[j] = expf(score[r][j] - high);
+      sum += weight[j];
+    }
+    running[r].sum = sum;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      float output = running[r].output[i] * factor;
+#pragma unroll
+      for (int j = 0; j < kKeysAtOnce; ++j) output += weight[j] * at[j][i];
+      running[r].output[i] = output;
+    }
+  }
+}
+
+// The lane's dimensions of an entry; 0 where `exists` is false.
+template <typename T, int kVector, int kVectors>
+__device__ inline void LoadEntry(const T* entry, int head_dim, bool exists, float* to) {
+  const int lane = threadIdx.x % kGroupLanes;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int vector = lane + v * kGroupLanes;
+    if (vector < head_dim / kVector && exists) {
+      const auto loaded = *reinterpret_cast<const Vector<T, kVector>*>(entry + vector * kVector);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) to[v * kVector + i] = ToFloat(loaded.values[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) to[v * kVector + i] = 0.0f;
+    }
+  }
+}
+
 // Keys begin … end − 1 of a KV head into the running softmaxes, one for each group and row. Row r
-// sees the first n_visible[r] keys; `query` is scaled already. kValuesAhead: values are loaded
-// beside the keys, into registers that a kernel of many blocks has not.
+// sees the first n_visible[r] keys; `query` is scaled already.
 template <typename T, int kVector, int kVectors, int kRows, bool kValuesAhead = false>
 __device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_t begin,
                                    int64_t end, const float (&query)[kRows][kVector * kVectors],
                                    const int64_t (&n_visible)[kRows],
                                    Running<kVector * kVectors> (&running)[kRows]) {
-  constexpr int kDims = kVector * kVectors;
   const int warp = threadIdx.x / kWarpSize;
-  const int lane = threadIdx.x % kGroupLanes;
   const int group = threadIdx.x % kWarpSize / kGroupLanes;
-  const int n_vectors = in.head_dim / kVector;
   const T* const keys = static_cast<const T*>(in.keys) + kv_head * in.key_head_stride;
   const T* const values = static_cast<const T*>(in.values) + kv_head * in.value_head_stride;
-  const auto load = [&](const T* from, int64_t stride, int64_t key, float* to) {
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const int vector = lane + v * kGroupLanes;
-      if (vector < n_vectors && key < end) {
-        const auto loaded =
-            *reinterpret_cast<const Vector<T, kVector>*>(from + key * stride + vector * kVector);
-#pragma unroll
-        for (int i = 0; i < kVector; ++i) to[v * kVector + i] = ToFloat(loaded.values[i]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < kVector; ++i) to[v * kVector + i] = 0.0f;
-      }
-    }
-  };
   constexpr int kStride = kSplitWarps * kGroups;
-  // All lanes of a warp go round equally often: they exchange sums.
   for (int64_t first = begin; first < end; first += kStride * kKeysAtOnce) {
-    float score[kRows][kKeysAtOnce];
-    float at[kKeysAtOnce][kDims];
-    float ahead[kKeysAtOnce][kValuesAhead ? kDims : 1];
     const int64_t own = first + warp * kGroups + group;
-#pragma unroll
-    for (int j = 0; j < kKeysAtOnce; ++j) {
-      load(keys, in.key_token_stride, own + j * kStride, at[j]);
-    }
-    if constexpr (kValuesAhead) {
-#pragma unroll
-      for (int j = 0; j < kKeysAtOnce; ++j) {
-        load(values, in.value_token_stride, own + j * kStride, ahead[j]);
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kKeysAtOnce; ++j) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int i = 0; i < kDims; ++i) sum += query[r][i] * at[j][i];
-        sum = GroupSum<kGroupLanes>(sum);
-        const int64_t key = own + j * kStride;
-        score[r][j] = key < end && key < n_visible[r] ? sum : -INFINITY;
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kKeysAtOnce; ++j) {
-      if constexpr (kValuesAhead) {
-#pragma unroll
-        for (int i = 0; i < kDims; ++i) at[j][i] = ahead[j][i];
-      } else {
-        load(values, in.value_token_stride, own + j * kStride, at[j]);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float high = running[r].maximum;
-#pragma unroll
-      for (int j = 0; j < kKeysAtOnce; ++j) high = fmaxf(high, score[r][j]);
-      if (high == -INFINITY) continue;
-      const float factor = expf(running[r].maximum - high);
-      running[r].maximum = high;
-      float weight[kKeysAtOnce];
-      float sum = running[r].sum * factor;
-#pragma unroll
-      for (int j = 0; j < kKeysAtOnce; ++j) {
-        weight[j] = expf(score[r][j] - high);
-        sum += weight[j];
-      }
-      running[r].sum = sum;
-#pragma unroll
-      for (int i = 0; i < kDims; ++i) {
-        float output = running[r].output[i] * factor;
-#pragma unroll
-        for (int j = 0; j < kKeysAtOnce; ++j) output += weight[j] * at[j][i];
-        running[r].output[i] = output;
-      }
-    }
+    AttendToKeys<kVector * kVectors, kRows, kValuesAhead>(
+        query,
+        [&](int j, float* to) {
+          const int64_t key = own + j * kStride;
+          LoadEntry<T, kVector, kVectors>(keys + key * in.key_token_stride, in.head_dim, key < end,
+                                          to);
+        },
+        [&](int j, float* to) {
+          const int64_t key = own + j * kStride;
+          LoadEntry<T, kVector, kVectors>(values + key * in.value_token_stride, in.head_dim,
+                                          key < end, to);
+        },
+        [&](int r, int j) {
+          const int64_t key = own + j * kStride;
+          return key < end && key < n_visible[r];
+        },
+        running);
   }
 }
 
@@ -249,6 +270,7 @@ absl::Status VisitSplitShape(const AttentionInput& in, int n_rows, Launch launch
   if (is_aligned(kWide)) {
     if (d <= 8 * kWide) return with_rows.template operator()<kWide, 1>();
     if (d <= 16 * kWide) return with_rows.template operator()<kWide, 2>();
+    if (d <= 32 * kWide) return with_rows.template operator()<kWide, 4>();
     return with_rows.template operator()<kWide, 256 / (8 * kWide)>();
   }
   if (is_aligned(4)) {

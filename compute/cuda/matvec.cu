@@ -10,46 +10,56 @@
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kWarps = 4;                     // of a block: features that it computes at a time
-constexpr int kBlocksPerMultiprocessor = 16;  // at most
+constexpr int kWarps = 4;                    // of a block: features that it computes at a time
+constexpr int kBlocksPerMultiprocessor = 8;  // at most
 
 // Products of one kernel, one after another over its blocks.
 struct Products {
   MatVecArgs args[kMaxMatVecsTogether];
   unsigned end_block[kMaxMatVecsTogether];
+  int n_features;  // that a warp computes at a time
 };
 
 static_assert(kWarps * kWarpSize == kNormThreads);
 
-// sums += the lane's part of <weights, x> of each row of x.
-template <DType kType, bool kChunks, int kRows>
-__device__ inline void AddProducts(const std::byte* weights, const float* x, int n,
-                                   float (&sums)[kRows]) {
+// sums[f] += the lane's part of <weights of feature f, x>, of each row of x. Features lie row_bytes
+// apart; x is read once for all of them.
+template <DType kType, bool kChunks, int kRows, int kFeatures>
+__device__ inline void AddProducts(const std::byte* weights, int64_t row_bytes, const float* x,
+                                   int n, float (&sums)[kFeatures][kRows]) {
   const int lane = threadIdx.x % kWarpSize;
   if constexpr (kChunks) {
-#pragma unroll 4
+#pragma unroll kFeatures < 4 ? 4 : 2
     for (int chunk = lane; chunk < n / 8; chunk += kWarpSize) {
-      const Chunk c = LoadChunk<kType>(weights, chunk);
+      Chunk c[kFeatures];
+#pragma unroll
+      for (int f = 0; f < kFeatures; ++f) c[f] = LoadChunk<kType>(weights + f * row_bytes, chunk);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const float* const row = x + r * static_cast<int64_t>(n);
-        const float4 a = *reinterpret_cast<const float4*>(row + c.first);
-        const float4 b = *reinterpret_cast<const float4*>(row + c.second);
-        sums[r] += c.values[0] * a.x;
-        sums[r] += c.values[1] * a.y;
-        sums[r] += c.values[2] * a.z;
-        sums[r] += c.values[3] * a.w;
-        sums[r] += c.values[4] * b.x;
-        sums[r] += c.values[5] * b.y;
-        sums[r] += c.values[6] * b.z;
-        sums[r] += c.values[7] * b.w;
+        const float4 a = *reinterpret_cast<const float4*>(row + c[0].first);
+        const float4 b = *reinterpret_cast<const float4*>(row + c[0].second);
+#pragma unroll
+        for (int f = 0; f < kFeatures; ++f) {
+          sums[f][r] += c[f].values[0] * a.x;
+          sums[f][r] += c[f].values[1] * a.y;
+          sums[f][r] += c[f].values[2] * a.z;
+          sums[f][r] += c[f].values[3] * a.w;
+          sums[f][r] += c[f].values[4] * b.x;
+          sums[f][r] += c[f].values[5] * b.y;
+          sums[f][r] += c[f].values[6] * b.z;
+          sums[f][r] += c[f].values[7] * b.w;
+        }
       }
     }
   } else {
     for (int i = lane; i < n; i += kWarpSize) {
-      const float value = LoadPlain<kType>(weights, i);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r] += value * x[r * static_cast<int64_t>(n) + i];
+      for (int f = 0; f < kFeatures; ++f) {
+        const float value = LoadPlain<kType>(weights + f * row_bytes, i);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sums[f][r] += value * x[r * static_cast<int64_t>(n) + i];
+      }
     }
   }
 }
@@ -63,45 +73,53 @@ __device__ inline void Prefetch(const std::byte* weights, int64_t row_bytes) {
   }
 }
 
-// A feature of all rows of x, by a warp.
-template <DType kType, bool kChunks, int kRows, bool kGated>
+// Features feature … feature + kFeatures − 1 of all rows of x, by a warp.
+template <DType kType, bool kChunks, int kRows, int kFeatures, bool kGated>
 __device__ inline void Multiply(const MatVecArgs& args, int64_t feature, const float* x) {
   const auto n = static_cast<int>(args.in_features);
   const int lane = threadIdx.x % kWarpSize;
-  float sums[kRows] = {};
-  AddProducts<kType, kChunks, kRows>(args.weight + feature * args.row_bytes, x, n, sums);
+  float sums[kFeatures][kRows] = {};
+  AddProducts<kType, kChunks, kRows, kFeatures>(args.weight + feature * args.row_bytes,
+                                                args.row_bytes, x, n, sums);
   if constexpr (kGated) {
-    float up_sums[kRows] = {};
-    AddProducts<kType, kChunks, kRows>(args.up_weight + feature * args.row_bytes, x, n, up_sums);
+    float up_sums[kFeatures][kRows] = {};
+    AddProducts<kType, kChunks, kRows, kFeatures>(args.up_weight + feature * args.row_bytes,
+                                                  args.row_bytes, x, n, up_sums);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const float gate = GroupSum(sums[r]);
-      const float up = GroupSum(up_sums[r]);
-      if (lane == 0) args.out[r * args.out_features + feature] = SiluMulOf(gate, up);
+    for (int f = 0; f < kFeatures; ++f) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const float gate = GroupSum(sums[f][r]);
+        const float up = GroupSum(up_sums[f][r]);
+        if (lane == 0) args.out[r * args.out_features + feature + f] = SiluMulOf(gate, up);
+      }
     }
-    return;
-  }
-  if (args.lora_u != nullptr) {
-    for (int j = lane; j < args.lora_rank; j += kWarpSize) {
-      const float b = args.lora_scale * args.lora_b[feature * args.lora_rank + j];
+  } else {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[r] += b * args.lora_u[r * args.lora_rank + j];
+    for (int f = 0; f < kFeatures; ++f) {
+      if (args.lora_u != nullptr) {
+        for (int j = lane; j < args.lora_rank; j += kWarpSize) {
+          const float b = args.lora_scale * args.lora_b[(feature + f) * args.lora_rank + j];
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) sums[f][r] += b * args.lora_u[r * args.lora_rank + j];
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float sum = GroupSum(sums[f][r]);
+        if (lane != 0) continue;
+        float* const out = args.out + r * args.out_features + feature + f;
+        if (args.bias != nullptr) sum += args.bias[feature + f];
+        *out = args.add_to_out ? *out + sum : sum;
+      }
     }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    float sum = GroupSum(sums[r]);
-    if (lane != 0) continue;
-    float* const out = args.out + r * args.out_features + feature;
-    if (args.bias != nullptr) sum += args.bias[feature];
-    *out = args.add_to_out ? *out + sum : sum;
   }
 }
 
-// A warp a feature, and another one where there are more than blocks: its lanes go through the
-// chunks (or values) of the stored row in turn, and each is multiplied with all kRows rows of x.
-// Dynamic shared memory: the normed rows.
-template <DType kType, bool kChunks, int kRows, bool kGated>
+// A warp some features, and more where there are more than blocks: its lanes go through the chunks
+// (or values) of the stored rows in turn, and each is multiplied with all kRows rows of x. Dynamic
+// shared memory: the normed rows.
+template <DType kType, bool kChunks, int kRows, int kFeatures, bool kGated>
 __global__ void __launch_bounds__(kWarps* kWarpSize)
     MatVecKernel(const __grid_constant__ Products products, MatVecNorm norm) {
   extern __shared__ float4 normed[];
@@ -111,13 +129,17 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   while (blockIdx.x >= products.end_block[product]) ++product;
   const MatVecArgs& args = products.args[product];
   const unsigned first_block = product > 0 ? products.end_block[product - 1] : 0;
-  const int64_t stride = (products.end_block[product] - first_block) * static_cast<int64_t>(kWarps);
+  const int64_t stride =
+      (products.end_block[product] - first_block) * static_cast<int64_t>(kWarps * kFeatures);
   int64_t feature =
-      (blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize;
+      ((blockIdx.x - first_block) * static_cast<int64_t>(kWarps) + threadIdx.x / kWarpSize) *
+      kFeatures;
   const auto prefetch = [&](int64_t f) {
-    if (f >= args.out_features) return;
-    Prefetch(args.weight + f * args.row_bytes, args.row_bytes);
-    if constexpr (kGated) Prefetch(args.up_weight + f * args.row_bytes, args.row_bytes);
+    if (f + kFeatures > args.out_features) return;
+    Prefetch(args.weight + f * args.row_bytes, kFeatures * args.row_bytes);
+    if constexpr (kGated) {
+      Prefetch(args.up_weight + f * args.row_bytes, kFeatures * args.row_bytes);
+    }
   };
   prefetch(feature);
   AwaitKernelBefore();
@@ -135,7 +157,13 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   }
   for (; feature < args.out_features; feature += stride) {
     prefetch(feature + stride);
-    Multiply<kType, kChunks, kRows, kGated>(args, feature, x);
+    if (feature + kFeatures <= args.out_features) {
+      Multiply<kType, kChunks, kRows, kFeatures, kGated>(args, feature, x);
+    } else if constexpr (kFeatures > 1) {
+      for (int64_t f = feature; f < args.out_features; ++f) {
+        Multiply<kType, kChunks, kRows, 1, kGated>(args, f, x);
+      }
+    }
   }
 }
 
@@ -147,19 +175,27 @@ absl::Status Launch(CudaDevice& device, const Products& products, int n, const M
       norm.weight == nullptr
           ? 0
           : static_cast<size_t>(n_rows * products.args[0].in_features) * sizeof(float);
-  const auto launch = [&]<int kRows>() {
+  const auto launch = [&]<int kRows, int kFeatures = 1>() {
+    constexpr int kFewer = kFeatures < 4 ? kFeatures : 2;
     if constexpr (kRows == 1) {
       if (products.args[0].up_weight != nullptr) {
-        return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, 1, true>, blocks,
-                               kWarps * kWarpSize, shared_bytes, products, norm);
+        return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, 1, kFewer, true>,
+                               blocks, kWarps * kWarpSize, shared_bytes, products, norm);
       }
     }
-    return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, kRows, false>, blocks,
-                           kWarps * kWarpSize, shared_bytes, products, norm);
+    return LaunchDependent(device, "Linear", MatVecKernel<kType, kChunks, kRows, kFeatures, false>,
+                           blocks, kWarps * kWarpSize, shared_bytes, products, norm);
   };
   switch (n_rows) {
     case 1:
-      return launch.template operator()<1>();
+      switch (products.n_features) {
+        case 1:
+          return launch.template operator()<1, 1>();
+        case 2:
+          return launch.template operator()<1, 2>();
+        default:
+          return launch.template operator()<1, 4>();
+      }
     case 2:
       return launch.template operator()<2>();
     case 3:
@@ -175,6 +211,20 @@ absl::Status Launch(CudaDevice& device, const Products& products, int n, const M
     default:
       return launch.template operator()<8>();
   }
+}
+
+// Features that a warp computes at a time: of one row as many as leave enough warps for every
+// multiprocessor, since x is read once for all of them.
+int ChooseFeatures(const CudaDevice& device, const MatVecArgs& first, int64_t n_features) {
+  if (first.n_rows > 1) return 1;
+  const int64_t most = first.up_weight != nullptr ? 2 : 4;  // a gated feature is two rows
+  constexpr int64_t kLeastWarps = 10;                       // of a multiprocessor
+  for (int64_t features = most; features > 1; features /= 2) {
+    if (n_features / features >= kLeastWarps * device.n_multiprocessors()) {
+      return static_cast<int>(features);
+    }
+  }
+  return 1;
 }
 
 // Rows of x are read four floats at a time where the weights are read in chunks.
@@ -193,17 +243,27 @@ absl::Status LaunchMatVecs(CudaDevice& device, std::span<const MatVecArgs> produ
     if (done[first]) continue;
     const DType dtype = products[first].dtype;
     const bool reads_chunks = ReadsChunks(products[first]);
+    const auto belongs = [&](size_t i) {
+      return !done[i] && products[i].dtype == dtype && ReadsChunks(products[i]) == reads_chunks;
+    };
+    int64_t n_features = 0;
+    for (size_t i = first; i < products.size(); ++i) {
+      if (belongs(i)) n_features += products[i].out_features;
+    }
     Products together = {};
+    together.n_features = ChooseFeatures(device, products[first], n_features);
+    // As many blocks as the GPU holds at once, each with as many rounds as the others: each makes
+    // the norm for itself.
+    const int64_t block_features = kWarps * together.n_features;
+    const int64_t most = int64_t{kBlocksPerMultiprocessor} * device.n_multiprocessors();
+    const int64_t rounds = (n_features + block_features * most - 1) / (block_features * most);
     int n = 0;
     unsigned end = 0;
     for (size_t i = first; i < products.size(); ++i) {
-      if (done[i] || products[i].dtype != dtype || ReadsChunks(products[i]) != reads_chunks)
-        continue;
+      if (!belongs(i)) continue;
       done[i] = true;
-      // As many as the GPU holds at once: each makes the norm for itself.
-      end += static_cast<unsigned>(
-          std::min<int64_t>((products[i].out_features + kWarps - 1) / kWarps,
-                            int64_t{kBlocksPerMultiprocessor} * device.n_multiprocessors()));
+      end += static_cast<unsigned>((products[i].out_features + block_features * rounds - 1) /
+                                   (block_features * rounds));
       together.args[n] = products[i];
       together.end_block[n++] = end;
     }

@@ -249,7 +249,10 @@ TEST_P(AttentionTest, TakesStoredEntriesAsTheyLie) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
   for (const Shape& s : {Shape{1, 1000, 9, 3, 64, false}, Shape{2, 50, 3, 1, 20, false},
                          Shape{40, 500, 9, 3, 64, false}, Shape{300, 333, 4, 2, 100, true},
-                         Shape{3, 97, 6, 6, 33, true}, Shape{200, 1, 3, 3, 128, true}}) {
+                         Shape{3, 97, 6, 6, 33, true}, Shape{200, 1, 3, 3, 128, true},
+                         // As many keys as a GPU streams.
+                         Shape{1, 20001, 4, 4, 100, false}, Shape{1, 9000, 9, 3, 64, true},
+                         Shape{3, 8209, 8, 2, 128, false}, Shape{1, 8193, 2, 2, 80, true}}) {
     SCOPED_TRACE(ShapeName(s));
     Data data = MakeData(s);
     const std::vector<BFloat16> keys = HeadsOutermost(data.keys, s);
