@@ -1,6 +1,7 @@
 // Attention of a few queries to many keys: blocks take runs of them (attention_run.cuh), and a
-// second kernel merges what they found. Of thousands of bfloat16 keys that lie beside one another
-// each warp copies tiles into shared memory while it attends to the ones before.
+// second kernel merges what they found. Thousands of bfloat16 keys that lie beside one another, but
+// whose dimensions are no multiple of the widest reads, are copied tile by tile into shared memory
+// while a warp attends to the ones before.
 #include <algorithm>
 
 #include "compute/cuda/attention_run.cuh"
@@ -129,7 +130,7 @@ bool Streams(const CudaDevice& device, const AttentionInput& in, bool in_bf16) {
   };
   return in_bf16 && in.n_keys >= kLeastKeys && (in.n_queries == 1 || !in.causal) &&
          in.key_token_stride == in.head_dim && in.value_token_stride == in.head_dim &&
-         in.head_dim % 4 == 0 && is_aligned(in.keys, in.key_head_stride) &&
+         in.head_dim % 8 != 0 && in.head_dim % 4 == 0 && is_aligned(in.keys, in.key_head_stride) &&
          is_aligned(in.values, in.value_head_stride) &&
          kSplitWarps * kStages * 2 * TileBytes(in.head_dim) <= device.max_shared_bytes() - 16384;
 }

@@ -64,11 +64,14 @@ __device__ inline void AddProducts(const std::byte* weights, int64_t row_bytes, 
   }
 }
 
-// The cache has them when what the kernel waits for is there.
-__device__ inline void Prefetch(const std::byte* weights, int64_t row_bytes) {
+// The cache has them when what the kernel waits for is there. The beginning of long rows: all of
+// all rows would drive one another out.
+__device__ inline void Prefetch(const std::byte* weights, int64_t n_bytes) {
   constexpr int kLineBytes = 128;
+  constexpr int64_t kMostBytes = 4096;
   const int lane = threadIdx.x % kWarpSize;
-  for (int64_t at = lane * kLineBytes; at < row_bytes; at += kWarpSize * kLineBytes) {
+  for (int64_t at = lane * kLineBytes; at < min(n_bytes, kMostBytes);
+       at += kWarpSize * kLineBytes) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(weights + at));
   }
 }
@@ -156,7 +159,6 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
     x = to;
   }
   for (; feature < args.out_features; feature += stride) {
-    prefetch(feature + stride);
     if (feature + kFeatures <= args.out_features) {
       Multiply<kType, kChunks, kRows, kFeatures, kGated>(args, feature, x);
     } else if constexpr (kFeatures > 1) {
