@@ -15,8 +15,8 @@ constexpr int64_t kRowsPerRange = 16;
 
 // out[0 … n) += factor · the numbers at `from`, which need not be a multiple of their size.
 template <typename T>
-void AddScaledNumbers(const void* from, float factor, int64_t n, float* out) {
-  const auto* const bytes = static_cast<const std::byte*>(from);
+void AddScaledNumbers(const void* from, float factor, int64_t n, float* __restrict out) {
+  const auto* const __restrict bytes = static_cast<const std::byte*>(from);
   for (int64_t j = 0; j < n; ++j) {
     T number;
     std::memcpy(&number, bytes + j * static_cast<int64_t>(sizeof(T)), sizeof(T));
