@@ -22,7 +22,7 @@ struct TopKAttentionArgs {
   // One list for each KV head, as KeyScan and Rescore fill them: query head h of query t has list
   // t · group + h mod group of kept[h / group]. Sorted in place.
   std::span<TopK> kept;
-  EntryTable values;
+  EntryTable values;  // at any address: they may lie in a mapped file
   // [n_queries, n_heads, top_k]: where the values of the kept keys lie, in the order of
   // TopK::Sorted; what lies beyond the kept keys of a row is not read.
   std::span<const EntryPlace> places;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 namespace fovea::memory {
@@ -53,15 +55,18 @@ std::shared_ptr<std::byte> BlockCache::Allocate(size_t size_bytes) {
   return {bytes, bytes.get()};
 }
 
+const HalfBlock& BlockCache::Touch(uint64_t key) {
+  const Entry& entry = entries_.find(key)->second;
+  recency_.splice(recency_.begin(), recency_, entry.position);
+  return entry.block;
+}
+
 absl::StatusOr<HalfBlock> BlockCache::Get(storage::Slot slot_begin, int memory_layer, bool keys,
                                           const storage::WindowHold* hold) {
   const uint64_t key = CacheKey(slot_begin, memory_layer, keys);
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (const auto it = entries_.find(key); it != entries_.end()) {
-      recency_.splice(recency_.begin(), recency_, it->second.position);
-      return it->second.block;
-    }
+    if (entries_.contains(key)) return Touch(key);
   }
   // Read without the lock: loads of different blocks overlap. Two threads may load the same block;
   // the second copy is dropped.
@@ -105,8 +110,45 @@ absl::StatusOr<HalfBlock> BlockCache::Values(storage::Slot slot_begin, int memor
   return Get(slot_begin, memory_layer, false, hold);
 }
 
+absl::StatusOr<HalfBlock> BlockCache::MappedValues(storage::Slot slot_begin, int memory_layer,
+                                                   const storage::WindowHold* hold) {
+  const uint64_t key = CacheKey(slot_begin, memory_layer, false);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto it = mapped_.find(key); it != mapped_.end()) return it->second.block;
+    if (entries_.contains(key)) return Touch(key);
+  }
+  MappedEntry mapped;
+  RETURN_IF_ERROR(store_->MapBlock(
+      slot_begin, memory_layer, storage::DocumentStore::BlockPart::kValues,
+      [&](const storage::BlockView& view) {
+        if (view.file == nullptr) return absl::OkStatus();
+        mapped.file = view.file;
+        mapped.block = HalfBlock({view.file, reinterpret_cast<const std::byte*>(view.bytes.data())},
+                                 view.type, view.bytes.size());
+        return absl::OkStatus();
+      },
+      hold));
+  if (mapped.file == nullptr) return Get(slot_begin, memory_layer, false, hold);
+  std::lock_guard<std::mutex> lock(mutex_);
+  return mapped_.try_emplace(key, std::move(mapped)).first->second.block;
+}
+
+void BlockCache::ForgetRemovedFiles() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  absl::flat_hash_map<const MappedFile*, bool> is_there;
+  absl::erase_if(mapped_, [&](const auto& entry) {
+    const MappedFile* const file = entry.second.file.get();
+    const auto [it, is_new] = is_there.try_emplace(file, true);
+    std::error_code error;
+    if (is_new) it->second = std::filesystem::exists(file->path(), error) || error;
+    return !it->second;
+  });
+}
+
 void BlockCache::Clear() {
   std::lock_guard<std::mutex> lock(mutex_);
+  mapped_.clear();
   entries_.clear();
   recency_.clear();
   used_bytes_ = 0;

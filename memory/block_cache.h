@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "base/entries.h"
+#include "base/file.h"
 #include "base/slot_pool.h"
 #include "base/status.h"
 #include "base/system_memory.h"
@@ -51,6 +52,13 @@ class BlockCache {
                                  const storage::WindowHold* hold = nullptr);
   absl::StatusOr<HalfBlock> Values(storage::Slot slot_begin, int memory_layer,
                                    const storage::WindowHold* hold = nullptr);
+  // Values where they lie in the store's mapped file, at any address: for those who look at a few
+  // tokens of many windows, to whom a copy costs more than all else. They count as the system's
+  // file cache, not as this one's. Where the store maps nothing, as Values.
+  absl::StatusOr<HalfBlock> MappedValues(storage::Slot slot_begin, int memory_layer,
+                                         const storage::WindowHold* hold = nullptr);
+  // Lets go of mapped files that the store has removed, so that their space becomes free.
+  void ForgetRemovedFiles();
   void Clear();
   size_t size_bytes() const;
   size_t capacity_bytes() const { return capacity_bytes_.load(std::memory_order_relaxed); }
@@ -60,8 +68,14 @@ class BlockCache {
     HalfBlock block;
     std::list<uint64_t>::iterator position;
   };
+  struct MappedEntry {
+    HalfBlock block;
+    std::shared_ptr<const MappedFile> file;
+  };
   absl::StatusOr<HalfBlock> Get(storage::Slot slot_begin, int memory_layer, bool keys,
                                 const storage::WindowHold* hold);
+  // What entries_ has under this key, now the most recent. Requires mutex_.
+  const HalfBlock& Touch(uint64_t key);
   std::shared_ptr<std::byte> Allocate(size_t size_bytes);
 
   storage::DocumentStore* store_;
@@ -74,6 +88,7 @@ class BlockCache {
   size_t unjudged_bytes_ = 0;    // added since the capacity was looked up
   std::list<uint64_t> recency_;  // most recent in front
   absl::flat_hash_map<uint64_t, Entry> entries_;
+  absl::flat_hash_map<uint64_t, MappedEntry> mapped_;
 };
 
 }  // namespace fovea::memory

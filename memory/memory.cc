@@ -146,6 +146,7 @@ absl::Status Memory::PublishLocked() {
   TextIndexFile& text_index = version_->text_index();
   if (generation->generation != text_index.generation()) RETURN_IF_ERROR(text_index.Open());
   settings_ = generation->settings;
+  version_->cache().ForgetRemovedFiles();
   const std::lock_guard lock(mutex_);
   current_ = std::move(generation);
   return absl::OkStatus();
@@ -230,7 +231,9 @@ absl::Status Memory::CompactIfWorthwhile(double min_deleted_share) {
   if (bytes.blocks <= live_bytes + kNotWorthIt) return absl::OkStatus();
   const auto excess = static_cast<double>(bytes.blocks - live_bytes);
   if (excess <= min_deleted_share * static_cast<double>(bytes.blocks)) return absl::OkStatus();
-  return store().Compact();
+  RETURN_IF_ERROR(store().Compact());
+  version_->cache().ForgetRemovedFiles();
+  return absl::OkStatus();
 }
 
 }  // namespace fovea::memory

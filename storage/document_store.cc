@@ -7,6 +7,7 @@
 
 #include "storage/document_store_impl.h"
 #include "storage/keys.h"
+#include "storage/mapped_blobs.h"
 #include "storage/rocksdb_options.h"
 #include "storage/rocksdb_slice.h"
 #include "storage/rocksdb_status.h"
@@ -269,6 +270,27 @@ absl::Status DocumentStoreImpl::VisitBlock(Slot slot_begin, int memory_layer, Bl
       [&](std::string_view key, std::string_view value,
           const StoreSettings* settings) -> absl::Status {
         ASSIGN_OR_RETURN(const BlockView view, ViewBlockHalf(key, value, settings));
+        return use(view);
+      },
+      hold);
+}
+
+absl::Status DocumentStoreImpl::MapBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                                         absl::FunctionRef<absl::Status(const BlockView&)> use,
+                                         const WindowHold* hold) const {
+  FOVEA_CHECK(part != BlockPart::kBoth);
+  const MappedReads reads;
+  return GetBlockHalf(
+      slot_begin, memory_layer, part,
+      [&](std::string_view key, std::string_view value,
+          const StoreSettings* settings) -> absl::Status {
+        // A blob's record ends with its value. What RocksDB checked is checked once more by the
+        // record's own checksum, there where it will be used.
+        const MappedReads::Read& read = reads.last();
+        const bool is_mapped = read.file != nullptr && read.bytes.size() >= value.size();
+        if (is_mapped) value = read.bytes.substr(read.bytes.size() - value.size());
+        ASSIGN_OR_RETURN(BlockView view, ViewBlockHalf(key, value, settings));
+        if (is_mapped) view.file = read.file;
         return use(view);
       },
       hold);

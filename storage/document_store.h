@@ -172,6 +172,10 @@ class DocumentStore {
   virtual absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
                                   absl::FunctionRef<absl::Status(const BlockView&)> use,
                                   const WindowHold* hold = nullptr) const = 0;
+  // The same without a copy where the store can map its files: view.file is set then.
+  virtual absl::Status MapBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                                absl::FunctionRef<absl::Status(const BlockView&)> use,
+                                const WindowHold* hold = nullptr) const = 0;
   virtual absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const = 0;
 
   // Reads every record. Damaged ones go to `report`; only a failure of the walk itself is an error.

@@ -43,6 +43,9 @@ class DocumentStoreImpl : public DocumentStore {
   absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
                           absl::FunctionRef<absl::Status(const BlockView&)> use,
                           const WindowHold* hold = nullptr) const override;
+  absl::Status MapBlock(Slot slot_begin, int memory_layer, BlockPart part,
+                        absl::FunctionRef<absl::Status(const BlockView&)> use,
+                        const WindowHold* hold = nullptr) const override;
   absl::StatusOr<QuerySample> GetQuerySample(Slot slot_begin) const override;
   absl::StatusOr<VerifyCounts> Verify(
       const std::function<absl::Status(const Damage&)>& report) const override;

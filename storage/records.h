@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/entries.h"
+#include "base/file.h"
 #include "base/float16.h"
 #include "base/hash.h"
 
@@ -72,6 +74,8 @@ struct BlockView {
   int64_t head_dim = 0;
   EntryType type = EntryType::kBFloat16;
   std::string_view bytes;  // entries [n_kv_heads, n_tokens, head_dim], at any address
+  // Where the bytes are the file's own, as MapBlock finds them: they live as long as it. Else null.
+  std::shared_ptr<const MappedFile> file;
 };
 
 // Queries of the memory layers at a few positions of a window, kept as a sample of real queries

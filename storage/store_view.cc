@@ -18,6 +18,7 @@
 #include "storage/commit_witness.h"
 #include "storage/find_writer.h"
 #include "storage/keys.h"
+#include "storage/mapped_blobs.h"
 #include "storage/record_codec.h"
 #include "storage/rocksdb_options.h"
 #include "storage/rocksdb_status.h"
@@ -73,7 +74,8 @@ int ReaderMaxOpenFiles(const StoreContext& context, int fallback) {
 StoreContext::StoreContext(std::filesystem::path folder_in, StoreOptions options_in)
     : folder(std::move(folder_in)),
       options(std::move(options_in)),
-      file_system(options.file_system ? options.file_system : rocksdb::FileSystem::Default()),
+      file_system(options.file_system ? options.file_system
+                                      : MapBlobFiles(rocksdb::FileSystem::Default())),
       env(rocksdb::NewCompositeEnv(file_system)),
       block_cache(rocksdb::NewLRUCache(options.block_cache_bytes)) {}
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 
 #include "compute/cpu/ops.h"
 
@@ -11,14 +13,22 @@ namespace {
 // Rows of a few hundred operations each.
 constexpr int64_t kRowsPerRange = 16;
 
-// out[0 … n) += factor · the entries at `numbers`.
+// out[0 … n) += factor · the numbers at `from`, which need not be a multiple of their size.
+template <typename T>
+void AddScaledNumbers(const void* from, float factor, int64_t n, float* __restrict out) {
+  const auto* const __restrict bytes = static_cast<const std::byte*>(from);
+  for (int64_t j = 0; j < n; ++j) {
+    T number;
+    std::memcpy(&number, bytes + j * static_cast<int64_t>(sizeof(T)), sizeof(T));
+    out[j] += factor * static_cast<float>(number);
+  }
+}
+
 void AddScaled(EntryPointer numbers, float factor, int64_t n, float* out) {
   if (numbers.type() == EntryType::kFloat32) {
-    const float* from = numbers.As<float>();
-    for (int64_t j = 0; j < n; ++j) out[j] += factor * from[j];
+    AddScaledNumbers<float>(numbers.address(), factor, n, out);
   } else {
-    const BFloat16* from = numbers.As<BFloat16>();
-    for (int64_t j = 0; j < n; ++j) out[j] += factor * static_cast<float>(from[j]);
+    AddScaledNumbers<BFloat16>(numbers.address(), factor, n, out);
   }
 }
 

@@ -100,7 +100,8 @@ absl::Status SearchedWindows::LoadWanted(int memory_layer, bool keys) {
   std::vector<uint32_t> indexes;
   indexes.reserve(missing.size());
   for (const uint32_t window : missing) indexes.push_back(windows_[window]);
-  absl::StatusOr<std::vector<HalfBlock>> loaded = LoadBlocks(indexes, memory_layer, keys);
+  absl::StatusOr<std::vector<HalfBlock>> loaded =
+      LoadBlocks(indexes, memory_layer, keys ? Half::kKeys : Half::kMappedValues);
   if (!loaded.ok()) {
     EndUse(table);
     return loaded.status();
@@ -133,7 +134,7 @@ void SearchedWindows::EndUse(BlockTable* table) const {
 }
 
 absl::StatusOr<std::vector<HalfBlock>> SearchedWindows::LoadBlocks(
-    std::span<const uint32_t> windows, int memory_layer, bool keys) {
+    std::span<const uint32_t> windows, int memory_layer, Half half) {
   std::vector<HalfBlock> blocks(windows.size());
   std::vector<absl::Status> errors(static_cast<size_t>(device_->threads().n_threads()));
   device_->threads().ParallelFor(
@@ -141,8 +142,10 @@ absl::StatusOr<std::vector<HalfBlock>> SearchedWindows::LoadBlocks(
         for (int64_t i = begin; i < end; ++i) {
           const LiveWindow& window = window_at(windows[i]);
           const storage::WindowHold* hold = generation_->hold.get();
-          auto block = keys ? cache().Keys(window.slot_begin, memory_layer, hold)
-                            : cache().Values(window.slot_begin, memory_layer, hold);
+          auto block = half == Half::kKeys ? cache().Keys(window.slot_begin, memory_layer, hold)
+                       : half == Half::kValues
+                           ? cache().Values(window.slot_begin, memory_layer, hold)
+                           : cache().MappedValues(window.slot_begin, memory_layer, hold);
           if (!block.ok()) {
             // A window that can be searched has its blocks.
             const absl::Status status =
@@ -164,7 +167,7 @@ absl::StatusOr<std::vector<HalfBlock>> SearchedWindows::LoadBlocks(
 absl::StatusOr<LoadedRuns> SearchedWindows::LoadRuns(std::span<const uint32_t> windows,
                                                      int memory_layer) {
   LoadedRuns loaded;
-  ASSIGN_OR_RETURN(loaded.blocks, LoadBlocks(windows, memory_layer, true));
+  ASSIGN_OR_RETURN(loaded.blocks, LoadBlocks(windows, memory_layer, Half::kKeys));
   loaded.runs.resize(static_cast<size_t>(n_kv_heads_));
   for (size_t i = 0; i < windows.size(); ++i) {
     const LiveWindow& window = window_at(windows[i]);
@@ -232,8 +235,8 @@ absl::Status SearchedWindows::ForEachSelectable(
     RETURN_IF_ERROR(progress_.CheckCancelled());
     const size_t n = std::min(kWindowsAtOnce, windows_.size() - begin);
     const std::span<const uint32_t> portion(windows_.data() + begin, n);
-    ASSIGN_OR_RETURN(const auto key_blocks, LoadBlocks(portion, memory_layer, true));
-    ASSIGN_OR_RETURN(const auto value_blocks, LoadBlocks(portion, memory_layer, false));
+    ASSIGN_OR_RETURN(const auto key_blocks, LoadBlocks(portion, memory_layer, Half::kKeys));
+    ASSIGN_OR_RETURN(const auto value_blocks, LoadBlocks(portion, memory_layer, Half::kValues));
     for (size_t i = 0; i < n; ++i) {
       const LiveWindow& window = window_at(portion[i]);
       absl::Status status;

@@ -113,6 +113,9 @@ class SearchedWindows {
     std::vector<storage::Block> blocks;  // [n_mem_layers], [n_kv_heads, n_tokens, head_dim] each
   };
 
+  // What of a block is loaded: the last, values of which single tokens are wanted.
+  enum class Half { kKeys, kValues, kMappedValues };
+
   BlockCache& cache() const { return generation_->source->cache(); }
   const LiveWindow& window_at(uint32_t index) const { return generation_->windows[index]; }
   compute::EntryPlace StoredPlaceOf(int64_t slot) const {
@@ -128,7 +131,7 @@ class SearchedWindows {
   compute::EntryPlace SessionPlaceOf(int64_t slot) const;
   // Loads the halves of `windows` in parallel.
   absl::StatusOr<std::vector<HalfBlock>> LoadBlocks(std::span<const uint32_t> windows,
-                                                    int memory_layer, bool keys);
+                                                    int memory_layer, Half half);
   absl::StatusOr<LoadedRuns> LoadRuns(std::span<const uint32_t> windows, int memory_layer);
   LoadedRuns SessionRuns(int memory_layer) const;
   absl::Status LoadWanted(int memory_layer, bool keys);

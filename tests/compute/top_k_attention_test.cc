@@ -1,5 +1,8 @@
 #include "compute/top_k_attention.h"
 
+#include <cstddef>
+#include <cstring>
+
 #include "base/float16.h"
 #include "compute/rescore.h"
 #include "tests/compute/op_test.h"
@@ -173,6 +176,46 @@ void ExpectTheSoftmaxOfWhatWasKept() {
 TEST(TopKAttentionTest, IsTheSoftmaxOfWhatWasKept) { ExpectTheSoftmaxOfWhatWasKept<BFloat16>(); }
 
 TEST(TopKAttentionTest, IsTheSoftmaxOfFloat32Entries) { ExpectTheSoftmaxOfWhatWasKept<float>(); }
+
+template <typename T>
+void ExpectTheSameFromAnyAddress() {
+  MAKE_DEVICE_OR_SKIP(device, "cpu", 2);
+  Search<T> search;
+  ASSERT_TRUE(search.Find(*device).ok());
+  std::vector<EntryPlace> places(kQueries * kHeads * kTopK);
+  for (int64_t row = 0; row < kQueries * kHeads; ++row) {
+    size_t at = static_cast<size_t>(row * kTopK);
+    for (const ScoredId& hit : search.Row(row / kHeads, row % kHeads)) {
+      places[at++] = PlaceOf(hit.id);
+    }
+  }
+  const auto attend = [&](const std::vector<EntryBlock>& values) {
+    std::vector<float> output(kQueries * kHeads * kDim, NAN), lse(kQueries * kHeads, NAN);
+    EXPECT_TRUE(TopKAttention(*device, {.kept = search.kept,
+                                        .values = {values},
+                                        .places = places,
+                                        .output = {output.data(), {kQueries, kHeads, kDim}},
+                                        .lse = {lse.data(), {kQueries, kHeads}}})
+                    .ok());
+    return output;
+  };
+  std::vector<std::vector<std::byte>> moved;
+  std::vector<EntryBlock> table;
+  for (size_t b = 0; b < search.values.sizes.size(); ++b) {
+    const std::vector<T>& numbers = search.values.numbers[b];
+    const size_t n_bytes = numbers.size() * sizeof(T);
+    std::vector<std::byte>& bytes = moved.emplace_back(n_bytes + 1);
+    std::memcpy(bytes.data() + 1, numbers.data(), n_bytes);
+    table.push_back(
+        {{search.values.table[b].data.type(), bytes.data() + 1}, search.values.table[b].n_tokens});
+  }
+  EXPECT_EQ(attend(table), attend(search.values.table));
+}
+
+TEST(TopKAttentionTest, ValuesLieAtAnyAddress) {
+  ExpectTheSameFromAnyAddress<BFloat16>();
+  ExpectTheSameFromAnyAddress<float>();
+}
 
 TEST(TopKAttentionTest, RefusesShapesThatDoNotFit) {
   MAKE_DEVICE_OR_SKIP(device, "cpu", 1);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -92,6 +93,74 @@ TEST_F(BlockCacheTest, TheLeastRecentlyUsedGoesFirst) {
   ASSERT_OK_AND_ASSIGN(const HalfBlock read_again, cache.Keys(slots_[1], 0));
   EXPECT_NE(read_again.data().address(), second_at) << "it had gone, and its memory is in use";
   ExpectStored(second, slots_[1], 0, true);  // held, so as good as ever
+}
+
+TEST_F(BlockCacheTest, MappedValuesTakeNoMemoryOfItsOwn) {
+  for (const EntryType type : {EntryType::kBFloat16, EntryType::kFloat32}) {
+    MakeMemory(type, {kWindow, kWindow, 1});
+    BlockCache cache(&store(), size_t{1} << 30);
+    // Not in a file yet: a copy.
+    ASSERT_OK_AND_ASSIGN(const HalfBlock copied, cache.MappedValues(slots_[1], 0));
+    ExpectStored(copied, slots_[1], 0, false);
+    EXPECT_EQ(cache.size_bytes(), copied.size_bytes());
+    ASSERT_OK(store().Compact());
+    ASSERT_OK_AND_ASSIGN(const HalfBlock same, cache.MappedValues(slots_[1], 0));
+    EXPECT_EQ(same.data().address(), copied.data().address());
+    cache.Clear();
+    for (int round = 0; round < 2; ++round) {
+      ASSERT_OK_AND_ASSIGN(const HalfBlock mapped, cache.MappedValues(slots_[0], 1));
+      ExpectStored(mapped, slots_[0], 1, false);
+      EXPECT_EQ(cache.size_bytes(), 0u);
+    }
+    // Who wants a copy of all gets one, and both stay.
+    ASSERT_OK_AND_ASSIGN(const HalfBlock mapped, cache.MappedValues(slots_[0], 1));
+    ASSERT_OK_AND_ASSIGN(const HalfBlock values, cache.Values(slots_[0], 1));
+    ExpectStored(values, slots_[0], 1, false);
+    EXPECT_NE(values.data().address(), mapped.data().address());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(values.data().address()) % EntryBytes(type), 0u);
+    EXPECT_EQ(cache.size_bytes(), values.size_bytes());
+    EXPECT_TRUE(absl::IsNotFound(cache.MappedValues(Slot{1} << 40, 0).status()));
+  }
+}
+
+TEST_F(BlockCacheTest, LetsGoOfFilesThatTheStoreRemoved) {
+  MakeMemory(EntryType::kBFloat16, {kWindow, kWindow});
+  BlockCache cache(&store(), size_t{1} << 30);
+  ASSERT_OK(store().Compact());
+  ASSERT_OK_AND_ASSIGN(const HalfBlock before, cache.MappedValues(slots_[0], 0));
+  cache.ForgetRemovedFiles();
+  ASSERT_OK_AND_ASSIGN(const HalfBlock kept, cache.MappedValues(slots_[0], 0));
+  EXPECT_EQ(kept.data().address(), before.data().address());
+  // Without the other window what stays moves to a new file.
+  Mutation mutation;
+  mutation.DeleteWindow(slots_[1]);
+  ASSERT_OK(store().Commit(std::move(mutation)));
+  ASSERT_OK(store().Compact());
+  cache.ForgetRemovedFiles();
+  ASSERT_OK_AND_ASSIGN(const HalfBlock after, cache.MappedValues(slots_[0], 0));
+  EXPECT_NE(after.data().address(), before.data().address());
+  ExpectStored(after, slots_[0], 0, false);
+  ExpectStored(before, slots_[0], 0, false);  // who has it still may use it
+}
+
+TEST_F(BlockCacheTest, ThreadsShareMappedValues) {
+  MakeMemory(EntryType::kBFloat16, std::vector<uint32_t>(12, kWindow));
+  ASSERT_OK(store().Compact());
+  BlockCache cache(&store(), 5 * kWholeWindowBytes);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < 200; ++i) {
+        const Slot slot = slots_[(i * static_cast<size_t>(t + 1)) % slots_.size()];
+        absl::StatusOr<HalfBlock> half = cache.MappedValues(slot, 1);
+        ASSERT_TRUE(half.ok()) << half.status();
+        ExpectStored(*half, slot, 1, false);
+        if (i % 50 == 49) cache.ForgetRemovedFiles();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(cache.size_bytes(), 0u);
 }
 
 TEST_F(BlockCacheTest, ThreadsShareIt) {

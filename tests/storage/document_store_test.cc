@@ -1,6 +1,10 @@
 #include "storage/document_store.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
 
 #include "base/file.h"
 #include "tests/storage/store_test_util.h"
@@ -131,6 +135,89 @@ TEST(DocumentStoreTest, BlockPartsReadOnlyWhatIsAskedFor) {
   EXPECT_TRUE(absl::IsNotFound(store->GetBlock(0, 2).status()));
   EXPECT_TRUE(absl::IsNotFound(store->GetBlock(20, 0).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(store->GetBlock(0, -1).status()));
+}
+
+// Values of a block as MapBlock hands them out, and the file that keeps them.
+struct MappedValues {
+  BlockView view;
+  std::string bytes;  // as they were during the call
+};
+absl::StatusOr<MappedValues> MapValues(const DocumentStore& store, Slot slot, int layer) {
+  MappedValues mapped;
+  RETURN_IF_ERROR(
+      store.MapBlock(slot, layer, DocumentStore::BlockPart::kValues, [&](const BlockView& view) {
+        mapped = {view, std::string(view.bytes)};
+        return absl::OkStatus();
+      }));
+  return mapped;
+}
+
+std::string_view BytesOf(const EntryVector& numbers) {
+  return {static_cast<const char*>(numbers.data().address()), numbers.size_bytes()};
+}
+
+TEST(DocumentStoreTest, MappedBlocksOutliveTheirStoreAndTheirFile) {
+  TemporaryFolder folder;
+  constexpr uint32_t kTokens = 64;
+  const Block want = TestBlock(kTokens, 1, kTokens);
+  MappedValues mapped;
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    ASSERT_OK(CommitSettings(store.get()));
+    ASSERT_OK(CommitDocument(store.get(), MakeDocument(1, 0, 2, kTokens)));
+    ASSERT_OK(CommitDocument(store.get(), MakeDocument(2, 2 * kTokens, 1, 4)));
+    // In memory only, so far.
+    ASSERT_OK_AND_ASSIGN(const MappedValues unwritten, MapValues(*store, kTokens, 1));
+    EXPECT_EQ(unwritten.view.file, nullptr);
+    EXPECT_EQ(unwritten.bytes, BytesOf(want.values));
+    ASSERT_OK(store->Compact());
+    ASSERT_OK_AND_ASSIGN(mapped, MapValues(*store, kTokens, 1));
+    ASSERT_NE(mapped.view.file, nullptr);
+    EXPECT_EQ(mapped.view.n_tokens, kTokens);
+    EXPECT_TRUE(std::filesystem::exists(mapped.view.file->path()));
+    // Too small for a file of blobs: it lies among the other records.
+    ASSERT_OK_AND_ASSIGN(const MappedValues small, MapValues(*store, 2 * kTokens, 0));
+    EXPECT_EQ(small.view.file, nullptr);
+    EXPECT_EQ(small.bytes, BytesOf(TestBlock(2 * kTokens, 0, 4).values));
+    EXPECT_TRUE(absl::IsNotFound(MapValues(*store, 999, 0).status()));
+    // Other reads of the same thread and other threads' are not mapped.
+    ASSERT_OK(store->VisitBlock(kTokens, 1, DocumentStore::BlockPart::kValues,
+                                [&](const BlockView& view) {
+                                  EXPECT_EQ(view.file, nullptr);
+                                  EXPECT_EQ(view.bytes, BytesOf(want.values));
+                                  return absl::OkStatus();
+                                }));
+  }
+  std::filesystem::remove_all(folder.path());
+  EXPECT_EQ(mapped.view.bytes, BytesOf(want.values));
+}
+
+TEST(DocumentStoreTest, AFlippedBitInAMappedBlockIsNamed) {
+  TemporaryFolder folder;
+  constexpr uint32_t kTokens = 64;
+  std::filesystem::path blob;
+  size_t offset = 0;
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, OpenStore(folder.path(), OpenMode::kCreate));
+    ASSERT_OK(CommitSettings(store.get()));
+    ASSERT_OK(CommitDocument(store.get(), MakeDocument(1, 0, 1, kTokens)));
+    ASSERT_OK(store->Compact());
+    ASSERT_OK_AND_ASSIGN(const MappedValues mapped, MapValues(*store, 0, 1));
+    ASSERT_NE(mapped.view.file, nullptr);
+    blob = mapped.view.file->path();
+    offset = static_cast<size_t>(mapped.view.bytes.data() - mapped.view.file->bytes().data()) + 77;
+  }
+  {
+    std::fstream file(blob, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(offset));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.put(static_cast<char>(byte ^ 0x10));
+  }
+  ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder.path(), OpenMode::kRead));
+  EXPECT_TRUE(absl::IsDataLoss(MapValues(*store, 0, 1).status()));
+  ASSERT_OK_AND_ASSIGN(const MappedValues other, MapValues(*store, 0, 0));
+  EXPECT_EQ(other.bytes, BytesOf(TestBlock(0, 0, kTokens).values));
 }
 
 StoreSettings Float32Settings() {
