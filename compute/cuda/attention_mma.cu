@@ -22,19 +22,27 @@ constexpr int kKeys = 64;
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-// How kDim-dimensional heads are computed. A warp takes kRowTiles times 16 queries: with two, each
-// read of keys and values serves twice as many products, where the registers suffice.
+// How kDim-dimensional heads are computed: a warp takes 16 queries.
 template <int kDim>
 struct Tile {
-  static constexpr int kRowTiles = kDim <= 80 ? 2 : 1;
-  static constexpr int kWarps = kDim <= 80 ? 4 : 8;
+  static constexpr int kWarps = 4;
   static constexpr int kThreads = kWarps * kWarpSize;
-  static constexpr int kQueries = 16 * kRowTiles * kWarps;  // 128
+  static constexpr int kQueries = 16 * kWarps;
+  // Blocks of a multiprocessor that the registers are to suffice for: while one waits for products
+  // or exponentials the others go on.
+  static constexpr int kBlocks = kDim <= 64 ? 4 : kDim <= 96 ? 3 : 2;
   // Rows in shared memory are padded by 16 bytes: eight rows of a matrix lie in other banks each.
   static constexpr int kStride = kDim + 8;
   static constexpr int kSharedBytes = (kQueries + 4 * kKeys) * kStride * 2;
   static constexpr int kVectors = kDim / 8;  // of a row
 };
+
+// 2^x, but that of numbers below float32's normal ones is 0.
+__device__ inline float PowerOfTwo(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
 
 struct MmaInput {
   AttentionInput in;
@@ -59,7 +67,7 @@ __device__ void CopyRows(const __nv_bfloat16* from, int64_t token_stride, int64_
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(Tile<kDim>::kThreads)
+__global__ void __launch_bounds__(Tile<kDim>::kThreads, Tile<kDim>::kBlocks)
     MmaKernel(MmaInput input, Sequences sequences) {
   using T = Tile<kDim>;
   extern __shared__ float4 shared4[];
@@ -115,30 +123,18 @@ __global__ void __launch_bounds__(Tile<kDim>::kThreads)
 
   const int lane = threadIdx.x % kWarpSize;
   const int warp = threadIdx.x / kWarpSize;
-  uint32_t query[T::kRowTiles][kDim / 16][4];
+  uint32_t query[kDim / 16][4];
 #pragma unroll
-  for (int r = 0; r < T::kRowTiles; ++r) {
-    const __nv_bfloat16* const row =
-        query_tile + ((warp * T::kRowTiles + r) * 16 + lane % 16) * T::kStride + lane / 16 * 8;
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) LoadMatrices(row + k * 16, query[r][k]);
+  for (int k = 0; k < kDim / 16; ++k) {
+    LoadMatrices(query_tile + (warp * 16 + lane % 16) * T::kStride + k * 16 + lane / 16 * 8,
+                 query[k]);
   }
 
-  float output[T::kRowTiles][kDim / 8][4] = {};
-  float maximum[T::kRowTiles][2], sum[T::kRowTiles][2] = {};  // of rows lane/4 and lane/4 + 8
-  int64_t n_visible[T::kRowTiles][2];
-#pragma unroll
-  for (int r = 0; r < T::kRowTiles; ++r) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      maximum[r][half] = -INFINITY;
-      const int q = first_query + (warp * T::kRowTiles + r) * 16 + half * 8 + lane / 4;
-      n_visible[r][half] = in.causal ? min(n_keys, past + q + 1) : n_keys;
-    }
-  }
-  // Keys before this one are seen by all queries of the warp.
-  const int64_t n_seen_by_all =
-      in.causal ? min(n_keys, past + first_query + warp * T::kRowTiles * 16 + 1) : n_keys;
+  float output[kDim / 8][4] = {};
+  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {};  // of rows lane/4 and lane/4 + 8
+  const int warp_query = first_query + warp * 16;
+  // Keys that all queries of the warp see; each further one sees one more.
+  const int64_t n_seen_by_all = in.causal ? min(n_keys, past + warp_query + 1) : n_keys;
 
   for (int step = 0; step < n_steps; ++step) {
     WaitForCopies<0>();
@@ -153,7 +149,7 @@ __global__ void __launch_bounds__(Tile<kDim>::kThreads)
     }
     CommitCopies();
 
-    float score[T::kRowTiles][kKeys / 8][4] = {};
+    float score[kKeys / 8][4] = {};
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
 #pragma unroll
@@ -162,96 +158,92 @@ __global__ void __launch_bounds__(Tile<kDim>::kThreads)
         LoadMatrices(key_tile + (pair * 16 + lane % 8 + lane / 16 * 8) * T::kStride + k * 16 +
                          lane / 8 % 2 * 8,
                      key);
+        MultiplyTile(query[k], key[0], key[1], score[2 * pair]);
+        MultiplyTile(query[k], key[2], key[3], score[2 * pair + 1]);
+      }
+    }
+    if (first + kKeys > n_seen_by_all) {
 #pragma unroll
-        for (int r = 0; r < T::kRowTiles; ++r) {
-          MultiplyTile(query[r][k], key[0], key[1], score[r][2 * pair]);
-          MultiplyTile(query[r][k], key[2], key[3], score[r][2 * pair + 1]);
+      for (int half = 0; half < 2; ++half) {
+        const int64_t end_of_visible =
+            in.causal ? min(n_keys, past + warp_query + half * 8 + lane / 4 + 1) : n_keys;
+        const auto n_visible = static_cast<int>(max(end_of_visible - first, int64_t{0}));
+#pragma unroll
+        for (int tile = 0; tile < kKeys / 8; ++tile) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            if (tile * 8 + lane % 4 * 2 + i >= n_visible) {
+              score[tile][2 * half + i] = -INFINITY;
+            }
+          }
         }
       }
     }
-    const bool masks = first + kKeys > n_seen_by_all;
 #pragma unroll
-    for (int r = 0; r < T::kRowTiles; ++r) {
+    for (int half = 0; half < 2; ++half) {
+      float high = maximum[half];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float high = maximum[r][half];
+      for (int tile = 0; tile < kKeys / 8; ++tile) {
+        high = fmaxf(high, fmaxf(score[tile][2 * half], score[tile][2 * half + 1]));
+      }
+      high = GroupMax<4>(high);
+      // A row that has seen no key yet: −inf − (−inf) would be NaN.
+      const float finite = high == -INFINITY ? 0.0f : high;
+      const float factor = PowerOfTwo(maximum[half] - finite);
+      float own = 0.0f;
 #pragma unroll
-        for (int tile = 0; tile < kKeys / 8; ++tile) {
+      for (int tile = 0; tile < kKeys / 8; ++tile) {
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float& s = score[r][tile][2 * half + i];
-            if (masks && first + tile * 8 + lane % 4 * 2 + i >= n_visible[r][half]) s = -INFINITY;
-            high = fmaxf(high, s);
-          }
+        for (int i = 0; i < 2; ++i) {
+          float& s = score[tile][2 * half + i];
+          s = PowerOfTwo(s - finite);
+          own += s;
         }
-        high = GroupMax<4>(high);
-        // A row that has seen no key yet: −inf − (−inf) would be NaN.
-        const float finite = high == -INFINITY ? 0.0f : high;
-        const float factor = exp2f(maximum[r][half] - finite);
-        float own = 0.0f;
+      }
+      sum[half] = sum[half] * factor + own;  // over the lanes of a row at the end
+      maximum[half] = high;
 #pragma unroll
-        for (int tile = 0; tile < kKeys / 8; ++tile) {
-#pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float& s = score[r][tile][2 * half + i];
-            s = exp2f(s - finite);
-            own += s;
-          }
-        }
-        sum[r][half] = sum[r][half] * factor + own;  // over the lanes of a row at the end
-        maximum[r][half] = high;
-#pragma unroll
-        for (int tile = 0; tile < kDim / 8; ++tile) {
-          output[r][tile][2 * half] *= factor;
-          output[r][tile][2 * half + 1] *= factor;
-        }
+      for (int tile = 0; tile < kDim / 8; ++tile) {
+        output[tile][2 * half] *= factor;
+        output[tile][2 * half + 1] *= factor;
       }
     }
 #pragma unroll
     for (int k = 0; k < kKeys / 16; ++k) {
       // What the product of scores left in a lane is what the next product takes of weights.
-      uint32_t weight[T::kRowTiles][4];
+      uint32_t weight[4];
 #pragma unroll
-      for (int r = 0; r < T::kRowTiles; ++r) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* const s = score[r][2 * k + i / 2];
-          weight[r][i] = PackPair(s[i % 2 * 2], s[i % 2 * 2 + 1]);
-        }
+      for (int i = 0; i < 4; ++i) {
+        const float* const s = score[2 * k + i / 2];
+        weight[i] = PackPair(s[i % 2 * 2], s[i % 2 * 2 + 1]);
       }
 #pragma unroll
       for (int pair = 0; pair < kDim / 16; ++pair) {
         uint32_t value[4];  // keys 0 … 7 and 8 … 15 of eight dimensions, and of the next eight
         LoadTransposed(value_tile + (k * 16 + lane % 16) * T::kStride + pair * 16 + lane / 16 * 8,
                        value);
-#pragma unroll
-        for (int r = 0; r < T::kRowTiles; ++r) {
-          MultiplyTile(weight[r], value[0], value[1], output[r][2 * pair]);
-          MultiplyTile(weight[r], value[2], value[3], output[r][2 * pair + 1]);
-        }
+        MultiplyTile(weight, value[0], value[1], output[2 * pair]);
+        MultiplyTile(weight, value[2], value[3], output[2 * pair + 1]);
       }
     }
   }
 
 #pragma unroll
-  for (int r = 0; r < T::kRowTiles; ++r) {
+  for (int half = 0; half < 2; ++half) {
+    const float total = GroupSum<4>(sum[half]);
+    const int q = warp_query + half * 8 + lane / 4;
+    if (q >= n_queries) continue;
+    const int64_t row = (row_begin + q) * in.n_heads + head;
+    const float factor = total > 0.0f ? 1.0f / total : 0.0f;
+    float* const to = in.output + row * d;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float total = GroupSum<4>(sum[r][half]);
-      const int q = first_query + (warp * T::kRowTiles + r) * 16 + half * 8 + lane / 4;
-      if (q >= n_queries) continue;
-      const int64_t row = (row_begin + q) * in.n_heads + head;
-      const float factor = total > 0.0f ? 1.0f / total : 0.0f;
-      float* const to = in.output + row * d;
-#pragma unroll
-      for (int tile = 0; tile < kDim / 8; ++tile) {
-        const int dim = tile * 8 + lane % 4 * 2;
-        if (dim < d) to[dim] = output[r][tile][2 * half] * factor;
-        if (dim + 1 < d) to[dim + 1] = output[r][tile][2 * half + 1] * factor;
-      }
-      if (lane % 4 == 0 && in.lse != nullptr) {
-        in.lse[row] = total > 0.0f ? maximum[r][half] * kLn2 + logf(total) : -INFINITY;
-      }
+    for (int tile = 0; tile < kDim / 8; ++tile) {
+      const int dim = tile * 8 + lane % 4 * 2;
+      if (dim < d) to[dim] = output[tile][2 * half] * factor;
+      if (dim + 1 < d) to[dim + 1] = output[tile][2 * half + 1] * factor;
+    }
+    if (lane % 4 == 0 && in.lse != nullptr) {
+      in.lse[row] = total > 0.0f ? maximum[half] * kLn2 + logf(total) : -INFINITY;
     }
   }
 }
