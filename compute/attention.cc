@@ -26,8 +26,35 @@ absl::Status CheckAttention(const Device& device, const AttentionArgs& args) {
                                 {args.keys.dim(0), n_kv_heads, head_dim}, Layout::kDenseRows));
   RETURN_IF_ERROR(
       CheckArgument(device, kOp, "output", args.output, kFloat32, {n_queries, n_heads, head_dim}));
+  if (!args.sequence_begins.empty()) {
+    if (args.keys.dim(0) != n_queries) {
+      return absl::InvalidArgumentError(StrCat(kOp, ": ", n_queries, " queries and ",
+                                               args.keys.dim(0),
+                                               " keys: want as many of both for sequences"));
+    }
+    RETURN_IF_ERROR(CheckSequences(kOp, args.sequence_begins, n_queries));
+  }
   if (args.lse.is_none()) return absl::OkStatus();
   return CheckArgument(device, kOp, "lse", args.lse, kFloat32, {n_queries, n_heads});
+}
+
+// One sequence after another.
+absl::Status AttendOnCpu(cpu::CpuDevice& device, const AttentionArgs& args) {
+  if (args.sequence_begins.empty()) return cpu::Attention(device, args);
+  for (size_t s = 0; s + 1 < args.sequence_begins.size(); ++s) {
+    const int64_t begin = args.sequence_begins[s];
+    const int64_t n = args.sequence_begins[s + 1] - begin;
+    if (n == 0) continue;
+    AttentionArgs of_one = args;
+    of_one.sequence_begins = {};
+    of_one.queries = args.queries.Rows(begin, n);
+    of_one.keys = args.keys.Rows(begin, n);
+    of_one.values = args.values.Rows(begin, n);
+    of_one.output = args.output.Rows(begin, n);
+    if (!args.lse.is_none()) of_one.lse = args.lse.Rows(begin, n);
+    RETURN_IF_ERROR(cpu::Attention(device, of_one));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -38,7 +65,7 @@ absl::Status Attention(Device& device, const AttentionArgs& args) {
   const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      return cpu::Attention(cpu::AsCpu(device), args);
+      return AttendOnCpu(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
       return cuda::Attention(device, args);
   }

@@ -72,4 +72,16 @@ absl::Status CheckArgument(const Device& device, std::string_view op, std::strin
   return absl::OkStatus();
 }
 
+absl::Status CheckSequences(std::string_view op, std::span<const int64_t> begins, int64_t n_rows) {
+  if (begins.size() >= 2 && begins.front() == 0 && begins.back() == n_rows &&
+      std::is_sorted(begins.begin(), begins.end())) {
+    return absl::OkStatus();
+  }
+  std::string text;
+  for (size_t i = 0; i < begins.size() && i < 8; ++i) text += StrCat(i > 0 ? "," : "", begins[i]);
+  return absl::InvalidArgumentError(
+      StrCat(op, ": sequences begin at [", text, begins.size() > 8 ? ",…" : "",
+             "], want numbers that rise from 0 to the number of rows, ", n_rows));
+}
+
 }  // namespace fovea::compute

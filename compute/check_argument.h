@@ -1,7 +1,9 @@
 // How ops check their views, before anything is computed.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 
 #include "base/status.h"
@@ -32,5 +34,8 @@ absl::Status CheckArgument(const Device& device, std::string_view op, std::strin
                            const ConstView& view, DTypeSet types,
                            std::initializer_list<int64_t> shape,
                            Layout layout = Layout::kContiguous);
+
+// InvalidArgument unless `begins` ([n_sequences + 1]) goes from 0 to n_rows and never down.
+absl::Status CheckSequences(std::string_view op, std::span<const int64_t> begins, int64_t n_rows);
 
 }  // namespace fovea::compute

@@ -58,9 +58,15 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(Device& device,
   return absl::InternalError("unknown device kind");
 }
 
+absl::Status Linear::CheckX(const Device& device, const ConstView& x) const {
+  const bool may_be_rounded = x.rank() == 2 && TakesBFloat16(x.dim(0));
+  return CheckArgument(device, name_, "x", x, may_be_rounded ? kFloat32OrBFloat16 : kFloat32,
+                       {kAnySize, in_features_});
+}
+
 absl::Status Linear::Forward(Device& device, const ConstView& x, bool add_to_out,
                              const View& out) const {
-  RETURN_IF_ERROR(CheckArgument(device, name_, "x", x, kFloat32, {kAnySize, in_features_}));
+  RETURN_IF_ERROR(CheckX(device, x));
   RETURN_IF_ERROR(CheckArgument(device, name_, "out", out, kFloat32, {x.dim(0), out_features_}));
   if (x.dim(0) == 0) return absl::OkStatus();
   const DeviceScope scope(device);
@@ -80,8 +86,7 @@ absl::Status Linear::CheckTogether(const Device& device, std::span<const Output>
   }
   for (const Output& output : outputs) {
     const Linear& linear = *output.linear;
-    RETURN_IF_ERROR(
-        CheckArgument(device, linear.name_, "x", x, kFloat32, {kAnySize, linear.in_features_}));
+    RETURN_IF_ERROR(linear.CheckX(device, x));
     RETURN_IF_ERROR(CheckArgument(device, linear.name_, "out", output.out, kFloat32,
                                   {x.dim(0), linear.out_features_}));
   }

@@ -47,8 +47,11 @@ class Linear {
 
   // out[t, :] = W·x[t, :] + bias (+ out[t, :] when add_to_out, for residual connections).
   // x: [n_tokens, in_features]; out: [n_tokens, out_features]; float32, contiguous; they do not
-  // overlap. InvalidArgument for views of other types or shapes.
+  // overlap. InvalidArgument for views of other types or shapes. x may be bfloat16 where
+  // TakesBFloat16: what float32 numbers would be rounded to.
   absl::Status Forward(Device& device, const ConstView& x, bool add_to_out, const View& out) const;
+
+  virtual bool TakesBFloat16(int64_t /*n_tokens*/) const { return false; }
 
   // Makes ready what calls with one token use (on a CPU the weights in an order of their own, where
   // there is room); else the first such call does.
@@ -85,6 +88,7 @@ class Linear {
   int64_t out_features() const { return out_features_; }
 
  protected:
+  absl::Status CheckX(const Device& device, const ConstView& x) const;
   Linear(std::string name, int64_t in_features, int64_t out_features)
       : name_(std::move(name)), in_features_(in_features), out_features_(out_features) {}
   // What the device's part computes, with arguments checked already; at least one token.

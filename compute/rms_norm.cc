@@ -10,8 +10,8 @@ absl::Status RmsNorm(Device& device, const RmsNormArgs& args) {
   constexpr std::string_view kOp = "RmsNorm";
   RETURN_IF_ERROR(CheckArgument(device, kOp, "x", args.x, kFloat32, {kAnySize, kAnySize}));
   RETURN_IF_ERROR(CheckArgument(device, kOp, "weight", args.weight, kFloat32, {args.x.dim(1)}));
-  RETURN_IF_ERROR(
-      CheckArgument(device, kOp, "out", args.out, kFloat32, {args.x.dim(0), args.x.dim(1)}));
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "out", args.out, kFloat32OrBFloat16,
+                                {args.x.dim(0), args.x.dim(1)}));
   if (args.x.size() == 0) return absl::OkStatus();
   const DeviceScope scope(device);
   switch (device.kind()) {

@@ -10,7 +10,9 @@ namespace fovea::compute {
 struct RmsNormArgs {
   ConstView x;       // [n_tokens, hidden_size], float32, contiguous
   ConstView weight;  // [hidden_size], float32
-  View out;          // = [n_tokens, hidden_size], float32, contiguous; may be x
+  // = [n_tokens, hidden_size], contiguous; float32, which may be x, or bfloat16 (rounded to nearest
+  // even)
+  View out;
   float eps = 1e-5f;
 };
 // InvalidArgument for views of other types or shapes.

@@ -23,6 +23,20 @@ float Llama3Frequency(float frequency, const RopeScaling& scaling) {
   return (1.0f - smooth) * (frequency / scaling.llama3_factor) + smooth * frequency;
 }
 
+// One sequence after another.
+absl::Status RotateOnCpu(cpu::CpuDevice& device, const RopeArgs& args) {
+  if (args.sequence_begins.empty()) return cpu::Rope(device, args);
+  for (size_t s = 0; s + 1 < args.sequence_begins.size(); ++s) {
+    const int64_t begin = args.sequence_begins[s];
+    const int64_t n = args.sequence_begins[s + 1] - begin;
+    if (n == 0) continue;
+    RETURN_IF_ERROR(cpu::Rope(device, {.x = args.x.Rows(begin, n),
+                                       .inverse_frequencies = args.inverse_frequencies,
+                                       .first_position = args.first_position}));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<float> RopeInverseFrequencies(int64_t head_dim, float theta,
@@ -49,11 +63,14 @@ absl::Status Rope(Device& device, const RopeArgs& args) {
   }
   RETURN_IF_ERROR(CheckArgument(device, kOp, "inverse_frequencies", args.inverse_frequencies,
                                 kFloat32, {args.x.dim(2) / 2}));
+  if (!args.sequence_begins.empty()) {
+    RETURN_IF_ERROR(CheckSequences(kOp, args.sequence_begins, args.x.dim(0)));
+  }
   if (args.x.size() == 0) return absl::OkStatus();
   const DeviceScope scope(device);
   switch (device.kind()) {
     case DeviceKind::kCpu:
-      return cpu::Rope(cpu::AsCpu(device), args);
+      return RotateOnCpu(cpu::AsCpu(device), args);
     case DeviceKind::kCuda:
       return cuda::Rope(device, args);
   }

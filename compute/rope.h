@@ -2,6 +2,8 @@
 // i + head_dim/2, angle = position · inverse_frequency[i].
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "compute/device.h"
@@ -27,6 +29,9 @@ struct RopeArgs {
   View x;  // [n_tokens, n_heads, head_dim], float32, contiguous, head_dim even; rotated in place
   ConstView inverse_frequencies;  // [head_dim/2], float32
   int64_t first_position = 0;     // token t has position first_position + t
+  // Several sequences, [n_sequences + 1]: positions begin anew at each of these tokens. From 0 up
+  // to n_tokens. Empty: one sequence.
+  std::span<const int64_t> sequence_begins = {};
 };
 // InvalidArgument for views of other types or shapes.
 absl::Status Rope(Device& device, const RopeArgs& args);

@@ -12,7 +12,7 @@ absl::Status SiluMul(Device& device, const SiluMulArgs& args) {
   const int64_t n_tokens = args.gate.dim(0);
   const int64_t n = args.gate.dim(1);
   RETURN_IF_ERROR(CheckArgument(device, kOp, "up", args.up, kFloat32, {n_tokens, n}));
-  RETURN_IF_ERROR(CheckArgument(device, kOp, "out", args.out, kFloat32, {n_tokens, n}));
+  RETURN_IF_ERROR(CheckArgument(device, kOp, "out", args.out, kFloat32OrBFloat16, {n_tokens, n}));
   if (args.gate.size() == 0) return absl::OkStatus();
   const DeviceScope scope(device);
   switch (device.kind()) {

@@ -9,7 +9,9 @@ namespace fovea::compute {
 struct SiluMulArgs {
   ConstView gate;  // [n_tokens, n], float32, contiguous
   ConstView up;    // [n_tokens, n], float32, contiguous
-  View out;        // = [n_tokens, n], float32, contiguous; may be gate or up
+  // = [n_tokens, n], contiguous; float32, which may be gate or up, or bfloat16 (rounded to nearest
+  // even)
+  View out;
 };
 // InvalidArgument for views of other types or shapes.
 absl::Status SiluMul(Device& device, const SiluMulArgs& args);

@@ -237,8 +237,15 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& dev
   std::vector<IndexFileHead> statistics;
   std::vector<HeadCodes> owned(keys.size());
   std::vector<CodedKeys> heads;
+  std::vector<absl::StatusOr<KeyStatistics>> analyses(keys.size());
+  device.threads().ParallelFor(
+      static_cast<int64_t>(keys.size()), 1, [&](int64_t begin, int64_t end, int /*thread*/) {
+        for (auto h = static_cast<size_t>(begin); h < static_cast<size_t>(end); ++h) {
+          analyses[h] = Analyse(keys[h], head_dim);
+        }
+      });
   for (size_t h = 0; h < keys.size(); ++h) {
-    absl::StatusOr<KeyStatistics> analysed = Analyse(keys[h], head_dim);
+    const absl::StatusOr<KeyStatistics>& analysed = analyses[h];
     if (!analysed.ok()) {
       return Annotate(analysed.status(), StrCat("index \"", spec, "\" over ", n_keys, " keys"));
     }

@@ -9,6 +9,7 @@
 #include "compute/embedding.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
+#include "compute/silu_mul.h"
 #include "model/decode_step.h"
 
 namespace fovea::model {
@@ -129,6 +130,17 @@ absl::Status ForwardPass::Reserve() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<View> ForwardPass::FactorOf(std::initializer_list<const Linear*> products,
+                                           const View& otherwise) {
+  const bool all_round = std::all_of(products.begin(), products.end(), [&](const Linear* linear) {
+    return linear->TakesBFloat16(n_rows_);
+  });
+  if (!all_round) return otherwise;
+  RETURN_IF_ERROR(
+      device_.Reserve(static_cast<size_t>(otherwise.size()) * sizeof(BFloat16), &work_.rounded));
+  return View(work_.rounded.data<BFloat16>(), {otherwise.dim(0), otherwise.dim(1)});
+}
+
 absl::Status ForwardPass::BeforeMemory(int64_t layer) {
   const ModelConfig& c = weights_.config();
   const LayerWeights& w = weights_.layer(layer);
@@ -143,8 +155,17 @@ absl::Status ForwardPass::BeforeMemory(int64_t layer) {
                           : Heads(work_.v, 0, n_rows_, c.n_kv_heads);
   const Linear::Output outputs[] = {
       {w.q.get(), Flat(q)}, {w.k.get(), Flat(k)}, {w.v.get(), Flat(v)}};
-  RETURN_IF_ERROR(Linear::ForwardNormed(device_, outputs, Hidden(work_.x),
-                                        {w.attention_norm, c.rms_norm_eps, Hidden(work_.normed)}));
+  ASSIGN_OR_RETURN(const View normed,
+                   FactorOf({w.q.get(), w.k.get(), w.v.get()}, Hidden(work_.normed)));
+  if (normed.dtype() == compute::DType::kF32) {
+    RETURN_IF_ERROR(Linear::ForwardNormed(device_, outputs, Hidden(work_.x),
+                                          {w.attention_norm, c.rms_norm_eps, normed}));
+  } else {
+    RETURN_IF_ERROR(compute::RmsNorm(
+        device_,
+        {.x = Hidden(work_.x), .weight = w.attention_norm, .out = normed, .eps = c.rms_norm_eps}));
+    RETURN_IF_ERROR(Linear::ForwardTogether(device_, outputs, normed));
+  }
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Rows& rows = rows_[i];
     const View keys = k.Rows(rows.begin, rows.n);
@@ -171,15 +192,15 @@ absl::Status ForwardPass::AttendLocally(int64_t layer, const Sequence& sequence,
     for (const View& x : {queries, keys}) {
       RETURN_IF_ERROR(compute::Rope(device_, {.x = x,
                                               .inverse_frequencies = weights_.inverse_frequencies(),
-                                              .first_position = first_position}));
+                                              .first_position = first_position,
+                                              .sequence_begins = context.window_begins()}));
     }
   }
   if (m >= 0) {
-    const std::vector<int64_t>& sampled = context.sampled_tokens();
-    for (size_t s = 0; s < sampled.size(); ++s) {
-      const View sample = context.SampledQueries(m).Rows(static_cast<int64_t>(s), 1);
-      RETURN_IF_ERROR(
-          compute::Convert(device_, {.from = queries.Rows(sampled[s], 1), .to = sample}));
+    if (!context.sampled_tokens().empty()) {
+      RETURN_IF_ERROR(compute::Convert(
+          device_,
+          {.from = queries, .tokens = context.sampled_tokens(), .to = context.SampledQueries(m)}));
     }
   }
   // Into the context, where they are not there already.
@@ -203,6 +224,7 @@ absl::Status ForwardPass::AttendLocally(int64_t layer, const Sequence& sequence,
                 .values = context.keeps_layers() ? context.Values(layer, 0, total) : values,
                 .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
                 .causal = true,
+                .sequence_begins = context.window_begins(),
                 .output = Heads(work_.attention, rows.begin, rows.n, c.n_heads),
                 .lse = Attends(sequence, layer) ? Matrix(work_.lse, rows.begin, rows.n, c.n_heads)
                                                 : View()});
@@ -305,9 +327,19 @@ absl::Status ForwardPass::AfterMemory(int64_t layer) {
       w.o->Forward(device_, Flat(Heads(work_.attention, 0, n_rows_, c.n_heads)), true, x));
   const View gate = Matrix(work_.gate, 0, n_rows_, c.intermediate_size);
   const View up = Matrix(work_.up, 0, n_rows_, c.intermediate_size);
-  RETURN_IF_ERROR(Linear::ForwardGated(device_, {w.gate.get(), gate}, {w.up.get(), up}, x,
-                                       {w.mlp_norm, c.rms_norm_eps, Hidden(work_.normed)}));
-  return w.down->Forward(device_, gate, true, x);
+  ASSIGN_OR_RETURN(const View normed, FactorOf({w.gate.get(), w.up.get()}, Hidden(work_.normed)));
+  if (normed.dtype() == compute::DType::kF32) {
+    RETURN_IF_ERROR(Linear::ForwardGated(device_, {w.gate.get(), gate}, {w.up.get(), up}, x,
+                                         {w.mlp_norm, c.rms_norm_eps, normed}));
+    return w.down->Forward(device_, gate, true, x);
+  }
+  RETURN_IF_ERROR(compute::RmsNorm(
+      device_, {.x = x, .weight = w.mlp_norm, .out = normed, .eps = c.rms_norm_eps}));
+  const Linear::Output outputs[] = {{w.gate.get(), gate}, {w.up.get(), up}};
+  RETURN_IF_ERROR(Linear::ForwardTogether(device_, outputs, normed));
+  ASSIGN_OR_RETURN(const View activated, FactorOf({w.down.get()}, gate));
+  RETURN_IF_ERROR(compute::SiluMul(device_, {.gate = gate, .up = up, .out = activated}));
+  return w.down->Forward(device_, activated, true, x);
 }
 
 absl::Status ForwardPass::Logits() {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -64,6 +65,11 @@ class ForwardPass {
   compute::View Hidden(const compute::Buffer& buffer) const {
     return Matrix(buffer, 0, n_rows_, weights_.config().hidden_size);
   }
+
+  // [n_rows, width] that `products` of all rows take: `otherwise`, or in bfloat16, where that is
+  // what they would round it to.
+  absl::StatusOr<compute::View> FactorOf(std::initializer_list<const compute::Linear*> products,
+                                         const compute::View& otherwise);
 
   const ModelWeights& weights_;
   compute::Device& device_;

@@ -27,16 +27,20 @@ class LocalContext {
     context.is_reference_ = true;
     return context;
   }
-  // For one window that goes to a memory whole: keeps nothing but what the memory takes, so that
-  // nothing can be appended to it. A model runs no layer whose results nobody asks for.
+  // For windows that go to a memory whole: keeps nothing but what the memory takes, so that nothing
+  // can be appended to it. A model runs no layer whose results nobody asks for.
   struct WindowOptions {
     compute::DType entries = compute::DType::kF32;  // or bfloat16: what they are kept in
     std::vector<int64_t> sampled_tokens = {};       // whose queries are kept as well
+    // Several windows whose tokens lie one after another, [n_windows + 1], from 0 to the number of
+    // tokens: each sees itself alone, from position 0. Empty: one window.
+    std::vector<int64_t> begins = {};
   };
   static LocalContext ForWindow(WindowOptions options) {
     LocalContext context(options.entries);
     context.is_reference_ = context.is_window_ = true;
     context.sampled_tokens_ = std::move(options.sampled_tokens);
+    context.window_begins_ = std::move(options.begins);
     return context;
   }
 
@@ -63,6 +67,7 @@ class LocalContext {
   // Whether memory keys, and the values of memory layers, stay.
   bool keeps_entries() const { return is_reference_; }
   const std::vector<int64_t>& sampled_tokens() const { return sampled_tokens_; }
+  const std::vector<int64_t>& window_begins() const { return window_begins_; }
 
   // ResourceExhausted where n tokens more than there are would be too many for the model.
   absl::Status CheckRoom(const ModelConfig& config, int64_t n) const;
@@ -103,6 +108,7 @@ class LocalContext {
   bool is_reference_ = false;
   bool is_window_ = false;
   std::vector<int64_t> sampled_tokens_;
+  std::vector<int64_t> window_begins_;
   int64_t n_tokens_ = 0;
   int64_t n_padding_ = 0;
   int64_t capacity_ = 0;

@@ -41,15 +41,18 @@ class Workspace {
  private:
   friend class ForwardPass;
   friend class DecodeStep;
+  friend class WindowEncoder;
   // [n_rows, …], rows of all sequences one after another.
   compute::Buffer x, normed, q, k, v, attention, gate, up, lse, memory_output, memory_lse;
   compute::Buffer places;   // [n_sequences]: compute::TokenPlace of the first new token
   compute::Buffer rotated;  // [n_heads, head_dim]
+  compute::Buffer rounded;  // [n_rows, …], bfloat16: what products take
   compute::Buffer logits;   // of some rows
   std::vector<std::vector<float>> host_logits;  // of sequences that want a best id alone
   std::unique_ptr<DecodeStep> step;             // of the last context that took steps of one token
   // Host memory, for memories that take queries there: queries, local_lse, output, lse.
   compute::Buffer host_queries, host_local_lse, host_output, host_lse;
+  compute::Buffer host_entries;  // of the windows that were encoded
 };
 
 }  // namespace fovea::model

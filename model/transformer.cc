@@ -9,22 +9,12 @@
 #include "model/model_weights.h"
 #include "model/weights/adapter.h"
 #include "model/weights/checkpoint.h"
+#include "model/window_encoder.h"
 
 namespace fovea::model {
 namespace {
 
 using compute::Device;
-
-// Sampled queries of a window for calibration: 4 of a window of 1,024 tokens cost 0.6% of its keys
-// and values. The last token of each stride: it has seen the most.
-constexpr int64_t kSampleStride = 256;
-std::vector<int64_t> SampledTokens(int64_t n_tokens) {
-  std::vector<int64_t> tokens;
-  for (int64_t begin = 0; begin < n_tokens; begin += kSampleStride) {
-    tokens.push_back(std::min(begin + kSampleStride, n_tokens) - 1);
-  }
-  return tokens;
-}
 
 class TransformerImpl final : public Transformer {
  public:
@@ -56,9 +46,6 @@ class TransformerImpl final : public Transformer {
   // Null where the model has none and none is needed.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const Checkpoint& checkpoint,
                                                                   const LoadOptions& options);
-  // What a window's context holds, but for its first n_skipped tokens.
-  absl::StatusOr<EncodedWindow> TakeWindow(Device& device, const LocalContext& context,
-                                           int64_t n_skipped) const;
 
   Device* device_ = nullptr;
   std::unique_ptr<Checkpoint> checkpoint_;
@@ -128,64 +115,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
 absl::StatusOr<std::vector<EncodedWindow>> TransformerImpl::Encode(
     Device& device, std::span<const WindowTokens> windows, MemorySource* memory,
     Workspace* workspace) const {
-  if (n_mem_layers() == 0) {
-    return absl::FailedPreconditionError(
-        "the model has no memory layers: give an adapter (--adapter) or name layers");
-  }
-  std::vector<std::vector<int32_t>> ids;
-  std::vector<LocalContext> contexts;
-  for (const WindowTokens& window : windows) {
-    if (window.tokens.empty()) return absl::InvalidArgumentError("a window without tokens");
-    std::vector<int32_t>& all = ids.emplace_back(window.context.begin(), window.context.end());
-    all.insert(all.end(), window.tokens.begin(), window.tokens.end());
-    LocalContext::WindowOptions options;
-    options.entries = compute::DTypeOf(memory_config().entry_type);
-    options.sampled_tokens = SampledTokens(static_cast<int64_t>(window.tokens.size()));
-    for (int64_t& token : options.sampled_tokens) {
-      token += static_cast<int64_t>(window.context.size());
-    }
-    contexts.push_back(LocalContext::ForWindow(std::move(options)));
-  }
-  std::vector<Sequence> sequences;
-  for (size_t w = 0; w < windows.size(); ++w) {
-    sequences.push_back({.ids = ids[w], .context = &contexts[w], .memory = memory});
-  }
-  RETURN_IF_ERROR(Run(device, sequences, workspace));
-  std::vector<EncodedWindow> encoded;
-  for (size_t w = 0; w < windows.size(); ++w) {
-    ASSIGN_OR_RETURN(
-        EncodedWindow window,
-        TakeWindow(device, contexts[w], static_cast<int64_t>(windows[w].context.size())));
-    encoded.push_back(std::move(window));
-    contexts[w] = LocalContext();  // so that both need not fit together
-  }
-  return encoded;
-}
-
-absl::StatusOr<EncodedWindow> TransformerImpl::TakeWindow(Device& device,
-                                                          const LocalContext& context,
-                                                          int64_t n_skipped) const {
-  const ModelConfig& c = config();
-  EncodedWindow window;
-  window.n_tokens = context.n_tokens() - n_skipped;
-  window.n_sampled = static_cast<int64_t>(context.sampled_tokens().size());
-  const auto take = [&](const compute::View& entries) -> absl::StatusOr<EntryVector> {
-    EntryVector taken(memory_config().entry_type, static_cast<size_t>(entries.size()));
-    RETURN_IF_ERROR(device.CopyToHost(entries.data(), taken.size_bytes(), taken.bytes().data()));
-    return taken;
-  };
-  for (int64_t m = 0; m < n_mem_layers(); ++m) {
-    const int64_t layer = memory_config().mem_layers[static_cast<size_t>(m)];
-    ASSIGN_OR_RETURN(EntryVector keys, take(context.MemoryKeys(m, n_skipped, window.n_tokens)));
-    ASSIGN_OR_RETURN(EntryVector values, take(context.Values(layer, n_skipped, window.n_tokens)));
-    window.keys.push_back(std::move(keys));
-    window.values.push_back(std::move(values));
-    std::vector<BFloat16>& queries =
-        window.queries.emplace_back(window.n_sampled * c.n_heads * c.head_dim);
-    RETURN_IF_ERROR(device.CopyToHost(context.SampledQueries(m).data(),
-                                      queries.size() * sizeof(BFloat16), queries.data()));
-  }
-  return window;
+  return WindowEncoder(*weights_, device, workspace).Encode(windows, memory);
 }
 
 absl::StatusOr<MemoryEntries> TransformerImpl::Entries(Device& device,

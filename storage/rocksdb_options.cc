@@ -81,7 +81,10 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, rocksdb::Env* en
   db.max_background_jobs = 2;
   // Sixteen by default, begun for each opening; there are few table files and they are small.
   db.max_file_opening_threads = 1;
+  // What is written goes to the disk at once, so that the sync at the end of a large commit finds
+  // little left.
   db.bytes_per_sync = 1 << 20;
+  db.wal_bytes_per_sync = 1 << 20;
   db.max_manifest_file_size = 4 << 20;
   db.info_log = std::make_shared<SilentLogger>();
   // No periodic work: a store that nobody uses writes nothing.

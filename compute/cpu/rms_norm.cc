@@ -11,6 +11,7 @@
 // clang-format on
 
 #include <cmath>
+#include <vector>
 
 HWY_BEFORE_NAMESPACE();
 namespace fovea::compute::cpu {
@@ -55,6 +56,18 @@ absl::Status RmsNorm(CpuDevice& device, const RmsNormArgs& args) {
   const int64_t hidden_size = args.x.dim(1);
   const auto* const x = args.x.As<float>();
   const auto* const weight = args.weight.As<float>();
+  if (args.out.dtype() == DType::kBF16) {
+    device.threads().ParallelFor(
+        args.x.dim(0), ElementwiseGrain(hidden_size), [&](int64_t begin, int64_t end, int) {
+          std::vector<float> row(static_cast<size_t>(hidden_size));
+          for (int64_t t = begin; t < end; ++t) {
+            HWY_DYNAMIC_DISPATCH(NormRow)
+            (x + t * hidden_size, weight, row.data(), hidden_size, args.eps);
+            FloatToBFloat16(row.data(), args.out.As<BFloat16>() + t * hidden_size, row.size());
+          }
+        });
+    return absl::OkStatus();
+  }
   auto* const out = args.out.As<float>();
   device.threads().ParallelFor(
       args.x.dim(0), ElementwiseGrain(hidden_size), [&](int64_t begin, int64_t end, int) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <vector>
 
 #include "compute/cpu/grain.h"
 #include "compute/cpu/ops.h"
@@ -56,6 +57,16 @@ HWY_EXPORT(SiluMulRange);
 absl::Status SiluMul(CpuDevice& device, const SiluMulArgs& args) {
   const auto* const gate = args.gate.As<float>();
   const auto* const up = args.up.As<float>();
+  if (args.out.dtype() == DType::kBF16) {
+    device.threads().ParallelFor(
+        args.gate.size(), kValuesPerRange, [&](int64_t begin, int64_t end, int) {
+          std::vector<float> range(static_cast<size_t>(end - begin));
+          HWY_DYNAMIC_DISPATCH(SiluMulRange)
+          (gate + begin, up + begin, range.data(), end - begin);
+          FloatToBFloat16(range.data(), args.out.As<BFloat16>() + begin, range.size());
+        });
+    return absl::OkStatus();
+  }
   auto* const out = args.out.As<float>();
   device.threads().ParallelFor(
       args.gate.size(), kValuesPerRange, [&](int64_t begin, int64_t end, int) {

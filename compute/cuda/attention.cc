@@ -25,9 +25,14 @@ absl::Status Attention(Device& device, const AttentionArgs& args) {
   const bool in_bf16 = args.keys.dtype() == DType::kBF16;
   const int64_t n_rows = int64_t{in.n_queries} * (in.n_heads / in.n_kv_heads);
   // A few rows with few keys, too: a tile of queries would be empty for the most part.
-  const bool splits = n_rows <= kMaxSplitRows && in.head_dim <= kMaxSplitHeadDim &&
-                      (in.n_queries <= 4 || in.n_keys > 2048);
-  return splits ? AttendInSplits(cuda, in, in_bf16) : AttendInTiles(cuda, in, in_bf16);
+  if (args.sequence_begins.empty() && n_rows <= kMaxSplitRows && in.head_dim <= kMaxSplitHeadDim &&
+      (in.n_queries <= 4 || in.n_keys > 2048)) {
+    return AttendInSplits(cuda, in, in_bf16);
+  }
+  if (device.precision() == Precision::kBFloat16 && in.head_dim <= kMaxTensorCoreHeadDim) {
+    return AttendOnTensorCores(cuda, in, args.sequence_begins, in_bf16);
+  }
+  return AttendInTiles(cuda, in, args.sequence_begins, in_bf16);
 }
 
 }  // namespace fovea::compute::cuda

@@ -1,13 +1,17 @@
-// The two ways in which attention is computed on a GPU. Many queries go tile by tile; of a few, the
-// keys are split over the whole GPU and the parts' partials are merged.
+// The ways in which attention is computed on a GPU. Many queries go tile by tile, on tensor cores
+// or, exactly, in float32; of a few, the keys are split over the whole GPU and the parts' partials
+// are merged.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 
 #include "base/status.h"
 #include "compute/cuda/cuda_device.h"
+#include "compute/cuda/sequences.cuh"
 
 namespace fovea::compute::cuda {
 
@@ -25,7 +29,21 @@ struct AttentionInput {
   float* lse;     // [n_queries, n_heads] or null
 };
 
-absl::Status AttendInTiles(CudaDevice& device, const AttentionInput& in, bool in_bf16);
+// Queries of the longest sequence.
+inline int LongestSequence(const AttentionInput& in, const Sequences& sequences) {
+  int longest = sequences.n > 0 ? 0 : in.n_queries;
+  for (int i = 0; i < sequences.n; ++i) {
+    longest = std::max(longest, sequences.begins[i + 1] - sequences.begins[i]);
+  }
+  return longest;
+}
+
+// `begins`: AttentionArgs::sequence_begins.
+absl::Status AttendInTiles(CudaDevice& device, const AttentionInput& in,
+                           std::span<const int64_t> begins, bool in_bf16);
+inline constexpr int64_t kMaxTensorCoreHeadDim = 128;
+absl::Status AttendOnTensorCores(CudaDevice& device, const AttentionInput& in,
+                                 std::span<const int64_t> begins, bool in_bf16);
 
 // Rows of a KV head (queries · heads of its group) that split attention takes.
 inline constexpr int64_t kMaxSplitRows = 64;

@@ -29,8 +29,19 @@ constexpr int64_t SharedFloats(int64_t d) {
 }
 
 template <typename T, int kMaxDim>
-__global__ void __launch_bounds__(kThreads) TileKernel(AttentionInput in) {
+__global__ void __launch_bounds__(kThreads) TileKernel(AttentionInput in, Sequences sequences) {
   extern __shared__ float4 shared4[];
+  if (sequences.n > 0) {
+    const int64_t begin = sequences.begins[blockIdx.z];
+    in.n_queries = sequences.begins[blockIdx.z + 1] - static_cast<int>(begin);
+    in.n_keys = in.n_queries;
+    in.queries += begin * in.n_heads * in.head_dim;
+    in.keys = static_cast<const T*>(in.keys) + begin * in.key_token_stride;
+    in.values = static_cast<const T*>(in.values) + begin * in.value_token_stride;
+    in.output += begin * in.n_heads * in.head_dim;
+    if (in.lse != nullptr) in.lse += begin * in.n_heads;
+    if (static_cast<int>(blockIdx.x) * kQueries >= in.n_queries) return;
+  }
   const int d = in.head_dim;
   float* const key_tile = reinterpret_cast<float*>(shared4);  // rows of 36 floats: aligned to 16
   float* const value_tile = key_tile + d * (kKeys + 4);
@@ -147,32 +158,38 @@ __global__ void __launch_bounds__(kThreads) TileKernel(AttentionInput in) {
 }
 
 template <typename T, int kMaxDim>
-absl::Status Launch(const AttentionInput& in, cudaStream_t stream) {
+absl::Status Launch(const AttentionInput& in, std::span<const int64_t> begins,
+                    cudaStream_t stream) {
   const auto shared_bytes = static_cast<int>(SharedFloats(in.head_dim) * sizeof(float));
   RETURN_IF_CUDA_ERROR(
       cudaFuncSetAttribute(TileKernel<T, kMaxDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            shared_bytes),
       StrCat("Attention with heads of ", in.head_dim));
-  const dim3 grid(static_cast<unsigned>((in.n_queries + kQueries - 1) / kQueries),
-                  static_cast<unsigned>(in.n_heads));
-  TileKernel<T, kMaxDim><<<grid, kThreads, shared_bytes, stream>>>(in);
+  ForSequences(begins, [&](const Sequences& sequences) {
+    const int n_tiles = (LongestSequence(in, sequences) + kQueries - 1) / kQueries;
+    const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(in.n_heads),
+                    static_cast<unsigned>(std::max(1, sequences.n)));
+    TileKernel<T, kMaxDim><<<grid, kThreads, shared_bytes, stream>>>(in, sequences);
+  });
   return LaunchStatus("Attention");
 }
 
 template <typename T>
-absl::Status LaunchForDims(const AttentionInput& in, cudaStream_t stream) {
-  if (in.head_dim <= 64) return Launch<T, 64>(in, stream);
-  if (in.head_dim <= 128) return Launch<T, 128>(in, stream);
-  if (in.head_dim <= 256) return Launch<T, 256>(in, stream);
+absl::Status LaunchForDims(const AttentionInput& in, std::span<const int64_t> begins,
+                           cudaStream_t stream) {
+  if (in.head_dim <= 64) return Launch<T, 64>(in, begins, stream);
+  if (in.head_dim <= 128) return Launch<T, 128>(in, begins, stream);
+  if (in.head_dim <= 256) return Launch<T, 256>(in, begins, stream);
   return absl::UnimplementedError(
       StrCat("Attention: heads of ", in.head_dim, " dimensions, want at most 256 on a GPU"));
 }
 
 }  // namespace
 
-absl::Status AttendInTiles(CudaDevice& device, const AttentionInput& in, bool in_bf16) {
-  return in_bf16 ? LaunchForDims<__nv_bfloat16>(in, device.stream())
-                 : LaunchForDims<float>(in, device.stream());
+absl::Status AttendInTiles(CudaDevice& device, const AttentionInput& in,
+                           std::span<const int64_t> begins, bool in_bf16) {
+  return in_bf16 ? LaunchForDims<__nv_bfloat16>(in, begins, device.stream())
+                 : LaunchForDims<float>(in, begins, device.stream());
 }
 
 }  // namespace fovea::compute::cuda

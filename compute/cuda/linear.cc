@@ -43,7 +43,11 @@ class CudaLinear final : public Linear {
       const Output output{this, out};
       return Annotate(ForwardFew(cuda, {&output, 1}, x, add_to_out), name_);
     }
-    return Annotate(ForwardMany(cuda, x.As<float>(), n_rows, add_to_out, out.As<float>()), name_);
+    return Annotate(ForwardMany(cuda, x, add_to_out, out.As<float>()), name_);
+  }
+
+  bool TakesBFloat16(int64_t n_tokens) const override {
+    return dtype_ == DType::kBF16 && n_tokens > kMaxMatVecRows;
   }
 
   void DoPrepareSteps(Device& device) const override {
@@ -146,12 +150,13 @@ class CudaLinear final : public Linear {
 
   int64_t value_bytes() const { return Traits(dtype_).block_bytes; }
 
-  absl::Status ForwardMany(CudaDevice& device, const float* x, int64_t n_rows, bool add_to_out,
+  absl::Status ForwardMany(CudaDevice& device, const ConstView& x, bool add_to_out,
                            float* out) const {
+    const int64_t n_rows = x.dim(0);
     ASSIGN_OR_RETURN(const void* const kept, FindWeights(device));
-    // Scratch: [x in bfloat16 | some features' weights].
+    // Scratch: [x in bfloat16, where it is not | some features' weights].
     const int64_t x_bytes =
-        dtype_ == DType::kBF16 ? Aligned(n_rows * in_features_ * value_bytes()) : 0;
+        dtype_ != x.dtype() ? Aligned(n_rows * in_features_ * value_bytes()) : 0;
     const int64_t feature_bytes = in_features_ * value_bytes();
     // One product, whatever is kept, where its weights fit: sums then do not depend on it.
     const int64_t features_at_once =
@@ -161,9 +166,9 @@ class CudaLinear final : public Linear {
     const int64_t weight_bytes = kept != nullptr ? 0 : features_at_once * feature_bytes;
     ASSIGN_OR_RETURN(std::byte* const scratch,
                      device.Scratch(static_cast<size_t>(x_bytes + weight_bytes)));
-    const void* rows = x;
-    if (dtype_ == DType::kBF16) {
-      LaunchRound(x, n_rows * in_features_, scratch, device.stream());
+    const void* rows = x.data();
+    if (dtype_ != x.dtype()) {
+      LaunchRound(x.As<float>(), n_rows * in_features_, scratch, device.stream());
       rows = scratch;
     }
     // Products of some features lie apart in `out`; they are made in one place first.

@@ -12,22 +12,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "compute/cuda/mma.cuh"
 #include "compute/cuda/scores_simd.cuh"
 #include "compute/cuda/warp.cuh"
 
 namespace fovea::compute::cuda {
-
-// sums[16 keys, 8 rows] += keys[16, 16] · query[16, 8]. Lane l holds of the keys rows l/4 (words 0
-// and 2) and l/4 + 8 (words 1 and 3), of the query column l/4, of the sums rows l/4 (0, 1) and
-// l/4 + 8 (2, 3), columns 2·(l mod 4) and the next.
-__device__ inline void MultiplyTile(const uint32_t (&keys)[4], uint32_t query0, uint32_t query1,
-                                    float (&sums)[4]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(keys[0]), "r"(keys[1]), "r"(keys[2]), "r"(keys[3]), "r"(query0), "r"(query1));
-}
 
 // kVectors: of 16 bytes that a lane reads of a key: vector l mod 4 + 4·i. head_dim is a multiple of
 // eight, keys lie at multiples of 16 bytes.

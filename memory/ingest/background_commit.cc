@@ -1,22 +1,19 @@
 #include "memory/ingest/background_commit.h"
 
 #include <memory>
-#include <system_error>
 #include <utility>
+
+#include "memory/ingest/background_task.h"
 
 namespace fovea::memory {
 
-BackgroundCommit::BackgroundCommit(storage::DocumentStore* store, storage::Mutation mutation,
-                                   std::vector<IngestedDocument> completed)
-    : completed_(std::move(completed)) {
-  const auto write = [store, shared = std::make_shared<storage::Mutation>(std::move(mutation))] {
-    return store->Commit(std::move(*shared));
-  };
-  try {
-    status_ = std::async(std::launch::async, write);
-  } catch (const std::system_error&) {  // no thread to be had: then without one
-    status_ = std::async(std::launch::deferred, write);
-  }
-}
+BackgroundCommit::BackgroundCommit(storage::DocumentStore* store,
+                                   const storage::StoreSettings& settings, WindowBatch batch)
+    : completed_(std::move(batch.completed)),
+      status_(
+          InBackground([store, settings, shared = std::make_shared<WindowBatch>(std::move(batch))] {
+            shared->PutWindows(settings);
+            return store->Commit(std::move(shared->mutation));
+          })) {}
 
 }  // namespace fovea::memory

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "memory/ingest/ingested_document.h"
+#include "memory/ingest/window_batch.h"
 #include "storage/document_store.h"
 
 namespace fovea::memory {
@@ -12,9 +13,8 @@ namespace fovea::memory {
 // Begins in the constructor; the store outlives this object. Destroying it waits.
 class BackgroundCommit {
  public:
-  // `completed`: documents that the commit makes durable.
-  BackgroundCommit(storage::DocumentStore* store, storage::Mutation mutation,
-                   std::vector<IngestedDocument> completed);
+  BackgroundCommit(storage::DocumentStore* store, const storage::StoreSettings& settings,
+                   WindowBatch batch);
   BackgroundCommit(BackgroundCommit&&) = default;
   BackgroundCommit& operator=(BackgroundCommit&&) = default;
 

@@ -82,4 +82,19 @@ absl::StatusOr<storage::StoreSettings> AgreeOnSettings(Memory* memory,
   return settings;
 }
 
+int EncodeBatchTokens(const storage::StoreSettings& settings, const model::ModelConfig& config,
+                      const compute::Device& device) {
+  constexpr int64_t kOnHost = 4096;  // more would gain nothing
+  // A GPU computes a small model's products at its speed with tens of thousands of rows. A larger
+  // one needs fewer, whose activations in float32 take more room.
+  constexpr int64_t kOnDevice = 32768;
+  constexpr int64_t kActivationBytes = int64_t{2} << 30;
+  // Windows that attend to the memory are encoded one at a time.
+  if (device.is_host_memory() || settings.encoding == "reference") return kOnHost;
+  const int64_t row = 2 * (config.hidden_size + config.intermediate_size) +
+                      2 * config.head_dim * (config.n_heads + config.n_kv_heads);
+  const int64_t row_bytes = row * static_cast<int64_t>(sizeof(float));
+  return static_cast<int>(std::clamp(kActivationBytes / row_bytes, kOnHost, kOnDevice));
+}
+
 }  // namespace fovea::memory

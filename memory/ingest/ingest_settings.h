@@ -16,4 +16,8 @@ absl::StatusOr<storage::StoreSettings> AgreeOnSettings(Memory* memory,
                                                        const model::Transformer& model,
                                                        const IngestOptions& options);
 
+// IngestOptions::encode_batch_tokens where that is left to the device.
+int EncodeBatchTokens(const storage::StoreSettings& settings, const model::ModelConfig& config,
+                      const compute::Device& device);
+
 }  // namespace fovea::memory

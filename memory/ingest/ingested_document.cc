@@ -1,5 +1,7 @@
 #include "memory/ingest/ingested_document.h"
 
+#include <utility>
+
 namespace fovea::memory {
 
 std::string_view IngestStatusName(IngestStatus status) {
@@ -16,6 +18,15 @@ std::string_view IngestStatusName(IngestStatus status) {
       return "failed";
   }
   return "failed";
+}
+
+IngestedDocument FailedDocument(std::string title, std::string source, const absl::Status& error) {
+  IngestedDocument result;
+  result.title = std::move(title);
+  result.source = std::move(source);
+  result.status = IngestStatus::kFailed;
+  result.error = std::string(error.message());
+  return result;
 }
 
 }  // namespace fovea::memory

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/status.h"
+
 namespace fovea::memory {
 
 // kRemoved: the source is gone, and the document with it unless others refer to it.
@@ -22,5 +24,8 @@ struct IngestedDocument {
   IngestStatus status = IngestStatus::kAdded;
   std::string error;
 };
+
+// One that could not be read.
+IngestedDocument FailedDocument(std::string title, std::string source, const absl::Status& error);
 
 }  // namespace fovea::memory

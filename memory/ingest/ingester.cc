@@ -2,18 +2,20 @@
 
 #include <algorithm>
 #include <ctime>
-#include <deque>
+#include <future>
 #include <optional>
 #include <span>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "memory/block_layout.h"
+#include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
+#include "memory/ingest/background_task.h"
 #include "memory/ingest/ingest_settings.h"
 #include "memory/ingest/reference_encoder.h"
 #include "memory/ingest/source_table.h"
 #include "memory/ingest/token_stream.h"
+#include "memory/ingest/window_batch.h"
 #include "memory/ingest/window_pool.h"
 #include "memory/ingest/windowing.h"
 #include "memory/segments/sealer.h"
@@ -32,24 +34,6 @@ using storage::WindowRecord;
 constexpr int64_t kCommitTokens = 65536;
 // … and about this many sources of stored texts.
 constexpr size_t kCommitArrivals = 1024;
-
-// A source on its way into the store, with its document unless that is there already.
-struct Arrival {
-  std::string id;  // of the document
-  storage::SourceReference reference;
-  bool in_no_other_collection = false;
-  IngestedDocument result;
-  std::optional<DocumentRecord> record;  // to be stored
-  std::string robbed_id;                 // of the stored document that goes with this, if any
-  std::vector<StoredRange> taken;        // windows, with those that they belonged to
-  bool all_windows_queued = false;
-};
-
-// A window that waits for its commit.
-struct QueuedWindow {
-  WindowLink link;
-  std::optional<WindowRecord> window;  // unset: stored already
-};
 
 class IngesterImpl final : public Ingester {
  public:
@@ -77,21 +61,27 @@ class IngesterImpl final : public Ingester {
   void PutReferences(const Arrivals& arrivals, Mutation* mutation);
   void PutChanges(Mutation* mutation);
   // Begins to commit, once the commit before is done.
-  absl::Status StartCommit(Mutation mutation, std::vector<IngestedDocument> completed);
+  absl::Status StartCommit(WindowBatch batch);
   // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
   absl::Status DeleteLeftovers();
   // Windows attend to the memory so far, so that none of another day can be used again.
   bool IsReference() const { return settings_.encoding == "reference"; }
   // Length of the next window of a stream.
   absl::StatusOr<int64_t> NextWindow(TokenStream* stream) const;
-  absl::StatusOr<std::vector<model::EncodedWindow>> Encode(
-      std::span<const model::WindowTokens> windows);
-  // Encodes what is queued, waits for the commit before, and begins to commit it.
+  absl::Status Encode(WindowBatch* batch);
+  // Begins to encode what is queued, once what was queued before is encoded and on its way to the
+  // disk. Where the host computes itself nothing is gained by encoding beside it: that is complete
+  // on return then.
   absl::Status Flush();
-  // Waits for the commit that is under way, takes note of it and reports what it completed. To be
-  // called before anything else reads or changes what it may concern.
+  // Waits for what is being encoded and begins to commit it.
+  absl::Status FinishEncoding();
+  // Waits for all that is under way, takes note of it and reports what it completed. To be called
+  // before anything else reads or changes what it may concern.
   absl::Status FinishCommit();
-  void Fail(const documents::TextDocument& document, const absl::Status& status);
+  absl::Status FinishCommitInFlight();
+  void Fail(const documents::TextDocument& document, const absl::Status& status) {
+    Report(FailedDocument(document.title, document.source, status));
+  }
   void Report(const IngestedDocument& result) {
     if (options_.on_document) options_.on_document(result);
   }
@@ -116,16 +106,23 @@ class IngesterImpl final : public Ingester {
   // Of each stored or queued window the document that it belongs to. A window serves one complete
   // document; those of leftovers are free to be taken.
   absl::flat_hash_map<Slot, DocumentNumber> owners_;
-  std::deque<QueuedWindow> queue_;
-  int64_t queued_new_tokens_ = 0;
+  std::vector<QueuedWindow> queue_;
+  int64_t queued_new_tokens_ = 0;  // to be encoded, where there are memory layers
   int64_t queued_tokens_ = 0;
   Arrivals arrivals_;  // that wait for their commit
   int64_t encoded_tokens_ = 0;
-  std::optional<BackgroundCommit> in_flight_;  // one at a time; destroying it waits
+  // One of each at a time, in this order of batches; destroying one waits.
+  std::optional<BackgroundCommit> in_flight_;
+  std::future<absl::StatusOr<WindowBatch>> encoding_;
+  // What could not be encoded is in no commit, so that none may follow it.
+  absl::Status encode_failure_;
 };
 
 absl::Status IngesterImpl::Initialize() {
   ASSIGN_OR_RETURN(settings_, AgreeOnSettings(memory_, *model_, options_));
+  if (options_.encode_batch_tokens <= 0) {
+    options_.encode_batch_tokens = EncodeBatchTokens(settings_, model_->config(), *device_);
+  }
   ASSIGN_OR_RETURN(counters_, memory_->store().ReadCounters());
   RETURN_IF_ERROR(memory_->store().ForEachDocument([this](const DocumentRecord& document) {
     if (document.complete) {
@@ -146,25 +143,19 @@ absl::Status IngesterImpl::Initialize() {
     for (const auto& segment : memory_->Current()->segments) {
       if (!segment->damage.empty()) damaged.push_back(segment->record.id);
     }
+    // Where a GPU encodes, the processors are free, and more is there before a segment is built.
+    const SealerOptions sealing = device_->is_host_memory()
+                                      ? SealerOptions()
+                                      : SealerOptions{NumProcessors(), 6 * kSealSlots};
     ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
-                                                      std::move(damaged)));
+                                                      std::move(damaged), sealing));
   }
   return absl::OkStatus();
-}
-
-void IngesterImpl::Fail(const documents::TextDocument& document, const absl::Status& status) {
-  IngestedDocument result;
-  result.title = document.title;
-  result.source = document.source;
-  result.status = IngestStatus::kFailed;
-  result.error = std::string(status.message());
-  Report(result);
 }
 
 absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
   WindowPool pool;
   if (IsReference()) return pool;
-  RETURN_IF_ERROR(FinishCommit());  // it may be what wrote the links that are read here
   const storage::SourceReference& reference = arrival->reference;
   std::vector<DocumentNumber> numbers;
   std::optional<DocumentNumber> going;  // when this one comes, as nothing else refers to it
@@ -185,6 +176,8 @@ absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
       numbers.push_back(leftover.number);
     }
   }
+  // What is under way may be what writes the links that are read here.
+  if (!numbers.empty()) RETURN_IF_ERROR(FinishCommit());
   absl::flat_hash_set<Slot> known;  // several versions may link the same window
   for (const DocumentNumber number : numbers) {
     ASSIGN_OR_RETURN(const std::vector<WindowLink> links, memory_->store().Links(number));
@@ -269,7 +262,7 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
     if (waiting == arrivals_.end() && !replaces && !arrival->in_no_other_collection &&
         table_.Refers(id, reference)) {
       // It may be complete in the commit that is under way only.
-      if (in_flight_) RETURN_IF_ERROR(FinishCommit());
+      RETURN_IF_ERROR(FinishCommit());
       Report(result);
       return absl::OkStatus();
     }
@@ -332,9 +325,11 @@ absl::Status IngesterImpl::RemoveSources(absl::FunctionRef<bool(const std::strin
     result.source = reference.source;
     result.status = IngestStatus::kRemoved;
   }
-  Mutation mutation;
-  PutChanges(&mutation);
-  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(completed)));
+  RETURN_IF_ERROR(FinishEncoding());
+  WindowBatch batch;
+  batch.completed = std::move(completed);
+  PutChanges(&batch.mutation);
+  RETURN_IF_ERROR(StartCommit(std::move(batch)));
   return FinishCommit();
 }
 
@@ -352,9 +347,13 @@ absl::StatusOr<int64_t> IngesterImpl::NextWindow(TokenStream* stream) const {
   return CutWindow(tokens, window, is_last);
 }
 
-absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
-    std::span<const model::WindowTokens> windows) {
-  if (!IsReference()) return model_->Encode(*device_, windows, nullptr, &workspace_);
+absl::Status IngesterImpl::Encode(WindowBatch* batch) {
+  const std::vector<model::WindowTokens> windows = batch->TokensToEncode();
+  if (windows.empty() || settings_.n_mem_layers == 0) return absl::OkStatus();
+  if (!IsReference()) {
+    ASSIGN_OR_RETURN(batch->encoded, model_->Encode(*device_, windows, nullptr, &workspace_));
+    return absl::OkStatus();
+  }
   RETURN_IF_ERROR(FinishCommit());  // they attend to what is stored
   IngestView view;
   for (const auto& arrival : arrivals_) {
@@ -367,8 +366,9 @@ absl::StatusOr<std::vector<model::EncodedWindow>> IngesterImpl::Encode(
     }
   }
   ASSIGN_OR_RETURN(std::shared_ptr<const Generation> generation, memory_->View(view));
-  return EncodeAttending(*model_, device_, std::move(generation), windows, &workspace_,
-                         options_.progress);
+  ASSIGN_OR_RETURN(batch->encoded, EncodeAttending(*model_, device_, std::move(generation), windows,
+                                                   &workspace_, options_.progress));
+  return absl::OkStatus();
 }
 
 absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arrival* arrival,
@@ -448,31 +448,19 @@ absl::Status IngesterImpl::QueueWindows(documents::TextDocument& document, Arriv
 
 absl::Status IngesterImpl::Flush() {
   if (queue_.empty() && arrivals_.empty()) return absl::OkStatus();
-  std::vector<model::WindowTokens> windows;
-  for (const QueuedWindow& queued : queue_) {
-    if (queued.window) windows.push_back({queued.window->context_ids, queued.window->ids});
-  }
-  std::vector<model::EncodedWindow> encoded;
-  if (!windows.empty() && settings_.n_mem_layers > 0) {
-    ASSIGN_OR_RETURN(encoded, Encode(windows));
-  }
-
-  Mutation mutation;
-  size_t next_encoded = 0;
-  for (const QueuedWindow& queued : queue_) {
-    mutation.PutLink(queued.link);
-    if (!queued.window) continue;
-    mutation.PutWindow(*queued.window);
-    if (settings_.n_mem_layers == 0) continue;
-    const model::EncodedWindow& window = encoded[next_encoded++];
-    for (int layer = 0; layer < settings_.n_mem_layers; ++layer) {
-      mutation.PutBlock(
-          queued.window->slot_begin, layer,
-          ToBlock(window, layer, settings_.n_kv_heads, settings_.head_dim, settings_.entry_type));
+  RETURN_IF_ERROR(FinishEncoding());
+  WindowBatch batch;
+  batch.windows = std::move(queue_);
+  batch.n_encoded_tokens = settings_.n_mem_layers > 0 ? queued_new_tokens_ : 0;
+  const bool in_background = !IsReference() && !device_->is_host_memory();
+  if (!in_background) {
+    const absl::Status status = Encode(&batch);
+    if (!status.ok()) {  // all is as it was before
+      queue_ = std::move(batch.windows);
+      return status;
     }
-    mutation.PutQuerySample(queued.window->slot_begin, ToQuerySample(window));
-    encoded_tokens_ += window.n_tokens;
   }
+  queue_.clear();
   Arrivals completed;
   Arrivals waiting;
   for (const auto& arrival : arrivals_) {
@@ -483,19 +471,26 @@ absl::Status IngesterImpl::Flush() {
     // Its windows so far, so that an interrupted ingest goes on from there.
     DocumentRecord record = *arrival->record;
     record.sources = {arrival->reference};
-    mutation.PutDocument(record);
+    batch.mutation.PutDocument(record);
     waiting.push_back(arrival);
   }
-  PutReferences(completed, &mutation);
-  mutation.PutNextSlot(counters_.next_slot);
-  mutation.PutNextDocumentNumber(counters_.next_document);
-  std::vector<IngestedDocument> results;
-  for (const auto& arrival : completed) results.push_back(std::move(arrival->result));
+  PutReferences(completed, &batch.mutation);
+  batch.mutation.PutNextSlot(counters_.next_slot);
+  batch.mutation.PutNextDocumentNumber(counters_.next_document);
+  for (const auto& arrival : completed) batch.completed.push_back(std::move(arrival->result));
   arrivals_ = std::move(waiting);
-  queue_.clear();
   queued_tokens_ = 0;
   queued_new_tokens_ = 0;
-  RETURN_IF_ERROR(StartCommit(std::move(mutation), std::move(results)));
+  if (in_background) {
+    encoding_ = InBackground([this, shared = std::make_shared<WindowBatch>(
+                                        std::move(batch))]() -> absl::StatusOr<WindowBatch> {
+      RETURN_IF_ERROR(Encode(shared.get()));
+      shared->PutWindows(settings_);
+      return std::move(*shared);
+    });
+  } else {
+    RETURN_IF_ERROR(StartCommit(std::move(batch)));
+  }
   const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
   // What is stored is also reported.
   if (!cancelled.ok()) RETURN_IF_ERROR(FinishCommit());
@@ -528,13 +523,31 @@ void IngesterImpl::PutChanges(Mutation* mutation) {
   }
 }
 
-absl::Status IngesterImpl::StartCommit(Mutation mutation, std::vector<IngestedDocument> completed) {
-  RETURN_IF_ERROR(FinishCommit());
-  in_flight_.emplace(&memory_->store(), std::move(mutation), std::move(completed));
+absl::Status IngesterImpl::StartCommit(WindowBatch batch) {
+  RETURN_IF_ERROR(FinishCommitInFlight());
+  encoded_tokens_ += batch.n_encoded_tokens;
+  in_flight_.emplace(&memory_->store(), settings_, std::move(batch));
   return absl::OkStatus();
 }
 
+absl::Status IngesterImpl::FinishEncoding() {
+  RETURN_IF_ERROR(encode_failure_);
+  if (!encoding_.valid()) return absl::OkStatus();
+  absl::StatusOr<WindowBatch> batch = encoding_.get();
+  if (!batch.ok()) {
+    encode_failure_ = batch.status();
+    RETURN_IF_ERROR(FinishCommitInFlight());  // what came before is stored: it is also reported
+    return encode_failure_;
+  }
+  return StartCommit(*std::move(batch));
+}
+
 absl::Status IngesterImpl::FinishCommit() {
+  RETURN_IF_ERROR(FinishEncoding());
+  return FinishCommitInFlight();
+}
+
+absl::Status IngesterImpl::FinishCommitInFlight() {
   if (!in_flight_) return absl::OkStatus();
   BackgroundCommit commit = *std::move(in_flight_);
   in_flight_.reset();

@@ -31,11 +31,14 @@ struct IngestOptions {
   int overlap = -1;
   std::string encoding;
   std::string index_spec;
-  int encode_batch_tokens = 4096;  // windows (also of several documents) encoded together
+  // Windows (also of several documents) are encoded together once they have so many tokens; 0: as
+  // many as suit the device.
+  int encode_batch_tokens = 0;
   // A source that was added with one text already fails with another one, instead of replacing it:
   // for those who add each source once, where two of one name are two texts.
   bool one_text_per_source = false;
-  // What windows are encoded with; null: the model's own, which nothing else may use meanwhile.
+  // What windows are encoded with; null: the model's own, which nothing else may use until Finish
+  // returns or the ingester is gone: a GPU encodes while the next documents are read.
   // With one more of its kind, which outlives the ingester, the model may answer questions at the
   // same time.
   compute::Device* device = nullptr;

@@ -131,19 +131,21 @@ absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
 
 absl::StatusOr<std::unique_ptr<BackgroundSealer>> BackgroundSealer::Start(
     storage::DocumentStore* store, std::filesystem::path index_folder,
-    std::vector<uint64_t> damaged_segments) {
-  // One thread: the foreground encodes with all the others.
-  ASSIGN_OR_RETURN(std::unique_ptr<compute::Device> device, compute::Device::Create("cpu", 1));
-  return std::unique_ptr<BackgroundSealer>(new BackgroundSealer(
-      store, std::move(index_folder), std::move(damaged_segments), std::move(device)));
+    std::vector<uint64_t> damaged_segments, const SealerOptions& options) {
+  ASSIGN_OR_RETURN(std::unique_ptr<compute::Device> device,
+                   compute::Device::Create("cpu", options.n_threads));
+  return std::unique_ptr<BackgroundSealer>(
+      new BackgroundSealer(store, std::move(index_folder), std::move(damaged_segments),
+                           std::move(device), options.min_slots));
 }
 
 BackgroundSealer::BackgroundSealer(storage::DocumentStore* store,
                                    std::filesystem::path index_folder,
                                    std::vector<uint64_t> damaged_segments,
-                                   std::unique_ptr<compute::Device> device)
+                                   std::unique_ptr<compute::Device> device, uint64_t min_slots)
     : store_(store),
       index_folder_(std::move(index_folder)),
+      min_slots_(min_slots),
       device_(std::move(device)),
       damaged_segments_(std::move(damaged_segments)),
       pending_(!damaged_segments_.empty()),
@@ -174,7 +176,7 @@ void BackgroundSealer::Run() {
     if (stop_) return;
     pending_ = false;
     working_ = true;
-    const uint64_t min_slots = std::exchange(is_waited_for_, false) ? kSealTailSlots : kSealSlots;
+    const uint64_t min_slots = std::exchange(is_waited_for_, false) ? kSealTailSlots : min_slots_;
     lock.unlock();
     const absl::Status status = Work(min_slots);
     lock.lock();

@@ -61,7 +61,12 @@ absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
                      const std::filesystem::path& index_folder, const Progress& progress,
                      uint64_t min_slots = kSealSlots);
 
-// A thread with a Device of one thread that seals what a writer commits. A crash at any moment
+struct SealerOptions {
+  int n_threads = 1;                // the foreground encodes with all the others
+  uint64_t min_slots = kSealSlots;  // of the growing segment, before the end of an ingest
+};
+
+// A thread with a Device of its own that seals what a writer commits. A crash at any moment
 // leaves the old or the new segments. Nothing else may rebuild segments of this store meanwhile
 // (Rebuild, Verify with repair). Thread-safe.
 class BackgroundSealer {
@@ -70,7 +75,7 @@ class BackgroundSealer {
   // (Segment::damage not empty) are built again first.
   static absl::StatusOr<std::unique_ptr<BackgroundSealer>> Start(
       storage::DocumentStore* store, std::filesystem::path index_folder,
-      std::vector<uint64_t> damaged_segments);
+      std::vector<uint64_t> damaged_segments, const SealerOptions& options = {});
   // Stops a build that is under way; it is begun again another time.
   ~BackgroundSealer();
   BackgroundSealer(const BackgroundSealer&) = delete;
@@ -88,12 +93,14 @@ class BackgroundSealer {
 
  private:
   BackgroundSealer(storage::DocumentStore* store, std::filesystem::path index_folder,
-                   std::vector<uint64_t> damaged_segments, std::unique_ptr<compute::Device> device);
+                   std::vector<uint64_t> damaged_segments, std::unique_ptr<compute::Device> device,
+                   uint64_t min_slots);
   void Run();
   absl::Status Work(uint64_t min_slots);
 
   storage::DocumentStore* store_;
   const std::filesystem::path index_folder_;
+  const uint64_t min_slots_;
   std::unique_ptr<compute::Device> device_;
   std::atomic<bool> stop_{false};
 

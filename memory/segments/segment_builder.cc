@@ -56,51 +56,75 @@ struct LayerKeys {
   std::vector<index::HeadKeys> head_keys;  // [n_kv_heads], point into blocks
 };
 
-// DataLoss for a block that is not as the settings and its link say, or that is missing though its
-// window is there. A window that was deleted meanwhile is left out.
-absl::StatusOr<LayerKeys> ReadLayerKeys(const storage::DocumentStore& store,
+// The keys of a window in one memory layer; none where the window was deleted meanwhile. DataLoss
+// for a block that is not as the settings and its link say, or that is missing though its window is
+// there.
+absl::StatusOr<std::optional<storage::Block>> ReadKeys(const storage::DocumentStore& store,
+                                                       const storage::StoreSettings& settings,
+                                                       const StoredWindow& window,
+                                                       int memory_layer) {
+  absl::StatusOr<storage::Block> read =
+      store.GetBlock(window.slot_begin, memory_layer, storage::DocumentStore::BlockPart::kKeys);
+  if (absl::IsNotFound(read.status()) &&
+      absl::IsNotFound(store.GetWindow(window.slot_begin).status())) {
+    return std::nullopt;
+  }
+  if (!read.ok()) {
+    const absl::Status status = absl::IsNotFound(read.status())
+                                    ? absl::DataLossError(read.status().message())
+                                    : read.status();
+    return Annotate(status,
+                    StrCat("keys of the window at slot ", window.slot_begin, ", memory layer ",
+                           memory_layer, " (`fovea verify --repair` makes damaged blocks again)"));
+  }
+  if (read->n_tokens != window.n_tokens || read->n_kv_heads != settings.n_kv_heads ||
+      read->head_dim != settings.head_dim) {
+    return absl::DataLossError(StrCat("block of the window at slot ", window.slot_begin,
+                                      ", memory layer ", memory_layer, ": shape [",
+                                      read->n_kv_heads, ",", read->n_tokens, ",", read->head_dim,
+                                      "], want [", settings.n_kv_heads, ",", window.n_tokens, ",",
+                                      settings.head_dim, "]: run `fovea verify --repair`"));
+  }
+  return *std::move(read);
+}
+
+// Windows that are read at once, between looks at whether to go on.
+constexpr size_t kWindowsAtOnce = 64;
+
+absl::StatusOr<LayerKeys> ReadLayerKeys(compute::Device& device,
+                                        const storage::DocumentStore& store,
                                         const storage::StoreSettings& settings,
                                         const std::vector<StoredWindow>& windows, Slot slot_begin,
                                         int memory_layer, const Progress& progress) {
   LayerKeys keys;
   keys.blocks.reserve(windows.size());
   keys.head_keys.resize(static_cast<size_t>(settings.n_kv_heads));
-  int64_t n_read = 0;
-  for (const StoredWindow& window : windows) {
-    RETURN_IF_ERROR(progress.Report({.stage = "read keys",
-                                     .done = n_read,
-                                     .total = static_cast<int64_t>(windows.size()),
-                                     .unit = "blocks"}));
-    ++n_read;
-    absl::StatusOr<storage::Block> read =
-        store.GetBlock(window.slot_begin, memory_layer, storage::DocumentStore::BlockPart::kKeys);
-    if (absl::IsNotFound(read.status()) &&
-        absl::IsNotFound(store.GetWindow(window.slot_begin).status())) {
-      continue;
+  for (size_t first = 0; first < windows.size(); first += kWindowsAtOnce) {
+    std::vector<absl::StatusOr<std::optional<storage::Block>>> read(
+        std::min(kWindowsAtOnce, windows.size() - first));
+    for (size_t i = 0; i < read.size(); ++i) {
+      RETURN_IF_ERROR(progress.Report({.stage = "read keys",
+                                       .done = static_cast<int64_t>(first + i),
+                                       .total = static_cast<int64_t>(windows.size()),
+                                       .unit = "blocks"}));
     }
-    if (!read.ok()) {
-      const absl::Status status = absl::IsNotFound(read.status())
-                                      ? absl::DataLossError(read.status().message())
-                                      : read.status();
-      return Annotate(
-          status, StrCat("keys of the window at slot ", window.slot_begin, ", memory layer ",
-                         memory_layer, " (`fovea verify --repair` makes damaged blocks again)"));
-    }
-    if (read->n_tokens != window.n_tokens || read->n_kv_heads != settings.n_kv_heads ||
-        read->head_dim != settings.head_dim) {
-      return absl::DataLossError(StrCat("block of the window at slot ", window.slot_begin,
-                                        ", memory layer ", memory_layer, ": shape [",
-                                        read->n_kv_heads, ",", read->n_tokens, ",", read->head_dim,
-                                        "], want [", settings.n_kv_heads, ",", window.n_tokens, ",",
-                                        settings.head_dim, "]: run `fovea verify --repair`"));
-    }
-    keys.blocks.push_back(*std::move(read));
-    const storage::Block& block = keys.blocks.back();
-    for (int64_t head = 0; head < block.n_kv_heads; ++head) {
-      keys.head_keys[static_cast<size_t>(head)].push_back(
-          {.keys = block.keys.data() + head * block.n_tokens * block.head_dim,
-           .n_keys = block.n_tokens,
-           .first_id = static_cast<int64_t>(window.slot_begin - slot_begin)});
+    device.threads().ParallelFor(
+        static_cast<int64_t>(read.size()), 2, [&](int64_t begin, int64_t end, int) {
+          for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+            read[i] = ReadKeys(store, settings, windows[first + i], memory_layer);
+          }
+        });
+    for (size_t i = 0; i < read.size(); ++i) {
+      RETURN_IF_ERROR(read[i].status());
+      if (!read[i]->has_value()) continue;
+      keys.blocks.push_back(**std::move(read[i]));
+      const storage::Block& block = keys.blocks.back();
+      for (int64_t head = 0; head < block.n_kv_heads; ++head) {
+        keys.head_keys[static_cast<size_t>(head)].push_back(
+            {.keys = block.keys.data() + head * block.n_tokens * block.head_dim,
+             .n_keys = block.n_tokens,
+             .first_id = static_cast<int64_t>(windows[first + i].slot_begin - slot_begin)});
+      }
     }
   }
   return keys;
@@ -246,7 +270,7 @@ class Builder {
 
   // kUnjudged only for "auto": too few confident queries in this layer to choose by.
   absl::StatusOr<Outcome> BuildLayer(int layer, const std::string& spec) {
-    ASSIGN_OR_RETURN(const LayerKeys keys, ReadLayerKeys(*store_, settings_, windows_,
+    ASSIGN_OR_RETURN(const LayerKeys keys, ReadLayerKeys(device_, *store_, settings_, windows_,
                                                          request_.slot_begin, layer, progress_));
     if (keys.blocks.empty()) return Outcome::kExact;  // everything was deleted meanwhile
     absl::StatusOr<index::CalibratedIndex> built = index::BuildCalibrated(

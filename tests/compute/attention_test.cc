@@ -36,7 +36,8 @@ struct Partial {
   std::vector<float> output, lse;
 };
 
-Partial Compute(Device& device, const Shape& s, const Data& data) {
+Partial Compute(Device& device, const Shape& s, const Data& data,
+                const std::vector<int64_t>& sequence_begins = {}) {
   const Buffer queries = ToDevice(device, data.queries);
   const Buffer keys = ToDevice(device, data.keys);
   const Buffer values = ToDevice(device, data.values);
@@ -51,6 +52,7 @@ Partial Compute(Device& device, const Shape& s, const Data& data) {
                          .values = {values.data<float>(), {s.n_keys, s.n_kv_heads, s.head_dim}},
                          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
                          .causal = s.causal,
+                         .sequence_begins = sequence_begins,
                          .output = {output.data<float>(), {s.n_queries, s.n_heads, s.head_dim}},
                          .lse = {lse.data<float>(), {s.n_queries, s.n_heads}}});
   EXPECT_TRUE(status.ok()) << status;
@@ -245,6 +247,32 @@ std::vector<BFloat16> HeadsOutermost(const std::vector<float>& values, const Sha
   return stored;
 }
 
+// Of keys and values in bfloat16 with heads outermost.
+Partial ComputeStored(Device& device, const Shape& s, const Data& data) {
+  const Buffer queries = ToDevice(device, data.queries);
+  const Buffer keys = ToDevice(device, HeadsOutermost(data.keys, s));
+  const Buffer values = ToDevice(device, HeadsOutermost(data.values, s));
+  const auto n_rows = static_cast<size_t>(s.n_queries * s.n_heads);
+  const size_t n_out = n_rows * static_cast<size_t>(s.head_dim);
+  const Buffer output = ToDevice(device, std::vector<float>(n_out, NAN));
+  const Buffer lse = ToDevice(device, std::vector<float>(n_rows, NAN));
+  const auto view = [&](const Buffer& buffer) {
+    return ConstView(buffer.data<BFloat16>(), {s.n_keys, s.n_kv_heads, s.head_dim})
+        .WithStrides({s.head_dim, s.n_keys * s.head_dim, 1});
+  };
+  const auto query_shape = {s.n_queries, s.n_heads, s.head_dim};
+  const absl::Status status =
+      Attention(device, {.queries = {queries.data<float>(), query_shape},
+                         .keys = view(keys),
+                         .values = view(values),
+                         .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
+                         .causal = s.causal,
+                         .output = {output.data<float>(), query_shape},
+                         .lse = {lse.data<float>(), {s.n_queries, s.n_heads}}});
+  EXPECT_TRUE(status.ok()) << status;
+  return {ToHost(device, output, n_out), ToHost(device, lse, n_rows)};
+}
+
 TEST_P(AttentionTest, TakesStoredEntriesAsTheyLie) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
   for (const Shape& s : {Shape{1, 1000, 9, 3, 64, false}, Shape{2, 50, 3, 1, 20, false},
@@ -255,33 +283,11 @@ TEST_P(AttentionTest, TakesStoredEntriesAsTheyLie) {
                          Shape{3, 8209, 8, 2, 128, false}, Shape{1, 8193, 2, 2, 80, true}}) {
     SCOPED_TRACE(ShapeName(s));
     Data data = MakeData(s);
-    const std::vector<BFloat16> keys = HeadsOutermost(data.keys, s);
-    const std::vector<BFloat16> values = HeadsOutermost(data.values, s);
+    const Partial stored = ComputeStored(*device, s, data);
     // What is stored, widened.
     for (float& key : data.keys) key = static_cast<float>(BFloat16(key));
     for (float& value : data.values) value = static_cast<float>(BFloat16(value));
     const Partial widened = Compute(*device, s, data);
-    const Buffer queries = ToDevice(*device, data.queries);
-    const Buffer key_buffer = ToDevice(*device, keys);
-    const Buffer value_buffer = ToDevice(*device, values);
-    const Buffer output = ToDevice(*device, std::vector<float>(widened.output.size(), NAN));
-    const Buffer lse = ToDevice(*device, std::vector<float>(widened.lse.size(), NAN));
-    const auto view = [&](const Buffer& buffer) {
-      return ConstView(buffer.data<BFloat16>(), {s.n_keys, s.n_kv_heads, s.head_dim})
-          .WithStrides({s.head_dim, s.n_keys * s.head_dim, 1});
-    };
-    const auto query_shape = {s.n_queries, s.n_heads, s.head_dim};
-    const absl::Status status =
-        Attention(*device, {.queries = {queries.data<float>(), query_shape},
-                            .keys = view(key_buffer),
-                            .values = view(value_buffer),
-                            .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
-                            .causal = s.causal,
-                            .output = {output.data<float>(), query_shape},
-                            .lse = {lse.data<float>(), {s.n_queries, s.n_heads}}});
-    ASSERT_TRUE(status.ok()) << status;
-    const Partial stored{ToHost(*device, output, widened.output.size()),
-                         ToHost(*device, lse, widened.lse.size())};
     ExpectSoftmax(s, data, stored);
     // The same products in the same order, where whole vectors are all that there is.
     if (s.head_dim % 16 == 0 && device->kind() == DeviceKind::kCpu) {
@@ -341,12 +347,145 @@ TEST_P(AttentionTest, NamesTheArgumentThatDoesNotFit) {
   expect([&](AttentionArgs& a) { a.output = View(); }, {"output", "[]", "[2,4,8]"});
   expect([&](AttentionArgs& a) { a.lse = {floats, {4, 2}}; }, {"lse", "[4,2]", "[2,4]"});
   expect([&](AttentionArgs& a) { a.keys = {DType::kF32, nullptr, {5, 2, 8}}; }, {"keys", "null"});
+  const std::vector<int64_t> begins = {0, 2}, past_the_end = {0, 3}, downwards = {0, 2, 1, 2};
+  expect([&](AttentionArgs& a) { a.sequence_begins = begins; }, {"2 queries and 5 keys"});
+  for (const std::vector<int64_t>* wrong : {&past_the_end, &downwards}) {
+    expect(
+        [&](AttentionArgs& a) {
+          a.keys = a.values = {floats, {2, 2, 8}};
+          a.sequence_begins = *wrong;
+        },
+        {"Attention: sequences", "number of rows, 2"});
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, AttentionTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 
+// Of each sequence by itself.
+Partial ComputeOneByOne(Device& device, const Shape& s, const Data& data,
+                        const std::vector<int64_t>& begins) {
+  Partial all;
+  for (size_t i = 0; i + 1 < begins.size(); ++i) {
+    Shape one = s;
+    one.n_queries = one.n_keys = begins[i + 1] - begins[i];
+    const auto rows = [&](const std::vector<float>& from, int64_t row) {
+      return std::vector<float>(from.begin() + begins[i] * row, from.begin() + begins[i + 1] * row);
+    };
+    const Partial partial = Compute(
+        device, one,
+        {rows(data.queries, s.n_heads * s.head_dim), rows(data.keys, s.n_kv_heads * s.head_dim),
+         rows(data.values, s.n_kv_heads * s.head_dim)});
+    all.output.insert(all.output.end(), partial.output.begin(), partial.output.end());
+    all.lse.insert(all.lse.end(), partial.lse.begin(), partial.lse.end());
+  }
+  return all;
+}
+
+TEST_P(AttentionTest, SequencesOfOneCallAreAsByThemselves) {
+  std::vector<int64_t> many = {0};  // more than a kernel takes at once
+  for (int64_t i = 0; i < 300; ++i) many.push_back(many.back() + 10 + i % 13);
+  for (const std::string precision : {"float32", GetParam() == "cpu" ? "int8" : "bfloat16"}) {
+    MAKE_DEVICE_OR_SKIP(device, GetParam(), 3, precision);
+    for (const std::vector<int64_t>& begins :
+         {std::vector<int64_t>{0, 50}, {0, 33, 33, 400, 405, 529, 530}, {0, 0, 128, 256}, many}) {
+      for (Shape s : {Shape{0, 0, 9, 3, 64, true}, Shape{0, 0, 4, 2, 100, true},
+                      Shape{0, 0, 3, 1, 20, false}}) {
+        s.n_queries = s.n_keys = begins.back();
+        SCOPED_TRACE(StrCat(ShapeName(s), ", ", begins.size() - 1, " sequences, ", precision));
+        const Data data = MakeData(s);
+        const Partial together = Compute(*device, s, data, begins);
+        const Partial expected = ComputeOneByOne(*device, s, data, begins);
+        // The same tiles, but where few queries by themselves go another way.
+        double error = 0.0;
+        for (size_t i = 0; i < expected.output.size(); ++i) {
+          error = std::max(error, std::abs(double{together.output[i]} - expected.output[i]));
+        }
+        for (size_t i = 0; i < expected.lse.size(); ++i) {
+          error = std::max(error, std::abs(double{together.lse[i]} - expected.lse[i]));
+        }
+        EXPECT_LE(error, device->kind() == DeviceKind::kCpu ? 0.0
+                         : precision == "float32"           ? 2e-5
+                                                            : 0.1);
+      }
+    }
+  }
+}
+
 // bfloat16 rounds each factor by up to 2⁻⁹; errors of sums of many such products average out.
+void ExpectRoundedSoftmax(const Shape& s, const Data& data, const Partial& partial) {
+  MAKE_DEVICE_OR_SKIP(exact, "cpu", 2, "float32");
+  const Partial expected = Compute(*exact, s, data);
+  ExpectSoftmax(s, data, expected);
+  double error = 0.0, power = 0.0;
+  for (size_t i = 0; i < partial.output.size(); ++i) {
+    const double difference = static_cast<double>(partial.output[i]) - expected.output[i];
+    error += difference * difference;
+    power += static_cast<double>(expected.output[i]) * expected.output[i];
+  }
+  EXPECT_LT(std::sqrt(error / power), 0.01);  // also no NaN
+  double lse_error = 0.0;
+  for (size_t i = 0; i < partial.lse.size(); ++i) {
+    if (std::isinf(expected.lse[i])) {
+      EXPECT_EQ(partial.lse[i], expected.lse[i]);
+      continue;
+    }
+    const double difference = std::abs(double{partial.lse[i]} - expected.lse[i]);
+    if (!(difference <= lse_error)) lse_error = difference;
+  }
+  EXPECT_LT(lse_error, 0.02);
+}
+
+TEST(AttentionPrecisionTest, OnTensorCoresItIsCloseToFloat64) {
+  MAKE_DEVICE_OR_SKIP(device, "cuda", 2, "bfloat16");
+  MAKE_DEVICE_OR_SKIP(exact, "cuda", 2, "float32");
+  uint32_t seed = 100;
+  for (const int64_t head_dim : {64, 80, 96, 100, 128, 20, 33}) {
+    for (Shape s : {Shape{300, 300, 9, 3, 0, true}, Shape{1024, 1024, 3, 1, 0, true},
+                    Shape{65, 333, 4, 1, 0, true}, Shape{129, 1000, 6, 6, 0, true},
+                    Shape{40, 97, 6, 6, 0, false}, Shape{17, 1, 8, 2, 0, false},
+                    Shape{90, 30, 9, 3, 0, true}, Shape{5, 5, 9, 3, 0, true},
+                    Shape{40, 0, 3, 1, 0, true}, Shape{127, 4097, 2, 1, 0, true}}) {
+      s.head_dim = head_dim;
+      SCOPED_TRACE(ShapeName(s));
+      const Data data = MakeData(s, ++seed);
+      const Partial rounded = Compute(*device, s, data);
+      if (s.n_keys == 0) {
+        ExpectSoftmax(s, data, rounded);
+        continue;
+      }
+      ExpectRoundedSoftmax(s, data, rounded);
+      if (s.n_keys > 1) {
+        EXPECT_NE(rounded.output, Compute(*exact, s, data).output) << "was not rounded";
+      }
+    }
+  }
+}
+
+TEST(AttentionPrecisionTest, TensorCoresTakeStoredEntriesAsTheyLie) {
+  MAKE_DEVICE_OR_SKIP(device, "cuda", 2, "bfloat16");
+  for (const Shape& s : {Shape{400, 500, 9, 3, 64, false}, Shape{300, 333, 4, 2, 100, true},
+                         Shape{200, 201, 3, 3, 128, true}, Shape{150, 777, 6, 2, 80, true},
+                         Shape{99, 160, 6, 6, 33, true}}) {
+    SCOPED_TRACE(ShapeName(s));
+    const Data data = MakeData(s);
+    Data widened = data;
+    for (float& key : widened.keys) key = static_cast<float>(BFloat16(key));
+    for (float& value : widened.values) value = static_cast<float>(BFloat16(value));
+    ExpectRoundedSoftmax(s, widened, ComputeStored(*device, s, data));
+  }
+}
+
+TEST(AttentionPrecisionTest, LargeScoresDoNotOverflowOnTensorCores) {
+  MAKE_DEVICE_OR_SKIP(device, "cuda", 1, "bfloat16");
+  const Shape s{70, 150, 3, 1, 64, true};
+  Data data = MakeData(s);
+  for (float& q : data.queries) q *= 100.0f;  // scores of some hundreds, that err by some units
+  const Partial partial = Compute(*device, s, data);
+  for (const float x : partial.output) ASSERT_LE(std::abs(x), 6.0f);  // between the values
+  for (const float x : partial.lse) ASSERT_LE(std::abs(x), 5000.0f);
+}
+
 TEST(AttentionPrecisionTest, BesideEightBitWeightsItIsCloseToFloat32) {
   MAKE_DEVICE_OR_SKIP(exact, "cpu", 1);
   for (const Shape& s : {Shape{300, 300, 9, 3, 64, true}, Shape{65, 333, 4, 1, 20, true},

@@ -70,6 +70,37 @@ TEST_P(ConvertTest, WidensExactly) {
   for (size_t i = 0; i < halves.size(); ++i) ASSERT_EQ(got[i], static_cast<float>(halves[i]));
 }
 
+TEST_P(ConvertTest, TakesTheTokensThatAreNamed) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  constexpr int64_t kTokens = 500, kHeads = 3, kDim = 20, kRow = kHeads * kDim;
+  const std::vector<float> numbers = RandomFloats(kTokens * kRow, 3);
+  const Buffer from = ToDevice(*device, numbers);
+  for (const int64_t n_taken : {1, 4, 255, 256, 600}) {
+    std::vector<int64_t> tokens;
+    for (int64_t i = 0; i < n_taken; ++i) tokens.push_back((i * 37 + 11) % kTokens);
+    const Buffer to = ToDevice(*device, std::vector<float>(static_cast<size_t>(n_taken * kRow)));
+    const absl::Status status =
+        Convert(*device, {.from = {from.data<float>(), {kTokens, kHeads, kDim}},
+                          .tokens = tokens,
+                          .to = {to.data<float>(), {n_taken, kHeads, kDim}}});
+    ASSERT_TRUE(status.ok()) << status;
+    std::vector<float> expected;
+    for (const int64_t token : tokens) {
+      expected.insert(expected.end(), numbers.begin() + token * kRow,
+                      numbers.begin() + (token + 1) * kRow);
+    }
+    EXPECT_EQ(ToHost(*device, to, expected.size()), expected);
+  }
+  const std::vector<int64_t> beyond = {0, kTokens};
+  const Buffer to = ToDevice(*device, std::vector<float>(2 * kRow));
+  const absl::Status status =
+      Convert(*device, {.from = {from.data<float>(), {kTokens, kHeads, kDim}},
+                        .tokens = beyond,
+                        .to = {to.data<float>(), {2, kHeads, kDim}}});
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("token 500"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, ConvertTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 

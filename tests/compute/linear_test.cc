@@ -443,5 +443,34 @@ TEST(LinearSharedTest, SeveralThreadsMakeThePackedCopyOnce) {
   ExpectClose(outs[0], expected.out, expected.tolerance);
 }
 
+// Rounded by whoever made them, numbers give the very product that they give rounded here.
+TEST(LinearPrecisionTest, TakesRoundedNumbersWhereItWouldRoundThem) {
+  MAKE_DEVICE_OR_SKIP(device, "cuda", 1, "bfloat16");
+  const Problem p{DType::kQ8_0, 50, 64, 96, 0, true, true};
+  Data data = MakeData(p);
+  const DeviceWeights weights(*device, data.weights);
+  const auto linear = *Linear::Create(*device, weights.weights);
+  EXPECT_TRUE(linear->TakesBFloat16(50));
+  EXPECT_FALSE(linear->TakesBFloat16(1));
+  std::vector<BFloat16> rounded;
+  for (const float x : data.x) rounded.emplace_back(x);
+  const Buffer x = ToDevice(*device, data.x);
+  const Buffer rounded_x = ToDevice(*device, rounded);
+  const ConstView xs[] = {{x.data<float>(), {50, 64}}, {rounded_x.data<BFloat16>(), {50, 64}}};
+  std::vector<std::vector<float>> outs;
+  for (const ConstView& view : xs) {
+    const Buffer out = ToDevice(*device, data.out);
+    const absl::Status status =
+        linear->Forward(*device, view, true, View(out.data<float>(), {50, 96}));
+    ASSERT_TRUE(status.ok()) << status;
+    outs.push_back(ToHost(*device, out, data.out.size()));
+  }
+  EXPECT_EQ(outs[0], outs[1]);
+  // A few rows are computed from float32.
+  const Buffer out = ToDevice(*device, data.out);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      linear->Forward(*device, xs[1].Rows(0, 1), true, View(out.data<float>(), {1, 96}))));
+}
+
 }  // namespace
 }  // namespace fovea::compute

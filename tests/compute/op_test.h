@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/float16.h"
 #include "compute/device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -26,11 +27,12 @@ inline std::vector<float> RandomFloats(size_t n, uint32_t seed, float deviation 
   return values;
 }
 
-// Fills `device`, or skips the test with the reason where this machine or build has none.
-#define MAKE_DEVICE_OR_SKIP(device, spec, n_threads)                                  \
+// Fills `device`, or skips the test with the reason where this machine or build has none. A
+// precision may follow: float32 where none does.
+#define MAKE_DEVICE_OR_SKIP(device, ...)                                              \
   std::unique_ptr<Device> device;                                                     \
   {                                                                                   \
-    absl::StatusOr<std::unique_ptr<Device>> made = Device::Create(spec, n_threads);   \
+    absl::StatusOr<std::unique_ptr<Device>> made = Device::Create(__VA_ARGS__);       \
     if (absl::IsUnimplemented(made.status()) || absl::IsUnavailable(made.status())) { \
       GTEST_SKIP() << std::string(made.status().message());                           \
     }                                                                                 \
@@ -56,6 +58,23 @@ inline std::vector<float> ToHost(Device& device, const Buffer& buffer, size_t n)
   std::vector<float> values(n);
   EXPECT_TRUE(device.CopyToHost(buffer.data<void>(), n * sizeof(float), values.data()).ok());
   return values;
+}
+
+// `rounded` holds the numbers in bfloat16: to nearest even, or beside it where they were computed
+// in another order.
+inline void ExpectRounded(Device& device, const Buffer& rounded,
+                          const std::vector<float>& numbers) {
+  std::vector<BFloat16> got(numbers.size());
+  ASSERT_TRUE(
+      device.CopyToHost(rounded.data<void>(), got.size() * sizeof(BFloat16), got.data()).ok());
+  size_t n_other = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const auto want = static_cast<float>(BFloat16(numbers[i]));
+    if (static_cast<float>(got[i]) == want) continue;
+    ++n_other;
+    ASSERT_NEAR(static_cast<float>(got[i]), numbers[i], std::abs(numbers[i]) / 255.0) << i;
+  }
+  EXPECT_LE(n_other, device.kind() == DeviceKind::kCpu ? 0 : numbers.size() / 1000);
 }
 
 // |actual[i] − expected[i]| ≤ tolerance[i]; reports the worst.

@@ -47,6 +47,26 @@ TEST_P(RmsNormTest, AgreesWithDoublePrecision) {
   }
 }
 
+TEST_P(RmsNormTest, RoundsToNearestEven) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  for (const int64_t n_tokens : {1, 50, 1100}) {  // 1,100: more than a GPU computes in one way
+    constexpr int64_t kHidden = 75;
+    const auto n = static_cast<size_t>(n_tokens * kHidden);
+    const Buffer x = ToDevice(*device, RandomFloats(n, 3));
+    const Buffer weight = ToDevice(*device, RandomFloats(kHidden, 4));
+    const Buffer out = ToDevice(*device, std::vector<float>(n));
+    const Buffer rounded = ToDevice(*device, std::vector<BFloat16>(n));
+    for (const View& to : {View(out.data<float>(), {n_tokens, kHidden}),
+                           View(rounded.data<BFloat16>(), {n_tokens, kHidden})}) {
+      const absl::Status status = RmsNorm(*device, {.x = {x.data<float>(), {n_tokens, kHidden}},
+                                                    .weight = {weight.data<float>(), {kHidden}},
+                                                    .out = to});
+      ASSERT_TRUE(status.ok()) << status;
+    }
+    ExpectRounded(*device, rounded, ToHost(*device, out, n));
+  }
+}
+
 TEST_P(RmsNormTest, ARowOfZerosStaysZero) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
   const Buffer x = ToDevice(*device, std::vector<float>(40, 0.0f));

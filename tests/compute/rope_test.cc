@@ -73,6 +73,36 @@ TEST_P(RopeTest, ScoresDependOnDistanceAlone) {
   EXPECT_GT(std::abs(score(15, 4) - score(15, 8)), 0.1);
 }
 
+TEST_P(RopeTest, PositionsBeginAnewWithEachSequence) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 3);
+  constexpr int64_t kHeads = 3, kDim = 20;
+  const Buffer frequencies = ToDevice(*device, RopeInverseFrequencies(kDim, 10000.0f, {}));
+  const auto rotate = [&](const std::vector<float>& x, std::span<const int64_t> begins) {
+    const auto n_tokens = static_cast<int64_t>(x.size()) / (kHeads * kDim);
+    const Buffer buffer = ToDevice(*device, x);
+    const absl::Status status =
+        Rope(*device, {.x = {buffer.data<float>(), {n_tokens, kHeads, kDim}},
+                       .inverse_frequencies = {frequencies.data<float>(), {kDim / 2}},
+                       .first_position = 5,
+                       .sequence_begins = begins});
+    EXPECT_TRUE(status.ok()) << status;
+    return ToHost(*device, buffer, x.size());
+  };
+  std::vector<int64_t> many = {0};  // more than a kernel takes at once
+  for (int64_t i = 0; i < 300; ++i) many.push_back(many.back() + i % 7);
+  for (const std::vector<int64_t>& begins : {std::vector<int64_t>{0, 9}, {0, 3, 3, 40, 41}, many}) {
+    const std::vector<float> x =
+        RandomFloats(static_cast<size_t>(begins.back() * kHeads * kDim), 4);
+    std::vector<float> expected;
+    for (size_t i = 0; i + 1 < begins.size(); ++i) {
+      const std::vector<float> one = rotate(
+          {x.begin() + begins[i] * kHeads * kDim, x.begin() + begins[i + 1] * kHeads * kDim}, {});
+      expected.insert(expected.end(), one.begin(), one.end());
+    }
+    EXPECT_EQ(rotate(x, begins), expected);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, RopeTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 

@@ -44,6 +44,25 @@ TEST_P(SiluMulTest, AValueDoesNotDependOnWhereItLies) {
   EXPECT_THAT(ToHost(*device, out, 1009), testing::Each(ToHost(*device, out, 1)[0]));
 }
 
+TEST_P(SiluMulTest, RoundsToNearestEven) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  for (const int64_t n : {1, 1009, 6400}) {
+    const auto size = static_cast<size_t>(n);
+    const Buffer gate = ToDevice(*device, RandomFloats(size, 3, 3.0f));
+    const Buffer up = ToDevice(*device, RandomFloats(size, 4));
+    const Buffer out = ToDevice(*device, std::vector<float>(size));
+    const Buffer rounded = ToDevice(*device, std::vector<BFloat16>(size));
+    for (const View& to :
+         {View(out.data<float>(), {1, n}), View(rounded.data<BFloat16>(), {1, n})}) {
+      const absl::Status status = SiluMul(
+          *device,
+          {.gate = {gate.data<float>(), {1, n}}, .up = {up.data<float>(), {1, n}}, .out = to});
+      ASSERT_TRUE(status.ok()) << status;
+    }
+    ExpectRounded(*device, rounded, ToHost(*device, out, size));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, SiluMulTest, testing::Values("cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 

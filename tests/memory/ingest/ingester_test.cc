@@ -3,12 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <random>
 #include <set>
 
 #include "memory/search/searcher.h"
+#include "tests/compute/guarded_device.h"
 #include "tests/memory/tiny_model.h"
 
 namespace fovea::memory {
@@ -32,19 +34,25 @@ std::string RandomText(size_t size_bytes, uint32_t seed) {
   return text;
 }
 
-// A folder of its own with a tiny model and a memory in it.
-class IngesterTest : public testing::Test {
+// A folder of its own with a tiny model and a memory in it. "guarded" is a device with memory of
+// its own, as a GPU is: windows are encoded while the next ones are read.
+class IngesterTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    folder_ = fs::path(testing::TempDir()) /
-              StrCat("ingester-", testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::replace(name.begin(), name.end(), '/', '-');
+    folder_ = fs::path(testing::TempDir()) / StrCat("ingester-", name);
     fs::remove_all(folder_);
     ASSERT_TRUE(WriteTinyModel(folder_ / "model", 1).ok());
-    device_ = *compute::Device::Create("cpu", 2);
+    device_ = MakeDevice(GetParam());
     auto model = LoadTinyModel(device_.get(), folder_ / "model");
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     Reopen();
+  }
+  static std::unique_ptr<compute::Device> MakeDevice(const std::string& name) {
+    if (name == "guarded") return std::make_unique<compute::GuardedDevice>(2);
+    return *compute::Device::Create("cpu", 2);
   }
   void TearDown() override {
     memory_.reset();
@@ -106,7 +114,7 @@ class IngesterTest : public testing::Test {
   std::vector<IngestedDocument> results_;
 };
 
-TEST_F(IngesterTest, StoresTheTextByteForByte) {
+TEST_P(IngesterTest, StoresTheTextByteForByte) {
   const std::string text = RandomText(3000, 1) + "\xf0\x9f\x98\x80 na\xc3\xafve \xe2\x82\xac\n";
   const auto results = Ingest({{"a", text}});
   ASSERT_EQ(results.size(), 1u);
@@ -118,7 +126,7 @@ TEST_F(IngesterTest, StoresTheTextByteForByte) {
   EXPECT_EQ(StoredText(results[0].id), text);
 }
 
-TEST_F(IngesterTest, SameContentAgainIsUnchanged) {
+TEST_P(IngesterTest, SameContentAgainIsUnchanged) {
   const std::string text = RandomText(2000, 2);
   Ingest({{"a", text}});
   const auto again = Ingest({{"a", text}});
@@ -134,7 +142,7 @@ TEST_F(IngesterTest, SameContentAgainIsUnchanged) {
   EXPECT_THAT(view->documents[0].collections(), testing::ElementsAre("default", "second"));
 }
 
-TEST_F(IngesterTest, SameContentTwiceInOneRunIsStoredOnce) {
+TEST_P(IngesterTest, SameContentTwiceInOneRunIsStoredOnce) {
   const std::string text = RandomText(500, 3);
   const auto results = Ingest({{"a", text}, {"b", text}});
   ASSERT_EQ(results.size(), 2u);
@@ -143,7 +151,7 @@ TEST_F(IngesterTest, SameContentTwiceInOneRunIsStoredOnce) {
   EXPECT_EQ(memory_->Current()->documents.size(), 1u);
 }
 
-TEST_F(IngesterTest, EditedDocumentEncodesOnlyChangedWindows) {
+TEST_P(IngesterTest, EditedDocumentEncodesOnlyChangedWindows) {
   std::string text = RandomText(12000, 4);
   const auto first = Ingest({{"a", text}});
   text.insert(6000, "Something new in the middle of it all. ");
@@ -160,7 +168,7 @@ TEST_F(IngesterTest, EditedDocumentEncodesOnlyChangedWindows) {
   EXPECT_EQ(view->windows.size(), second[0].windows);
 }
 
-TEST_F(IngesterTest, BlocksAreWhatTheModelEncodes) {
+TEST_P(IngesterTest, BlocksAreWhatTheModelEncodes) {
   const std::string text = RandomText(700, 5);
   Ingest({{"a", text}});
   const auto view = memory_->Current();
@@ -190,7 +198,7 @@ TEST_F(IngesterTest, BlocksAreWhatTheModelEncodes) {
   }
 }
 
-TEST_F(IngesterTest, InterruptedIngestGoesOnWhereItWas) {
+TEST_P(IngesterTest, InterruptedIngestGoesOnWhereItWas) {
   const std::string text = RandomText(8000, 6);
   std::atomic<bool> cancelled{false};
   IngestOptions options = Options();
@@ -217,7 +225,7 @@ TEST_F(IngesterTest, InterruptedIngestGoesOnWhereItWas) {
   EXPECT_EQ(StoredText(results[0].id), text);
 }
 
-TEST_F(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
+TEST_P(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
   // Commits run beside the encoding: some are under way whenever the ingest is cancelled.
   for (const int n_updates : {1, 2, 5, 1000}) {
     SCOPED_TRACE(n_updates);
@@ -267,7 +275,7 @@ TEST_F(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
   }
 }
 
-TEST_F(IngesterTest, LeftoversOfAnInterruptedVersionGo) {
+TEST_P(IngesterTest, LeftoversOfAnInterruptedVersionGo) {
   const std::string text = RandomText(8000, 7);
   std::atomic<bool> cancelled{false};
   IngestOptions options = Options();
@@ -317,7 +325,7 @@ class ChangingDocument : public documents::TextDocument {
   bool done_ = false;
 };
 
-TEST_F(IngesterTest, DocumentThatChangesWhileItIsReadFailsAndLeavesNothing) {
+TEST_P(IngesterTest, DocumentThatChangesWhileItIsReadFailsAndLeavesNothing) {
   auto ingester = Ingester::Create(memory_.get(), model_.get(), Options());
   ASSERT_TRUE(ingester.ok());
   ChangingDocument changing;
@@ -333,7 +341,7 @@ TEST_F(IngesterTest, DocumentThatChangesWhileItIsReadFailsAndLeavesNothing) {
   EXPECT_EQ(memory_->Current()->documents.size(), 1u);
 }
 
-TEST_F(IngesterTest, EmptyDocumentFailsAndOthersGoOn) {
+TEST_P(IngesterTest, EmptyDocumentFailsAndOthersGoOn) {
   const auto results = Ingest({{"a", ""}, {"b", "Something."}});
   ASSERT_EQ(results.size(), 2u);
   EXPECT_EQ(results[0].status, IngestStatus::kFailed);
@@ -341,7 +349,7 @@ TEST_F(IngesterTest, EmptyDocumentFailsAndOthersGoOn) {
   EXPECT_EQ(results[1].status, IngestStatus::kAdded);
 }
 
-TEST_F(IngesterTest, AnotherModelIsRefusedNamingBothFingerprints) {
+TEST_P(IngesterTest, AnotherModelIsRefusedNamingBothFingerprints) {
   Ingest({{"a", "Something."}});
   ASSERT_TRUE(WriteTinyModel(folder_ / "other", 2).ok());
   auto other = LoadTinyModel(device_.get(), folder_ / "other");
@@ -352,7 +360,7 @@ TEST_F(IngesterTest, AnotherModelIsRefusedNamingBothFingerprints) {
   EXPECT_THAT(std::string(refused.status().message()), testing::HasSubstr((*other)->fingerprint()));
 }
 
-TEST_F(IngesterTest, ContradictingOptionIsRefused) {
+TEST_P(IngesterTest, ContradictingOptionIsRefused) {
   Ingest({{"a", "Something."}});
   IngestOptions options = Options();
   options.window = 128;
@@ -360,7 +368,7 @@ TEST_F(IngesterTest, ContradictingOptionIsRefused) {
             absl::StatusCode::kFailedPrecondition);
 }
 
-TEST_F(IngesterTest, DeletedDocumentIsGoneForSearchAndWords) {
+TEST_P(IngesterTest, DeletedDocumentIsGoneForSearchAndWords) {
   const auto results = Ingest({{"a", RandomText(2000, 10)}, {"b", RandomText(2000, 11)}});
   const auto view = memory_->Current();
   const auto doomed = FindDocument(*view, results[0].id);
@@ -374,7 +382,7 @@ TEST_F(IngesterTest, DeletedDocumentIsGoneForSearchAndWords) {
   EXPECT_EQ(view->documents.size(), 2u);
 }
 
-TEST_F(IngesterTest, FolderWithOtherFilesIsNotTurnedIntoAMemory) {
+TEST_P(IngesterTest, FolderWithOtherFilesIsNotTurnedIntoAMemory) {
   fs::create_directories(folder_ / "photos");
   ASSERT_TRUE(WriteFileAtomic(folder_ / "photos" / "cat.jpg", "x").ok());
   const auto refused = Memory::Open(folder_ / "photos", {.mode = storage::OpenMode::kCreate});
@@ -382,7 +390,7 @@ TEST_F(IngesterTest, FolderWithOtherFilesIsNotTurnedIntoAMemory) {
   EXPECT_TRUE(fs::exists(folder_ / "photos" / "cat.jpg"));
 }
 
-TEST_F(IngesterTest, ReaderFollowsTheWriter) {
+TEST_P(IngesterTest, ReaderFollowsTheWriter) {
   Ingest({{"a", RandomText(600, 12)}});
   auto reader = Memory::Open(folder_ / "memory", {.mode = storage::OpenMode::kRead});
   ASSERT_TRUE(reader.ok()) << reader.status();
@@ -393,6 +401,123 @@ TEST_F(IngesterTest, ReaderFollowsTheWriter) {
   EXPECT_TRUE(*changed);
   EXPECT_EQ((*reader)->Current()->documents.size(), 2u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, IngesterTest, testing::Values("cpu", "guarded"),
+                         [](const auto& info) { return info.param; });
+
+// Every block of a memory, by slot and memory layer.
+std::map<std::pair<storage::Slot, int>, std::vector<float>> AllBlocks(Memory& memory) {
+  std::map<std::pair<storage::Slot, int>, std::vector<float>> blocks;
+  for (const LiveWindow& live : memory.Current()->windows) {
+    for (int layer = 0; layer < 2; ++layer) {
+      const auto block = memory.store().GetBlock(live.slot_begin, layer);
+      EXPECT_TRUE(block.ok()) << block.status();
+      if (!block.ok()) continue;
+      std::vector<float>& numbers = blocks[{live.slot_begin, layer}];
+      for (const EntryVector* entries : {&block->keys, &block->values}) {
+        for (size_t i = 0; i < entries->size(); ++i) numbers.push_back((*entries)[i]);
+      }
+    }
+  }
+  return blocks;
+}
+
+using IngestInBackgroundTest = IngesterTest;
+
+TEST_P(IngestInBackgroundTest, StoresTheSameBits) {
+  std::map<std::string, std::string> texts;
+  for (uint32_t i = 0; i < 12; ++i) texts[StrCat("source ", i)] = RandomText(100 + 300 * i, i);
+  Ingest(texts);
+  const auto in_background = AllBlocks(*memory_);
+  EXPECT_GT(in_background.size(), 100u);
+  memory_.reset();
+  fs::remove_all(folder_ / "memory");
+  Reopen();
+  device_ = MakeDevice("cpu");
+  device_->set_exact(true);
+  auto model = LoadTinyModel(device_.get(), folder_ / "model");
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *std::move(model);
+  Ingest(texts);
+  EXPECT_EQ(AllBlocks(*memory_), in_background);
+}
+
+// A device with memory of its own that breaks after so many copies to the host.
+class BreakingDevice final : public compute::cpu::CpuDevice {
+ public:
+  BreakingDevice() : CpuDevice(2) {}
+  bool is_host_memory() const override { return false; }
+  absl::Status CopyToHost(const void* device, size_t size_bytes, void* host) override {
+    if (n_left_-- <= 0) return absl::InternalError("the device is lost");
+    return CpuDevice::CopyToHost(device, size_bytes, host);
+  }
+  void set_copies_left(int n) { n_left_ = n; }
+
+ private:
+  std::atomic<int> n_left_{0};
+};
+
+TEST_P(IngestInBackgroundTest, NothingFollowsWhatCouldNotBeEncoded) {
+  auto breaking = std::make_unique<BreakingDevice>();
+  BreakingDevice& device = *breaking;
+  model_.reset();
+  device_ = std::move(breaking);
+  auto model = LoadTinyModel(device_.get(), folder_ / "model");
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *std::move(model);
+  const auto complete = [this] {
+    std::set<std::string> ids;
+    EXPECT_TRUE(memory_->store()
+                    .ForEachDocument([&](const storage::DocumentRecord& record) {
+                      if (record.complete) ids.insert(record.id);
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    return ids;
+  };
+  for (const int n_copies : {0, 7, 20, 50}) {
+    SCOPED_TRACE(n_copies);
+    memory_.reset();
+    fs::remove_all(folder_ / "memory");
+    Reopen();
+    device.set_copies_left(n_copies);
+    std::set<std::string> reported;
+    IngestOptions options = Options();
+    options.on_document = [&](const IngestedDocument& document) { reported.insert(document.id); };
+    std::map<std::string, std::string> texts;
+    for (uint32_t i = 0; i < 30; ++i) texts[StrCat("source ", i)] = RandomText(200 + 40 * i, i);
+    {
+      auto ingester = Ingester::Create(memory_.get(), model_.get(), options);
+      ASSERT_TRUE(ingester.ok()) << ingester.status();
+      // Also one who does not listen gets nothing stored after the error.
+      int n_errors = 0;
+      for (const auto& [source, text] : texts) {
+        const auto document = documents::MakeTextDocument("", source, text);
+        document->replaceable = true;
+        const absl::Status status = (*ingester)->Add(*document, "default");
+        if (status.ok()) continue;
+        ++n_errors;
+        EXPECT_THAT(std::string(status.message()), testing::HasSubstr("the device is lost"));
+      }
+      device.set_copies_left(1 << 30);
+      EXPECT_THAT(std::string((*ingester)->Finish().message()),
+                  testing::HasSubstr("the device is lost"));
+      EXPECT_GT(n_errors, 0);
+      EXPECT_EQ(complete(), reported);
+      EXPECT_LT(reported.size(), texts.size());
+    }
+    Reopen();
+    EXPECT_EQ(complete(), reported);
+    for (const IngestedDocument& document : Ingest(texts)) {
+      EXPECT_EQ(document.status,
+                reported.contains(document.id) ? IngestStatus::kUnchanged : IngestStatus::kAdded);
+      EXPECT_EQ(StoredText(document.id), texts[document.source]);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, IngestInBackgroundTest, testing::Values("guarded"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace fovea::memory
