@@ -16,6 +16,7 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
   std::unique_ptr<Fovea> fovea(new Fovea);
   ASSIGN_OR_RETURN(fovea->device_,
                    compute::Device::Create(options.device, options.n_threads, options.precision));
+  fovea->device_->set_entry_limit_bytes(options.gpu_memory_bytes);
   memory::MemoryOptions memory_options;
   memory_options.mode = options.read_only ? storage::OpenMode::kRead : storage::OpenMode::kCreate;
   ASSIGN_OR_RETURN(fovea->memory_, memory::Memory::Open(options.memory, memory_options));

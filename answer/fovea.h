@@ -5,6 +5,7 @@
 //   auto answer = (*fovea)->Ask("Who left the key in the attic?");
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -27,7 +28,8 @@ struct FoveaOptions {
   std::filesystem::path adapter;
   bool read_only = false;
   std::string device = "cpu";
-  int n_threads = 0;  // 0: all processors
+  std::optional<uint64_t> gpu_memory_bytes = {};  // that the memory may take; unset: what is free
+  int n_threads = 0;                              // 0: all processors
   // Of products with weights: "float32", "int8", or "auto": the faster one on this machine.
   std::string precision = "auto";
 };

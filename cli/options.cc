@@ -43,8 +43,7 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
                    "Threads (default, and at most: the machine's cores)")
       ->check(CLI::Range(1, kMaxThreads))
       ->type_name("N");
-  command->add_option("--device", options->device, "cpu (default), or cuda[:N]")
-      ->type_name("DEVICE");
+  AddDeviceOptions(command, options);
   command
       ->add_option(
           "--precision", options->precision,
@@ -52,6 +51,19 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
           "faster one here")
       ->check(CLI::IsMember({"auto", "float32", "int8", "bfloat16"}))
       ->type_name("TYPE");
+}
+
+void AddDeviceOptions(CLI::App* command, ComputeOptions* options) {
+  CLI::Option* device =
+      command->add_option("--device", options->device, "cpu (default), or cuda[:N]")
+          ->type_name("DEVICE");
+  command
+      ->add_option("--gpu-memory", options->gpu_memory_bytes,
+                   "What the memory's keys, codes and values may take of the GPU (default: what is "
+                   "free): 8G, 500M")
+      ->transform(CLI::AsSizeValue(false))
+      ->needs(device)
+      ->type_name("SIZE");
 }
 
 void AddModelOptions(CLI::App* command, ModelOptions* options) {

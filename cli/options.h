@@ -2,6 +2,7 @@
 // and explained alike everywhere.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,10 +23,13 @@ CLI::Option* AddMemoryOption(CLI::App* command, std::string* memory);
 
 struct ComputeOptions {
   std::string device = "cpu";
-  int threads = 0;  // 0: all processors
+  std::optional<uint64_t> gpu_memory_bytes;  // that a memory may take; unset: what is free
+  int threads = 0;                           // 0: all processors
   std::string precision = "auto";
 };
 void AddComputeOptions(CLI::App* command, ComputeOptions* options);
+// --device and --gpu-memory alone.
+void AddDeviceOptions(CLI::App* command, ComputeOptions* options);
 
 struct ModelOptions {
   std::optional<std::string> model;

@@ -165,6 +165,18 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
       {"format_version", stats.format_version}};
 }
 
+Json ToJson(const memory::SearchStats& stats) {
+  return {
+      {"on", stats.is_on_gpu ? "gpu" : "host"},
+      {"by", stats.by},
+      {"gpu_bytes",
+       {{"keys", stats.gpu_key_bytes},
+        {"codes", stats.gpu_code_bytes},
+        {"values", stats.gpu_value_bytes}}},
+      {"pinned_bytes", {{"keys", stats.pinned_key_bytes}, {"values", stats.pinned_value_bytes}}},
+      {"note", stats.note}};
+}
+
 Json ToJson(const memory::RebuildResult& result, double seconds) {
   Json segments = Json::array();
   for (size_t i = 0; i < result.specs.size(); ++i) {

@@ -60,6 +60,7 @@ Json FailedQuestionJson(const std::string& question, const absl::Status& status)
 Json ToJson(const storage::DocumentRecord& document);
 Json ToJson(const memory::VerifyReport& report);
 Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings);
+Json ToJson(const memory::SearchStats& stats);
 Json ToJson(const memory::RebuildResult& result, double seconds);
 Json ToJson(const memory::ReencodeResult& result, const std::string& fingerprint, double seconds);
 

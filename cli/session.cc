@@ -31,6 +31,12 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
   absl::StatusOr<std::unique_ptr<compute::Device>> device = compute::Device::Create(
       options.device, std::min(options.threads, NumProcessors()), options.precision);
   if (!device.ok()) return Annotate(device.status(), StrCat("--device ", options.device));
+  if (options.gpu_memory_bytes.has_value() && (*device)->is_host_memory()) {
+    return absl::InvalidArgumentError(StrCat("--gpu-memory: the device '", options.device,
+                                             "' has no memory of its own: leave it out, or name a "
+                                             "GPU (--device cuda)"));
+  }
+  (*device)->set_entry_limit_bytes(options.gpu_memory_bytes);
   return device;
 }
 

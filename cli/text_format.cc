@@ -332,6 +332,25 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
   return text;
 }
 
+std::string FormatSearchStats(const memory::SearchStats& stats) {
+  if (!stats.is_on_gpu) {
+    return StrCat("search       by ", stats.by, " on the host",
+                  stats.note.empty() ? "" : StrCat(": ", stats.note), "\n");
+  }
+  std::string on_gpu, pinned;
+  const auto add = [](std::string_view name, uint64_t size_bytes, std::string* list) {
+    if (size_bytes == 0) return;
+    *list += StrCat(list->empty() ? "" : ", ", name, " ", FormatBytes(size_bytes));
+  };
+  add("keys", stats.gpu_key_bytes, &on_gpu);
+  add("codes", stats.gpu_code_bytes, &on_gpu);
+  add("values", stats.gpu_value_bytes, &on_gpu);
+  add("keys", stats.pinned_key_bytes, &pinned);
+  add("values", stats.pinned_value_bytes, &pinned);
+  return StrCat("search       by ", stats.by, " on the GPU: ", on_gpu,
+                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n");
+}
+
 std::string FormatRebuilt(const memory::RebuildResult& result, double seconds) {
   std::string text = StrCat("generation ", result.generation, ": ",
                             Plural(result.segments_built, "segment"), " built");

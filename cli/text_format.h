@@ -39,6 +39,7 @@ std::string FormatAnswerLine(const answer::Answer& answer);
 std::string FormatDocument(const storage::DocumentRecord& document);
 std::string FormatReport(const memory::VerifyReport& report);
 std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings& settings);
+std::string FormatSearchStats(const memory::SearchStats& stats);
 std::string FormatRebuilt(const memory::RebuildResult& result, double seconds);
 std::string FormatReencoded(const memory::ReencodeResult& result, double seconds);
 // Of the object that ToJson makes of a model.

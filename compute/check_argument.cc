@@ -43,7 +43,7 @@ std::string ConstView::ShapeText() const {
 
 absl::Status CheckArgument(const Device& device, std::string_view op, std::string_view argument,
                            const ConstView& view, DTypeSet types,
-                           std::initializer_list<int64_t> shape, Layout layout) {
+                           std::initializer_list<int64_t> shape, Layout layout, Place place) {
   if (!HasShape(view, shape)) {
     return absl::InvalidArgumentError(StrCat(op, ": ", argument, " has the shape ",
                                              view.ShapeText(), ", want ", ShapeText(shape)));
@@ -65,7 +65,7 @@ absl::Status CheckArgument(const Device& device, std::string_view op, std::strin
         StrCat(op, ": ", argument, " of the shape ", view.ShapeText(), " has strides [", strides,
                "], want ", layout == Layout::kContiguous ? "no gaps" : "1 in the last dimension"));
   }
-  if (!device.MayOwn(view.data())) {
+  if (!(place == Place::kOwn ? device.MayOwn(view.data()) : device.MayRead(view.data()))) {
     return absl::InvalidArgumentError(StrCat(op, ": ", argument, " of the shape ", view.ShapeText(),
                                              " does not lie in the device's memory"));
   }

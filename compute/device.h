@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -52,6 +53,12 @@ class Recording {
   virtual ~Recording() = default;
   // Carries the ops out, in the order of the calls of their device, as one op.
   virtual absl::Status Replay() = 0;
+};
+
+// Of a device, in bytes.
+struct DeviceMemory {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
 };
 
 class Device {
@@ -85,12 +92,20 @@ class Device {
   // outlive the device.
   const std::shared_ptr<MemoryBudget>& packed_weights() const { return packed_weights_; }
 
+  // What a memory's entries may take of the device (memory/resident_entries.h). Unset: what is free
+  // when they are loaded.
+  std::optional<size_t> entry_limit_bytes() const { return entry_limit_bytes_; }
+  void set_entry_limit_bytes(std::optional<size_t> limit) { entry_limit_bytes_ = limit; }
+  // Free: what nobody holds, and what this process keeps to give out again. Zeros: not known.
+  virtual DeviceMemory memory() const { return {}; }
+
   // Memory of the device. ResourceExhausted when there is none.
   absl::StatusOr<Buffer> Allocate(size_t size_bytes);
   // Makes `buffer` at least size_bytes large; the content is lost when it grows.
   absl::Status Reserve(size_t size_bytes, Buffer* buffer);
 
-  // Host memory that copies from and to the device are fastest with.
+  // Host memory that copies from and to the device are fastest with. Ops read it where they say so,
+  // in its place.
   virtual absl::StatusOr<Buffer> AllocatePinned(size_t size_bytes) = 0;
   // Memory of the device that holds these bytes of the host and is only read. Where the device
   // reads the host's memory this is the host's memory itself, without a copy: it must stay as it
@@ -127,6 +142,8 @@ class Device {
   // Whether an address is one of the device's, as far as it can tell: what ops check their views
   // with.
   virtual bool MayOwn(const void* /*data*/) const { return true; }
+  // The same, or one of its AllocatePinned's.
+  virtual bool MayRead(const void* data) const { return MayOwn(data); }
 
  protected:
   // `memory_id`: null where each device has a memory of its own.
@@ -147,6 +164,7 @@ class Device {
   const void* memory_id_;
   Precision precision_ = Precision::kFloat32;
   bool is_exact_ = false;
+  std::optional<size_t> entry_limit_bytes_;
   std::shared_ptr<MemoryBudget> packed_weights_ = std::make_shared<MemoryBudget>(size_t{4} << 30);
 };
 

@@ -15,13 +15,14 @@ namespace fovea::compute {
 // Keys and values that lie together, of one memory layer: what is stored, or a conversation's own.
 struct MemoryPart {
   // [n_kv_heads, n_tokens, head_dim], both float32 or both bfloat16; tokens beside one another,
-  // heads any stride apart.
+  // heads any stride apart. In the device's memory, or pinned (Device::AllocatePinned): what is
+  // scanned belongs in the device's.
   ConstView keys;
   ConstView values;
   // Bit p: whether token p may be selected, [ceil(n_tokens/64)]. Device memory; null: all may.
   const uint64_t* allowed = nullptr;
 };
-inline constexpr int kMaxMemoryParts = 4;
+inline constexpr int kMaxMemoryParts = 48;
 inline constexpr int kMaxMemoryTopK = 1024;
 
 struct MemoryAttentionArgs {

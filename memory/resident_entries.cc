@@ -1,135 +1,90 @@
 #include "memory/resident_entries.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace fovea::memory {
-namespace {
 
-// Of entries that are on their way to the device.
-constexpr size_t kStagingBytes = size_t{64} << 20;
-
-}  // namespace
-
-absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentEntries::Load(
-    compute::Device& device, const Generation& generation, const Progress& progress) {
-  FOVEA_CHECK(generation.settings.has_value());
-  const storage::StoreSettings& settings = *generation.settings;
-  std::shared_ptr<ResidentEntries> entries(new ResidentEntries);
-  entries->n_kv_heads_ = settings.n_kv_heads;
-  entries->head_dim_ = settings.head_dim;
-  entries->dtype_ = compute::DTypeOf(settings.entry_type);
-  entries->window_begin_.push_back(0);
-  for (const LiveWindow& window : generation.windows) {
-    entries->slot_begin_.push_back(window.slot_begin);
-    entries->window_begin_.push_back(entries->window_begin_.back() + window.n_tokens);
-  }
-  const int64_t n_positions = entries->n_positions();
-  const size_t token_bytes =
-      static_cast<size_t>(settings.head_dim) * EntryBytes(settings.entry_type);
-  const size_t half_bytes = static_cast<size_t>(n_positions * settings.n_kv_heads) * token_bytes;
-  // All of it before anything is read: there is room, or there is not.
-  for (int layer = 0; layer < settings.n_mem_layers; ++layer) {
-    for (std::vector<compute::Buffer>* half : {&entries->keys_, &entries->values_}) {
-      ASSIGN_OR_RETURN(compute::Buffer buffer, device.Allocate(half_bytes));
-      half->push_back(std::move(buffer));
+ResidentEntries::ResidentEntries(const ResidencyPlan& plan, const Generation& generation,
+                                 std::vector<std::shared_ptr<const ResidentSlab>> slabs)
+    : uses_codes_(plan.uses_codes),
+      slabs_(std::move(slabs)),
+      slab_begin_{0},
+      word_begin_{0},
+      n_candidates_(static_cast<size_t>(generation.settings->n_mem_layers)) {
+  size_t window = 0;
+  for (size_t s = 0; s < slabs_.size(); ++s) {
+    const SlabShape& shape = plan.slabs[s];
+    for (; window < generation.windows.size() &&
+           generation.windows[window].slot_begin < shape.slot_end;
+         ++window) {
+      bit_begin_.push_back(64 * word_begin_.back() +
+                           slabs_[s]->BeginOf(generation.windows[window].slot_begin));
+    }
+    slab_begin_.push_back(slab_begin_.back() + slabs_[s]->n_tokens());
+    word_begin_.push_back(word_begin_.back() + (slabs_[s]->n_tokens() + 63) / 64);
+    // What a segment's calibration found enough is of its own keys.
+    for (size_t l = 0; l < n_candidates_.size(); ++l) {
+      n_candidates_[l] =
+          std::min(n_candidates_[l] + shape.n_candidates[l], compute::kMaxCandidates);
     }
   }
-  // Runs of windows whose blocks fit the staging memory are read by all threads; then each head's
-  // tokens of all of them, which lie together on the device, are copied at once.
-  const size_t window_bytes = token_bytes * static_cast<size_t>(settings.n_kv_heads);
-  ASSIGN_OR_RETURN(const compute::Buffer staging, device.AllocatePinned(kStagingBytes));
-  auto* const staged = staging.data<std::byte>();
-  const storage::DocumentStore& store = generation.source->store();
-  using BlockPart = storage::DocumentStore::BlockPart;
-  const size_t n_windows = generation.windows.size();
-  for (size_t begin = 0; begin < n_windows;) {
-    size_t end = begin + 1;
-    const auto tokens_until = [&](size_t w) {
-      return entries->window_begin_[w] - entries->window_begin_[begin];
-    };
-    while (end < n_windows &&
-           static_cast<size_t>(tokens_until(end + 1)) * window_bytes <= kStagingBytes) {
-      ++end;
-    }
-    const int64_t n_tokens = tokens_until(end);
-    if (static_cast<size_t>(n_tokens) * window_bytes > kStagingBytes) {
-      return absl::InvalidArgumentError(
-          StrCat("a window of ", n_tokens, " tokens: want at most ", kStagingBytes / window_bytes));
-    }
-    for (int layer = 0; layer < settings.n_mem_layers; ++layer) {
-      for (const bool keys : {true, false}) {
-        RETURN_IF_ERROR(progress.CheckCancelled());
-        std::vector<absl::Status> errors(static_cast<size_t>(device.threads().n_threads()));
-        device.threads().ParallelFor(
-            static_cast<int64_t>(end - begin), 1, [&](int64_t first, int64_t last, int thread) {
-              for (int64_t i = first; i < last; ++i) {
-                const size_t w = begin + static_cast<size_t>(i);
-                const size_t n = static_cast<size_t>(generation.windows[w].n_tokens) * token_bytes;
-                const auto copy = [&](const storage::BlockView& view) -> absl::Status {
-                  if (view.bytes.size() != n * static_cast<size_t>(settings.n_kv_heads)) {
-                    return absl::DataLossError(
-                        StrCat("the block at slot ", generation.windows[w].slot_begin, " has ",
-                               view.bytes.size(), " bytes, want ",
-                               n * static_cast<size_t>(settings.n_kv_heads)));
-                  }
-                  for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
-                    std::memcpy(staged + static_cast<size_t>(head * n_tokens + tokens_until(w)) *
-                                             token_bytes,
-                                view.bytes.data() + static_cast<size_t>(head) * n, n);
-                  }
-                  return absl::OkStatus();
-                };
-                absl::Status& error = errors[static_cast<size_t>(thread)];
-                if (!error.ok()) return;
-                error = store.VisitBlock(generation.windows[w].slot_begin, layer,
-                                         keys ? BlockPart::kKeys : BlockPart::kValues, copy,
-                                         generation.hold.get());
-              }
-            });
-        for (const absl::Status& error : errors) RETURN_IF_ERROR(error);
-        auto* const to = (keys ? entries->keys_ : entries->values_)[static_cast<size_t>(layer)]
-                             .data<std::byte>();
-        for (int64_t head = 0; head < settings.n_kv_heads; ++head) {
-          RETURN_IF_ERROR(device.CopyFromHost(
-              staged + static_cast<size_t>(head * n_tokens) * token_bytes,
-              static_cast<size_t>(n_tokens) * token_bytes,
-              to + static_cast<size_t>(head * n_positions + entries->window_begin_[begin]) *
-                       token_bytes));
-        }
-      }
-    }
-    begin = end;
-  }
-  RETURN_IF_ERROR(device.Synchronize());
-  return entries;
 }
 
 Slot ResidentEntries::SlotAt(int64_t position) const {
-  const auto next = std::upper_bound(window_begin_.begin(), window_begin_.end(), position);
-  const auto window = static_cast<size_t>(next - window_begin_.begin()) - 1;
-  return slot_begin_[window] + static_cast<Slot>(position - window_begin_[window]);
+  const auto next = std::upper_bound(slab_begin_.begin(), slab_begin_.end(), position);
+  const auto slab = static_cast<size_t>(next - slab_begin_.begin()) - 1;
+  return slabs_[slab]->SlotAt(position - slab_begin_[slab]);
 }
 
-compute::MemoryPart ResidentEntries::Part(int memory_layer) const {
-  const auto view = [&](const compute::Buffer& buffer) {
-    return compute::ConstView(dtype_, buffer.data<void>(), {n_kv_heads_, n_positions(), head_dim_});
-  };
-  const auto layer = static_cast<size_t>(memory_layer);
-  return {.keys = view(keys_[layer]), .values = view(values_[layer])};
+std::vector<compute::CodedMemoryPart> ResidentEntries::Parts(int memory_layer,
+                                                             const uint64_t* allowed) const {
+  std::vector<compute::CodedMemoryPart> parts;
+  for (size_t s = 0; s < slabs_.size(); ++s) {
+    parts.push_back(slabs_[s]->Part(memory_layer));
+    if (!uses_codes_) parts.back().codes = {};
+    if (allowed != nullptr) parts.back().entries.allowed = allowed + word_begin_[s];
+  }
+  return parts;
 }
 
 absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentCache::Get(
-    compute::Device& device, const Generation& generation, const Progress& progress) {
+    compute::Device& device, const Generation& generation, bool is_approximate,
+    const Progress& progress) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (entries_ != nullptr && place_ == device.memory_id() && epoch_ == generation.epoch) {
+  if (place_ != device.memory_id()) {
+    entries_ = nullptr;
+    slabs_.clear();
+    place_ = device.memory_id();
+  }
+  if (entries_ != nullptr && epoch_ == generation.epoch && is_approximate_ == is_approximate) {
     return entries_;
   }
-  entries_ = nullptr;  // first, so that old and new need not fit together
-  ASSIGN_OR_RETURN(entries_, ResidentEntries::Load(device, generation, progress));
-  place_ = device.memory_id();
+  entries_ = nullptr;
+  size_t held_bytes = 0;
+  for (const auto& slab : slabs_) held_bytes += slab->device_bytes();
+  ASSIGN_OR_RETURN(const ResidencyPlan plan,
+                   PlanResidency(generation, is_approximate, LimitsOf(device, held_bytes)));
+  // What is of use stays; the rest goes before anything is loaded, so that old and new need not fit
+  // together.
+  std::vector<std::shared_ptr<const ResidentSlab>> slabs;
+  for (const SlabShape& shape : plan.slabs) {
+    const auto found = std::find_if(slabs_.begin(), slabs_.end(), [&](const auto& slab) {
+      return slab->Serves(generation, shape, plan.uses_codes);
+    });
+    slabs.push_back(found != slabs_.end() ? *found : nullptr);
+  }
+  slabs_.clear();
+  for (size_t s = 0; s < slabs.size(); ++s) {
+    if (slabs[s] == nullptr) {
+      ASSIGN_OR_RETURN(slabs[s],
+                       ResidentSlab::Load(device, generation, plan.slabs[s], plan, progress));
+    }
+  }
+  slabs_ = slabs;
+  entries_ = std::make_shared<ResidentEntries>(plan, generation, std::move(slabs));
   epoch_ = generation.epoch;
+  is_approximate_ = is_approximate;
   return entries_;
 }
 

@@ -1,5 +1,6 @@
-// Keys and values of a whole generation in a device's memory, for searches that are made there. The
-// last one that was loaded is kept for the next question (ResidentCache).
+// A generation's keys, codes and values where a device reads them, for searches that are made
+// there. What is loaded is kept for the next question, slab by slab, so that a new generation loads
+// what is new in it (ResidentCache).
 #pragma once
 
 #include <cstdint>
@@ -9,53 +10,64 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "compute/coded_memory_attention.h"
 #include "compute/device.h"
-#include "compute/memory_attention.h"
 #include "memory/generation.h"
+#include "memory/residency_plan.h"
+#include "memory/resident_slab.h"
 
 namespace fovea::memory {
 
-// Immutable, thread-safe. Position p of it is a token of generation.windows, counted through them
-// in their order.
+// Immutable, thread-safe. Position p of it is a token of its slabs, counted through them.
 class ResidentEntries {
  public:
-  // ResourceExhausted where the device has no room: nothing is kept then.
-  static absl::StatusOr<std::shared_ptr<const ResidentEntries>> Load(compute::Device& device,
-                                                                     const Generation& generation,
-                                                                     const Progress& progress);
+  ResidentEntries(const ResidencyPlan& plan, const Generation& generation,
+                  std::vector<std::shared_ptr<const ResidentSlab>> slabs);
 
-  int64_t n_positions() const { return window_begin_.back(); }
-  // Of window w of generation.windows; w = number of windows: n_positions().
-  int64_t BeginOf(size_t window) const { return window_begin_[window]; }
+  bool uses_codes() const { return uses_codes_; }
+  int64_t n_positions() const { return slab_begin_.back(); }
   Slot SlotAt(int64_t position) const;
-  // What may be selected is the caller's.
-  compute::MemoryPart Part(int memory_layer) const;
+  // Candidates that approximate search of a layer scores again.
+  int n_candidates(int memory_layer) const {
+    return n_candidates_[static_cast<size_t>(memory_layer)];
+  }
+
+  // Which positions may be selected: bits of all slabs, each of which begins with a word of its
+  // own.
+  int64_t n_allowed_words() const { return word_begin_.back(); }
+  // The bit of the first token of window w of generation.windows.
+  int64_t AllowedBitOf(size_t window) const { return bit_begin_[window]; }
+
+  // Of each slab. `allowed`: n_allowed_words() in the device's memory, or null: all may be.
+  std::vector<compute::CodedMemoryPart> Parts(int memory_layer, const uint64_t* allowed) const;
 
  private:
-  ResidentEntries() = default;
-
-  std::vector<int64_t> window_begin_;  // [n_windows + 1]
-  std::vector<Slot> slot_begin_;       // [n_windows]
-  int64_t n_kv_heads_ = 0;
-  int64_t head_dim_ = 0;
-  compute::DType dtype_ = compute::DType::kBF16;
-  std::vector<compute::Buffer> keys_;  // [n_mem_layers]: [n_kv_heads, n_positions, head_dim]
-  std::vector<compute::Buffer> values_;
+  bool uses_codes_;
+  std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
+  std::vector<int64_t> slab_begin_;  // positions, [n_slabs + 1]
+  std::vector<int64_t> word_begin_;  // [n_slabs + 1]
+  std::vector<int64_t> bit_begin_;   // [n_windows]
+  std::vector<int> n_candidates_;    // [n_mem_layers]
 };
 
-// Of an opened version of a memory: its entries in the memory of one device. Thread-safe.
+// Of an opened version of a memory: its slabs for one device. Thread-safe.
 class ResidentCache {
  public:
-  // Those of `generation`, loaded unless the last ones asked for were its. Errors of Load.
+  // Those of `generation`, of which only what no slab has is loaded; slabs that it has no use for
+  // go first. Errors of PlanResidency, and those of reading.
   absl::StatusOr<std::shared_ptr<const ResidentEntries>> Get(compute::Device& device,
                                                              const Generation& generation,
+                                                             bool is_approximate,
                                                              const Progress& progress);
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<const ResidentEntries> entries_;
+  std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
   const void* place_ = nullptr;  // the memory that they lie in (Device::memory_id)
+  // The last ones asked for.
+  std::shared_ptr<const ResidentEntries> entries_;
   uint64_t epoch_ = 0;
+  bool is_approximate_ = false;
 };
 
 }  // namespace fovea::memory

@@ -1,8 +1,11 @@
 #include "memory/statistics.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <system_error>
+
+#include "memory/residency_plan.h"
 
 namespace fovea::memory {
 namespace {
@@ -14,6 +17,35 @@ uint64_t FileBytes(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& device) {
+  const std::shared_ptr<const Generation> generation = memory.Current();
+  SearchStats stats;
+  const bool has_index = std::any_of(generation->segments.begin(), generation->segments.end(),
+                                     [](const auto& segment) { return !segment->layers.empty(); });
+  const bool is_dense =
+      generation->settings.has_value() && generation->settings->encoding == "reference";
+  stats.by = has_index && !is_dense ? "indexes" : "keys";
+  if (device.is_host_memory() || !generation->settings.has_value()) return stats;
+  if (is_dense) {
+    stats.note = "dense attention";
+    return stats;
+  }
+  const absl::StatusOr<ResidencyPlan> plan =
+      PlanResidency(*generation, /*is_approximate=*/true, LimitsOf(device, 0));
+  if (!plan.ok()) {
+    stats.note = std::string(plan.status().message());
+    return stats;
+  }
+  stats.is_on_gpu = true;
+  stats.by = plan->uses_codes ? "codes" : "keys";
+  stats.gpu_code_bytes = plan->code_bytes;
+  stats.gpu_key_bytes = plan->key_bytes + (plan->has_pinned_keys ? 0 : plan->coded_key_bytes);
+  stats.gpu_value_bytes = plan->has_pinned_values ? 0 : plan->value_bytes;
+  stats.pinned_key_bytes = plan->has_pinned_keys ? plan->coded_key_bytes : 0;
+  stats.pinned_value_bytes = plan->has_pinned_values ? plan->value_bytes : 0;
+  return stats;
+}
 
 absl::StatusOr<Stats> ComputeStats(Memory& memory) {
   const std::shared_ptr<const Generation> generation = memory.Current();

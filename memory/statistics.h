@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "compute/device.h"
 #include "memory/memory.h"
 
 namespace fovea::memory {
@@ -31,6 +32,21 @@ struct Stats {
   };
   std::vector<SegmentStats> segments;
 };
+// How questions are searched for, in the default mode, and where what is read lies.
+struct SearchStats {
+  std::string by;  // "codes" or "keys" on a GPU, "indexes" or "keys" on the host
+  bool is_on_gpu = false;
+  // On the GPU, and in pinned host memory; 0 where the host searches.
+  uint64_t gpu_key_bytes = 0;
+  uint64_t gpu_code_bytes = 0;
+  uint64_t gpu_value_bytes = 0;
+  uint64_t pinned_key_bytes = 0;
+  uint64_t pinned_value_bytes = 0;
+  std::string note;  // why the host searches though the device is a GPU
+};
+// Of the current generation, which is planned, not loaded.
+SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& device);
+
 // Of the current generation; bytes as the files take them now.
 absl::StatusOr<Stats> ComputeStats(Memory& memory);
 

@@ -23,14 +23,17 @@ if [[ "${1:-}" == --gpu ]]; then
   cd "$root"
   [[ -f build/cuda-release/build.ninja ]] ||
     cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=native
-  cmake --build --preset cuda-release --target compute_test
+  cmake --build --preset cuda-release --target compute_test memory_attention_test
   say "Tests"
   # Where there is no GPU they would be skipped: that is not what was asked for.
   nvidia-smi >/dev/null || fail "there is no GPU here: nvidia-smi does not answer"
   log="$(mktemp)"
   trap 'rm -f "$log"' EXIT
   code=0
-  build/cuda-release/bin/compute_test --gtest_filter='*cuda*:*BFloat16*' 2>&1 | tee "$log" || code=$?
+  for program in compute_test memory_attention_test; do
+    "build/cuda-release/bin/$program" --gtest_filter='*cuda*:*BFloat16*' 2>&1 |
+      tee -a "$log" || code=$?
+  done
   passed="$(grep -c '^\[       OK \]' "$log" || true)"
   failed="$(grep -c '^\[  FAILED  \].*ms)$' "$log" || true)"
   ((passed + failed > 0)) || fail "no test ran: see above"

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -102,6 +103,17 @@ inline double CopyBytesPerSecond(cuda::CudaDevice& gpu, int repeats) {
   return 2.0 * kBytes / (us / 1e6);
 }
 
+// "1,2,3"
+inline std::vector<int64_t> ParseNumbers(const char* text) {
+  std::vector<int64_t> numbers;
+  for (char* at = const_cast<char*>(text); *at != '\0';) {
+    numbers.push_back(std::strtoll(at, &at, 10));
+    if (*at != ',') break;
+    ++at;
+  }
+  return numbers;
+}
+
 // SIZES_OPTION N,N,… --repeats N --check 0|1
 struct BenchOptions {
   BenchOptions(int argc, char** argv, const char* sizes_option, std::vector<int64_t> default_sizes)
@@ -113,11 +125,7 @@ struct BenchOptions {
       } else if (std::strcmp(argv[i], "--check") == 0) {
         check = std::atoi(value) != 0;
       } else if (std::strcmp(argv[i], sizes_option) == 0) {
-        sizes.clear();
-        for (char* at = const_cast<char*>(value); *at != '\0';) {
-          sizes.push_back(std::strtoll(at, &at, 10));
-          if (*at == ',') ++at;
-        }
+        sizes = ParseNumbers(value);
       } else {
         std::fprintf(stderr, "%s: unknown; want %s N,N --repeats N --check 0|1\n", argv[i],
                      sizes_option);

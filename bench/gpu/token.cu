@@ -2,13 +2,14 @@
 // its memory (dense: and the values) once at the speed of a copy on the same GPU, in the same run.
 //
 //   build/cuda-release/bin/gpu_token --model FILE [--adapter DIR] [--mem-layers 9,15,21]
-//       [--mode exact|dense] [--tokens 1000000] [--prompt 300] [--steps 60]
+//       [--mode exact|approximate|dense] [--bits 4] [--tokens 1000000] [--prompt 300] [--steps 60]
 //
 // The memory is random, as large as --tokens in each memory layer, and lies on the GPU; exact: the
-// top 16 of each head are attended to. A step is what an answer does for a token: it runs the model
-// on the last token and gives the next one's id to the host. Time is the host's, the median over
-// the steps. "weights": the size of the model's files. "alone": the same without the memory,
-// against the weights. A JSON object goes to stdout, a table to stderr.
+// top 16 of each head are attended to; approximate: the same of 128 that codes of the keys name,
+// and the codes are what is read. A step is what an answer does for a token: it runs the model on
+// the last token and gives the next one's id to the host. Time is the host's, the median over the
+// steps. "weights": the size of the model's files. "alone": the same without the memory, against
+// the weights. A JSON object goes to stdout, a table to stderr.
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -16,6 +17,7 @@
 
 #include "bench/gpu/gpu_bench.cuh"
 #include "compute/attention.h"
+#include "compute/coded_memory_attention.h"
 #include "compute/memory_attention.h"
 #include "model/transformer.h"
 
@@ -26,14 +28,19 @@ constexpr int kTopK = 16;
 
 class RandomMemory final : public model::MemorySource {
  public:
+  // `bits` of codes; 0: the keys are read.
   RandomMemory(cuda::CudaDevice& gpu, const model::Transformer& model, int64_t n_tokens,
-               bool is_dense)
-      : gpu_(gpu), n_tokens_(n_tokens), is_dense_(is_dense) {
+               bool is_dense, int bits)
+      : gpu_(gpu), n_tokens_(n_tokens), is_dense_(is_dense), bits_(bits) {
     const model::ModelConfig& c = model.config();
     const int64_t n = c.n_kv_heads * n_tokens * c.head_dim;
     for (int64_t m = 0; m < model.n_mem_layers(); ++m) {
       keys_.push_back(RandomEntries(gpu, static_cast<uint64_t>(2 * m + 1) << 40, n));
       values_.push_back(RandomEntries(gpu, static_cast<uint64_t>(2 * m + 2) << 40, n));
+      if (bits > 0) {
+        Encode(c.n_kv_heads, c.head_dim, keys_.back());
+        continue;
+      }
       bytes_ += n * static_cast<int64_t>(sizeof(BFloat16)) * (is_dense ? 2 : 1);
     }
   }
@@ -52,6 +59,23 @@ class RandomMemory final : public model::MemorySource {
     const ConstView queries(query.queries, {query.n_queries, query.n_heads, query.head_dim});
     const View out(output, {query.n_queries, query.n_heads, query.head_dim});
     const View out_lse(lse, {query.n_queries, query.n_heads});
+    if (bits_ > 0) {
+      const Codes& codes = codes_[m];
+      const CodedMemoryPart part{
+          .entries = {.keys = entries(keys_[m]), .values = entries(values_[m])},
+          .codes = {.bits = bits_,
+                    .codes = codes.codes.data<std::byte>(),
+                    .factors = codes.factors.data<BFloat16>(),
+                    .mean = codes.mean.data<float>(),
+                    .rotation = codes.rotation.data<float>()}};
+      return CodedMemoryAttention(gpu_, {.queries = queries,
+                                         .parts = {&part, 1},
+                                         .n_candidates = 128,
+                                         .top_k = kTopK,
+                                         .scale = query.scale,
+                                         .output = out,
+                                         .lse = out_lse});
+    }
     if (!is_dense_) {
       const MemoryPart part{.keys = entries(keys_[m]), .values = entries(values_[m])};
       return MemoryAttention(gpu_, {.queries = queries,
@@ -77,9 +101,36 @@ class RandomMemory final : public model::MemorySource {
   int64_t bytes() const { return bytes_; }
 
  private:
+  struct Codes {
+    Buffer codes, factors, mean, rotation;
+  };
+  void Encode(int64_t n_kv_heads, int64_t head_dim, const Buffer& keys) {
+    const KeyCoder coder(bits_, head_dim);
+    const int64_t code_bytes = n_kv_heads * coder.code_bytes(n_tokens_);
+    const int64_t factor_bytes =
+        n_kv_heads * coder.n_factors(n_tokens_) * static_cast<int64_t>(sizeof(BFloat16));
+    bytes_ += code_bytes + factor_bytes;
+    Codes codes;
+    codes.codes = *gpu_.Allocate(static_cast<size_t>(code_bytes));
+    codes.factors = *gpu_.Allocate(static_cast<size_t>(factor_bytes));
+    codes.mean = *gpu_.Allocate(static_cast<size_t>(n_kv_heads * head_dim) * sizeof(float));
+    codes.rotation =
+        *gpu_.UploadConstant(coder.rotation().data(), coder.rotation().size() * sizeof(float));
+    CHECK_OK(EncodeKeys(
+        gpu_, {.coder = &coder,
+               .rotation = codes.rotation.data<float>(),
+               .keys = {DType::kBF16, keys.data<void>(), {n_kv_heads, n_tokens_, head_dim}},
+               .codes = codes.codes.data<std::byte>(),
+               .factors = codes.factors.data<BFloat16>(),
+               .mean = codes.mean.data<float>()}));
+    codes_.push_back(std::move(codes));
+  }
+
   cuda::CudaDevice& gpu_;
   const int64_t n_tokens_;
   const bool is_dense_;
+  const int bits_;
+  std::vector<Codes> codes_;           // [n_mem_layers], where there are bits
   std::vector<Buffer> keys_, values_;  // [n_mem_layers]: [n_kv_heads, n_tokens, head_dim]
   int64_t bytes_ = 0;
 };
@@ -87,6 +138,7 @@ class RandomMemory final : public model::MemorySource {
 struct Options {
   std::string model, adapter, mode = "exact";
   std::vector<int> mem_layers;
+  int bits = 4;
   int64_t tokens = 1000000, prompt = 300, steps = 60;
 };
 
@@ -98,6 +150,7 @@ Options Parse(int argc, char** argv) {
     if (name == "--model") options.model = value;
     if (name == "--adapter") options.adapter = value;
     if (name == "--mode") options.mode = value;
+    if (name == "--bits") options.bits = std::atoi(value);
     if (name == "--tokens") options.tokens = std::atoll(value);
     if (name == "--prompt") options.prompt = std::max<int64_t>(1, std::atoll(value));
     if (name == "--steps") options.steps = std::max<int64_t>(1, std::atoll(value));
@@ -106,8 +159,12 @@ Options Parse(int argc, char** argv) {
       if (*at == ',') ++at;
     }
   }
-  if (options.model.empty() || (options.mode != "exact" && options.mode != "dense")) {
-    std::fprintf(stderr, "want --model FILE and --mode exact or dense\n");
+  const bool has_mode =
+      options.mode == "exact" || options.mode == "approximate" || options.mode == "dense";
+  const bool has_bits = options.bits == 2 || options.bits == 4 || options.bits == 8;
+  if (options.model.empty() || !has_mode || !has_bits) {
+    std::fprintf(stderr,
+                 "want --model FILE, --mode exact, approximate or dense, --bits 2, 4 or 8\n");
     std::exit(1);
   }
   return options;
@@ -181,7 +238,8 @@ void Run(const Options& options) {
   };
   report("alone", StepMilliseconds(**model, nullptr, options), 0, (*model)->n_mem_layers() == 0);
   if ((*model)->n_mem_layers() > 0) {
-    RandomMemory memory(gpu, **model, options.tokens, options.mode == "dense");
+    RandomMemory memory(gpu, **model, options.tokens, options.mode == "dense",
+                        options.mode == "approximate" ? options.bits : 0);
     const double ms = StepMilliseconds(**model, &memory, options);
     report(std::to_string(options.tokens).c_str(), ms, memory.bytes(), true);
   }

@@ -1,4 +1,4 @@
-#include "compute/memory_attention.h"
+#include "compute/cpu/memory_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -33,29 +33,38 @@ void ForEachAllowedRun(const uint64_t* allowed, int64_t n, Visit visit) {
 
 }  // namespace
 
-absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args) {
-  const int64_t n_queries = args.queries.dim(0);
-  const int64_t n_heads = args.queries.dim(1);
-  const int64_t head_dim = args.queries.dim(2);
-  const int64_t n_kv_heads = args.parts[0].keys.dim(0);
-  const int64_t group = n_heads / n_kv_heads;
-  std::vector<TopK> kept;
+ConstView QueriesOf(const ConstView& queries, int64_t kv_head, int64_t group) {
+  const int64_t n_heads = queries.dim(1);
+  const int64_t head_dim = queries.dim(2);
+  return ConstView(queries.As<float>() + kv_head * group * head_dim,
+                   {queries.dim(0), group, head_dim})
+      .WithStrides({n_heads * head_dim, head_dim, 1});
+}
+
+EntryPointer KeysOf(const MemoryPart& part, int64_t kv_head) {
+  return EntriesOf(part.keys) + kv_head * part.keys.stride(0);
+}
+
+absl::Status ScanPart(CpuDevice& device, const ConstView& queries, const MemoryPart& part,
+                      int64_t first_position, std::vector<TopK>* kept) {
+  const auto n_kv_heads = static_cast<int64_t>(kept->size());
   for (int64_t kv_head = 0; kv_head < n_kv_heads; ++kv_head) {
     std::vector<KeyRun> runs;
-    int64_t first_position = 0;
-    for (const MemoryPart& part : args.parts) {
-      const EntryPointer keys = EntriesOf(part.keys) + kv_head * part.keys.stride(0);
-      ForEachAllowedRun(part.allowed, part.keys.dim(1), [&](int64_t begin, int64_t end) {
-        runs.push_back({keys + begin * head_dim, end - begin, first_position + begin});
-      });
-      first_position += part.keys.dim(1);
-    }
-    kept.emplace_back(n_queries * group, args.top_k);
-    const ConstView queries = ConstView(args.queries.As<float>() + kv_head * group * head_dim,
-                                        {n_queries, group, head_dim})
-                                  .WithStrides({n_heads * head_dim, head_dim, 1});
-    RETURN_IF_ERROR(KeyScan(device, {.queries = queries, .runs = runs}, &kept.back()));
+    ForEachAllowedRun(part.allowed, part.keys.dim(1), [&](int64_t begin, int64_t end) {
+      runs.push_back(
+          {KeysOf(part, kv_head) + begin * queries.dim(2), end - begin, first_position + begin});
+    });
+    RETURN_IF_ERROR(KeyScan(
+        device, {.queries = QueriesOf(queries, kv_head, queries.dim(1) / n_kv_heads), .runs = runs},
+        &(*kept)[static_cast<size_t>(kv_head)]));
   }
+  return absl::OkStatus();
+}
+
+void AttendToKept(CpuDevice& device, const MemoryAttentionArgs& args, std::vector<TopK>* kept) {
+  const int64_t n_heads = args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  const int64_t group = n_heads / static_cast<int64_t>(kept->size());
   const auto value_at = [&](int64_t position, int64_t kv_head) {
     const MemoryPart* part = args.parts.data();
     while (position >= part->values.dim(1)) position -= (part++)->values.dim(1);
@@ -63,27 +72,40 @@ absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args)
   };
   auto* const output = args.output.As<float>();
   auto* const lse = args.lse.As<float>();
-  device.threads().ParallelFor(n_queries * n_heads, 16, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> value(static_cast<size_t>(head_dim));
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t kv_head = row % n_heads / group;
-      const std::span<const ScoredId> hits =
-          kept[static_cast<size_t>(kv_head)].Sorted(row / n_heads * group + row % n_heads % group);
-      lse[row] = LogSumExp(hits, args.scale);
-      float* const out = output + row * head_dim;
-      std::fill_n(out, head_dim, 0.0f);
-      for (size_t j = 0; j < static_cast<size_t>(args.top_k); ++j) {
-        const bool is_kept = j < hits.size();
-        const size_t at = static_cast<size_t>(row * args.top_k) + j;
-        if (args.positions != nullptr) args.positions[at] = is_kept ? hits[j].id : -1;
-        if (!is_kept) continue;
-        if (args.scores != nullptr) args.scores[at] = hits[j].score;
-        const float weight = std::exp(hits[j].score * args.scale - lse[row]);
-        EntriesToFloat(value_at(hits[j].id, kv_head), value.data(), value.size());
-        for (int64_t i = 0; i < head_dim; ++i) out[i] += weight * value[static_cast<size_t>(i)];
-      }
-    }
-  });
+  device.threads().ParallelFor(
+      args.queries.dim(0) * n_heads, 16, [&](int64_t begin, int64_t end, int) {
+        std::vector<float> value(static_cast<size_t>(head_dim));
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t kv_head = row % n_heads / group;
+          const std::span<const ScoredId> hits = (*kept)[static_cast<size_t>(kv_head)].Sorted(
+              row / n_heads * group + row % n_heads % group);
+          lse[row] = LogSumExp(hits, args.scale);
+          float* const out = output + row * head_dim;
+          std::fill_n(out, head_dim, 0.0f);
+          for (size_t j = 0; j < static_cast<size_t>(args.top_k); ++j) {
+            const bool is_kept = j < hits.size();
+            const size_t at = static_cast<size_t>(row * args.top_k) + j;
+            if (args.positions != nullptr) args.positions[at] = is_kept ? hits[j].id : -1;
+            if (!is_kept) continue;
+            if (args.scores != nullptr) args.scores[at] = hits[j].score;
+            const float weight = std::exp(hits[j].score * args.scale - lse[row]);
+            EntriesToFloat(value_at(hits[j].id, kv_head), value.data(), value.size());
+            for (int64_t i = 0; i < head_dim; ++i) out[i] += weight * value[static_cast<size_t>(i)];
+          }
+        }
+      });
+}
+
+absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args) {
+  const int64_t n_kv_heads = args.parts[0].keys.dim(0);
+  const int64_t n_rows = args.queries.dim(0) * (args.queries.dim(1) / n_kv_heads);
+  std::vector<TopK> kept(static_cast<size_t>(n_kv_heads), TopK(n_rows, args.top_k));
+  int64_t first_position = 0;
+  for (const MemoryPart& part : args.parts) {
+    RETURN_IF_ERROR(ScanPart(device, args.queries, part, first_position, &kept));
+    first_position += part.keys.dim(1);
+  }
+  AttendToKept(device, args, &kept);
   return absl::OkStatus();
 }
 

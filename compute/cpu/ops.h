@@ -5,6 +5,7 @@
 #include <span>
 
 #include "compute/attention.h"
+#include "compute/coded_memory_attention.h"
 #include "compute/convert.h"
 #include "compute/cpu/cpu_device.h"
 #include "compute/embedding.h"
@@ -27,6 +28,8 @@ absl::Status TopKAttention(CpuDevice& device, const TopKAttentionArgs& args);
 absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
 absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args);
+absl::Status CodedMemoryAttention(CpuDevice& device, const CodedMemoryAttentionArgs& args);
+absl::Status EncodeKeys(CpuDevice& device, const EncodeKeysArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,
                                                      const LinearWeights& weights);
 absl::Status ForwardTogether(CpuDevice& device, std::span<const Linear::Output> outputs,

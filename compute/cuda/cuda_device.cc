@@ -45,7 +45,7 @@ class PoolAllocator final : public Allocator {
     const size_t n = size_bytes > 0 ? size_bytes : 1;
     const cudaError_t error = cudaMallocAsync(&data, n, gpu_->stream());
     if (error == cudaSuccess) {
-      gpu_->AddToRange(data, n);
+      gpu_->addresses().Add(data, n);
       return data;
     }
     cudaGetLastError();  // it is told here
@@ -73,9 +73,12 @@ class PinnedAllocator final : public Allocator {
  public:
   absl::StatusOr<void*> Allocate(size_t size_bytes) override {
     void* data = nullptr;
-    const cudaError_t error =
-        cudaHostAlloc(&data, size_bytes > 0 ? size_bytes : 1, cudaHostAllocPortable);
-    if (error == cudaSuccess) return data;
+    const size_t n = size_bytes > 0 ? size_bytes : 1;
+    const cudaError_t error = cudaHostAlloc(&data, n, cudaHostAllocPortable | cudaHostAllocMapped);
+    if (error == cudaSuccess) {
+      Gpu::PinnedAddresses().Add(data, n);
+      return data;
+    }
     cudaGetLastError();  // it is told here
     return absl::ResourceExhaustedError(StrCat(
         "cannot allocate ", size_bytes, " bytes of pinned host memory; close other programs"));
@@ -182,14 +185,39 @@ CudaDevice::~CudaDevice() {
   cudaStreamDestroy(recording_stream_);
 }
 
-void Gpu::AddToRange(const void* data, size_t size_bytes) {
+void Gpu::AddressRange::Add(const void* data, size_t size_bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
-  uintptr_t first = range_begin_.load(std::memory_order_relaxed);
-  while (begin < first && !range_begin_.compare_exchange_weak(first, begin)) {
+  uintptr_t first = begin_.load(std::memory_order_relaxed);
+  while (begin < first && !begin_.compare_exchange_weak(first, begin)) {
   }
-  uintptr_t end = range_end_.load(std::memory_order_relaxed);
-  while (begin + size_bytes > end && !range_end_.compare_exchange_weak(end, begin + size_bytes)) {
+  uintptr_t end = end_.load(std::memory_order_relaxed);
+  while (begin + size_bytes > end && !end_.compare_exchange_weak(end, begin + size_bytes)) {
   }
+}
+
+Gpu::AddressRange& Gpu::PinnedAddresses() {
+  static AddressRange* const range = new AddressRange();
+  return *range;
+}
+
+DeviceMemory CudaDevice::memory() const {
+  cudaSetDevice(gpu_->number());
+  DeviceMemory memory;
+  if (cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes) != cudaSuccess) {
+    cudaGetLastError();  // it is told here
+    return {};
+  }
+  // What was freed is kept in the pool for the next who asks.
+  cudaMemPool_t pool = nullptr;
+  uint64_t reserved = 0;
+  uint64_t used = 0;
+  if (cudaDeviceGetDefaultMemPool(&pool, gpu_->number()) == cudaSuccess &&
+      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved) == cudaSuccess &&
+      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used) == cudaSuccess &&
+      reserved > used) {
+    memory.free_bytes += reserved - used;
+  }
+  return memory;
 }
 
 absl::StatusOr<Buffer> CudaDevice::AllocatePinned(size_t size_bytes) {

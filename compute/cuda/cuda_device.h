@@ -42,17 +42,26 @@ class Gpu {
 
   // Addresses that memory of the GPU was given out at lie in one range, apart from the host's.
   // Asking CUDA about each would take longer than queueing an op. Thread-safe.
-  void AddToRange(const void* data, size_t size_bytes);
-  bool IsInRange(const void* data) const {
-    const auto address = reinterpret_cast<uintptr_t>(data);
-    return address >= range_begin_.load(std::memory_order_relaxed) &&
-           address < range_end_.load(std::memory_order_relaxed);
-  }
+  class AddressRange {
+   public:
+    void Add(const void* data, size_t size_bytes);
+    bool Contains(const void* data) const {
+      const auto address = reinterpret_cast<uintptr_t>(data);
+      return address >= begin_.load(std::memory_order_relaxed) &&
+             address < end_.load(std::memory_order_relaxed);
+    }
+
+   private:
+    std::atomic<uintptr_t> begin_{UINTPTR_MAX};
+    std::atomic<uintptr_t> end_{0};
+  };
+  AddressRange& addresses() { return addresses_; }
+  // Of pinned host memory, which any GPU reads.
+  static AddressRange& PinnedAddresses();
 
  private:
   Gpu() = default;
-  std::atomic<uintptr_t> range_begin_{UINTPTR_MAX};
-  std::atomic<uintptr_t> range_end_{0};
+  AddressRange addresses_;
   int number_ = 0;
   cudaStream_t stream_ = nullptr;
   uint64_t* counters_ = nullptr;
@@ -70,7 +79,11 @@ class CudaDevice final : public Device {
   ThreadPool& threads() override { return host_.threads(); }
   Device& host() override { return host_; }
   bool is_host_memory() const override { return false; }
-  bool MayOwn(const void* data) const override { return gpu_->IsInRange(data); }
+  bool MayOwn(const void* data) const override { return gpu_->addresses().Contains(data); }
+  bool MayRead(const void* data) const override {
+    return MayOwn(data) || Gpu::PinnedAddresses().Contains(data);
+  }
+  DeviceMemory memory() const override;
   absl::StatusOr<Buffer> AllocatePinned(size_t size_bytes) override;
   absl::StatusOr<Buffer> UploadConstant(const void* host, size_t size_bytes) override;
   absl::Status CopyFromHost(const void* host, size_t size_bytes, void* device) override;

@@ -9,6 +9,7 @@
 #include "compute/append_row.h"
 #include "compute/arg_max.h"
 #include "compute/attention.h"
+#include "compute/coded_memory_attention.h"
 #include "compute/convert.h"
 #include "compute/decode_attention.h"
 #include "compute/embedding.h"
@@ -36,6 +37,8 @@ absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args);
 absl::Status AppendRow(Device& device, const AppendRowArgs& args);
 absl::Status ArgMax(Device& device, const ArgMaxArgs& args);
 absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args);
+absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs& args);
+absl::Status EncodeKeys(Device& device, const EncodeKeysArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const LinearWeights& weights);
 absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> outputs,
                              const ConstView& x);

@@ -24,6 +24,7 @@ template <int kVectors>
 class MmaScorer {
  public:
   using Element = __nv_bfloat16;
+  static constexpr int kStepKeys = cuda::kStepKeys;
   static constexpr int kRows = 8;
   static constexpr int kStages = 3;
   static constexpr int kStepReads = 4 * kVectors;  // of a lane: two tiles of two keys each

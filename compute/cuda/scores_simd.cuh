@@ -20,6 +20,7 @@ template <typename T, int kVector, int kVectors, int kRowsAtOnce>
 class SimdScorer {
  public:
   using Element = T;
+  static constexpr int kStepKeys = cuda::kStepKeys;
   static constexpr int kRows = kRowsAtOnce;
   static constexpr int kDims = kVector * kVectors;
   // Bytes of shared memory of a warp.

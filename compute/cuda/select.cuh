@@ -13,6 +13,7 @@ inline constexpr int kSelectThreads = 512;
 inline constexpr int kMaxSorted = 2048;  // that are sorted in shared memory
 inline constexpr int kMaxRanked = 256;   // that are sorted by counting
 inline constexpr int kKeptMaxima = 16;   // numbers that a thread keeps in registers
+inline constexpr int kReadAtOnce = 16;   // or reads, where they are too many for that
 
 // Floats as integers of the same order, 0 below all.
 __device__ inline uint32_t Ordered(float value) {
@@ -184,9 +185,9 @@ __device__ inline void SortItems(uint64_t* items, int n) {
 }
 
 // Some of n > k numbers at(i) go to items, packed, unordered: all that are among the k greatest (of
-// equal ones the first) and few others. They are counted in bins of equal width between the
-// smallest and the greatest. Returns how many they are; −1: not found this way, since too many lie
-// close together, or some are not finite.
+// equal ones the first) and few others. Where k is more than the threads, they are counted in bins
+// of equal width between the smallest and the greatest. Returns how many they are; −1: not found
+// this way, since too many lie close together, fewer than k are above −inf, or one is NaN or +inf.
 template <typename At>
 __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* shared) {
   // Read once where a thread's share fits its registers.
@@ -205,17 +206,58 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
         if (i < n) visit(i, kept[j]);
       }
     } else {
-      for (int i = threadIdx.x; i < n; i += blockDim.x) visit(i, at(i));
+      // Several are read before the first is looked at.
+      for (int base = threadIdx.x; base < n; base += kReadAtOnce * static_cast<int>(blockDim.x)) {
+        float read[kReadAtOnce];
+#pragma unroll
+        for (int j = 0; j < kReadAtOnce; ++j) {
+          const int i = base + j * static_cast<int>(blockDim.x);
+          read[j] = i < n ? at(i) : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < kReadAtOnce; ++j) {
+          const int i = base + j * static_cast<int>(blockDim.x);
+          if (i < n) visit(i, read[j]);
+        }
+      }
     }
   };
+  // The k-th best of the threads' best is at most the k-th best of all, and few are better.
+  if (k <= static_cast<int>(blockDim.x)) {
+    float best = -INFINITY;
+    bool is_odd = false;
+    for_each([&](int, float value) {
+      is_odd |= value != value;
+      best = fmaxf(best, value);
+    });
+    if (threadIdx.x == 0) shared->wanted = 0;
+    if (__syncthreads_or(is_odd ? 1 : 0) != 0) return -1;
+    // Bit by bit, the greatest number that k of them reach.
+    const uint32_t own = Ordered(best);
+    uint32_t kth = 0;
+    for (uint32_t bit = 1u << 31; bit != 0; bit >>= 1) {
+      if (__syncthreads_count(own >= (kth | bit) ? 1 : 0) >= k) kth |= bit;
+    }
+    const float threshold = FromOrdered(kth);
+    if (threshold == -INFINITY) return -1;
+    for_each([&](int i, float value) {
+      if (value < threshold) return;
+      const int place = atomicAdd(&shared->wanted, 1);
+      if (place < kMaxSorted) items[place] = Pack(value, static_cast<uint32_t>(i));
+    });
+    __syncthreads();
+    const int n_collected = shared->wanted;
+    return n_collected <= kMaxSorted ? n_collected : -1;
+  }
   const int lane = threadIdx.x % kWarpSize;
   const int warp = threadIdx.x / kWarpSize;
   const int n_warps = blockDim.x / kWarpSize;
   float low = INFINITY;
   float high = -INFINITY;
-  bool is_finite = true;
+  bool is_odd = false;
   for_each([&](int, float value) {
-    is_finite &= isfinite(value) != 0;
+    if (value == -INFINITY) return;
+    is_odd |= isfinite(value) == 0;
     low = fminf(low, value);
     high = fmaxf(high, value);
   });
@@ -226,8 +268,11 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
     shared->ranges[0][warp] = low;
     shared->ranges[1][warp] = high;
   }
-  if (threadIdx.x == 0) shared->wanted = 0;
-  if (__syncthreads_or(is_finite ? 0 : 1) != 0) return -1;
+  if (threadIdx.x == 0) {
+    shared->wanted = 0;
+    shared->last_bin = -1;
+  }
+  if (__syncthreads_or(is_odd ? 1 : 0) != 0) return -1;
   low = -GroupMax(-(lane < n_warps ? shared->ranges[0][lane] : INFINITY));
   high = GroupMax(lane < n_warps ? shared->ranges[1][lane] : -INFINITY);
   const float scale = static_cast<float>(kBins) / (high - low);
@@ -236,7 +281,9 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
   const auto bin_of = [&](float value) {
     return kBins - 1 - min(kBins - 1, static_cast<int>((value - low) * scale));
   };
-  for_each([&](int, float value) { atomicAdd(&shared->bins[bin_of(value)], 1u); });
+  for_each([&](int, float value) {
+    if (value > -INFINITY) atomicAdd(&shared->bins[bin_of(value)], 1u);
+  });
   __syncthreads();
   // How many lie in the bins up to each, a warp of bins at a time: the first that reaches k.
   const int bins_per_thread = kBins / static_cast<int>(blockDim.x);
@@ -263,10 +310,10 @@ __device__ int CollectGreatest(int n, int k, At at, uint64_t* items, Selection* 
     shared->n_collected = before + static_cast<int>(shared->bins[bin]);
   }
   __syncthreads();
-  if (shared->n_collected > kMaxSorted) return -1;
+  if (shared->last_bin < 0 || shared->n_collected > kMaxSorted) return -1;
   const int last_bin = shared->last_bin;
   for_each([&](int i, float value) {
-    if (bin_of(value) > last_bin) return;
+    if (value == -INFINITY || bin_of(value) > last_bin) return;
     items[atomicAdd(&shared->wanted, 1)] = Pack(value, static_cast<uint32_t>(i));
   });
   __syncthreads();

@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "compute/append_row.h"
+#include "compute/coded_memory_attention.h"
 #include "compute/memory_attention.h"
 #include "compute/top_k_attention.h"
 #include "memory/block_layout.h"
@@ -106,10 +107,16 @@ class DeviceSearcher final : public MemorySearcher {
   };
   absl::Status UploadSession();
   // The keys that a query is asked of: what is stored, then the conversation's own.
-  std::vector<compute::MemoryPart> PartsOf(int memory_layer) const;
+  std::vector<compute::CodedMemoryPart> PartsOf(int memory_layer) const;
   absl::Status ReserveSteps(const model::MemoryQuery& query, int top_k);
   absl::Status LogStep(const model::MemoryQuery& query, const float* lse);
   absl::Status ForgetSteps() const;
+  int NumCandidates(int memory_layer, int top_k) const {
+    const int wanted = entries_ != nullptr ? entries_->n_candidates(memory_layer) : 0;
+    return std::clamp(wanted, top_k, compute::kMaxCandidates);
+  }
+  // By codes or by keys, as the entries were loaded.
+  absl::Status Search(const compute::CodedMemoryAttentionArgs& args);
   absl::Status Log(const model::MemoryQuery& query, int top_k, Buffer positions, Buffer scores,
                    const float* lse);
   // What is logged → mass_.
@@ -162,20 +169,20 @@ absl::Status DeviceSearcher::Initialize() {
   n_mem_layers_ = generation_->settings->n_mem_layers;
   mass_.resize(static_cast<size_t>(n_mem_layers_));
   if (generation_->windows.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(entries_,
-                   generation_->source->resident().Get(*device_, *generation_, options_.progress));
-  const auto n_positions = static_cast<size_t>(entries_->n_positions());
-  std::vector<uint64_t> bits((n_positions + 63) / 64);
+  ASSIGN_OR_RETURN(entries_, generation_->source->resident().Get(
+                                 *device_, *generation_, options_.mode == SearchMode::kApproximate,
+                                 options_.progress));
+  std::vector<uint64_t> bits(static_cast<size_t>(entries_->n_allowed_words()));
   size_t n_allowed = 0;
   for (const uint32_t w : windows_) {
     const LiveWindow& window = generation_->windows[w];
-    const auto begin = static_cast<size_t>(entries_->BeginOf(w));
+    const auto begin = static_cast<size_t>(entries_->AllowedBitOf(w));
     ForEachOther(window.sinks, window.n_tokens, [&](uint32_t from, uint32_t to) {
       n_allowed += to - from;
       for (size_t p = begin + from; p < begin + to; ++p) bits[p / 64] |= uint64_t{1} << (p % 64);
     });
   }
-  if (n_allowed == n_positions) return absl::OkStatus();
+  if (n_allowed == static_cast<size_t>(entries_->n_positions())) return absl::OkStatus();
   ASSIGN_OR_RETURN(allowed_, device_->Allocate(bits.size() * sizeof(uint64_t)));
   return device_->CopyFromHost(bits.data(), bits.size() * sizeof(uint64_t), allowed_.data<void>());
 }
@@ -235,12 +242,9 @@ absl::Status DeviceSearcher::UploadSession() {
   return absl::OkStatus();
 }
 
-std::vector<compute::MemoryPart> DeviceSearcher::PartsOf(int memory_layer) const {
-  std::vector<compute::MemoryPart> parts;
-  if (entries_ != nullptr) {
-    parts.push_back(entries_->Part(memory_layer));
-    if (allowed_.size_bytes() > 0) parts.back().allowed = allowed_.data<uint64_t>();
-  }
+std::vector<compute::CodedMemoryPart> DeviceSearcher::PartsOf(int memory_layer) const {
+  std::vector<compute::CodedMemoryPart> parts;
+  if (entries_ != nullptr) parts = entries_->Parts(memory_layer, allowed_.data<uint64_t>());
   if (n_session_tokens_ > 0) {
     const storage::StoreSettings& settings = *generation_->settings;
     const auto layer = static_cast<size_t>(memory_layer);
@@ -248,7 +252,9 @@ std::vector<compute::MemoryPart> DeviceSearcher::PartsOf(int memory_layer) const
       return ConstView(compute::DTypeOf(settings.entry_type), buffer.data<void>(),
                        {settings.n_kv_heads, n_session_tokens_, settings.head_dim});
     };
-    parts.push_back({.keys = view(session_keys_[layer]), .values = view(session_values_[layer])});
+    parts.push_back(
+        {.entries = {.keys = view(session_keys_[layer]), .values = view(session_values_[layer])},
+         .codes = {}});
   }
   return parts;
 }
@@ -287,16 +293,17 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
     positions = own_positions.data<int64_t>();
     scores = own_scores.data<float>();
   }
-  const std::vector<compute::MemoryPart> parts = PartsOf(query.memory_layer);
-  RETURN_IF_ERROR(compute::MemoryAttention(
-      *device_, {.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
-                 .parts = parts,
-                 .top_k = top_k,
-                 .scale = query.scale,
-                 .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
-                 .lse = {lse, {query.n_queries, query.n_heads}},
-                 .positions = positions,
-                 .scores = scores}));
+  const std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
+  RETURN_IF_ERROR(
+      Search({.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+              .parts = parts,
+              .n_candidates = NumCandidates(query.memory_layer, top_k),
+              .top_k = top_k,
+              .scale = query.scale,
+              .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+              .lse = {lse, {query.n_queries, query.n_heads}},
+              .positions = positions,
+              .scores = scores}));
   if (query.is_step) return LogStep(query, lse);
   return Log(query, top_k, std::move(own_positions), std::move(own_scores), lse);
 }
@@ -352,6 +359,22 @@ absl::Status DeviceSearcher::ForgetSteps() const {
   if (steps_.n_heads == 0) return absl::OkStatus();
   static_assert(sizeof(float) == sizeof(int32_t));  // 0.0f is 0
   return device_->Fill(0.0f, 1, steps_.next_row.data<float>());
+}
+
+absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args) {
+  if (entries_ != nullptr && entries_->uses_codes()) {
+    return compute::CodedMemoryAttention(*device_, args);
+  }
+  std::vector<compute::MemoryPart> parts;
+  for (const compute::CodedMemoryPart& part : args.parts) parts.push_back(part.entries);
+  return compute::MemoryAttention(*device_, {.queries = args.queries,
+                                             .parts = parts,
+                                             .top_k = args.top_k,
+                                             .scale = args.scale,
+                                             .output = args.output,
+                                             .lse = args.lse,
+                                             .positions = args.positions,
+                                             .scores = args.scores});
 }
 
 absl::Status DeviceSearcher::Log(const model::MemoryQuery& query, int top_k, Buffer positions,

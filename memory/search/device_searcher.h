@@ -1,5 +1,6 @@
-// Search in a memory that lies on the device the model runs on: exact, one op a memory layer
-// (compute/memory_attention.h), and nothing waits for the host.
+// Search in a memory that lies where the device reads it that the model runs on, one op a memory
+// layer, and nothing waits for the host: exact (compute/memory_attention.h), or by codes of the
+// keys (compute/coded_memory_attention.h), as memory/residency_plan.h says.
 #pragma once
 
 #include <memory>
@@ -13,8 +14,7 @@ namespace fovea::memory {
 // Whether Create can answer with these options: the top k (not dense attention), without an audit.
 bool CanSearchOnDevice(const compute::Device& device, const SearchOptions& options);
 
-// As MemorySearcher::Create. ResourceExhausted where the memory does not fit the device. What it
-// finds is exact, whatever the mode.
+// As MemorySearcher::Create. ResourceExhausted where the memory does not fit the device.
 absl::StatusOr<std::unique_ptr<MemorySearcher>> CreateDeviceSearcher(
     compute::Device* device, std::shared_ptr<const Generation> generation,
     const SearchOptions& options);

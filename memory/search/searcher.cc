@@ -360,8 +360,10 @@ absl::StatusOr<std::unique_ptr<MemorySearcher>> MemorySearcher::Create(
     const SearchOptions& options) {
   if (CanSearchOnDevice(*device, options)) {
     auto on_device = CreateDeviceSearcher(device, generation, options);
-    // What does not fit is searched on the host.
-    if (!absl::IsResourceExhausted(on_device.status())) return on_device;
+    // What does not fit is searched on the host, unless somebody counts on the device.
+    if (!absl::IsResourceExhausted(on_device.status()) || device->entry_limit_bytes().has_value()) {
+      return on_device;
+    }
   }
   ASSIGN_OR_RETURN(SearchPlan plan, PlanSearch(*generation, options.scope,
                                                options.mode == SearchMode::kApproximate));

@@ -49,8 +49,9 @@ struct AuditResult {
 class MemorySearcher : public model::ShardSource {
  public:
   // `device` outlives the searcher; the generation is all that it reads. On a device with memory of
-  // its own the search is exact and made there, where the memory fits it (device_searcher.h),
-  // unless it is dense or audited; else on the host. NotFound for unknown collections or documents
+  // its own the search is made there, where the memory fits it (device_searcher.h), unless it is
+  // dense or audited; else on the host, or it is an error, ResourceExhausted, if the device's
+  // entry_limit_bytes() is set. NotFound for unknown collections or documents
   // in the scope.
   static absl::StatusOr<std::unique_ptr<MemorySearcher>> Create(
       compute::Device* device, std::shared_ptr<const Generation> generation,

@@ -114,6 +114,8 @@ TEST_F(CommandTest, WrongUsageEndsWithTwo) {
       {"ask", "--memory", memory_},
       {"ask", "--memory", memory_, "--mode", "psychic", "Q"},
       {"ask", "--memory", memory_, "--top-k", "0", "Q"},
+      {"ask", "--memory", memory_, "--gpu-memory", "8G", "Q"},
+      {"ask", "--memory", memory_, "--device", "cuda", "--gpu-memory", "much", "Q"},
       {"ask", "--memory", memory_, "--temperature", "-1", "Q"},
       {"ask", "--memory", memory_, "--reread-by", "luck", "Q"},
       {"ask", "--memory", memory_, "--top-p", "0", "Q"},

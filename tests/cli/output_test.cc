@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include "cli/text_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -58,6 +59,26 @@ TEST(StatsJsonTest, CollectionsAreNamesWithNumbersOfDocuments) {
   stats.collections = {{"default", 2}, {"letters", 1}};
   const Json json = ToJson(stats, storage::StoreSettings());
   EXPECT_EQ(json["collections"].dump(), R"({"default":2,"letters":1})");
+}
+
+TEST(SearchStatsTest, SayWhatLiesWhere) {
+  memory::SearchStats stats;
+  stats.by = "indexes";
+  EXPECT_EQ(FormatSearchStats(stats), "search       by indexes on the host\n");
+  stats.note = "dense attention";
+  EXPECT_EQ(FormatSearchStats(stats), "search       by indexes on the host: dense attention\n");
+  stats.is_on_gpu = true;
+  stats.by = "codes";
+  stats.gpu_code_bytes = 2'000'000;
+  stats.gpu_key_bytes = 8'000'000;
+  stats.pinned_value_bytes = 9'000'000;
+  EXPECT_EQ(FormatSearchStats(stats),
+            StrCat("search       by codes on the GPU: keys ", FormatBytes(8'000'000), ", codes ",
+                   FormatBytes(2'000'000), "; in pinned host memory: values ",
+                   FormatBytes(9'000'000), "\n"));
+  EXPECT_EQ(ToJson(stats).dump(),
+            R"({"on":"gpu","by":"codes","gpu_bytes":{"keys":8000000,"codes":2000000,"values":0},)"
+            R"("pinned_bytes":{"keys":0,"values":9000000},"note":"dense attention"})");
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -73,6 +75,18 @@ class GuardedDevice final : public cpu::CpuDevice {
   bool is_host_memory() const override { return false; }
   Device& host() override { return host_; }
   bool MayOwn(const void* data) const override { return memory_->Contains(data); }
+  bool MayRead(const void* data) const override {
+    const auto after = pinned_.upper_bound(static_cast<const std::byte*>(data));
+    return MayOwn(data) || (after != pinned_.begin() && data < std::prev(after)->second);
+  }
+  absl::StatusOr<Buffer> AllocatePinned(size_t size_bytes) override {
+    ASSIGN_OR_RETURN(Buffer buffer, CpuDevice::AllocatePinned(size_bytes));
+    const auto* const begin = buffer.data<const std::byte>();
+    pinned_[begin] = begin + size_bytes;
+    return buffer;
+  }
+  DeviceMemory memory() const override { return memory_size_; }
+  void set_memory(DeviceMemory memory) { memory_size_ = memory; }
   absl::StatusOr<Buffer> UploadConstant(const void* host, size_t size_bytes) override {
     ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_bytes));
     RETURN_IF_ERROR(CopyFromHost(host, size_bytes, buffer.data<void>()));
@@ -134,6 +148,8 @@ class GuardedDevice final : public cpu::CpuDevice {
 
   std::shared_ptr<GuardedMemory> memory_;
   CpuDevice host_;
+  std::map<const std::byte*, const std::byte*> pinned_;  // begin → end
+  DeviceMemory memory_size_;
 };
 
 }  // namespace fovea::compute

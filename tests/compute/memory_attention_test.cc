@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "tests/compute/kept_keys.h"
 #include "tests/compute/op_test.h"
 
 namespace fovea::compute {
@@ -140,11 +141,7 @@ void ExpectBestKeys(const Shape& s, const Data& data, const Result& result, bool
     SCOPED_TRACE(StrCat("row ", row));
     const int64_t kv_head = row % s.n_heads / group;
     const float* const query = data.queries.data() + static_cast<size_t>(row) * d;
-    struct Key {
-      double score;
-      int64_t position;
-      const float* value;
-    };
+    using Key = KeptKey;
     std::vector<Key> all;
     double magnitude = 1.0;
     int64_t position = 0;
@@ -191,29 +188,9 @@ void ExpectBestKeys(const Shape& s, const Data& data, const Result& result, bool
       }
       kept.push_back(key);
     }
-    // One softmax over what was kept.
-    const float* const output = result.output.data() + static_cast<size_t>(row) * d;
-    const float lse = result.lse[static_cast<size_t>(row)];
-    if (kept.empty()) {
-      EXPECT_EQ(lse, -std::numeric_limits<float>::infinity());
-      for (size_t i = 0; i < d; ++i) EXPECT_EQ(output[i], 0.0f);
-      continue;
-    }
-    double sum = 0.0;
-    for (const Key& key : kept) sum += std::exp((key.score - kept[0].score) * scale);
-    const double want_lse = kept[0].score * scale + std::log(sum);
-    // Of scores, and of a sum of so many weights.
-    const double error = 4.0 * kEpsilon * magnitude * scale + 8.0 * kEpsilon +
-                         0.5 * kEpsilon * static_cast<double>(kept.size());
-    EXPECT_NEAR(lse, want_lse, error + 4.0 * kEpsilon * std::abs(want_lse));
-    for (size_t i = 0; i < d; ++i) {
-      double want = 0.0, largest = 0.0;
-      for (const Key& key : kept) {
-        want += std::exp(key.score * scale - want_lse) * key.value[i];
-        largest = std::max<double>(largest, std::abs(key.value[i]));
-      }
-      ASSERT_NEAR(output[i], want, largest * (4.0 * error + 32.0 * kEpsilon));
-    }
+    ExpectAttention(kept, scale, 4.0 * kEpsilon * magnitude,
+                    result.output.data() + static_cast<size_t>(row) * d, d,
+                    result.lse[static_cast<size_t>(row)]);
   }
 }
 

@@ -1,0 +1,79 @@
+#include "compute/coded_memory_attention.h"
+
+#include <vector>
+
+#include "compute/cpu/code_scan.h"
+#include "compute/cpu/memory_attention.h"
+#include "compute/cpu/ops.h"
+
+namespace fovea::compute::cpu {
+namespace {
+
+// The best estimates of a part, scored again by the stored keys.
+void ScanCodes(CpuDevice& device, const CodedMemoryAttentionArgs& args, const CodedMemoryPart& part,
+               int64_t first_position, std::vector<TopK>* kept) {
+  const int64_t n_keys = part.entries.keys.dim(1);
+  if (n_keys == 0) return;
+  const int64_t n_heads = args.queries.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  const int64_t group = n_heads / static_cast<int64_t>(kept->size());
+  const KeyCoder coder(part.codes.bits, head_dim);
+  std::vector<CodedKeys> heads;
+  for (int64_t h = 0; h < static_cast<int64_t>(kept->size()); ++h) {
+    heads.push_back({part.codes.codes + h * coder.code_bytes(n_keys),
+                     part.codes.factors + h * coder.n_factors(n_keys), n_keys});
+  }
+  const int64_t n_rows = args.queries.dim(0) * n_heads;
+  std::vector<int64_t> found(static_cast<size_t>(n_rows * args.n_candidates));
+  CodeScan(device,
+           {.coder = &coder,
+            .heads = heads,
+            .queries = args.queries,
+            .n_candidates = args.n_candidates,
+            .allowed = part.entries.allowed},
+           found.data());
+  for (int64_t row = 0; row < n_rows; ++row) {
+    const int64_t kv_head = row % n_heads / group;
+    const EntryPointer keys = KeysOf(part.entries, kv_head);
+    const float* const query = args.queries.As<float>() + row * head_dim;
+    for (int64_t j = 0; j < args.n_candidates; ++j) {
+      const int64_t key = found[static_cast<size_t>(row * args.n_candidates + j)];
+      if (key < 0) continue;
+      (*kept)[static_cast<size_t>(kv_head)].Push(
+          row / n_heads * group + row % group,
+          {KeyScore(query, keys + key * head_dim, head_dim), first_position + key});
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status CodedMemoryAttention(CpuDevice& device, const CodedMemoryAttentionArgs& args) {
+  const int64_t n_kv_heads = args.parts[0].entries.keys.dim(0);
+  const int64_t n_rows = args.queries.dim(0) * (args.queries.dim(1) / n_kv_heads);
+  std::vector<TopK> kept(static_cast<size_t>(n_kv_heads), TopK(n_rows, args.top_k));
+  std::vector<MemoryPart> entries;
+  int64_t first_position = 0;
+  for (const CodedMemoryPart& part : args.parts) {
+    entries.push_back(part.entries);
+    if (part.codes.bits == 0) {
+      RETURN_IF_ERROR(ScanPart(device, args.queries, part.entries, first_position, &kept));
+    } else {
+      ScanCodes(device, args, part, first_position, &kept);
+    }
+    first_position += part.entries.keys.dim(1);
+  }
+  AttendToKept(device,
+               {.queries = args.queries,
+                .parts = entries,
+                .top_k = args.top_k,
+                .scale = args.scale,
+                .output = args.output,
+                .lse = args.lse,
+                .positions = args.positions,
+                .scores = args.scores},
+               &kept);
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::compute::cpu

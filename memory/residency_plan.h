@@ -1,0 +1,65 @@
+// Where the keys, codes and values of a memory lie when it is searched on a device with memory of
+// its own: what fits the device, and what stays in pinned host memory, which the device reads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "compute/device.h"
+#include "memory/generation.h"
+
+namespace fovea::memory {
+
+// Windows that are loaded together: those of a sealed segment, or those after the last one.
+struct SlabShape {
+  Slot slot_begin = 0;
+  Slot slot_end = 0;
+  int64_t n_tokens = 0;
+  // Per memory layer: the bits of the codes that approximate search reads, 0 where it reads the
+  // keys, as where a segment has no index; and how many of them are scored again.
+  std::vector<int> bits;
+  std::vector<int> n_candidates;
+};
+
+struct ResidencyLimits {
+  size_t device_bytes = 0;
+  size_t pinned_bytes = 0;
+  bool is_given = false;  // device_bytes, by the user
+};
+// Of the device as it is now: what its entry_limit_bytes() says, else what is free less a margin
+// for what answers need beside; `held_bytes` of it are held by entries that may go. Of the host
+// half of what is available.
+ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes);
+
+struct ResidencyPlan {
+  std::vector<SlabShape> slabs;  // by slot, those that have tokens
+  bool uses_codes = false;       // bits of the slabs count; else the keys are searched
+  bool has_pinned_keys = false;  // of the layers that have codes
+  bool has_pinned_values = false;
+  size_t code_bytes = 0;
+  size_t coded_key_bytes = 0;  // of keys that have codes
+  size_t key_bytes = 0;        // of the others
+  size_t value_bytes = 0;
+
+  size_t DeviceBytes() const {
+    return code_bytes + key_bytes + (has_pinned_keys ? 0 : coded_key_bytes) +
+           (has_pinned_values ? 0 : value_bytes);
+  }
+  size_t PinnedBytes() const {
+    return (has_pinned_keys ? coded_key_bytes : 0) + (has_pinned_values ? value_bytes : 0);
+  }
+};
+
+// More tokens than this are searched by codes where keys would fit, too.
+inline constexpr int64_t kExactOnDeviceTokens = int64_t{1} << 20;
+
+// The first that fits: keys and values on the device (with codes, for approximate search of more
+// than kExactOnDeviceTokens), values pinned, codes alone on the device. ResourceExhausted, with
+// what is wanted, what there is and what to do, where none does. The generation has settings.
+absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool is_approximate,
+                                            const ResidencyLimits& limits);
+
+}  // namespace fovea::memory

@@ -1,0 +1,67 @@
+// Keys, codes and values of the windows of a range of slots, loaded for searches on a device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "compute/coded_memory_attention.h"
+#include "compute/device.h"
+#include "memory/generation.h"
+#include "memory/residency_plan.h"
+
+namespace fovea::memory {
+
+// Immutable, thread-safe. Token t of the slab belongs to its windows, counted through them by slot.
+// Windows that are deleted later stay in it; what may be selected is up to the caller.
+class ResidentSlab {
+ public:
+  // The windows that the generation has in the slab's range. ResourceExhausted where the device has
+  // no room.
+  static absl::StatusOr<std::shared_ptr<const ResidentSlab>> Load(compute::Device& device,
+                                                                  const Generation& generation,
+                                                                  const SlabShape& shape,
+                                                                  const ResidencyPlan& plan,
+                                                                  const Progress& progress);
+
+  // Whether it has all windows of the generation in this range, and what the plan searches by.
+  bool Serves(const Generation& generation, const SlabShape& shape, bool uses_codes) const;
+
+  int64_t n_tokens() const { return window_begin_.back(); }
+  // The first token of the window that begins at this slot; −1: it is not there.
+  int64_t BeginOf(Slot slot_begin) const;
+  Slot SlotAt(int64_t token) const;
+  // Of all tokens.
+  compute::CodedMemoryPart Part(int memory_layer) const;
+  size_t device_bytes() const { return device_bytes_; }
+
+ private:
+  struct Layer {
+    compute::Buffer keys, values;  // [n_kv_heads, n_tokens, head_dim]
+    compute::Buffer codes, factors, mean, rotation;
+    int bits = 0;
+  };
+  ResidentSlab() = default;
+  absl::Status Read(compute::Device& device, const Generation& generation, size_t first_window,
+                    const Progress& progress);
+  absl::Status Encode(compute::Device& device, Layer* layer) const;
+  compute::ConstView View(const compute::Buffer& buffer) const {
+    return {dtype_, buffer.data<void>(), {n_kv_heads_, n_tokens(), head_dim_}};
+  }
+
+  SlabShape shape_;
+  bool has_pinned_keys_ = false;
+  bool has_pinned_values_ = false;
+  std::vector<int64_t> window_begin_;  // [n_windows + 1]
+  std::vector<Slot> slot_begin_;       // [n_windows]
+  int64_t n_kv_heads_ = 0;
+  int64_t head_dim_ = 0;
+  compute::DType dtype_ = compute::DType::kBF16;
+  size_t device_bytes_ = 0;
+  std::vector<Layer> layers_;  // [n_mem_layers]
+};
+
+}  // namespace fovea::memory

@@ -1,0 +1,234 @@
+#include "memory/search/device_searcher.h"
+
+#include <unistd.h>
+
+#include <random>
+
+#include "memory/residency_plan.h"
+#include "memory/resident_entries.h"
+#include "memory/search/searcher.h"
+#include "memory/statistics.h"
+#include "memory/upkeep/rebuild.h"
+#include "tests/compute/guarded_device.h"
+#include "tests/memory/synthetic_memory.h"
+
+namespace fovea::memory {
+namespace {
+
+constexpr int64_t kPositions = 3;
+constexpr size_t kTokenBytes = kTestLayers * kTestKvHeads * kTestHeadDim * 2;  // keys or values
+
+// A memory of three documents of 10 windows, all but the last one in a segment with codes.
+class DeviceSearcherTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    device_ = TestDevice();
+    auto memory = CreateSyntheticMemory(folder_.path() / "memory", "Scan8");
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    memory_ = *std::move(memory);
+    Add();
+    Add();
+    const auto rebuilt = Rebuild(*device_, memory_.get(), "Scan8", Progress());
+    ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+    Add();
+    ASSERT_EQ(memory_->Current()->segments.size(), 1u);
+    ASSERT_EQ(memory_->Current()->segments[0]->layers.size(), size_t{kTestLayers});
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    queries_.resize(kPositions * kTestHeads * kTestHeadDim);
+    for (float& q : queries_) q = normal(random);
+  }
+  void Add() {
+    const auto document = AddDocument(memory_->store(), {.n_windows = 10});
+    ASSERT_TRUE(document.ok()) << document.status();
+    documents_.push_back(*document);
+    ASSERT_TRUE(memory_->Publish().ok());
+  }
+  int64_t n_tokens() const { return static_cast<int64_t>(memory_->Current()->n_tokens); }
+  size_t HalfBytes() const { return static_cast<size_t>(n_tokens()) * kTokenBytes; }
+  absl::StatusOr<ResidencyPlan> Plan(bool is_approximate, size_t device_bytes,
+                                     size_t pinned_bytes = size_t{1} << 40) {
+    return PlanResidency(
+        *memory_->Current(), is_approximate,
+        {.device_bytes = device_bytes, .pinned_bytes = pinned_bytes, .is_given = true});
+  }
+  model::MemoryQuery Query(int layer, const float* queries) const {
+    model::MemoryQuery query;
+    query.memory_layer = layer;
+    query.queries = queries;
+    query.n_queries = kPositions;
+    query.n_heads = kTestHeads;
+    query.n_kv_heads = kTestKvHeads;
+    query.head_dim = kTestHeadDim;
+    query.scale = 0.25f;
+    return query;
+  }
+  // What a searcher on the guarded device says, against an exact search on the host.
+  void ExpectExact(compute::GuardedDevice& guarded, const SearchOptions& options) {
+    auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), options);
+    ASSERT_TRUE(on_device.ok()) << on_device.status();
+    ASSERT_EQ((*on_device)->place(), model::MemoryPlace::kDevice);
+    SearchOptions exact = options;
+    exact.mode = SearchMode::kExact;
+    auto on_host = MemorySearcher::Create(device_.get(), memory_->Current(), exact);
+    ASSERT_TRUE(on_host.ok()) << on_host.status();
+    const size_t n = queries_.size() * sizeof(float);
+    const compute::Buffer queries = *guarded.UploadConstant(queries_.data(), n);
+    const compute::Buffer output = *guarded.Allocate(n);
+    const compute::Buffer lse = *guarded.Allocate(kPositions * kTestHeads * sizeof(float));
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      std::vector<float> want(queries_.size()), got(queries_.size());
+      std::vector<float> want_lse(kPositions * kTestHeads), got_lse(want_lse.size());
+      ASSERT_TRUE(
+          (*on_host)->Attend(Query(layer, queries_.data()), want.data(), want_lse.data()).ok());
+      const absl::Status status = (*on_device)
+                                      ->Attend(Query(layer, queries.data<float>()),
+                                               output.data<float>(), lse.data<float>());
+      ASSERT_TRUE(status.ok()) << status;
+      ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), n, got.data()).ok());
+      ASSERT_TRUE(guarded.CopyToHost(lse.data<void>(), lse.size_bytes(), got_lse.data()).ok());
+      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
+      for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
+    }
+    const std::vector<SlotMass> want = (*on_host)->Mass();
+    const std::vector<SlotMass> got = (*on_device)->Mass();
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) {
+      ASSERT_EQ(got[i].slot, want[i].slot);
+      for (size_t m = 0; m < want[i].mass.size(); ++m) {
+        ASSERT_NEAR(got[i].mass[m], want[i].mass[m], 1e-5);
+      }
+    }
+  }
+  const void* KeysOfSlab(compute::Device& device, bool is_approximate, size_t slab) {
+    const auto view = memory_->Current();
+    const auto entries = view->source->resident().Get(device, *view, is_approximate, Progress());
+    EXPECT_TRUE(entries.ok()) << entries.status();
+    return (*entries)->Parts(0, nullptr)[slab].entries.keys.data();
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<Memory> memory_;
+  std::vector<DocumentRecord> documents_;
+  std::vector<float> queries_;
+};
+
+TEST_F(DeviceSearcherTest, WhatFitsDecidesWhatLiesWhere) {
+  // Codes of 8 bits of the first two documents: 16 bytes and a factor of 2 a token and head.
+  const auto coded_tokens = static_cast<size_t>(n_tokens() * 2 / 3);
+  const size_t code_bytes = coded_tokens * kTestLayers * kTestKvHeads * (kTestHeadDim + 2);
+  const size_t tail_bytes = HalfBytes() / 3;
+  const auto few = Plan(true, 2 * HalfBytes());
+  ASSERT_TRUE(few.ok()) << few.status();
+  EXPECT_FALSE(few->uses_codes);
+  EXPECT_EQ(few->DeviceBytes(), 2 * HalfBytes());
+  EXPECT_EQ(few->PinnedBytes(), 0u);
+  const auto keys = Plan(true, 2 * HalfBytes() - 1);
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_FALSE(keys->uses_codes);
+  EXPECT_EQ(keys->DeviceBytes(), HalfBytes());
+  EXPECT_EQ(keys->PinnedBytes(), HalfBytes());
+  const auto codes = Plan(true, HalfBytes() - 1);
+  ASSERT_TRUE(codes.ok()) << codes.status();
+  EXPECT_TRUE(codes->uses_codes);
+  EXPECT_EQ(codes->DeviceBytes(), code_bytes + tail_bytes);
+  EXPECT_EQ(codes->PinnedBytes(), 2 * HalfBytes() - tail_bytes);
+  ASSERT_EQ(codes->slabs.size(), 2u);
+  EXPECT_EQ(codes->slabs[0].bits, std::vector<int>({8, 8}));
+  EXPECT_EQ(codes->slabs[1].bits, std::vector<int>({0, 0}));
+}
+
+TEST_F(DeviceSearcherTest, WhatDoesNotFitSaysWhatToDo) {
+  const auto exact = Plan(false, HalfBytes() - 1);
+  EXPECT_TRUE(absl::IsResourceExhausted(exact.status())) << exact.status();
+  for (const char* const text :
+       {"1920 tokens", "--gpu-memory", "--mode approximate", "--device cuda:N", "--device cpu"}) {
+    EXPECT_THAT(std::string(exact.status().message()), testing::HasSubstr(text));
+  }
+  const auto approximate = Plan(true, 1000);
+  EXPECT_TRUE(absl::IsResourceExhausted(approximate.status())) << approximate.status();
+  EXPECT_THAT(std::string(approximate.status().message()),
+              testing::Not(testing::HasSubstr("--mode approximate")));
+  // Nor where the host has no room for the rest.
+  EXPECT_TRUE(absl::IsResourceExhausted(Plan(true, HalfBytes() - 1, HalfBytes()).status()));
+}
+
+TEST_F(DeviceSearcherTest, SearchesByKeysAndByCodesFindTheSame) {
+  for (const size_t limit : {2 * HalfBytes(), HalfBytes(), HalfBytes() - 1}) {
+    for (const bool restricted : {false, true}) {
+      SCOPED_TRACE(StrCat(limit, " bytes", restricted ? ", one document" : ""));
+      compute::GuardedDevice guarded(2);
+      guarded.set_entry_limit_bytes(limit);
+      SearchOptions options{.mode = SearchMode::kApproximate, .top_k = 5};
+      if (restricted) options.scope.documents = {documents_[1].id};
+      ExpectExact(guarded, options);
+    }
+  }
+}
+
+TEST_F(DeviceSearcherTest, DeletedDocumentsAreNotFoundAndNothingIsLoadedAgain) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  const void* const segment = KeysOfSlab(guarded, true, 0);
+  const void* const tail = KeysOfSlab(guarded, true, 1);
+  ASSERT_TRUE(memory_->DeleteDocuments({documents_[0].number}).ok());
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);  // the keys would fit else
+  ExpectExact(guarded, {.mode = SearchMode::kApproximate, .top_k = 5});
+  EXPECT_EQ(KeysOfSlab(guarded, true, 0), segment);
+  EXPECT_EQ(KeysOfSlab(guarded, true, 1), tail);
+}
+
+TEST_F(DeviceSearcherTest, NewDocumentsAreLoadedAlone) {
+  compute::GuardedDevice guarded(2);
+  const void* const segment = KeysOfSlab(guarded, false, 0);
+  const void* const tail = KeysOfSlab(guarded, false, 1);
+  Add();
+  EXPECT_EQ(KeysOfSlab(guarded, false, 0), segment);
+  EXPECT_NE(KeysOfSlab(guarded, false, 1), tail);
+  ExpectExact(guarded, {.mode = SearchMode::kExact, .top_k = 5});
+}
+
+TEST_F(DeviceSearcherTest, ALimitOfTheUsersIsKept) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(1000);
+  const auto refused = MemorySearcher::Create(&guarded, memory_->Current(), {});
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  // Where nobody set one, the host searches.
+  guarded.set_entry_limit_bytes(std::nullopt);
+  guarded.set_memory({.free_bytes = 1000, .total_bytes = 2000});
+  const auto on_host = MemorySearcher::Create(&guarded, memory_->Current(), {});
+  ASSERT_TRUE(on_host.ok()) << on_host.status();
+  EXPECT_EQ((*on_host)->place(), model::MemoryPlace::kHost);
+  guarded.set_memory({.free_bytes = 3 * HalfBytes(), .total_bytes = 4 * HalfBytes()});
+  const auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), {});
+  ASSERT_TRUE(on_device.ok()) << on_device.status();
+  EXPECT_EQ((*on_device)->place(), model::MemoryPlace::kDevice);
+}
+
+TEST_F(DeviceSearcherTest, StatsSayWhatLiesWhere) {
+  compute::GuardedDevice guarded(1);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  const SearchStats by_keys = ComputeSearchStats(*memory_, guarded);
+  EXPECT_TRUE(by_keys.is_on_gpu);
+  EXPECT_EQ(by_keys.by, "keys");
+  EXPECT_EQ(by_keys.gpu_key_bytes, HalfBytes());
+  EXPECT_EQ(by_keys.pinned_value_bytes, HalfBytes());
+  EXPECT_EQ(by_keys.gpu_value_bytes + by_keys.gpu_code_bytes + by_keys.pinned_key_bytes, 0u);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  const SearchStats by_codes = ComputeSearchStats(*memory_, guarded);
+  EXPECT_EQ(by_codes.by, "codes");
+  EXPECT_GT(by_codes.gpu_code_bytes, 0u);
+  EXPECT_EQ(by_codes.pinned_key_bytes, HalfBytes() / 3 * 2);
+  guarded.set_entry_limit_bytes(1);
+  const SearchStats neither = ComputeSearchStats(*memory_, guarded);
+  EXPECT_FALSE(neither.is_on_gpu);
+  EXPECT_EQ(neither.by, "indexes");
+  EXPECT_THAT(neither.note, testing::HasSubstr("does not fit"));
+  const SearchStats on_host = ComputeSearchStats(*memory_, *device_);
+  EXPECT_EQ(on_host.by, "indexes");
+  EXPECT_EQ(on_host.note, "");
+}
+
+}  // namespace
+}  // namespace fovea::memory
