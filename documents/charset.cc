@@ -132,6 +132,17 @@ std::string_view CharsetOfMark(std::string_view head) {
   return "";
 }
 
+bool LooksLikeUtf16(std::string_view bytes) {
+  constexpr size_t kLeastBytes = 8;
+  constexpr size_t kMostBytes = 512;
+  bytes = bytes.substr(0, kMostBytes);
+  if (bytes.size() < kLeastBytes) return false;
+  std::array<size_t, 2> n_nul = {0, 0};  // at even and odd places
+  for (size_t i = 0; i < bytes.size(); ++i) n_nul[i % 2] += bytes[i] == '\0' ? 1 : 0;
+  const size_t most = std::max(n_nul[0], n_nul[1]);
+  return std::min(n_nul[0], n_nul[1]) == 0 && 4 * most >= 3 * (bytes.size() / 2);
+}
+
 std::string_view XmlCharset(std::string_view head) {
   if (head.starts_with(kByteOrderMark)) head.remove_prefix(kByteOrderMark.size());
   if (!head.starts_with("<?xml")) return {};

@@ -20,6 +20,10 @@ inline constexpr size_t kDeclarationBytes = size_t{8} << 10;
 // else empty.
 std::string_view CharsetOfMark(std::string_view head);
 
+// Whether every second byte of `bytes` is NUL, or nearly so: UTF-16 without a mark, of a text that
+// is mostly ASCII. A guess, for messages alone.
+bool LooksLikeUtf16(std::string_view bytes);
+
 // As declared, not looked up; empty when nothing is. <?xml … encoding="…"?>:
 std::string_view XmlCharset(std::string_view head);
 // <meta charset="…"> or <meta http-equiv="Content-Type" content="…; charset=…">, else as

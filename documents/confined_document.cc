@@ -41,7 +41,13 @@ class ConfinedDocument final : public TextDocument {
 
   absl::Status Rewind() override {
     RETURN_IF_ERROR(file_->CheckUnchanged());
+    // All text so far is still here: the process goes on, and what it has done is not done again.
+    if (n_texts_ == 1 && ended_.ok()) {
+      at_ = 0;
+      return absl::OkStatus();
+    }
     process_.reset();
+    n_texts_ = 0;
     ended_ = absl::OkStatus();
     at_end_ = false;
     text_.clear();
@@ -77,6 +83,7 @@ class ConfinedDocument final : public TextDocument {
         return true;
       case kText:
         text_ = std::move(message->payload);
+        ++n_texts_;
         at_ = 0;
         return true;
       case kWarning:
@@ -108,6 +115,7 @@ class ConfinedDocument final : public TextDocument {
   bool has_title_ = false;
   std::string text_;  // of the last message; given up to at_
   size_t at_ = 0;
+  int64_t n_texts_ = 0;  // messages with text, since the process was started
 };
 
 }  // namespace

@@ -46,6 +46,15 @@ class WordVisitor : public XmlVisitor {
     }
     takes_text_ = name.local == "t";  // of a run, or of a formula
     if (!IsWord(name)) return;
+    if (name.local == "r") {
+      runs_.push_back({});
+    } else if (name.local == "pPr") {
+      ++n_paragraph_properties_;
+    } else if (name.local == "vanish") {
+      // That of a paragraph's properties hides its mark alone.
+      if (n_paragraph_properties_ == 0) HideRun(attributes.Find("val"));
+    }
+    if (IsHidden() && name.local != "p" && name.local != "tbl") return;
     if (name.local == "p") {
       text_.OpenParagraph();
       styles_.emplace_back();
@@ -73,7 +82,12 @@ class WordVisitor : public XmlVisitor {
     }
     takes_text_ = false;
     if (!IsWord(name)) return;
-    if (name.local == "p") {
+    if (name.local == "r" && !runs_.empty()) {
+      n_hidden_ -= runs_.back().is_hidden ? 1 : 0;
+      runs_.pop_back();
+    } else if (name.local == "pPr") {
+      --n_paragraph_properties_;
+    } else if (name.local == "p") {
       const Style style = std::move(styles_.back());
       styles_.pop_back();
       EndParagraph(style.name);
@@ -89,7 +103,7 @@ class WordVisitor : public XmlVisitor {
   }
 
   void Text(std::string_view text) override {
-    if (takes_text_ && skipped_depth_ == 0) text_.Append(text);
+    if (takes_text_ && skipped_depth_ == 0 && !IsHidden()) text_.Append(text);
   }
 
  protected:
@@ -103,6 +117,21 @@ class WordVisitor : public XmlVisitor {
     bool is_list_item = false;
   };
 
+  struct Run {
+    bool is_hidden = false;
+  };
+
+  // Of a run, or of one around it.
+  bool IsHidden() const { return n_hidden_ > 0; }
+
+  // The run that is open, as its properties say.
+  void HideRun(std::string_view value) {
+    const bool hides = value != "0" && value != "false" && value != "off";
+    if (runs_.empty() || runs_.back().is_hidden == hides) return;
+    runs_.back().is_hidden = hides;
+    n_hidden_ += hides ? 1 : -1;
+  }
+
   void ReferTo(std::string_view kind, std::string_view id) {
     const auto note = notes_.find(StrCat(kind, id));
     if (note == notes_.end() || !text_.in_paragraph()) return;
@@ -115,7 +144,10 @@ class WordVisitor : public XmlVisitor {
   }
 
   Notes& notes_;
-  std::vector<Style> styles_;  // of the paragraphs that are open
+  std::vector<Style> styles_;           // of the paragraphs that are open
+  std::vector<Run> runs_;               // that are open: a box lies in one
+  int64_t n_hidden_ = 0;                // of them
+  int64_t n_paragraph_properties_ = 0;  // that are open
   int64_t skipped_depth_ = 0;
   int64_t n_notes_ = 0;  // that were referred to
   bool takes_text_ = false;

@@ -9,6 +9,7 @@
 
 #include "absl/strings/escaping.h"
 #include "documents/charset.h"
+#include "documents/errors.h"
 #include "documents/html.h"
 #include "documents/utf8.h"
 #include "documents/xhtml.h"
@@ -39,6 +40,8 @@ class PackageVisitor : public XmlVisitor {
       const std::string_view type = attributes.Find("media-type");
       if (type == "application/xhtml+xml" || type == "text/html" || type.empty()) {
         pages.emplace(attributes.Find("id"), attributes.Find("href"));
+      } else if (type == "image/svg+xml") {
+        drawings.emplace(attributes.Find("id"));
       }
     } else if (name.local == "itemref") {
       order.emplace_back(attributes.Find("idref"));
@@ -48,6 +51,7 @@ class PackageVisitor : public XmlVisitor {
   void Text(std::string_view) override {}
 
   std::map<std::string, std::string> pages;  // by id
+  std::set<std::string> drawings;            // ids of pages in SVG, which may hold text
   std::vector<std::string> order;            // ids
 };
 
@@ -93,7 +97,7 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
   }
   PackageVisitor package;
   RETURN_IF_ERROR(ReadXml(archive, *package_member, kMaxPackageBytes, &package));
-  const std::string title = DublinCoreTitle(archive, container.path);
+  const std::string title = DublinCoreTitle(archive, container.path, kMaxPackageBytes);
   if (!title.empty()) receiver.Title(title);
 
   const bool is_encrypted = archive.Find("META-INF/encryption.xml") != nullptr;
@@ -101,9 +105,13 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
   // A document is content: a page that comes again in the order is not repeated.
   std::set<std::string> seen;
   int64_t n_missing = 0;
+  int64_t n_drawings = 0;
   for (const std::string& id : package.order) {
     const auto href = package.pages.find(id);
-    if (href == package.pages.end()) continue;  // a picture
+    if (href == package.pages.end()) {  // a picture
+      n_drawings += static_cast<int64_t>(package.drawings.erase(id));
+      continue;
+    }
     const auto [path, is_new] = seen.insert(Resolve(container.path, href->second));
     if (!is_new) continue;
     const ZipMember* page = archive.Find(*path);
@@ -118,7 +126,10 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
     if (ScanUtf8(html).valid_bytes < html.size()) {
       return absl::InvalidArgumentError(
           is_encrypted ? "encrypted EPUB: its pages cannot be read without its key"
-                       : StrCat("broken EPUB: ", name, " is not UTF-8"));
+                       : StrCat("broken EPUB: ", name, ": ",
+                                NotTextReason(html, ScanUtf8(html).valid_bytes, 0),
+                                ", and the page declares no other encoding: save the book again, ",
+                                "or this page as UTF-8"));
     }
     absl::StatusOr<HtmlText> text = ExtractHtml(XhtmlToHtml(html), limits);
     if (!text.ok()) return Annotate(text.status(), name);
@@ -130,9 +141,16 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
     return absl::DataLossError(
         StrCat("broken EPUB: ", n_missing, " of ", seen.size(), " pages are missing in the book"));
   }
+  std::string warning;
   if (n_missing > 0) {
-    receiver.Warning(StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
+    warning = StrCat(n_missing, " of ", seen.size(), " pages are missing in the book");
   }
+  if (n_drawings > 0) {
+    warning += StrCat(warning.empty() ? "" : "; ", n_drawings,
+                      n_drawings == 1 ? " page is a drawing (SVG)" : " pages are drawings (SVG)",
+                      ", whose text is not read");
+  }
+  if (!warning.empty()) receiver.Warning(warning);
   return absl::OkStatus();
 }
 

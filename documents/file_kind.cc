@@ -158,6 +158,12 @@ std::string_view KindOf(std::string_view head) {
   const bool is_text = IsText(head) || MayBeOtherText(head);
   const Signature* found = Match(kTextSignatures, head, is_text);
   if (found == nullptr && !is_text) found = Match(kSignatures, head, is_text);
+  if (found == nullptr) {
+    // Its reader passes over what stands in front of it.
+    SkipSpaces(&head, " \t\r\n\f");
+    found = Match(kTextSignatures, head, is_text);
+    if (found != nullptr && found->kind != kPdfKind) found = nullptr;
+  }
   return found == nullptr ? std::string_view() : found->kind;
 }
 

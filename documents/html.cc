@@ -14,6 +14,7 @@
 #include "documents/errors.h"
 #include "documents/html_bounds.h"
 #include "documents/html_roles.h"
+#include "documents/html_scanner.h"
 #include "documents/string_document.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
@@ -145,6 +146,8 @@ class ReadableText {
     tabs_ = 0;
     space_ = false;
   }
+  // At least a space before the next text.
+  void Space() { space_ = true; }
   // <br>: two of them leave an empty line, more leave no more.
   void BreakLine() { Break(std::min(newlines_ + 1, 2)); }
   void EndCell() {
@@ -185,8 +188,29 @@ class ReadableText {
 
 HtmlRole RoleOf(const GumboElement& element) {
   // Drawings hold labels, not text; their <title> is not the page's.
-  return element.tag_namespace == GUMBO_NAMESPACE_SVG ? HtmlRole::kSkipped
+  return element.tag_namespace == GUMBO_NAMESPACE_SVG ? HtmlRole::kReplaced
                                                       : documents::RoleOf(element.tag);
+}
+
+std::string_view Attribute(const GumboElement& element, const char* name) {
+  const GumboAttribute* attribute = gumbo_get_attribute(&element.attributes, name);
+  return attribute == nullptr ? std::string_view() : attribute->value;
+}
+
+// Formulas are hidden beside a picture of them, which says nothing here.
+bool HoldsFormula(const GumboElement& element) {
+  for (unsigned i = 0; i < element.children.length; ++i) {
+    const auto* child = static_cast<const GumboNode*>(element.children.data[i]);
+    if (child->type == GUMBO_NODE_ELEMENT) return child->v.element.tag == GUMBO_TAG_MATH;
+  }
+  return false;
+}
+
+bool IsHidden(const GumboElement& element) {
+  if (gumbo_get_attribute(&element.attributes, "hidden") != nullptr) return true;
+  // A page that hides itself whole is shown by its script.
+  if (element.tag == GUMBO_TAG_HTML || element.tag == GUMBO_TAG_BODY) return false;
+  return IsHiddenByStyle(Attribute(element, "style")) && !HoldsFormula(element);
 }
 
 // Walks the tree in the document's order, with a stack of its own: depth costs heap, not stack.
@@ -234,10 +258,16 @@ class Extractor {
         return false;  // comments, templates
     }
     const GumboElement& element = node->v.element;
-    if (gumbo_get_attribute(&element.attributes, "hidden") != nullptr) return false;
+    if (IsHidden(element)) return false;
     switch (RoleOf(element)) {
       case HtmlRole::kSkipped:
         return false;
+      case HtmlRole::kReplaced:
+        if (!IsSameName(Attribute(element, "type"), "hidden")) text_.Space();
+        return false;
+      case HtmlRole::kInlineBlock:
+        text_.Space();
+        return true;
       case HtmlRole::kTitle:
         TakeTitle(element);
         return false;
@@ -295,6 +325,9 @@ class Extractor {
         break;
       case HtmlRole::kCell:
         text_.EndCell();
+        break;
+      case HtmlRole::kInlineBlock:
+        text_.Space();
         break;
       default:
         break;

@@ -16,8 +16,10 @@ struct HtmlText {
 };
 
 // Paragraphs, headings, lists and tables are set apart by an empty line, other block elements by a
-// line's end, cells by a tab; entities are decoded; scripts, styles, forms' fields and hidden
-// elements are left out. White space is collapsed outside of <pre>. `html` is valid UTF-8.
+// line's end, cells by a tab; entities are decoded; scripts, styles, forms' fields and elements
+// that their attributes hide are left out, buttons' labels are not. What is left out of a line, and
+// a button, stands between words as a space. White space is collapsed outside of <pre>. `html` is
+// valid UTF-8.
 // Time grows with the page's size, however its elements nest: those within hundreds of others give
 // their text, and lines for blocks. ResourceExhausted when the page's tree outgrows
 // limits.max_html_tree_bytes or max_html_parse_seconds of processor time.

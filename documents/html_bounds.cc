@@ -325,6 +325,8 @@ class Bounder {
         Write(InForeign() ? " " : "<br>");
         break;
       case HtmlRole::kCell:
+      case HtmlRole::kInlineBlock:
+      case HtmlRole::kReplaced:
         Write(" ");
         break;
       default:
@@ -339,7 +341,11 @@ class Bounder {
       return;
     }
     exceeded_ = !rewrites_;
-    if (tag.is_hidden || RoleOf(tag.id) == HtmlRole::kSkipped) {
+    const HtmlRole role = RoleOf(tag.id);
+    if (tag.is_hidden || role == HtmlRole::kSkipped) {
+      StartSkipping(tag);
+    } else if (role == HtmlRole::kReplaced) {
+      WriteBreak(tag.id);
       StartSkipping(tag);
     } else {
       ++dropped_[LowerCase(tag.name)];

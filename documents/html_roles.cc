@@ -8,19 +8,24 @@ HtmlRole RoleOf(GumboTag tag) {
     case GUMBO_TAG_STYLE:
     case GUMBO_TAG_NOSCRIPT:
     case GUMBO_TAG_TEMPLATE:
-    case GUMBO_TAG_IFRAME:
     case GUMBO_TAG_NOFRAMES:
     case GUMBO_TAG_NOEMBED:
+    case GUMBO_TAG_DATALIST:
+      return HtmlRole::kSkipped;
+    case GUMBO_TAG_IFRAME:
     case GUMBO_TAG_OBJECT:
+    case GUMBO_TAG_EMBED:
     case GUMBO_TAG_AUDIO:
     case GUMBO_TAG_VIDEO:
     case GUMBO_TAG_CANVAS:
     case GUMBO_TAG_SVG:
+    case GUMBO_TAG_IMG:
+    case GUMBO_TAG_INPUT:
     case GUMBO_TAG_SELECT:
     case GUMBO_TAG_TEXTAREA:
+      return HtmlRole::kReplaced;
     case GUMBO_TAG_BUTTON:
-    case GUMBO_TAG_DATALIST:
-      return HtmlRole::kSkipped;
+      return HtmlRole::kInlineBlock;
     case GUMBO_TAG_TITLE:
       return HtmlRole::kTitle;
     case GUMBO_TAG_BODY:

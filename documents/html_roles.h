@@ -7,7 +7,9 @@ namespace fovea::documents {
 
 enum class HtmlRole {
   kInline,
-  kSkipped,  // what is in it is no text of the page
+  kInlineBlock,  // within a line, but set apart from what is beside it
+  kSkipped,      // what is in it is no text of the page
+  kReplaced,     // the same, but it stands between what is beside it
   kTitle,
   kLine,
   kParagraph,

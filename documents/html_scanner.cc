@@ -9,6 +9,10 @@ constexpr std::string_view kSpaces = " \t\n\f\r";
 
 bool IsSpace(char c) { return kSpaces.find(c) != kSpaces.npos; }
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+std::string_view Trimmed(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(kSpaces), text.size()));
+  return text.substr(0, text.find_last_not_of(kSpaces) + 1);
+}
 char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
 // Reads one tag from its start. A quote begins a value only behind "=".
@@ -31,9 +35,11 @@ class TagReader {
         tag->is_self_closing = at_ < page_.size() && page_[at_] == '>';
         continue;
       }
-      const std::string_view name = Attribute();
+      std::string_view value;
+      const std::string_view name = Attribute(&value);
       ++tag->n_attributes;
-      tag->is_hidden = tag->is_hidden || IsSameName(name, "hidden");
+      tag->is_hidden = tag->is_hidden || IsSameName(name, "hidden") ||
+                       (IsSameName(name, "style") && IsHiddenByStyle(value));
     }
     ++at_;
     return true;
@@ -48,8 +54,8 @@ class TagReader {
   }
   void SkipSpaces() { at_ = std::min(page_.find_first_not_of(kSpaces, at_), page_.size()); }
 
-  // Its name; behind its value.
-  std::string_view Attribute() {
+  // Its name; behind its value, which may be missing.
+  std::string_view Attribute(std::string_view* value) {
     const size_t begin = at_++;  // a name may begin with "="
     Until(" \t\n\f\r/>=");
     const std::string_view name = page_.substr(begin, at_ - begin);
@@ -61,10 +67,10 @@ class TagReader {
     const char quote = page_[at_];
     if (quote == '"' || quote == '\'') {
       ++at_;
-      Until(std::string_view(&quote, 1));
+      *value = Until(std::string_view(&quote, 1));
       at_ = std::min(at_ + 1, page_.size());
     } else if (quote != '>') {
-      Until(" \t\n\f\r>");
+      *value = Until(" \t\n\f\r>");
     }
     return name;
   }
@@ -78,6 +84,25 @@ class TagReader {
 bool IsSameName(std::string_view a, std::string_view b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
                                             [](char x, char y) { return Lower(x) == Lower(y); });
+}
+
+bool IsHiddenByStyle(std::string_view style) {
+  bool is_hidden = false;
+  bool is_important = false;
+  while (!style.empty()) {
+    const size_t end = std::min(style.find(';'), style.size());
+    const std::string_view declaration = style.substr(0, end);
+    style.remove_prefix(std::min(end + 1, style.size()));
+    const size_t colon = std::min(declaration.find(':'), declaration.size());
+    if (colon == declaration.size()) continue;
+    if (!IsSameName(Trimmed(declaration.substr(0, colon)), "display")) continue;
+    const std::string_view value = declaration.substr(colon + 1);
+    const size_t mark = value.find('!');
+    if (is_important && mark == value.npos) continue;
+    is_important = mark != value.npos;
+    is_hidden = IsSameName(Trimmed(value.substr(0, mark)), "none");
+  }
+  return is_hidden;
 }
 
 std::string_view HtmlScanner::Take(size_t size) {

@@ -12,7 +12,7 @@ struct HtmlTag {
   std::string_view name;  // as written, in either case
   bool is_end = false;
   bool is_self_closing = false;
-  bool is_hidden = false;  // has the attribute `hidden`
+  bool is_hidden = false;  // has the attribute `hidden`, or a style that says so
   size_t n_attributes = 0;
 };
 
@@ -41,6 +41,10 @@ class HtmlScanner {
 
   std::string_view rest_;
 };
+
+// Whether the attribute `style` hides its element: "display: none", unless a later declaration says
+// otherwise.
+bool IsHiddenByStyle(std::string_view style);
 
 // Whether two names of elements are the same in either case; both in ASCII.
 bool IsSameName(std::string_view a, std::string_view b);

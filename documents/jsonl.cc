@@ -1,6 +1,7 @@
 #include "documents/jsonl.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -8,7 +9,9 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "documents/charset.h"
 #include "documents/errors.h"
 #include "documents/names.h"
 #include "documents/string_document.h"
@@ -29,7 +32,8 @@ class RecordHandler {
 
   std::optional<std::string> text, title, id, collection;
   std::string error;
-  bool is_json = true;  // else `error` is about the line's syntax, or a number's size
+  bool is_json = true;  // else `error` is about the line's syntax, or a number's size,
+  size_t error_at = 0;  // at this byte, counted from 1
 
   bool HasSameFields(const RecordHandler& other) const {
     return text == other.text && title == other.title && id == other.id &&
@@ -86,7 +90,8 @@ class RecordHandler {
     const size_t column = what.find(", column ");
     const size_t begin = column == std::string_view::npos ? column : what.find(": ", column);
     if (begin != std::string_view::npos) what.remove_prefix(begin + 2);
-    error = StrCat("not a JSON record: at byte ", position, ": ", OneLine(what, 160));
+    error = OneLine(what, 160);
+    error_at = position;
     is_json = false;
     return false;
   }
@@ -116,8 +121,22 @@ class RecordHandler {
   std::string name_;
 };
 
-bool IsOfNumber(char c) {
-  return (c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-';
+// How many bytes at the beginning of `text` are a number of JSON; 0: none.
+size_t NumberBytes(std::string_view text) {
+  size_t at = text.starts_with('-') ? 1 : 0;
+  const auto take_digits = [&](size_t from) {
+    at = std::min(text.find_first_not_of("0123456789", from), text.size());
+    return at > from;
+  };
+  const bool is_zero = text.substr(at).starts_with('0');
+  if (!take_digits(at)) return 0;
+  if (is_zero && at > (text.starts_with('-') ? 2u : 1u)) return 0;  // 01
+  if (text.substr(at).starts_with('.') && !take_digits(at + 1)) return 0;
+  if (text.substr(at).starts_with('e') || text.substr(at).starts_with('E')) {
+    const std::string_view sign = text.substr(at + 1);
+    if (!take_digits(at + (sign.starts_with('+') || sign.starts_with('-') ? 2 : 1))) return 0;
+  }
+  return at;
 }
 
 // The code of "\uD83D" and the like at the beginning of `text`; −1 where there is none.
@@ -172,37 +191,36 @@ std::string InPlainString(std::string_view text, char replacement) {
 
 // `line` with what JSON does not have, and programs write nevertheless, in other words: null in
 // place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large, and in strings
-// what InPlainString says. As long as before, but for these.
-std::string InPlainJson(std::string_view line, char stand_in) {
+// what InPlainString says. As long as before, but for a byte that each NaN adds: *longer_from gets
+// where that is behind.
+std::string InPlainJson(std::string_view line, char stand_in, std::vector<size_t>* longer_from) {
   std::string plain;
   while (!line.empty()) {
     size_t size = 1;
-    std::string_view replacement;
+    std::string replacement;
     if (line.front() == '"') {
       while (size < line.size() && line[size] != '"') size += line[size] == '\\' ? 2 : 1;
       size = std::min(size + 1, line.size());
-      plain += InPlainString(line.substr(0, size), stand_in);
-      line.remove_prefix(size);
-      continue;
-    } else if (IsOfNumber(line.front())) {
-      while (size < line.size() && IsOfNumber(line[size])) ++size;
-      const std::string number(line.substr(0, size));
-      if (number == "-" && line.substr(1).starts_with("Infinity")) {
-        size = std::string_view("-Infinity").size();
-        replacement = "null";
-      } else {
-        char* end = nullptr;
-        const double value = std::strtod(number.c_str(), &end);
-        if (*end == '\0' && std::isinf(value)) replacement = "0.5";
+      replacement = InPlainString(line.substr(0, size), stand_in);
+    } else if (line.starts_with("NaN")) {
+      size = 3;
+      replacement = "null";
+      longer_from->push_back(plain.size() + replacement.size());
+    } else if (line.starts_with("Infinity") || line.starts_with("-Infinity")) {
+      size = line.find('y') + 1;
+      replacement = "null";
+    } else if (const size_t number_bytes = NumberBytes(line); number_bytes > 0) {
+      size = number_bytes;
+      if (std::isinf(std::strtod(std::string(line.substr(0, size)).c_str(), nullptr))) {
+        replacement = "0.5";
       }
-    } else {
-      for (const std::string_view word : {"NaN", "Infinity"}) {
-        if (!line.starts_with(word)) continue;
-        size = word.size();
-        replacement = "null";
-      }
+    } else if (std::isdigit(static_cast<unsigned char>(line.front())) != 0) {
+      // No number: what its digits would make of the rest is not asked.
+      size = std::min(line.find_first_not_of("0123456789"), line.size());
     }
-    plain += replacement.empty() ? line.substr(0, size) : replacement;
+    if (replacement.empty()) replacement = line.substr(0, size);
+    replacement.resize(std::max(replacement.size(), size), ' ');
+    plain += replacement;
     line.remove_prefix(size);
   }
   return plain;
@@ -214,18 +232,22 @@ bool Parse(std::string_view json, RecordHandler* record) {
 }
 
 // Whether a record whose bytes JSON does not have is one but for fields that are not read. Then
-// *record is that; else false, and *record is the error, when it is another one than before.
+// *record is that; else false, and *record is the error that is left without them.
 bool ParseInPlainJson(std::string_view line, RecordHandler* record) {
   // Two readings that differ in a field that is read differ in what stands in for such bytes.
   RecordHandler other;
-  const std::string plain = InPlainJson(line, '?');
+  std::vector<size_t> longer_from;
+  const std::string plain = InPlainJson(line, '?', &longer_from);
   if (plain == line) return false;
-  const std::string again = InPlainJson(line, '!');
   RecordHandler in_plain;
   if (!Parse(plain, &in_plain)) {
-    if (in_plain.is_json) *record = in_plain;
+    *record = in_plain;
+    record->error_at -=
+        static_cast<size_t>(std::count_if(longer_from.begin(), longer_from.end(),
+                                          [&](size_t from) { return from <= in_plain.error_at; }));
     return false;
   }
+  const std::string again = InPlainJson(line, '!', &longer_from);
   if (plain != again && (!Parse(again, &other) || !in_plain.HasSameFields(other))) return false;
   *record = in_plain;
   return true;
@@ -238,7 +260,9 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
   const std::string where = StrCat(file_name, ", line ", line_number);
   RecordHandler record;
   if (!Parse(line, &record) && (record.is_json || !ParseInPlainJson(line, &record))) {
-    return absl::InvalidArgumentError(StrCat(where, ": ", record.error));
+    const std::string at =
+        record.is_json ? "" : StrCat("not a JSON record: at byte ", record.error_at, ": ");
+    return absl::InvalidArgumentError(StrCat(where, ": ", at, record.error));
   }
   if (!record.text.has_value()) {
     return absl::InvalidArgumentError(StrCat(where, ": the record has no field \"text\""));
@@ -326,10 +350,11 @@ absl::Status ReadJsonl(InputFile& file, const ReadLimits& limits, Visitor visit)
       continue;
     }
     std::string_view record = **line;
-    if (line_number == 1 && (record.starts_with("\xFF\xFE") || record.starts_with("\xFE\xFF"))) {
-      return visit(file.name(), absl::InvalidArgumentError(
-                                    StrCat(file.name(), ": UTF-16, JSONL is UTF-8: convert it, ",
-                                           "`iconv -f UTF-16 -t UTF-8`")));
+    const bool is_marked = !CharsetOfMark(record).empty();
+    if (line_number == 1 && (is_marked || LooksLikeUtf16(record))) {
+      return visit(file.name(), absl::InvalidArgumentError(StrCat(
+                                    file.name(), ": UTF-16, JSONL is UTF-8: convert it, `iconv -f ",
+                                    is_marked ? "UTF-16" : "UTF-16LE", " -t UTF-8`")));
     }
     if (line_number == 1 && record.starts_with(kByteOrderMark)) {
       record.remove_prefix(kByteOrderMark.size());

@@ -4,6 +4,7 @@
 #include <poppler-global.h>
 #include <poppler-page.h>
 
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +54,15 @@ std::string CleanPage(std::string_view page) {
   return clean;
 }
 
+// Whether a PDF may begin in the file's first bytes, as far as its readers look.
+bool BeginsAsPdf(const std::filesystem::path& path) {
+  constexpr size_t kBytes = 1024;
+  std::string head(kBytes, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  return head.find("%PDF-") != std::string::npos;
+}
+
 // In the child: poppler is large, its input may be anyone's, and a few bytes of PDF can stand for
 // gigabytes.
 void ReadPages(const std::filesystem::path& path, double page_seconds, TextSender& sender) {
@@ -61,6 +71,10 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   poppler_message.clear();
   ConfinedProcess::AllowSeconds(page_seconds);
   const std::unique_ptr<poppler::document> pdf(poppler::document::load_from_file(path.native()));
+  if (pdf == nullptr && !BeginsAsPdf(path)) {
+    return sender.SendError(absl::DataLossError(
+        "broken PDF, or none: it does not begin with %PDF-: if it is something else, name it so"));
+  }
   if (pdf == nullptr) {
     return sender.SendError(absl::DataLossError(
         StrCat("broken PDF, or none: ", poppler_message.empty() ? "unreadable" : poppler_message)));

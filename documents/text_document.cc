@@ -1,8 +1,10 @@
 #include "documents/text_document.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
+#include "documents/charset.h"
 #include "documents/file_kind.h"
 #include "documents/html.h"
 #include "documents/input_file.h"
@@ -38,12 +40,29 @@ bool IsNamedAsDocument(std::string_view extension) {
          std::end(kExtensions);
 }
 
+// Behind marks, white space and comments, which may stand in front of a page.
+std::string_view SkipToMarkup(std::string_view head) {
+  for (size_t before = head.size() + 1; head.size() < before;) {
+    before = head.size();
+    if (head.starts_with(kByteOrderMark)) head.remove_prefix(kByteOrderMark.size());
+    head.remove_prefix(std::min(head.find_first_not_of(" \t\r\n\f"), head.size()));
+    if (head.starts_with("<!--")) {
+      const size_t end = head.find("-->", 4);
+      head.remove_prefix(end == std::string_view::npos ? head.size() : end + 3);
+    }
+  }
+  return head;
+}
+
 // A page of HTML in a file whose name does not say so.
 bool BeginsAsHtml(std::string_view head) {
   constexpr size_t kBytes = 1024;
-  if (head.starts_with(kByteOrderMark)) head.remove_prefix(kByteOrderMark.size());
-  head.remove_prefix(std::min(head.find_first_not_of(" \t\r\n"), head.size()));
-  std::string begin(head.substr(0, kBytes));
+  std::string ascii;  // of UTF-16 and UTF-32: what tags are written in
+  if (!CharsetOfMark(head).empty()) {
+    std::copy_if(head.begin(), head.end(), std::back_inserter(ascii), [](char c) { return c > 0; });
+    head = ascii;
+  }
+  std::string begin(SkipToMarkup(head).substr(0, kBytes));
   LowerCase(&begin);
   if (begin.starts_with("<!doctype html")) return true;
   // A text may begin with a word about the tag.
@@ -54,6 +73,8 @@ bool BeginsAsHtml(std::string_view head) {
   return begin.starts_with("<?xml") && begin.find("<html") != std::string::npos;
 }
 
+constexpr std::string_view kRecords = ".jsonl";
+
 enum class Format { kPlainText, kMarkdown, kHtml, kJsonl, kPdf, kZip, kNoText };
 
 Format FormatOf(std::string_view extension, std::string_view head) {
@@ -62,7 +83,7 @@ Format FormatOf(std::string_view extension, std::string_view head) {
   if (kind == kZipKind) return Format::kZip;
   if (!kind.empty()) return Format::kNoText;
   if (extension == ".pdf") return Format::kPdf;  // its reader looks further for a beginning
-  if (extension == ".jsonl") return Format::kJsonl;
+  if (extension == kRecords) return Format::kJsonl;
   if (extension == ".md" || extension == ".markdown") return Format::kMarkdown;
   if (extension == ".html" || extension == ".htm" || extension == ".xhtml") return Format::kHtml;
   if (!IsNamedAsDocument(extension) && BeginsAsHtml(head)) return Format::kHtml;
@@ -74,10 +95,14 @@ std::string OtherKind(std::string_view extension, std::string_view head) {
   constexpr size_t kMaxExtensionBytes = 16;
   const bool has_name = !extension.empty() && extension.size() <= kMaxExtensionBytes;
   return StrCat(has_name ? PrintableName(extension) + " file" : "file without an extension",
-                MayBeOtherText(head) ? ", text of another encoding than UTF-8" : ", not text");
+                MayBeOtherText(head) || LooksLikeUtf16(head)
+                    ? ", text of another encoding than UTF-8"
+                    : ", not text");
 }
 
 }  // namespace
+
+bool MayHoldRecords(std::string_view name) { return LowerCaseExtension(name) == kRecords; }
 
 absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& limits,
                            Visitor visit) {

@@ -74,6 +74,9 @@ using Visitor = absl::FunctionRef<absl::Status(
 absl::Status ReadDocuments(const std::filesystem::path& path, const ReadLimits& limits,
                            Visitor visit);
 
+// Whether a file of this name (or source) may hold records, whose sources are "path#id".
+bool MayHoldRecords(std::string_view name);
+
 // Standard input as one plain-text document, spooled to a temporary file. Cancelled when a signal
 // interrupts the reading.
 absl::StatusOr<std::unique_ptr<TextDocument>> ReadStandardInput();

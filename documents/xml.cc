@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "absl/strings/escaping.h"
+#include "documents/charset.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
 
@@ -20,6 +21,16 @@ XmlName NameOf(std::string_view name) {
   const size_t at = name.rfind(kSeparator);
   if (at == std::string_view::npos) return {{}, name};
   return {name.substr(0, at), name.substr(at + 1)};
+}
+
+// The first character of `text`, which is valid UTF-8.
+int CodePoint(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return byte(0);
+  const size_t n_bytes = byte(0) < 0xE0 ? 2 : byte(0) < 0xF0 ? 3 : 4;
+  int code = byte(0) & (0xFF >> (n_bytes + 1));
+  for (size_t i = 1; i < n_bytes; ++i) code = code << 6 | (byte(i) & 0x3F);
+  return code;
 }
 
 struct FreeParser {
@@ -60,6 +71,27 @@ void XMLCALL OnEntity(void* data, const char*, int, const char*, int, const char
   auto* parsing = static_cast<Parsing*>(data);
   parsing->declares_entities = true;
   XML_StopParser(parsing->parser, XML_FALSE);
+}
+
+// expat knows UTF-8, UTF-16, ASCII and Latin-1; others of one byte a character by their table.
+int XMLCALL OnUnknownEncoding(void*, const char* name, XML_Encoding* info) {
+  constexpr int kNoCharacter = -1;
+  Charset charset;
+  if (!FindCharset(name, &charset) || !charset.one_byte) return XML_STATUS_ERROR;
+  const auto decoder = Decoder::Create(charset.iconv_name);
+  if (!decoder.ok()) return XML_STATUS_ERROR;
+  for (int byte = 0; byte < 256; ++byte) {
+    const char c = static_cast<char>(byte);
+    std::string text;
+    (*decoder)->Reset();
+    const bool is_character =
+        (*decoder)->Decode(std::string_view(&c, 1), /*at_end=*/true, &text).ok() && !text.empty();
+    info->map[byte] = is_character ? CodePoint(text) : kNoCharacter;
+  }
+  info->data = nullptr;
+  info->convert = nullptr;
+  info->release = nullptr;
+  return XML_STATUS_OK;
 }
 
 absl::Status Broken(const ZipMember& member, std::string_view what) {
@@ -109,6 +141,7 @@ absl::Status ReadXml(const ZipArchive& archive, const ZipMember& member, uint64_
   XML_SetElementHandler(parser.get(), &OnStart, &OnEnd);
   XML_SetCharacterDataHandler(parser.get(), &OnText);
   XML_SetEntityDeclHandler(parser.get(), &OnEntity);
+  XML_SetUnknownEncodingHandler(parser.get(), &OnUnknownEncoding, nullptr);
   const auto parse = [&](std::string_view piece, bool is_last) {
     if (XML_Parse(parser.get(), piece.data(), static_cast<int>(piece.size()), is_last) ==
         XML_STATUS_OK) {
@@ -127,13 +160,13 @@ absl::Status ReadXml(const ZipArchive& archive, const ZipMember& member, uint64_
   return visitor->is_done() && absl::IsCancelled(status) ? absl::OkStatus() : status;
 }
 
-std::string DublinCoreTitle(const ZipArchive& archive, std::string_view part) {
-  constexpr uint64_t kMaxPropertiesBytes = uint64_t{1} << 20;
+std::string DublinCoreTitle(const ZipArchive& archive, std::string_view part,
+                            uint64_t max_size_bytes) {
   const ZipMember* member = archive.Find(part);
   if (member == nullptr) return "";
   TitleVisitor visitor;
   // Properties are beside the text: it is read whatever they are like.
-  ReadXml(archive, *member, kMaxPropertiesBytes, &visitor).IgnoreError();
+  ReadXml(archive, *member, max_size_bytes, &visitor).IgnoreError();
   return OneLine(visitor.title, kMaxTitleBytes);
 }
 

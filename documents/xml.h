@@ -43,7 +43,9 @@ absl::Status ReadXml(const ZipArchive& archive, const ZipMember& member, uint64_
                      XmlVisitor* visitor);
 
 // Reads the title (Dublin Core's dc:title) that an XML part with a document's properties holds, on
-// one line; empty when the part is not there, cannot be read or has none.
-std::string DublinCoreTitle(const ZipArchive& archive, std::string_view part);
+// one line; empty when the part is not there, is larger than `max_size_bytes`, cannot be read or
+// has none.
+std::string DublinCoreTitle(const ZipArchive& archive, std::string_view part,
+                            uint64_t max_size_bytes = uint64_t{1} << 20);
 
 }  // namespace fovea::documents

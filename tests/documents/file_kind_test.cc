@@ -160,7 +160,10 @@ TEST_F(FileKindTest, SaysWhatToDo) {
 
 #ifdef FOVEA_PDF
 TEST_F(FileKindTest, ReadsAPdfOfAnyName) {
-  EXPECT_EQ(TextOf(Write("paper", MakePdf({PdfPage({"A page."})}, ""))), "A page.");
+  const std::string pdf = MakePdf({PdfPage({"A page."})}, "");
+  for (const char* front : {"", "\n\n", "\r\n \t"}) {
+    EXPECT_EQ(TextOf(Write("paper", front + pdf)), "A page.");
+  }
 }
 #endif
 
@@ -174,6 +177,19 @@ TEST_F(FileKindTest, ReadsAPageOfHtmlOfAnyName) {
       EXPECT_EQ(Open(folder_ / name)->title, "A page");
     }
     EXPECT_EQ(TextOf(Write("page.txt", page)), page);
+  }
+  const std::string page = "<html><head><title>A page</title></head><p>One</p><p>Two</p></html>";
+  const std::string comment = "<!-- " + std::string(3000, '-') + " <html> -->";
+  for (const std::string& front : {std::string("\xEF\xBB\xBF"), std::string("\f\n\xEF\xBB\xBF \t"),
+                                   comment, "\xEF\xBB\xBF" + comment + "\n<!-- another -->\r\n"}) {
+    EXPECT_EQ(TextOf(Write("page", front + page)), "One\n\nTwo") << front;
+    EXPECT_EQ(TextOf(Write("page", front + "<!DOCTYPE html>" + page)), "One\n\nTwo") << front;
+  }
+  std::string utf16 = "\xFF\xFE";
+  for (const char c : page) utf16 += {c, '\0'};
+  EXPECT_EQ(TextOf(Write("page", utf16)), "One\n\nTwo");
+  for (const char* text : {"<!-- a comment -->\n# Notes\n", "<!-- <html><head> not closed"}) {
+    EXPECT_EQ(TextOf(Write("notes", text)), text);
   }
   EXPECT_EQ(TextOf(Write("data.xml", "<?xml version=\"1.0\"?><a>x</a>")),
             "<?xml version=\"1.0\"?><a>x</a>");

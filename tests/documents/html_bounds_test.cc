@@ -96,12 +96,14 @@ TEST(HtmlBoundsTest, TheInnermostElementsBecomeLines) {
   EXPECT_EQ(BoundMarkup("<div><ul><li>a</li><li>b <span>c</span></li></ul>d</div>e", bounds),
             "<div><ul><br>a<br><br>b c<br></ul>d</div>e");
   // What has no text of the page keeps none.
-  EXPECT_EQ(BoundMarkup("<div><div><button>no<p>no</button>a<div hidden>no<div>no</div>no</div>b"
+  EXPECT_EQ(BoundMarkup("<div><div><object>no<p>no</object>a<div hidden>no<div>no</div>no</div>b"
                         "<svg><title>no</title></svg><script><div></script>c</div></div>d",
                         bounds),
-            "<div><div>ab<script><div></script>c</div></div>d");
+            "<div><div> ab <script><div></script>c</div></div>d");
   // Its end is that of what is around it, where it has none of its own.
-  EXPECT_EQ(BoundMarkup("<div><div><button>no</div>a</div>b", bounds), "<div><div></div>a</div>b");
+  EXPECT_EQ(BoundMarkup("<div><div><object>no</div>a</div>b", bounds), "<div><div> </div>a</div>b");
+  EXPECT_EQ(BoundMarkup("<div><div><button>yes<b>!</b></button>a</div>b", bounds),
+            "<div><div> yes! a</div>b");
 }
 
 TEST(HtmlBoundsTest, FormattingThatIsNeverClosedGoes) {
@@ -109,6 +111,12 @@ TEST(HtmlBoundsTest, FormattingThatIsNeverClosedGoes) {
   EXPECT_FALSE(BoundMarkup("<b><i>x</i></b><b>x</b><b>", bounds).has_value());
   EXPECT_EQ(BoundMarkup("<p><b class=a>x<p><i>y<p><font>z</font></b>", bounds), "<p>x<p>y<p>z");
   EXPECT_EQ(BoundMarkup("<b><b><b>x<i hidden>no</i>y", bounds), "xy");
+}
+
+TEST(HtmlBoundsTest, WhatAStyleHidesIsHiddenAtAnyDepth) {
+  const MarkupBounds bounds{.max_depth = 1, .max_attributes = 1};
+  EXPECT_EQ(BoundMarkup("<div><div style='display: none'>no</div>x", bounds), "<div>x");
+  EXPECT_EQ(BoundMarkup("<p a b c style=\"display:none\">x", bounds), "<p hidden>x");
 }
 
 TEST(HtmlBoundsTest, OfManyAttributesOnlyHiddenStays) {

@@ -50,6 +50,9 @@ TEST(HtmlScannerTest, ReadsTags) {
   EXPECT_EQ(tag("<a =b c>").n_attributes, 2u);
   EXPECT_TRUE(tag("<a b Hidden>").is_hidden);
   EXPECT_FALSE(tag("<a b=hidden hidden-x>").is_hidden);
+  EXPECT_TRUE(tag("<a b style=display:none>").is_hidden);
+  EXPECT_TRUE(tag("<a STYLE='color: red; display: none' b>").is_hidden);
+  EXPECT_FALSE(tag("<a style b='display:none' c=\"style\">").is_hidden);
 }
 
 TEST(HtmlScannerTest, RawTextEndsWithItsOwnTag) {

@@ -47,6 +47,49 @@ End<script>no</script>.
             "End.");
 }
 
+TEST_F(HtmlTest, LabelsOfButtonsAreText) {
+  EXPECT_EQ(Text("<h2><button>When is it open?</button></h2><div>From <b>nine</b> on.</div>"),
+            "When is it open?\n\nFrom nine on.");
+  EXPECT_EQ(Text("one<button>two</button><button><p>three</p></button>four"),
+            "one two\n\nthree\n\nfour");
+  EXPECT_EQ(Text("(<button>a</button>)"), "( a )");
+}
+
+TEST_F(HtmlTest, WhatIsLeftOutOfALineStandsBetweenWords) {
+  for (const char* left_out :
+       {"<select><option>no</select>", "<input value=no>", "<textarea>no</textarea>",
+        "<img alt=no src=x>", "<svg><text>no</text></svg>", "<iframe>no</iframe>",
+        "<object>no</object>", "<canvas>no</canvas>", "<video>no</video>", "<audio>no</audio>"}) {
+    EXPECT_EQ(Text(std::string("<a>link</a>") + left_out + "<label>lab</label>"), "link lab")
+        << left_out;
+    // Also deep within other elements.
+    std::string page;
+    for (int i = 0; i < 300; ++i) page += "<div>";
+    EXPECT_EQ(Text(page + "<span>link" + left_out + "lab"), "link lab") << left_out;
+  }
+  // What nobody sees does not.
+  for (const char* unseen :
+       {"<script>no</script>", "<input type=HIDDEN>", "<template>no</template>",
+        "<span hidden>no</span>", "<datalist><option>no</datalist>", "<wbr>"}) {
+    EXPECT_EQ(Text(std::string("li") + unseen + "nk"), "link") << unseen;
+  }
+}
+
+TEST_F(HtmlTest, LeavesOutWhatAStyleHides) {
+  for (const char* style :
+       {"display:none", " color:red ; DISPLAY : None !important ; x", "display:block;display:none",
+        "display:none !important;display:block"}) {
+    EXPECT_EQ(Text(std::string("a <p style='") + style + "'>no<b>no</b></p>b"), "a b") << style;
+  }
+  for (const char* style : {"", "display:block", "display:none;display:flex", "x-display:none",
+                            "content:'display:none'", "display:none-such"}) {
+    EXPECT_EQ(Text(std::string("<p style=\"") + style + "\">yes</p>"), "yes") << style;
+  }
+  // A page that its script shows, and a formula beside its picture.
+  EXPECT_EQ(Text("<body style='display:none'>yes"), "yes");
+  EXPECT_EQ(Text("<span style='display: none'> <math><mi>x</mi></math></span><img>"), "x");
+}
+
 TEST_F(HtmlTest, ReadsPagesWithoutTheirFrame) {
   EXPECT_EQ(Text("just <em>text</em> & more &lt;b&gt; &unknown; &#0;"),
             "just text & more <b> &unknown; \uFFFD");
@@ -75,7 +118,10 @@ TEST_F(HtmlTest, RefusesWhatIsNotUtf8) {
   EXPECT_THAT(OpenError(Write("a.html", "<p>caf\xE9</p>")),
               IsStatus(absl::StatusCode::kInvalidArgument, "byte 0xE9 at byte offset 6"));
   EXPECT_THAT(OpenError(Write("a.html", std::string_view("<p>\0</p>", 8))),
-              IsStatus(absl::StatusCode::kInvalidArgument, "NUL byte at byte offset 3"));
+              IsStatus(absl::StatusCode::kInvalidArgument,
+                       "NUL byte at byte offset 3: want UTF-8 text, Markdown"));
+  EXPECT_THAT(OpenError(Write("a.html", std::string_view("<\0p\0>\0x\0", 8))),
+              IsStatus(absl::StatusCode::kInvalidArgument, "it seems to be UTF-16"));
 }
 
 TEST_F(HtmlTest, SurvivesDeepNesting) {

@@ -147,6 +147,33 @@ TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {
   }
 }
 
+TEST_F(JsonlTest, BlamesWhatIsAtFault) {
+  // What is no fault, though JSON does not have it, in front of one.
+  const std::string fronts[] = {R"("x":1e999,)",
+                                R"("x":NaN,"y":[NaN,NaN],)",
+                                R"("x":-Infinity,"y":Infinity,)",
+                                "\"x\":\"caf\xE9\",",
+                                R"("x":"\ud83d",)",
+                                R"("x":[1e999,NaN,"\q"],)",
+                                ""};
+  const std::pair<std::string, size_t> faults[] = {{"\"w\":01}", 6},
+                                                   {"\"w\":1.}", 7},
+                                                   {"\"w\":1e999.5}", 10},
+                                                   {"\"w\":tru}", 8},
+                                                   {"\"w\":-01e999}", 11}};
+  for (const std::string& front : fronts) {
+    for (const auto& [fault, at] : faults) {
+      const std::string line = "{\"text\":\"a\"," + front + fault;
+      const size_t byte = line.size() - fault.size() + at;
+      const std::string message(OpenError(Write("a.jsonl", line)).message());
+      EXPECT_THAT(message, ::testing::HasSubstr("a.jsonl, line 1: not a JSON record: at byte " +
+                                                std::to_string(byte) + ": "))
+          << line;
+      EXPECT_THAT(message, ::testing::Not(::testing::HasSubstr("overflow"))) << line;
+    }
+  }
+}
+
 TEST_F(JsonlTest, ALineOverTheLimitIsPassedOverAndTheOthersGoOn) {
   ReadLimits limits;
   limits.max_jsonl_line_bytes = 1 << 20;

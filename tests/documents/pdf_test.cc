@@ -50,7 +50,8 @@ TEST_F(PdfTest, OneWithoutPagesIsBroken) {
 
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {
   EXPECT_THAT(OpenError(Write("text.pdf", "Just some text that was named wrongly.\n")),
-              IsStatus(absl::StatusCode::kDataLoss, "text.pdf: broken PDF"));
+              IsStatus(absl::StatusCode::kDataLoss,
+                       "text.pdf: broken PDF, or none: it does not begin with %PDF-: if it is"));
   const std::string pdf = MakePdf({PdfPage({"some text"})}, "");
   EXPECT_THAT(OpenError(Write("cut.pdf", pdf.substr(0, 60))),
               IsStatus(absl::StatusCode::kDataLoss, "cut.pdf: broken PDF"));

@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "documents/file_kind.h"
 #include "tests/documents/document_files.h"
 
 namespace fovea::documents {
@@ -70,6 +71,28 @@ TEST_F(PlainTextTest, NamesTheByteThatIsNoText) {
                                                       8))),
               IsStatus(absl::StatusCode::kInvalidArgument,
                        "elf: no text, but a file of this kind: ELF program: want UTF-8 text"));
+}
+
+TEST_F(PlainTextTest, SaysOfUtf16WithoutAMarkWhatItSeemsToBe) {
+  std::string little, big, other;
+  for (const char c : std::string("Some words.\n")) {
+    little += {c, '\0'};
+    big += {'\0', c};
+    other += {c, '\0', '\0', c};
+  }
+  for (const std::string& text : {little, big}) {
+    EXPECT_THAT(OpenError(Write("a.txt", text)),
+                IsStatus(absl::StatusCode::kInvalidArgument,
+                         ": it seems to be UTF-16 without a byte-order mark: convert it"));
+    EXPECT_THAT(OpenError(Write("a.jsonl", text)),
+                IsStatus(absl::StatusCode::kInvalidArgument, "a.jsonl: UTF-16"));
+    EXPECT_EQ(KindOfError(OpenError(Write("a.log", text))),
+              ".log file, text of another encoding than UTF-8");
+  }
+  EXPECT_THAT(OpenError(Write("a.txt", other)),
+              IsStatus(absl::StatusCode::kInvalidArgument, "offset 1: want UTF-8 text, Markdown"));
+  EXPECT_THAT(OpenError(Write("a.txt", std::string(100, '\0'))),
+              IsStatus(absl::StatusCode::kInvalidArgument, "offset 0: want UTF-8 text, Markdown"));
 }
 
 TEST_F(PlainTextTest, FindsABadByteFarIntoTheFileAndStaysBroken) {

@@ -112,6 +112,30 @@ TEST_F(ZipDocumentTest, DocxGivesWhatAReaderSees) {
       "newx=1!");
 }
 
+TEST_F(ZipDocumentTest, DocxLeavesOutHiddenText) {
+  const auto run = [](const std::string& vanish, const std::string& content) {
+    return "<w:r><w:rPr>" + vanish + "</w:rPr>" + content + "</w:r>";
+  };
+  const std::string hidden = run("<w:b/><w:vanish/>", "<w:t>no</w:t><w:tab/><w:br/><w:t>no</w:t>");
+  EXPECT_EQ(TextOfDocx(WordParagraph(TextRun("a") + hidden + TextRun("b"))), "ab");
+  EXPECT_EQ(TextOfDocx(WordParagraph(run("<w:vanish w:val=\"true\"/>", "<w:t>no</w:t>") +
+                                     run("<w:vanish w:val=\"0\"/>", "<w:t>yes</w:t>"))),
+            "yes");
+  // A paragraph whose mark is hidden is not hidden itself.
+  EXPECT_EQ(TextOfDocx(WordParagraph(TextRun("yes"), "<w:rPr><w:vanish/></w:rPr>")), "yes");
+  // A box belongs to a run, and may have hidden marks.
+  const auto box = [](const std::string& paragraphs) {
+    return "<w:txbxContent>" + paragraphs + "</w:txbxContent>";
+  };
+  EXPECT_EQ(TextOfDocx(WordParagraph(run("<w:vanish/>", box(WordParagraph(TextRun("no")))) +
+                                     TextRun("yes"))),
+            "yes");
+  EXPECT_EQ(TextOfDocx(WordParagraph(run(
+                "", box(WordParagraph(TextRun("in a box") + hidden, "<w:rPr><w:vanish/></w:rPr>")) +
+                        "<w:t>yes</w:t>"))),
+            "in a box\n\nyes");
+}
+
 TEST_F(ZipDocumentTest, DocxGivesListsTablesAndBoxes) {
   const std::string item = "<w:numPr><w:ilvl w:val=\"0\"/><w:numId w:val=\"3\"/></w:numPr>";
   EXPECT_EQ(TextOfDocx(WordParagraph(TextRun("Buy:")) + WordParagraph(TextRun("milk"), item) +
@@ -294,6 +318,58 @@ TEST_F(ZipDocumentTest, EpubSaysWhichPagesAreMissing) {
   const auto document = Open(Write("book.epub", MakeZip(files)));
   EXPECT_EQ(*ReadText(*document), "Two\n\nThe end.");
   EXPECT_EQ(document->warning, "1 of 3 pages are missing in the book");
+}
+
+TEST_F(ZipDocumentTest, ReadsXmlInEncodingsOfOneByte) {
+  const auto text = [&](const std::string& encoding, const std::string& bytes) {
+    auto files = DocxFiles(WordParagraph(TextRun(bytes)));
+    std::string& xml = files[2].bytes;
+    xml.replace(xml.find("UTF-8"), 5, encoding);
+    return TextOf(Write("a.docx", MakeZip(files)));
+  };
+  EXPECT_EQ(text("windows-1252", "caf\xE9 \x80 \x96"), "café € –");
+  EXPECT_EQ(text("KOI8-R", "\xF0\xD2\xC9"), "При");
+  EXPECT_EQ(text("ISO-8859-1", "caf\xE9"), "café");
+  auto files = DocxFiles(WordParagraph(TextRun("x")));
+  files[2].bytes.replace(files[2].bytes.find("UTF-8"), 5, "klingon");
+  EXPECT_THAT(OpenError(Write("a.docx", MakeZip(files))),
+              IsStatus(absl::StatusCode::kDataLoss, "unknown encoding"));
+}
+
+TEST_F(ZipDocumentTest, EpubSaysWhichPagesAreDrawings) {
+  auto files = EpubFiles();
+  std::string& package = files[2].bytes;
+  const std::string jpeg = "cover.jpg\" media-type=\"image/jpeg";
+  package.replace(package.find(jpeg), jpeg.size(), "cover.svg\" media-type=\"image/svg+xml");
+  const auto document = Open(Write("book.epub", MakeZip(files)));
+  EXPECT_EQ(*ReadText(*document), "One\n\nThe beginning.\n\nTwo\n\nThe end.");
+  EXPECT_EQ(document->warning, "1 page is a drawing (SVG), whose text is not read");
+  files.erase(files.begin() + 4);
+  const auto two = Open(Write("book.epub", MakeZip(files)));
+  ASSERT_TRUE(ReadText(*two).ok());
+  EXPECT_EQ(two->warning,
+            "1 of 3 pages are missing in the book; 1 page is a drawing (SVG), whose text is not "
+            "read");
+}
+
+TEST_F(ZipDocumentTest, EpubTakesItsTitleFromAPackageOfAnySize) {
+  auto files = EpubFiles();
+  std::string& package = files[2].bytes;
+  package.insert(package.find("<dc:title>"), "<!--" + std::string(size_t{2} << 20, 'x') + "-->");
+  EXPECT_EQ(Open(Write("book.epub", MakeZip(files)))->title, "A Book");
+}
+
+TEST_F(ZipDocumentTest, EpubNamesTheByteOfAPageThatIsNoText) {
+  auto files = EpubFiles();
+  files[4].bytes = "<p>caf\xE9</p>";
+  EXPECT_THAT(OpenError(Write("a.epub", MakeZip(files))),
+              IsStatus(absl::StatusCode::kInvalidArgument,
+                       "broken EPUB: OEBPS/one.xhtml: not UTF-8: byte 0xE9 at byte offset 6, and "
+                       "the page declares no other encoding: save the book again"));
+  files[4].bytes = std::string("<p>\0</p>", 8);
+  EXPECT_THAT(OpenError(Write("a.epub", MakeZip(files))),
+              IsStatus(absl::StatusCode::kInvalidArgument,
+                       "OEBPS/one.xhtml: not text: NUL byte at byte offset 3"));
 }
 
 TEST_F(ZipDocumentTest, NamesOtherArchives) {
