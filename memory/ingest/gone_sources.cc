@@ -1,42 +1,70 @@
 #include "memory/ingest/gone_sources.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
 #include "documents/names.h"
+#include "documents/text_document.h"
 
 namespace fovea::memory {
 namespace {
 
-// Whether `source` is `path`, or a file below it, or a record of it.
-bool IsOf(std::string_view source, std::string_view path) {
-  if (!source.starts_with(path)) return false;
-  return source.size() == path.size() || path.ends_with('/') || source[path.size()] == '/' ||
-         source[path.size()] == '#';
+namespace fs = std::filesystem;
+
+// Calls `visit` with each file that `source` may be of, the longest first: itself, and what is in
+// front of a "#" where that may hold records. True once `visit` is.
+template <typename Visit>
+bool AnyFileOf(std::string_view source, Visit visit) {
+  if (visit(source)) return true;
+  for (size_t end = source.rfind('#'); end != source.npos && end > 0;
+       end = source.rfind('#', end - 1)) {
+    const std::string_view file = source.substr(0, end);
+    if (documents::MayHoldRecords(file) && visit(file)) return true;
+  }
+  return false;
 }
 
-bool IsThere(std::string_view source) {
+// Whether `source` is one of `paths`, or of a file in one, or a record of one.
+template <typename Paths>
+bool IsOfAny(std::string_view source, const Paths& paths) {
+  return AnyFileOf(source, [&](std::string_view file) {
+    if (paths.contains(file)) return true;
+    for (size_t end = file.rfind('/'); end != file.npos;
+         end = end == 0 ? file.npos : file.rfind('/', end - 1)) {
+      // A folder's name may end with its slash.
+      if (paths.contains(file.substr(0, end)) || paths.contains(file.substr(0, end + 1))) {
+        return true;
+      }
+    }
+    return false;
+  });
+}
+
+// Whether a file is there that may be read, or cannot be looked at.
+bool IsFile(std::string_view source) {
+  const fs::path path = documents::PathOfSource(source);
+  if (path.native().find('\0') != std::string::npos) return false;  // of a record's id
   std::error_code error;
-  const auto status = std::filesystem::symlink_status(documents::PathOfSource(source), error);
-  // What cannot be looked at may be there.
-  return status.type() != std::filesystem::file_type::not_found;
+  const fs::file_type type = fs::status(path, error).type();
+  // An id may be longer than any name.
+  if (error == std::errc::filename_too_long) return false;
+  return type == fs::file_type::regular || type == fs::file_type::none ||
+         type == fs::file_type::unknown;
 }
 
 }  // namespace
 
 bool GoneSources::IsGone(const std::string& source) const {
-  const auto is_of = [&](const std::string& path) { return IsOf(source, path); };
-  if (std::none_of(roots_.begin(), roots_.end(), is_of)) return false;
-  if (std::any_of(unread_.begin(), unread_.end(), is_of)) return false;
-  // The source itself is a file's, or what is in front of one of its "#".
-  for (size_t end = source.size(); end != std::string::npos && end > 0;
-       end = source.rfind('#', end - 1)) {
-    const std::string file = source.substr(0, end);
+  if (!IsOfAny(source, roots_) || IsOfAny(source, unread_)) return false;
+  if (IsOfAny(source, left_out_)) return true;
+  // The first of its files that says something.
+  bool is_there = false;
+  AnyFileOf(source, [&](std::string_view file) {
     if (read_.contains(file)) return true;
-    if (IsThere(file)) return false;
-  }
-  return true;
+    is_there = IsFile(file);
+    return is_there;
+  });
+  return !is_there;
 }
 
 }  // namespace fovea::memory

@@ -104,8 +104,8 @@ class Sequence {
 
   // The files by name, with their texts; of a .jsonl file "id=text" lines.
   static const std::vector<std::string>& Names() {
-    static const std::vector<std::string> names = {"a.txt", "b.txt",     "c.txt",
-                                                   "d.txt", "old/e.txt", "old/f.txt"};
+    static const std::vector<std::string> names = {
+        "a.txt", "b.txt", "c.txt", "d.txt", "old/e.txt", "old/f.txt", "#g.txt", "old/c#h.txt"};
     return names;
   }
 
