@@ -24,9 +24,12 @@ constexpr size_t kMaxAdapterConfigBytes = size_t{1} << 20;
 struct KnownModel {
   std::string_view name;
   std::string_view file;
+  std::string_view adapter;  // that comes with fovea
 };
 constexpr KnownModel kKnownModels[] = {
-    {.name = kDefaultModel, .file = "SmolLM2-135M-Instruct.Q4_1.gguf"},
+    {.name = kDefaultModel,
+     .file = "SmolLM2-135M-Instruct.Q4_1.gguf",
+     .adapter = "smollm2-135m-fot"},
 };
 
 bool Exists(const fs::path& path) {
@@ -49,6 +52,13 @@ std::vector<fs::path> Entries(const fs::path& folder) {
   }
   std::sort(entries.begin(), entries.end());
   return entries;
+}
+
+// In the order in which they are looked up.
+std::vector<fs::path> AdapterFolders(const ModelHome& home) {
+  std::vector<fs::path> folders = {home.folder / "adapters"};
+  folders.insert(folders.end(), home.adapter_folders.begin(), home.adapter_folders.end());
+  return folders;
 }
 
 bool IsModel(const fs::path& path) {
@@ -127,6 +137,29 @@ absl::StatusOr<std::optional<NamedAdapter>> AdapterFor(const ModelHome& home,
   return std::nullopt;
 }
 
+// Of a model for which no adapter was found, though one comes with fovea; empty for any other.
+std::string AdapterWarning(const ModelHome& home, const fs::path& model) {
+  const auto* known = std::find_if(std::begin(kKnownModels), std::end(kKnownModels),
+                                   [&](const KnownModel& k) { return model.filename() == k.file; });
+  if (known == std::end(kKnownModels)) return "";
+  const std::string meaning =
+      "without it a memory is searched by words alone; pass --adapter none "
+      "if that is meant";
+  for (const NamedAdapter& named : ListAdapters(home)) {
+    if (named.name != known->adapter) continue;
+    return StrCat("the adapter of ", known->name, ", ", named.path.string(),
+                  ", was made for another file than ", model.string(), ": ", meaning,
+                  ", or run `fovea model pull ", known->name, "`");
+  }
+  std::string folders;
+  for (const fs::path& folder : AdapterFolders(home)) {
+    folders += StrCat(folders.empty() ? "" : " or ", folder.string());
+  }
+  return StrCat("the adapter of ", known->name, ", ", known->adapter, ", is not in ", folders, ": ",
+                meaning,
+                ", or put share/fovea beside the folder of the program, as it is installed");
+}
+
 }  // namespace
 
 ModelHome ModelHome::FromEnvironment() {
@@ -171,10 +204,8 @@ std::vector<NamedModel> ListModels(const ModelHome& home) {
 }
 
 std::vector<NamedAdapter> ListAdapters(const ModelHome& home) {
-  std::vector<fs::path> folders = {home.folder / "adapters"};
-  folders.insert(folders.end(), home.adapter_folders.begin(), home.adapter_folders.end());
   std::vector<NamedAdapter> adapters;
-  for (const fs::path& folder : folders) {
+  for (const fs::path& folder : AdapterFolders(home)) {
     for (const fs::path& entry : Entries(folder)) {
       if (!Exists(entry / kAdapterConfig)) continue;
       adapters.push_back({.name = entry.filename().string(),
@@ -219,6 +250,7 @@ absl::StatusOr<ModelChoice> ChooseModel(const ModelHome& home, const std::string
   std::optional<NamedAdapter> found;
   if (!adapter.has_value()) {
     ASSIGN_OR_RETURN(found, AdapterFor(home, choice.model));
+    if (!found.has_value()) choice.adapter_warning = AdapterWarning(home, choice.model);
   } else if (adapter->starts_with(kLayersPrefix)) {
     ASSIGN_OR_RETURN(choice.mem_layers, ParseLayers(adapter->substr(kLayersPrefix.size())));
     choice.adapter_name = *adapter;

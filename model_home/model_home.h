@@ -68,6 +68,9 @@ struct ModelChoice {
   std::string model_name;       // a name, or an absolute path
   std::string adapter_name;     // a name, an absolute path, "none" or "layers:…"
   std::vector<int> mem_layers;  // of "layers:…"
+  // For people: none was asked for, and the one that comes with fovea for this model was not found.
+  // Who makes a memory says so. Empty: nothing.
+  std::string adapter_warning;
 };
 
 // `model`: path or name. `adapter`: path, name, "none" or "layers:…"; unset: the first of

@@ -105,6 +105,23 @@ TEST_F(ModelHomeTest, TheDefaultAdapterIsFoundForTheDefaultModel) {
   EXPECT_EQ(choice->adapter_name, "smollm2-135m-fot");
 }
 
+TEST_F(ModelHomeTest, AKnownModelWithoutItsAdapterIsWarnedAbout) {
+  const fs::path model = home_.models() / "SmolLM2-135M-Instruct.Q4_1.gguf";
+  fs::create_directories(home_.models());
+  std::ofstream(model) << "GGUF";
+  auto choice = ChooseModel(home_, std::string(kDefaultModel), std::nullopt);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_THAT(choice->adapter_warning,
+              AllOf(HasSubstr("the adapter of smollm2, smollm2-135m-fot, is not in "),
+                    HasSubstr((folder_ / "share").string()), HasSubstr("--adapter none")));
+  choice = ChooseModel(home_, std::string(kDefaultModel), std::string(kNoAdapter));
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->adapter_warning, "");
+  choice = ChooseModel(home_, AddModel(folder_ / "tiny").string(), std::nullopt);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->adapter_warning, "");
+}
+
 TEST_F(ModelHomeTest, AnotherModelGetsNoAdapter) {
   const fs::path model = AddModel(folder_ / "tiny", 1);
   const fs::path other = AddModel(folder_ / "other", 2);
