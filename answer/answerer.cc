@@ -18,6 +18,8 @@
 #include "answer/reference_memory.h"
 #include "answer/reread.h"
 #include "answer/shared_model.h"
+#include "documents/errors.h"
+#include "documents/utf8.h"
 #include "storage/find_writer.h"
 
 namespace fovea::answer {
@@ -86,6 +88,15 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
     return absl::InvalidArgumentError(
         "the last message is the assistant's: want a user message, the question");
   }
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const ChatMessage& message = request.messages[i];
+    const size_t valid_bytes = documents::ScanUtf8(message.content).valid_bytes;
+    if (valid_bytes == message.content.size()) continue;
+    const std::string name = &message == &rest.back()      ? "the question"
+                             : &message == messages.system ? "the system message"
+                                                           : StrCat("message ", i + 1);
+    return documents::NotTextError(name, message.content, valid_bytes, 0, "UTF-8 text");
+  }
   messages.question = &rest.back().content;
   messages.history = rest.first(rest.size() - 1);
   if (request.options.raw && (messages.system != nullptr || !messages.history.empty())) {
@@ -122,6 +133,7 @@ struct Inquiry {
   std::unique_ptr<memory::MemorySearcher> searcher = nullptr;   // null: no memory at all
   std::unique_ptr<ReferenceMemory> reference_memory = nullptr;  // of is_reference
   bool answers_from_memory = false;                             // while the answer is made
+  bool has_searched = false;  // the memory layers have read the memory, if only to find passages
   bool has_streamed = false;  // the caller has seen a piece of the answer
 
   const AskOptions& options() const { return request.options; }
@@ -190,17 +202,32 @@ class AnswererImpl final : public Answerer {
     return answers;
   }
 
-  std::string Hint() const override {
-    if (model_.memory_config().trained) return "";
+  std::string Hint(const AskOptions& options) const override {
+    const model::MemoryConfig& config = model_.memory_config();
+    if (config.trained) return "";
+    const bool attends = !config.mem_layers.empty();
+    const RereadPlan plan =
+        PlanReread(options, model_.config(), config, attends).value_or(RereadPlan{.n_passages = 1});
     const std::string name = model_.config().name.empty() ? "this model" : model_.config().name;
-    if (model_.memory_config().mem_layers.empty()) {
-      return StrCat(name,
-                    " has no adapter and no memory layers: it answers from passages found by "
-                    "their words (BM25). Ingest with --adapter DIR to let it read the memory.");
+    if (plan.n_passages == 0) {
+      return StrCat(name, " has no adapter",
+                    attends ? ": its memory layers were not trained to read a memory, and no "
+                              "passage is read beside it"
+                            : " and no memory layers, and no passage is read: its answers are its "
+                              "own",
+                    ". --reread N gives it N passages.");
+    }
+    const std::string_view how = plan.by == RereadBy::kBm25        ? "by their words (BM25)"
+                                 : plan.by == RereadBy::kAttention ? "by its attention"
+                                                                   : "by words and attention";
+    if (!attends) {
+      return StrCat(name, " has no adapter and no memory layers: it answers from passages found ",
+                    how, ". Ingest with --adapter DIR to let it read the memory.");
     }
     return StrCat(name,
                   " has no adapter: its memory layers were not trained to read a memory, so it "
-                  "answers from passages found by their words (BM25).");
+                  "answers from passages found ",
+                  how, ".");
   }
 
  private:
@@ -314,6 +341,8 @@ class AnswererImpl final : public Answerer {
                                                        .context = inquiry.context,
                                                        .is_reference = inquiry.is_reference},
                                                       inquiry.request.progress));
+      inquiry.has_searched =
+          inquiry.attends && inquiry.reread.n_passages > 0 && inquiry.reread.by != RereadBy::kBm25;
     }
     std::vector<std::string> texts;
     texts.reserve(answer->reread.size());
@@ -341,6 +370,8 @@ class AnswererImpl final : public Answerer {
       if (inquiry.attends) inquiry.context->Clear();
     }
     inquiry.answers_from_memory = source != nullptr;
+    inquiry.has_searched = inquiry.has_searched || inquiry.answers_from_memory;
+    NoteSearch(inquiry, answer);
     answer->usage.prompt_tokens = static_cast<int64_t>(prompt.ids.size());
 
     if (inquiry.searcher != nullptr) inquiry.searcher->ResetMass();
@@ -411,7 +442,7 @@ class AnswererImpl final : public Answerer {
   static absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
     const size_t n_sources = static_cast<size_t>(inquiry.options().n_sources);
     answer->sources = answer->reread;
-    if (inquiry.attends && inquiry.options().audit) answer->audit = inquiry.searcher->Audit();
+    if (inquiry.has_searched && inquiry.options().audit) answer->audit = inquiry.searcher->Audit();
     if (inquiry.answers_from_memory && n_sources > 0) {
       ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
                        memory::PassagesByMass(*inquiry.searcher, inquiry.searcher->Mass(),
@@ -446,6 +477,27 @@ class AnswererImpl final : public Answerer {
                                    "longer, and see the documents that it has completed"));
   }
 
+  // Says what was asked of a search that was not made.
+  static void NoteSearch(const Inquiry& inquiry, Answer* answer) {
+    const AskOptions& options = inquiry.options();
+    std::string asked;
+    const auto ask = [&asked](bool is_asked, std::string_view name) {
+      if (is_asked) asked += StrCat(asked.empty() ? "" : ", ", name);
+    };
+    ask(options.audit, "--audit");
+    ask(options.mode.has_value(), "--mode");
+    ask(options.top_k > 0, "--top-k");
+    if (inquiry.has_searched || asked.empty()) return;
+    const std::string_view why = !options.use_memory           ? "it is off"
+                                 : inquiry.searcher == nullptr ? "there is none"
+                                 : !inquiry.attends
+                                     ? "the model has no memory layers"
+                                     : "it is off while passages are read again: pass "
+                                       "--reread-memory on, or --reread 0";
+    answer->notes.push_back(
+        StrCat("the memory was not searched, and ", asked, " had no effect: ", why));
+  }
+
   // Says what was to be read and was not.
   static void NotePassages(const Inquiry& inquiry, const Prompt& prompt, Answer* answer) {
     const auto n_found = static_cast<int64_t>(answer->reread.size());
@@ -455,7 +507,14 @@ class AnswererImpl final : public Answerer {
     } else if (prompt.truncated) {
       answer->notes.push_back("the last passage fits into the prompt only in part");
     }
-    if (inquiry.reread.n_passages == 0 || n_found > 0) return;
+    if (n_found > 0 || inquiry.searcher == nullptr) return;
+    if (inquiry.reread.n_passages == 0) {
+      if (inquiry.attends) return;
+      answer->notes.push_back(
+          "nothing that is stored was read: the model has no memory layers, and no passage joins "
+          "the prompt (--reread N puts N there): the answer is the model's own");
+      return;
+    }
     const absl::Status text_index = inquiry.searcher->generation().source->text_index().status();
     if (!text_index.ok() && inquiry.reread.by != RereadBy::kAttention) {
       answer->notes.push_back(

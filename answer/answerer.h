@@ -46,8 +46,9 @@ class Answerer {
                              const StreamCallback& stream, const Progress& progress,
                              Conversation* conversation = nullptr) const;
 
-  // For people, when the model was not trained for memory ("… has no adapter: …"); else empty.
-  virtual std::string Hint() const = 0;
+  // For people, when the model was not trained for memory ("… has no adapter: …"), what questions
+  // with these options are answered from; else empty.
+  virtual std::string Hint(const AskOptions& options) const = 0;
 };
 
 }  // namespace fovea::answer

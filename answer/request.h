@@ -47,6 +47,7 @@ using StreamCallback = std::function<bool(std::string_view piece)>;
 struct Request {
   // An optional system message, which takes the place of the model's own (an empty one: no system
   // message at all); earlier turns, user and assistant by turns; and the question, a user message.
+  // All of it is UTF-8 without NUL bytes, else InvalidArgument.
   // What does not fit into the model's window leaves it from the oldest turn on, and is attended to
   // as keys and values instead, where the model has memory layers.
   std::vector<model::ChatMessage> messages;
@@ -82,6 +83,8 @@ struct Answer {
   std::vector<std::string> notes;
   Usage usage;
   Timing timing;
+  // Of the search of the memory, where it was asked for and a search was made (else a note says why
+  // not).
   std::optional<memory::AuditResult> audit;
 };
 

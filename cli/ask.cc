@@ -118,6 +118,10 @@ absl::StatusOr<ExitCode> AskLines(const answer::Request& request, const AskArgum
       RETURN_IF_ERROR(WriteOutput(arguments.output.json
                                       ? JsonLine(ToJson(*answer, session.open_ms, session.notes))
                                       : FormatAnswerLine(*answer)));
+      // With --json they are in the result.
+      if (!arguments.output.json) {
+        PrintNotes(arguments.output, *answer, StrCat("line ", question.line, ": "));
+      }
       if (answer->finish_reason == "cancelled") {
         std::fprintf(stderr, "fovea: %s\n", std::string(kInterrupted).c_str());
         return kFailed;
@@ -131,7 +135,8 @@ absl::StatusOr<ExitCode> RunAsk(const AskArguments& arguments) {
   request.progress = Progress(nullptr, InterruptFlag());
   ASSIGN_OR_RETURN(const Session session,
                    OpenSession(arguments.memory, arguments.model, arguments.compute));
-  if (request.options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
+  if (request.options.use_memory)
+    PrintHint(arguments.output, session.answerer->Hint(request.options));
   std::string question;
   for (const std::string& word : arguments.question) {
     question += StrCat(question.empty() ? "" : " ", word);

@@ -56,7 +56,8 @@ absl::StatusOr<ExitCode> RunChat(const ChatArguments& arguments) {
   answer::Conversation conversation;
   request.conversation = &conversation;
   request.progress = Progress(nullptr, InterruptFlag());
-  if (request.options.use_memory) PrintHint(arguments.output, session.answerer->Hint());
+  if (request.options.use_memory)
+    PrintHint(arguments.output, session.answerer->Hint(request.options));
   const bool prompts = isatty(STDIN_FILENO) != 0 && !arguments.output.quiet;
   if (prompts) {
     std::fputs("A message a line. /reset forgets the conversation, /quit ends it.\n", stderr);

@@ -14,8 +14,11 @@ namespace fovea::cli {
 // The contract with scripts.
 enum ExitCode : int { kDone = 0, kFailed = 1, kWrongUsage = 2, kDamageFound = 3 };
 
+// On an error that shows only when the command runs, and is one of its arguments: kWrongUsage.
+inline constexpr char kWrongUsagePayload[] = "fovea/wrong-usage";
+
 // The subcommand that the arguments chose, ready to run. An error is printed by main and ends with
-// kFailed.
+// kFailed, unless it has the payload above.
 using Run = std::function<absl::StatusOr<ExitCode>()>;
 
 // Each adds its subcommand to `app`; when the arguments name it, *run is set to it.

@@ -80,6 +80,11 @@ std::optional<FileStamp> StampOf(const fs::path& file) {
                    ns(status.st_ctim)};
 }
 
+// As files that are read are named.
+std::string SourceOf(const fs::path& path) {
+  return documents::SourceOfPath(path).value_or(documents::PrintableName(path.native()));
+}
+
 struct File {
   fs::path path;
   bool of_folder = false;  // not named itself: passed over when it has no text
@@ -148,7 +153,7 @@ class Ingest {
       status = arguments_.dry_run ? PlanFiles() : IngestFiles();
     }
     for (const documents::FileList::LeftOut& left_out : left_out_) {
-      summary_.AddSkipped(left_out.kind, documents::PrintableName(left_out.path.native()));
+      summary_.AddSkipped(left_out.kind, SourceOf(left_out.path));
     }
     bar_.Clear();
     summary_.seconds = std::chrono::duration<double>(Clock::now() - started_at_).count();
@@ -183,11 +188,19 @@ class Ingest {
       }
       ASSIGN_OR_RETURN(const std::string root, documents::SourceOfPath(path));
       roots.push_back(root);
+      std::error_code error;
+      if (arguments_.syncs && fs::status(path, error).type() == fs::file_type::not_found) {
+        // It may be a mistake, or a disk that is not there now.
+        Fail(path, absl::NotFoundError(
+                       StrCat(documents::PrintableName(path),
+                              ": there is no such file or folder, and what is stored of it stays: "
+                              "--sync removes what a folder that it is given no longer has")));
+        unread.push_back(root);
+        continue;
+      }
       absl::StatusOr<documents::FileList> list =
           documents::ListDocuments(path, arguments_.recursive, &memory::Memory::Exists);
-      std::error_code error;
       const bool is_folder = fs::is_directory(path, error);
-      summary_.has_folders |= is_folder;
       if (arguments_.syncs && absl::IsNotFound(list.status()) && is_folder) {
         list.emplace();  // an empty folder: everything of it is gone
       }
@@ -196,12 +209,14 @@ class Ingest {
         unread.push_back(root);
         continue;
       }
+      summary_.has_folders |= is_folder;
       for (fs::path& file : list->files) files_.push_back({std::move(file), is_folder});
       for (auto& left_out : list->left_out) left_out_.push_back(std::move(left_out));
     }
     if (!arguments_.syncs) return absl::OkStatus();
     gone_ = std::make_unique<memory::GoneSources>(std::move(roots));
     for (const std::string& root : unread) gone_->AddUnread(root);
+    for (const auto& left_out : left_out_) gone_->AddLeftOut(SourceOf(left_out.path));
     return absl::OkStatus();
   }
 
@@ -221,6 +236,10 @@ class Ingest {
                                                      arguments_.model.adapter_or_layers()));
       } else {
         ASSIGN_OR_RETURN(choice_, ChooseNewModel(arguments_.model));
+        PrintAdapterWarning(choice_);
+        if (!choice_.adapter_warning.empty()) {
+          summary_.warnings.push_back({choice_.model.native(), choice_.adapter_warning});
+        }
       }
       ASSIGN_OR_RETURN(model_, LoadModel(device_.get(), choice_));
       const std::string warning = ModelWarning(choice_, *model_);
@@ -239,7 +258,7 @@ class Ingest {
     if (is_first) {
       ASSIGN_OR_RETURN(const auto answerer,
                        answer::Answerer::Create(device_.get(), model_.get(), memory.get()));
-      PrintHint(arguments_.output, answerer->Hint());
+      PrintHint(arguments_.output, answerer->Hint({}));
     }
 
     memory::IngestOptions options;

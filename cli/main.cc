@@ -55,7 +55,9 @@ int Main(int argc, char** argv) {
   if (absl::IsDataLoss(code.status()) && message.find("fovea verify") == std::string::npos) {
     message += "; `fovea verify --repair` names what is damaged and repairs what it can";
   }
-  return PrintError(message);
+  PrintError(message);
+  const bool is_usage = code.status().GetPayload(fovea::cli::kWrongUsagePayload).has_value();
+  return is_usage ? ExitCode::kWrongUsage : ExitCode::kFailed;
 }
 
 }  // namespace

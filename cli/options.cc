@@ -24,6 +24,16 @@ bool IsNumber(const std::string& text, bool (*is_wanted)(double)) {
   return !text.empty() && *end == '\0' && std::isfinite(value) && is_wanted(value);
 }
 
+// "cpu", "cuda" or "cuda:N".
+bool IsDevice(std::string_view spec) {
+  constexpr std::string_view kNumbered = "cuda:";
+  constexpr size_t kMaxDigits = 9;
+  if (!spec.starts_with(kNumbered)) return spec == "cpu" || spec == "cuda";
+  spec.remove_prefix(kNumbered.size());
+  return !spec.empty() && spec.size() <= kMaxDigits &&
+         spec.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 }  // namespace
 
 void AddOutputOptions(CLI::App* command, OutputOptions* options) {
@@ -56,6 +66,10 @@ void AddComputeOptions(CLI::App* command, ComputeOptions* options) {
 void AddDeviceOptions(CLI::App* command, ComputeOptions* options) {
   CLI::Option* device =
       command->add_option("--device", options->device, "cpu (default), or cuda[:N]")
+          ->check([](const std::string& spec) {
+            return IsDevice(spec) ? std::string()
+                                  : StrCat("\"", spec, "\": want cpu, cuda or cuda:N, N from 0");
+          })
           ->type_name("DEVICE");
   command
       ->add_option("--gpu-memory", options->gpu_memory_bytes,

@@ -59,6 +59,7 @@ absl::Status ReencodeMemory(const RebuildArguments& arguments, ProgressBar* bar)
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments.compute));
   ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseReencoder(arguments));
+  PrintAdapterWarning(choice);
   ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
   memory::ReencodeOptions options;
   options.model_name = choice.model_name;

@@ -5,7 +5,9 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "base/thread_pool.h"
+#include "cli/command.h"
 #include "cli/text_format.h"
 #include "model/weights/adapter_base.h"
 
@@ -30,7 +32,16 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
   if (!note.empty()) std::fprintf(stderr, "fovea: %s\n", note.c_str());
   absl::StatusOr<std::unique_ptr<compute::Device>> device = compute::Device::Create(
       options.device, std::min(options.threads, NumProcessors()), options.precision);
-  if (!device.ok()) return Annotate(device.status(), StrCat("--device ", options.device));
+  if (!device.ok()) {
+    absl::Status status = device.status();
+    const std::string named = StrCat("device '", options.device, "'");
+    if (ToStd(status.message()).find(named) == std::string_view::npos) {
+      status = Annotate(status, StrCat("--device ", options.device));
+    }
+    // A precision that this kind of device does not have.
+    if (absl::IsInvalidArgument(status)) status.SetPayload(kWrongUsagePayload, absl::Cord());
+    return status;
+  }
   if (options.gpu_memory_bytes.has_value() && (*device)->is_host_memory()) {
     return absl::InvalidArgumentError(StrCat("--gpu-memory: the device '", options.device,
                                              "' has no memory of its own: leave it out, or name a "
@@ -69,6 +80,11 @@ absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& optio
 std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model) {
   if (!choice.adapter.has_value()) return "";
   return Printable(model::AdapterBaseWarning(*choice.adapter, choice.model, model.config()));
+}
+
+void PrintAdapterWarning(const model_home::ModelChoice& choice) {
+  if (choice.adapter_warning.empty()) return;
+  std::fprintf(stderr, "fovea: %s\n", Printable(choice.adapter_warning).c_str());
 }
 
 absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
@@ -113,13 +129,15 @@ void PrintHint(const OutputOptions& options, const std::string& hint) {
   if (!options.quiet && !hint.empty()) std::fprintf(stderr, "fovea: %s\n", hint.c_str());
 }
 
-void PrintNotes(const OutputOptions& options, const answer::Answer& answer) {
+void PrintNotes(const OutputOptions& options, const answer::Answer& answer,
+                const std::string& where) {
   if (options.quiet) return;
-  for (const std::string& note : answer.notes) {
-    std::fprintf(stderr, "fovea: %s\n", Printable(note).c_str());
-  }
+  std::vector<std::string> notes = answer.notes;
   if (answer.finish_reason == "repetition") {
-    std::fputs("fovea: the answer began to repeat itself and was ended\n", stderr);
+    notes.emplace_back("the answer began to repeat itself and was ended");
+  }
+  for (const std::string& note : notes) {
+    std::fprintf(stderr, "fovea: %s%s\n", where.c_str(), Printable(note).c_str());
   }
 }
 

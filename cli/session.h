@@ -34,6 +34,9 @@ absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& optio
 // What a user should know of a model and its adapter; empty: nothing.
 std::string ModelWarning(const model_home::ModelChoice& choice, const model::Transformer& model);
 
+// To those who asked for quiet, too: a memory without the adapter is another one.
+void PrintAdapterWarning(const model_home::ModelChoice& choice);
+
 // Loads with a message that says which files are concerned. Prints the ModelWarning, to those who
 // asked for quiet, too.
 absl::StatusOr<std::unique_ptr<model::Transformer>> LoadModel(
@@ -58,7 +61,9 @@ double UptimeMs();
 
 // A hint for people on standard error, unless they want quiet.
 void PrintHint(const OutputOptions& options, const std::string& hint);
-// The same for what an answer could not be made from, and how it ended.
-void PrintNotes(const OutputOptions& options, const answer::Answer& answer);
+// The same for what an answer could not be made from, and how it ended. `where` ("line 3: ") begins
+// each note.
+void PrintNotes(const OutputOptions& options, const answer::Answer& answer,
+                const std::string& where = "");
 
 }  // namespace fovea::cli

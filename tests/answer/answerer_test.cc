@@ -65,7 +65,7 @@ TEST_F(AnswererTest, AnUntrainedModelIsGivenTheWordsPassageAndSaysSo) {
   ASSERT_THAT(answer->reread, SizeIs(1));
   EXPECT_THAT(answer->reread[0].text, HasSubstr("otter"));
   EXPECT_EQ(answer->reread[0].title, "animals");
-  EXPECT_THAT(answerer->Hint(), HasSubstr("adapter"));
+  EXPECT_THAT(answerer->Hint({}), HasSubstr("adapter"));
 }
 
 TEST_F(AnswererTest, ReReadingMakesThePromptLongerByThePassage) {
@@ -290,6 +290,38 @@ TEST_F(AnswererTest, AuditComesOnlyWhenAskedFor) {
   ASSERT_TRUE(audited->audit.has_value());
   EXPECT_THAT(audited->audit->captured_mass, SizeIs(2));
   EXPECT_THAT(audited->audit->needle_recall, SizeIs(2));
+}
+
+TEST_F(AnswererTest, OnlyASearchThatWasMadeIsAudited) {
+  MakeMemory();
+  const auto answerer = MakeAnswerer();
+  for (const bool searches : {false, true}) {
+    AskOptions options = Brief();
+    options.audit = true;
+    options.reread = 1;
+    options.reread_memory = searches;
+    const auto answer = answerer->Ask("Where does the otter live?", options, nullptr, {});
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    ASSERT_THAT(answer->reread, SizeIs(1));
+    EXPECT_EQ(answer->audit.has_value(), searches);
+    EXPECT_EQ(answer->notes.size(), searches ? 0u : 1u);
+  }
+}
+
+TEST_F(AnswererTest, TheHintSaysWhatIsRead) {
+  for (const bool has_layers : {true, false}) {
+    LoadModel(has_layers);
+    const auto answerer = MakeAnswerer();
+    AskOptions options;
+    EXPECT_THAT(answerer->Hint(options), HasSubstr("found by their words (BM25)"));
+    options.reread = 0;
+    EXPECT_THAT(answerer->Hint(options), HasSubstr("no passage is read"));
+    options.reread = 1;
+    options.reread_by = RereadBy::kAttention;
+    if (has_layers) {
+      EXPECT_THAT(answerer->Hint(options), HasSubstr("found by its attention"));
+    }
+  }
 }
 
 TEST_F(AnswererTest, ALongQuestionShortensTheAnswerAndATooLongOneIsRefused) {

@@ -251,6 +251,14 @@ TEST_F(RequestTest, MessagesThatMakeNoSenseAreRefused) {
               HasSubstr("message 2 is of role system, want assistant"));
   EXPECT_THAT(refused({{Role::kSystem, "s"}, {Role::kUser, "x"}}, /*raw=*/true),
               HasSubstr("no system message"));
+  EXPECT_THAT(refused({{Role::kUser, "caf\xE9"}}),
+              HasSubstr("the question: not UTF-8: byte 0xE9 at byte offset 3"));
+  EXPECT_THAT(refused({{Role::kUser, std::string("a\0", 2)}}, /*raw=*/true),
+              HasSubstr("the question: not text: NUL byte at byte offset 1: want UTF-8 text"));
+  EXPECT_THAT(refused({{Role::kSystem, "\xFF"}, {Role::kUser, "x"}}),
+              HasSubstr("the system message: not UTF-8"));
+  EXPECT_THAT(refused({{Role::kUser, "x"}, {Role::kAssistant, "\xC3"}, {Role::kUser, "z"}}),
+              HasSubstr("message 2: not UTF-8"));
   Conversation conversation;
   Request request = Question("x");
   request.messages = {{Role::kUser, "x"}, {Role::kAssistant, "y"}, {Role::kUser, "z"}};

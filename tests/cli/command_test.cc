@@ -11,14 +11,12 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/base/make_zip.h"
-#include "tests/cli/run_fovea.h"
+#include "tests/cli/command_fixture.h"
 #include "tests/documents/make_pdf.h"
-#include "tests/memory/tiny_model.h"
 
 namespace fovea::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using ::testing::AllOf;
 using ::testing::Each;
@@ -28,47 +26,6 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
-
-constexpr char kOtter[] = "The otter lives by the river.\n\nThe badger digs at night.\n";
-constexpr char kTools[] = "A hammer drives nails.\n\nA chisel cuts wood.\n";
-
-class CommandTest : public ProgramTest {
- protected:
-  void SetUp() override {
-    ASSERT_TRUE(memory::WriteTinyModel(folder_ / "home/models/tiny", /*seed=*/7, 2048).ok());
-    otter_ = Write("otter.txt", kOtter);
-    tools_ = Write("tools.md", kTools);
-    memory_ = Path("memory");
-  }
-
-  ProgramResult Ingest(const Arguments& more) const {
-    Arguments arguments = {"ingest", "--memory", memory_, "--json"};
-    if (!fs::exists(memory_)) {
-      for (const char* word : {"--model", "tiny", "--mem-layers", "1,2", "--window", "128"}) {
-        arguments.emplace_back(word);
-      }
-    }
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return Fovea(arguments);
-  }
-  void IngestBoth() const {
-    const ProgramResult result = Ingest({otter_, tools_});
-    ASSERT_EQ(result.code, 0) << result.err;
-  }
-  ProgramResult Command(Arguments arguments, const std::string& input = "") const {
-    arguments.insert(arguments.end(), {"--memory", memory_});
-    return Fovea(arguments, input);
-  }
-  static Arguments Ask(const std::string& question, const Arguments& more = {}) {
-    Arguments arguments = {"ask", question, "--max-tokens", "5"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-
-  std::string otter_;
-  std::string tools_;
-  std::string memory_;
-};
 
 TEST_F(CommandTest, EverySubcommandExplainsItselfWithAnExample) {
   const std::vector<Arguments> commands = {{},
@@ -122,6 +79,11 @@ TEST_F(CommandTest, WrongUsageEndsWithTwo) {
       {"ask", "--memory", memory_, "--top-p", "1.5", "Q"},
       {"ask", "--memory", memory_, "--stop", "", "Q"},
       {"ask", "--memory", memory_, "--raw", "--system", "S", "Q"},
+      {"ingest", "--memory", memory_, "--device", "cuda:x", otter_},
+      {"ingest", "--memory", memory_, "--device", "CPU", otter_},
+      {"ingest", "--memory", memory_, "--device", "cuda:", otter_},
+      {"ask", "--no-memory", "--device", "cuda:-1", "Q"},
+      {"ingest", "--memory", memory_, "--precision", "bfloat16", otter_},
       {"docs"},
       {"docs", "delete", "--memory", memory_},
       {"rebuild", "--memory", memory_, "--model", "tiny"},
@@ -226,6 +188,7 @@ TEST_F(CommandTest, FoldersNeedRecursive) {
   const ProgramResult refused = Ingest({Path("books")});
   EXPECT_EQ(refused.code, 1);
   EXPECT_THAT(refused.err, HasSubstr("--recursive"));
+  EXPECT_THAT(Command({"ingest", "--model", "tiny", Path("books")}).out, Not(HasSubstr("skipped")));
   EXPECT_FALSE(fs::exists(memory_));
   const ProgramResult result = Ingest({"--recursive", Path("books")});
   ASSERT_EQ(result.code, 0) << result.err;
@@ -366,7 +329,8 @@ TEST_F(CommandTest, AModelWithoutMemoryLayersEncodesNothing) {
 
 TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   IngestBoth();
-  const ProgramResult result = Command(Ask("Where does the otter live?", {"--json", "--audit"}));
+  const ProgramResult result =
+      Command(Ask("Where does the otter live?", {"--json", "--audit", "--reread-memory", "on"}));
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(Lines(result.out), SizeIs(1));
   const Json json = result.json();
