@@ -45,8 +45,8 @@ TEST(ViewTest, OpsNameTheArgumentThatDoesNotFit) {
   };
   expect(RmsNorm(*device, {.x = {f, {2, 8}}, .weight = {f, {7}}, .out = {f, {2, 8}}}),
          {"RmsNorm: weight", "[7]", "[8]"});
-  expect(RmsNorm(*device, {.x = {f, {2, 8}}, .weight = {f, {8}}, .out = {half, {2, 8}}}),
-         {"RmsNorm: out", "BF16", "F32"});
+  expect(RmsNorm(*device, {.x = {f, {2, 8}}, .weight = View(half, {8}), .out = {f, {2, 8}}}),
+         {"RmsNorm: weight", "BF16", "F32"});
   expect(Rope(*device, {.x = {f, {2, 3, 7}}, .inverse_frequencies = {f, {3}}}),
          {"Rope: x", "[2,3,7]", "even"});
   expect(Rope(*device, {.x = {f, {2, 3, 8}}, .inverse_frequencies = {f, {8}}}),
