@@ -147,16 +147,28 @@ Options Parse(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string name = argv[i];
     char* const value = argv[i + 1];
-    if (name == "--model") options.model = value;
-    if (name == "--adapter") options.adapter = value;
-    if (name == "--mode") options.mode = value;
-    if (name == "--bits") options.bits = std::atoi(value);
-    if (name == "--tokens") options.tokens = std::atoll(value);
-    if (name == "--prompt") options.prompt = std::max<int64_t>(1, std::atoll(value));
-    if (name == "--steps") options.steps = std::max<int64_t>(1, std::atoll(value));
-    for (char* at = value; name == "--mem-layers" && *at != '\0';) {
-      options.mem_layers.push_back(static_cast<int>(std::strtol(at, &at, 10)));
-      if (*at == ',') ++at;
+    if (name == "--model") {
+      options.model = value;
+    } else if (name == "--adapter") {
+      options.adapter = value;
+    } else if (name == "--mode") {
+      options.mode = value;
+    } else if (name == "--bits") {
+      options.bits = std::atoi(value);
+    } else if (name == "--tokens") {
+      options.tokens = std::atoll(value);
+    } else if (name == "--prompt") {
+      options.prompt = std::max<int64_t>(1, std::atoll(value));
+    } else if (name == "--steps") {
+      options.steps = std::max<int64_t>(1, std::atoll(value));
+    } else if (name == "--mem-layers") {
+      for (char* at = value; *at != '\0';) {
+        options.mem_layers.push_back(static_cast<int>(std::strtol(at, &at, 10)));
+        if (*at == ',') ++at;
+      }
+    } else {
+      std::fprintf(stderr, "%s: unknown\n", name.c_str());
+      std::exit(1);
     }
   }
   const bool has_mode =

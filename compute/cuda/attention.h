@@ -10,6 +10,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "compute/attention.h"
 #include "compute/cuda/cuda_device.h"
 #include "compute/cuda/sequences.cuh"
 
@@ -28,6 +29,8 @@ struct AttentionInput {
   float* output;  // [n_queries, n_heads, head_dim]
   float* lse;     // [n_queries, n_heads] or null
 };
+
+AttentionInput InputOf(const AttentionArgs& args);
 
 // Queries of the longest sequence.
 inline int LongestSequence(const AttentionInput& in, const Sequences& sequences) {

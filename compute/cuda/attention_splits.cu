@@ -51,7 +51,8 @@ __device__ inline void CopyTile(const std::byte* from, const std::byte* end, int
   for (int at = threadIdx.x % kWarpSize * 16; at < n_bytes; at += kWarpSize * 16) {
     const auto n = static_cast<int>(max(int64_t{0}, min(int64_t{16}, end - (from + at))));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place + at),
-                 "l"(n > 0 ? from + at : end - 16), "r"(n));
+                 "l"(n > 0 ? from + at : end - 16), "r"(n)
+                 : "memory");
   }
 }
 
@@ -94,14 +95,14 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
       CopyTile(bytes(values + first), bytes(values + in.n_keys * in.head_dim), tile_bytes,
                to + tile_bytes);
     }
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
   };
   int64_t ahead = warp;
   for (int stage = 0; stage < kStages - 1; ++stage, ahead += kSplitWarps) copy(ahead, stage);
   Running<kVector * kVectors> running[kRows];
   int stage = 0;
   for (int64_t tile = warp; tile < n_tiles; tile += kSplitWarps) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2));
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
     __syncwarp();
     copy(ahead, (stage + kStages - 1) % kStages);
     ahead += kSplitWarps;

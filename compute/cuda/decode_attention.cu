@@ -157,28 +157,23 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
 
 absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args) {
   CudaDevice& cuda = AsCuda(device);
-  const AttentionInput in{.queries = args.query.As<float>(),
-                          .keys = args.keys.data(),
-                          .values = args.values.data(),
-                          .key_token_stride = args.keys.stride(0),
-                          .key_head_stride = args.keys.stride(1),
-                          .value_token_stride = args.values.stride(0),
-                          .value_head_stride = args.values.stride(1),
-                          .n_keys = 0,  // from `place`
-                          .n_queries = 1,
-                          .n_heads = static_cast<int>(args.query.dim(0)),
-                          .n_kv_heads = static_cast<int>(args.keys.dim(1)),
-                          .head_dim = static_cast<int>(args.query.dim(1)),
-                          .scale = args.scale,
-                          .causal = true,
-                          .output = args.output.As<float>(),
-                          .lse = args.lse.As<float>()};
+  const int64_t n_heads = args.query.dim(0);
+  const int64_t head_dim = args.query.dim(1);
+  // Its keys are the room; the kernel reads from `place` how many there are.
+  const AttentionInput in =
+      InputOf({.queries = {args.query.As<float>(), {1, n_heads, head_dim}},
+               .keys = args.keys,
+               .values = args.values,
+               .scale = args.scale,
+               .causal = true,
+               .output = {args.output.As<float>(), {1, n_heads, head_dim}},
+               .lse = args.lse.is_none() ? View() : View(args.lse.As<float>(), {1, n_heads})});
   if (in.n_heads > Gpu::kMaxCounters) {
     return absl::UnimplementedError(StrCat("DecodeAttention: ", in.n_heads, " heads, want at most ",
                                            Gpu::kMaxCounters, " on a GPU"));
   }
   const int n_rows = in.n_heads / in.n_kv_heads;
-  const int64_t room = args.keys.dim(0);
+  const int64_t room = in.n_keys;
   const int64_t wanted = std::max(1, 2 * cuda.n_multiprocessors() / in.n_kv_heads);
   // Whole passes of a block over its keys.
   const int64_t passes = (room + wanted * kMinKeysPerSplit - 1) / (wanted * kMinKeysPerSplit);

@@ -5,6 +5,8 @@
 #include <tuple>
 
 #include "base/float16.h"
+#include "compute/rms_norm.h"
+#include "compute/silu_mul.h"
 #include "tests/compute/op_test.h"
 #include "tests/compute/quantize.h"
 
@@ -372,6 +374,60 @@ TEST_P(LinearTest, TogetherIsAsAlone) {
       EXPECT_EQ(ToHost(*device, outs[i], data[i].out.size()),
                 Compute(*device, *linears[i], problems[i], data[i]))
           << i << ", " << n_tokens << " tokens";
+    }
+  }
+}
+
+// Products of a normed row, and gated ones, are what the ops they stand for give, bit for bit.
+TEST_P(LinearTest, NormedAndGatedProductsAreTheirPartsInOne) {
+  const auto& [spec, dtype] = GetParam();
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  for (const int64_t n_tokens : {1, 2, 8, 20}) {
+    for (const int64_t n_in : {512, 16384}) {
+      constexpr int64_t kOut = 70;
+      const std::vector<std::byte> gate_weight =
+          Quantize(dtype, RandomFloats(static_cast<size_t>(n_in * kOut), 1, 0.05f));
+      const std::vector<std::byte> up_weight =
+          Quantize(dtype, RandomFloats(static_cast<size_t>(n_in * kOut), 2, 0.05f));
+      const auto make = [&](const std::vector<std::byte>& weight, std::vector<Buffer>* buffers) {
+        buffers->push_back(*device->UploadConstant(weight.data(), weight.size()));
+        return *Linear::Create(
+            *device,
+            {.name = "test", .weight = {dtype, buffers->back().data<void>(), {kOut, n_in}}});
+      };
+      std::vector<Buffer> buffers;
+      const auto gate = make(gate_weight, &buffers);
+      const auto up = make(up_weight, &buffers);
+      const auto n_out = static_cast<size_t>(n_tokens * kOut);
+      const Buffer x =
+          ToDevice(*device, RandomFloats(static_cast<size_t>(n_tokens * n_in), 3, 2.0f));
+      const Buffer weight = ToDevice(*device, RandomFloats(static_cast<size_t>(n_in), 4));
+      const Buffer normed = *device->Allocate(static_cast<size_t>(n_tokens * n_in) * sizeof(float));
+      const Buffer a = *device->Allocate(n_out * sizeof(float));
+      const Buffer b = *device->Allocate(n_out * sizeof(float));
+      const ConstView x_view(x.data<float>(), {n_tokens, n_in});
+      const View normed_view(normed.data<float>(), {n_tokens, n_in});
+      const Linear::Output outputs[] = {{gate.get(), {a.data<float>(), {n_tokens, kOut}}},
+                                        {up.get(), {b.data<float>(), {n_tokens, kOut}}}};
+      const Linear::Norm norm{{weight.data<float>(), {n_in}}, 1e-5f, normed_view};
+
+      ASSERT_TRUE(RmsNorm(*device,
+                          {.x = x_view, .weight = norm.weight, .out = normed_view, .eps = norm.eps})
+                      .ok());
+      ASSERT_TRUE(Linear::ForwardTogether(*device, outputs, normed_view).ok());
+      const std::vector<float> expected_gate = ToHost(*device, a, n_out);
+      const std::vector<float> expected_up = ToHost(*device, b, n_out);
+      ASSERT_TRUE(
+          SiluMul(*device, {.gate = outputs[0].out, .up = outputs[1].out, .out = outputs[0].out})
+              .ok());
+      const std::vector<float> expected_gated = ToHost(*device, a, n_out);
+
+      SCOPED_TRACE(StrCat(Traits(dtype).name, ", ", n_tokens, " x ", n_in));
+      ASSERT_TRUE(Linear::ForwardNormed(*device, outputs, x_view, norm).ok());
+      EXPECT_EQ(ToHost(*device, a, n_out), expected_gate);
+      EXPECT_EQ(ToHost(*device, b, n_out), expected_up);
+      ASSERT_TRUE(Linear::ForwardGated(*device, outputs[0], outputs[1], x_view, norm).ok());
+      EXPECT_EQ(ToHost(*device, a, n_out), expected_gated);
     }
   }
 }

@@ -143,41 +143,39 @@ TEST_F(BlockCacheTest, LetsGoOfFilesThatTheStoreRemoved) {
   ExpectStored(before, slots_[0], 0, false);  // who has it still may use it
 }
 
+// Four threads ask for values of all windows in turn: ask(slot, i) of the i-th.
+template <typename Ask>
+void AskByThreads(const std::vector<Slot>& slots, Ask ask) {
+  std::vector<std::thread> threads;
+  for (size_t t = 1; t <= 4; ++t) {
+    threads.emplace_back([&slots, &ask, t] {
+      for (size_t i = 0; i < 200; ++i) ask(slots[i * t % slots.size()], i);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST_F(BlockCacheTest, ThreadsShareMappedValues) {
   MakeMemory(EntryType::kBFloat16, std::vector<uint32_t>(12, kWindow));
   ASSERT_OK(store().Compact());
   BlockCache cache(&store(), 5 * kWholeWindowBytes);
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&, t] {
-      for (size_t i = 0; i < 200; ++i) {
-        const Slot slot = slots_[(i * static_cast<size_t>(t + 1)) % slots_.size()];
-        absl::StatusOr<HalfBlock> half = cache.MappedValues(slot, 1);
-        ASSERT_TRUE(half.ok()) << half.status();
-        ExpectStored(*half, slot, 1, false);
-        if (i % 50 == 49) cache.ForgetRemovedFiles();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  AskByThreads(slots_, [&](Slot slot, size_t i) {
+    absl::StatusOr<HalfBlock> half = cache.MappedValues(slot, 1);
+    ASSERT_TRUE(half.ok()) << half.status();
+    ExpectStored(*half, slot, 1, false);
+    if (i % 50 == 49) cache.ForgetRemovedFiles();
+  });
   EXPECT_EQ(cache.size_bytes(), 0u);
 }
 
 TEST_F(BlockCacheTest, ThreadsShareIt) {
   MakeMemory(EntryType::kBFloat16, std::vector<uint32_t>(12, kWindow));
   BlockCache cache(&store(), 5 * kWholeWindowBytes);
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&, t] {
-      for (size_t i = 0; i < 200; ++i) {
-        const Slot slot = slots_[(i * static_cast<size_t>(t + 1)) % slots_.size()];
-        absl::StatusOr<HalfBlock> half = cache.Values(slot, 1);
-        ASSERT_TRUE(half.ok()) << half.status();
-        ExpectStored(*half, slot, 1, false);
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  AskByThreads(slots_, [&](Slot slot, size_t) {
+    absl::StatusOr<HalfBlock> half = cache.Values(slot, 1);
+    ASSERT_TRUE(half.ok()) << half.status();
+    ExpectStored(*half, slot, 1, false);
+  });
   EXPECT_LE(cache.size_bytes(), cache.capacity_bytes());
 }
 

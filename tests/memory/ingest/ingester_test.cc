@@ -106,6 +106,16 @@ class IngesterTest : public testing::TestWithParam<std::string> {
     EXPECT_TRUE(status.ok()) << status;
     return text;
   }
+  std::set<std::string> CompleteDocuments() {
+    std::set<std::string> ids;
+    EXPECT_TRUE(memory_->store()
+                    .ForEachDocument([&](const storage::DocumentRecord& record) {
+                      if (record.complete) ids.insert(record.id);
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    return ids;
+  }
 
   fs::path folder_;
   std::unique_ptr<compute::Device> device_;
@@ -232,16 +242,6 @@ TEST_P(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
     memory_.reset();
     fs::remove_all(folder_ / "memory");
     Reopen();
-    const auto complete = [this] {
-      std::set<std::string> ids;
-      EXPECT_TRUE(memory_->store()
-                      .ForEachDocument([&](const storage::DocumentRecord& record) {
-                        if (record.complete) ids.insert(record.id);
-                        return absl::OkStatus();
-                      })
-                      .ok());
-      return ids;
-    };
     std::atomic<bool> cancelled{false};
     std::set<std::string> reported;
     int updates = 0;
@@ -252,7 +252,7 @@ TEST_P(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
         },
         &cancelled);
     options.on_document = [&](const IngestedDocument& document) {
-      EXPECT_TRUE(complete().contains(document.id)) << document.source;
+      EXPECT_TRUE(CompleteDocuments().contains(document.id)) << document.source;
       reported.insert(document.id);
     };
     absl::Status status;
@@ -268,7 +268,7 @@ TEST_P(IngesterTest, WhatIsReportedIsStoredAndWhatIsStoredIsReported) {
       if (status.ok()) status = (*ingester)->Finish();
     }
     EXPECT_EQ(absl::IsCancelled(status), n_updates < 1000) << status;
-    EXPECT_EQ(complete(), reported);
+    EXPECT_EQ(CompleteDocuments(), reported);
     if (n_updates == 1000) {
       EXPECT_EQ(reported.size(), 20u);
     }
@@ -465,16 +465,6 @@ TEST_P(IngestInBackgroundTest, NothingFollowsWhatCouldNotBeEncoded) {
   auto model = LoadTinyModel(device_.get(), folder_ / "model");
   ASSERT_TRUE(model.ok()) << model.status();
   model_ = *std::move(model);
-  const auto complete = [this] {
-    std::set<std::string> ids;
-    EXPECT_TRUE(memory_->store()
-                    .ForEachDocument([&](const storage::DocumentRecord& record) {
-                      if (record.complete) ids.insert(record.id);
-                      return absl::OkStatus();
-                    })
-                    .ok());
-    return ids;
-  };
   for (const int n_copies : {0, 7, 20, 50}) {
     SCOPED_TRACE(n_copies);
     memory_.reset();
@@ -503,11 +493,11 @@ TEST_P(IngestInBackgroundTest, NothingFollowsWhatCouldNotBeEncoded) {
       EXPECT_THAT(std::string((*ingester)->Finish().message()),
                   testing::HasSubstr("the device is lost"));
       EXPECT_GT(n_errors, 0);
-      EXPECT_EQ(complete(), reported);
+      EXPECT_EQ(CompleteDocuments(), reported);
       EXPECT_LT(reported.size(), texts.size());
     }
     Reopen();
-    EXPECT_EQ(complete(), reported);
+    EXPECT_EQ(CompleteDocuments(), reported);
     for (const IngestedDocument& document : Ingest(texts)) {
       EXPECT_EQ(document.status,
                 reported.contains(document.id) ? IngestStatus::kUnchanged : IngestStatus::kAdded);

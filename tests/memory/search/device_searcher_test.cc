@@ -10,6 +10,7 @@
 #include "memory/statistics.h"
 #include "memory/upkeep/rebuild.h"
 #include "tests/compute/guarded_device.h"
+#include "tests/memory/search/same_mass.h"
 #include "tests/memory/synthetic_memory.h"
 
 namespace fovea::memory {
@@ -90,15 +91,7 @@ class DeviceSearcherTest : public testing::Test {
       for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
       for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
     }
-    const std::vector<SlotMass> want = (*on_host)->Mass();
-    const std::vector<SlotMass> got = (*on_device)->Mass();
-    ASSERT_EQ(got.size(), want.size());
-    for (size_t i = 0; i < want.size(); ++i) {
-      ASSERT_EQ(got[i].slot, want[i].slot);
-      for (size_t m = 0; m < want[i].mass.size(); ++m) {
-        ASSERT_NEAR(got[i].mass[m], want[i].mass[m], 1e-5);
-      }
-    }
+    ExpectSameMass((*on_device)->Mass(), (*on_host)->Mass());
   }
   const void* KeysOfSlab(compute::Device& device, bool is_approximate, size_t slab) {
     const auto view = memory_->Current();
@@ -187,6 +180,67 @@ TEST_F(DeviceSearcherTest, NewDocumentsAreLoadedAlone) {
   EXPECT_EQ(KeysOfSlab(guarded, false, 0), segment);
   EXPECT_NE(KeysOfSlab(guarded, false, 1), tail);
   ExpectExact(guarded, {.mode = SearchMode::kExact, .top_k = 5});
+}
+
+// Steps of one token, recorded and replayed, more of them than their log has rows, name what calls
+// of their own name.
+TEST_F(DeviceSearcherTest, StepsAreAttributedAsCallsAre) {
+  for (const SearchMode mode : {SearchMode::kExact, SearchMode::kApproximate}) {
+    compute::GuardedDevice guarded(2);
+    if (mode == SearchMode::kApproximate) guarded.set_entry_limit_bytes(HalfBytes() - 1);
+    const SearchOptions options{.mode = mode, .top_k = 5};
+    auto by_calls = MemorySearcher::Create(&guarded, memory_->Current(), options);
+    auto by_steps = MemorySearcher::Create(&guarded, memory_->Current(), options);
+    ASSERT_TRUE(by_calls.ok() && by_steps.ok()) << by_calls.status() << by_steps.status();
+    constexpr size_t kNumbers = kTestHeads * kTestHeadDim;
+    const compute::Buffer queries = *guarded.Allocate(kNumbers * sizeof(float));
+    const compute::Buffer local_lse = *guarded.Allocate(kTestHeads * sizeof(float));
+    const compute::Buffer output = *guarded.Allocate(kNumbers * sizeof(float));
+    const compute::Buffer lse = *guarded.Allocate(kTestHeads * sizeof(float));
+    ASSERT_TRUE(guarded.Fill(0.5f, kTestHeads, local_lse.data<float>()).ok());
+    const auto attend = [&](MemorySearcher& searcher, bool is_step) -> absl::Status {
+      for (int layer = 0; layer < kTestLayers; ++layer) {
+        model::MemoryQuery query = Query(layer, queries.data<float>());
+        query.n_queries = 1;
+        query.local_lse = local_lse.data<float>();
+        query.is_step = is_step;
+        RETURN_IF_ERROR(searcher.Attend(query, output.data<float>(), lse.data<float>()));
+      }
+      return absl::OkStatus();
+    };
+    std::vector<float> got(kNumbers), want(kNumbers);
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    std::unique_ptr<compute::Recording> recording;
+    for (const int n_steps : {300, 3}) {
+      for (int step = 0; step < n_steps; ++step) {
+        for (float& q : want) q = normal(random);
+        ASSERT_TRUE(
+            guarded.CopyFromHost(want.data(), queries.size_bytes(), queries.data<void>()).ok());
+        ASSERT_TRUE(attend(**by_calls, false).ok());
+        ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), output.size_bytes(), want.data()).ok());
+        uint64_t recording_id = 0;
+        ASSERT_TRUE((*by_steps)->BeginStep(&recording_id).ok());
+        ASSERT_NE(recording_id, 0u);
+        const absl::Status status =
+            recording != nullptr ? recording->Replay() : attend(**by_steps, true);
+        ASSERT_TRUE(status.ok()) << status;
+        ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), output.size_bytes(), got.data()).ok());
+        ASSERT_EQ(got, want);
+        if (recording == nullptr) {
+          auto recorded = guarded.Record([&] { return attend(**by_steps, true); });
+          ASSERT_TRUE(recorded.ok()) << recorded.status();
+          recording = *std::move(recorded);
+        }
+      }
+      EXPECT_EQ((*by_steps)->n_rows(), (*by_calls)->n_rows());
+      EXPECT_FALSE((*by_calls)->Mass().empty());
+      ExpectSameMass((*by_steps)->Mass(), (*by_calls)->Mass(), 1e-4f);
+      (*by_calls)->ResetMass();
+      (*by_steps)->ResetMass();
+      EXPECT_TRUE((*by_steps)->Mass().empty());
+    }
+  }
 }
 
 TEST_F(DeviceSearcherTest, ALimitOfTheUsersIsKept) {

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <set>
 
 #include "memory/block_layout.h"
 #include "memory/ingest/ingester.h"
 #include "memory/search/attribution.h"
 #include "memory/upkeep/rebuild.h"
 #include "tests/compute/guarded_device.h"
+#include "tests/memory/search/same_mass.h"
 #include "tests/memory/tiny_model.h"
 
 namespace fovea::memory {
@@ -378,6 +380,7 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
         }
         EXPECT_EQ((*on_device)->n_session_windows(), 2u);
       }
+      std::set<uint64_t> recording_ids;
       for (const int n_turns_left : {2, 1}) {
         if (in_conversation) {
           (*on_host)->TruncateSessionWindows(static_cast<size_t>(n_turns_left));
@@ -401,17 +404,15 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
           for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
           for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
         }
-        const std::vector<SlotMass> want = (*on_host)->Mass();
-        const std::vector<SlotMass> got = (*on_device)->Mass();
-        ASSERT_EQ(got.size(), want.size());
-        for (size_t i = 0; i < want.size(); ++i) {
-          ASSERT_EQ(got[i].slot, want[i].slot);
-          for (size_t m = 0; m < want[i].mass.size(); ++m) {
-            ASSERT_NEAR(got[i].mass[m], want[i].mass[m], 1e-5);
-          }
-        }
+        ExpectSameMass((*on_device)->Mass(), (*on_host)->Mass());
+        // A step that was recorded with other turns would not see these.
+        uint64_t recording_id = 0;
+        ASSERT_TRUE((*on_device)->BeginStep(&recording_id).ok());
+        recording_ids.insert(recording_id);
         EXPECT_EQ((*on_device)->n_rows(), (*on_host)->n_rows());
       }
+      EXPECT_EQ(recording_ids.size(), in_conversation ? 2u : 1u);
+      EXPECT_FALSE(recording_ids.contains(0));
       for (const LiveWindow& window : memory_->Current()->windows) {
         EXPECT_EQ((*on_device)->Allows(window.slot_begin), (*on_host)->Allows(window.slot_begin));
       }
