@@ -485,7 +485,7 @@ absl::Status IngesterImpl::Flush() {
     encoding_ = InBackground([this, shared = std::make_shared<WindowBatch>(
                                         std::move(batch))]() -> absl::StatusOr<WindowBatch> {
       RETURN_IF_ERROR(Encode(shared.get()));
-      shared->PutWindows(settings_);
+      shared->PutWindows(settings_, &device_->threads());
       return std::move(*shared);
     });
   } else {
