@@ -25,6 +25,10 @@ rocksdb::Status DocumentStoreImpl::Flush(bool wait) const {
   return view_->db().Flush(options, families);
 }
 
+bool DocumentStoreImpl::IsLogged(const rocksdb::WriteBatch& batch) const {
+  return batch.GetDataSize() < context_->options.write_buffer_bytes / 2;
+}
+
 rocksdb::Status DocumentStoreImpl::Write(rocksdb::WriteBatch* batch) const {
   uint64_t used_bytes = 0;
   view_->db().GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeActiveMemTable,
@@ -35,14 +39,16 @@ rocksdb::Status DocumentStoreImpl::Write(rocksdb::WriteBatch* batch) const {
     const rocksdb::Status status = Flush(/*wait=*/false);
     if (!status.ok()) return status;
   }
+  // In the log what fills the buffer by itself would be written a second time.
   rocksdb::WriteOptions write;
-  // What fills the buffer by itself goes to table files before it is reported; in the log it would
-  // be written a second time. Nothing is written between the two: whoever has seen it in memory
-  // commits after it.
-  write.disableWAL = batch->GetDataSize() >= limit / 2;
+  write.disableWAL = !IsLogged(*batch);
   write.sync = !write.disableWAL;
-  const rocksdb::Status status = view_->db().Write(write, batch);
-  return status.ok() && write.disableWAL ? Flush(/*wait=*/true) : status;
+  return view_->db().Write(write, batch);
+}
+
+rocksdb::Status DocumentStoreImpl::WriteAlone(rocksdb::WriteBatch* batch) const {
+  const rocksdb::Status status = Write(batch);
+  return status.ok() && !IsLogged(*batch) ? Flush(/*wait=*/true) : status;
 }
 
 int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
@@ -168,6 +174,32 @@ rocksdb::Status DocumentStoreImpl::DeleteOneByOne(
 }
 
 absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
+  ASSIGN_OR_RETURN(const uint64_t epoch, BeginCommit(std::move(mutation)));
+  return FinishCommit(epoch);
+}
+
+void DocumentStoreImpl::MarkDurable(uint64_t epoch) {
+  durable_epoch_ = epoch;
+  witness_->Write(epoch);
+  view_->AcceptMissingCommits();
+}
+
+absl::Status DocumentStoreImpl::FinishCommit(uint64_t epoch) {
+  const std::lock_guard<std::mutex> lock(durable_mutex_);
+  if (durable_epoch_ >= epoch) return absl::OkStatus();
+  RETURN_IF_ERROR(flush_failure_);
+  const uint64_t flushed = written_epoch_;  // and perhaps later ones
+  const rocksdb::Status status = Flush(/*wait=*/true);
+  if (!status.ok()) {
+    flush_failure_ = FromRocksDb(status, StrCat(folder(), ": committing"));
+    has_flush_failed_ = true;
+    return flush_failure_;
+  }
+  MarkDurable(flushed);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> DocumentStoreImpl::BeginCommit(Mutation mutation) {
   FOVEA_CHECK(mutation.impl_ != nullptr);  // not moved from
   if (context_->is_reader()) {
     return absl::FailedPreconditionError(
@@ -177,6 +209,10 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   // RocksDB could be asked to resume after an I/O error. But where nothing is in memory it keeps
   // the log that the failed write may have torn, and the next write would be lost with it (or ends
   // the process, where RocksDB is built with assertions). Opening anew always begins a new log.
+  if (has_flush_failed_) {
+    const std::lock_guard<std::mutex> durable_lock(durable_mutex_);
+    write_failure_ = flush_failure_;
+  }
   if (!write_failure_.ok()) {
     return Annotate(write_failure_, "open the store again to write: an earlier commit failed");
   }
@@ -222,6 +258,11 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
   }
   status = batch_.Put(meta, ToSlice(kCountersKey), EncodeCounters(next));
+  const bool is_logged = IsLogged(batch_);
+  if (status.ok() && is_logged) {
+    // The log would keep it without what was not logged before it.
+    RETURN_IF_ERROR(FinishCommit(counters_.epoch));
+  }
   if (status.ok()) status = Write(&batch_);
   if (!status.ok()) {
     write_failure_ = FromRocksDb(status, StrCat(folder(), ": committing"));
@@ -229,15 +270,19 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   }
 
   counters_ = next;
-  witness_->Write(next.epoch);
-  view_->AcceptMissingCommits();
+  written_epoch_ = next.epoch;
+  if (is_logged) {
+    const std::lock_guard<std::mutex> durable_lock(durable_mutex_);
+    MarkDurable(next.epoch);
+  }
   if (impl.settings) {
+    RETURN_IF_ERROR(FinishCommit(next.epoch));
     WriteSettingsCopy(*context_->file_system, folder(), *impl.settings);
     auto settings = std::make_shared<const StoreSettings>(*std::move(impl.settings));
     const std::lock_guard<std::mutex> view_lock(view_mutex_);
     settings_ = std::move(settings);
   }
-  return absl::OkStatus();
+  return next.epoch;
 }
 
 }  // namespace fovea::storage

@@ -133,11 +133,16 @@ class DocumentStore {
 
   virtual const std::filesystem::path& folder() const = 0;
 
-  // Synced. All or nothing. InvalidArgument: nothing was written, other mutations still can be.
-  // After any other error nothing of it is visible here and reads go on, but every further commit
-  // fails: open the store again to write. All of the failed commit is there then, or nothing (it
-  // may have reached the disk before the error).
+  // Durable when it returns. All or nothing. InvalidArgument: nothing was written, other mutations
+  // still can be. After any other error reads go on, but every further commit fails: open the store
+  // again to write. All of the failed commit is there then, or nothing (it may have reached the
+  // disk before the error); until then it may be visible here where it was a large one.
   virtual absl::Status Commit(Mutation mutation) = 0;
+  // The same in two steps, so that the next large commit is put together while this one goes to
+  // the disk: BeginCommit makes the mutation visible here and gives its epoch, FinishCommit waits
+  // until all up to that epoch are durable. No commit is durable without those before it.
+  virtual absl::StatusOr<uint64_t> BeginCommit(Mutation mutation) = 0;
+  virtual absl::Status FinishCommit(uint64_t epoch) = 0;
 
   // Catches up with the writer process: every commit that had returned OK before is visible after.
   // Returns whether anything changed since Open or the last call. Writers: false. After an error

@@ -27,6 +27,8 @@ class DocumentStoreImpl : public DocumentStore {
 
   const std::filesystem::path& folder() const override { return context_->folder; }
   absl::Status Commit(Mutation mutation) override;
+  absl::StatusOr<uint64_t> BeginCommit(Mutation mutation) override;
+  absl::Status FinishCommit(uint64_t epoch) override;
   absl::StatusOr<bool> Refresh() override;
   std::shared_ptr<const WindowHold> HoldWindows() const override;
   absl::StatusOr<std::optional<StoreSettings>> Settings() const override;
@@ -98,8 +100,14 @@ class DocumentStoreImpl : public DocumentStore {
   std::shared_ptr<const StoreSettings> CachedSettings() const;
   // Writes what is in memory to table files; with `wait`, before it returns.
   rocksdb::Status Flush(bool wait) const;
-  // Durable when it returns. Makes room in memory first. One at a time.
+  // A batch that fills the buffer by itself is not logged and durable only once it was flushed.
+  bool IsLogged(const rocksdb::WriteBatch& batch) const;
+  // Makes room in memory first. What is logged is durable when this returns, if all before it are.
   rocksdb::Status Write(rocksdb::WriteBatch* batch) const;
+  // The same for one that nothing goes on beside; durable.
+  rocksdb::Status WriteAlone(rocksdb::WriteBatch* batch) const;
+  // All up to `epoch` are durable. Requires durable_mutex_.
+  void MarkDurable(uint64_t epoch);
   // Deletes the keys of `range`, one of `operations`, a range of links, without a range tombstone
   // (WalkOptions says why). Requires commit_mutex_.
   rocksdb::Status DeleteOneByOne(const std::vector<Mutation::Impl::Operation>& operations,
@@ -125,6 +133,14 @@ class DocumentStoreImpl : public DocumentStore {
   rocksdb::WriteBatch batch_;   // of the commit that is being made
   size_t batch_bytes_ = 0;      // that it has room for
   absl::Status write_failure_;  // of the commit that ended writing
+
+  // Guards what follows; held during a flush that commits wait for. After commit_mutex_ where both
+  // are held.
+  std::mutex durable_mutex_;
+  std::atomic<uint64_t> written_epoch_{0};  // of the last commit that is in memory or in the log
+  uint64_t durable_epoch_ = 0;              // at most
+  absl::Status flush_failure_;              // ends writing, too
+  std::atomic<bool> has_flush_failed_{false};
   std::optional<CommitWitness> witness_;
 };
 

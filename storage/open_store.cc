@@ -90,6 +90,7 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
       counters = store->RecoverCounters();
     }
     ASSIGN_OR_RETURN(store->counters_, std::move(counters));
+    store->written_epoch_ = store->durable_epoch_ = store->counters_.epoch;
     store->witness_.emplace(*context->file_system, folder);
     // A commit that was not reported may have been stored all the same.
     if (!options.salvage) store->witness_->Write(store->counters_.epoch);
@@ -99,7 +100,8 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
 }
 
 DocumentStoreImpl::~DocumentStoreImpl() {
-  if (context_->is_reader() || view_ == nullptr || !write_failure_.ok()) return;
+  if (context_->is_reader() || view_ == nullptr || !write_failure_.ok() || has_flush_failed_)
+    return;
   // Everything is in the log or in table files already; table files spare the next process the
   // log's replay and readers the memory for it.
   Flush(/*wait=*/true).PermitUncheckedError();
@@ -157,7 +159,7 @@ absl::Status DocumentStoreImpl::CreateEmpty() {
     status = batch.Put(view_->family(ColumnFamily::kMeta), ToSlice(kCountersKey),
                        EncodeCounters(Counters{}));
   }
-  if (status.ok()) status = Write(&batch);
+  if (status.ok()) status = WriteAlone(&batch);
   return FromRocksDb(status, StrCat("creating the store ", folder()));
 }
 

@@ -503,7 +503,7 @@ absl::Status DocumentStoreImpl::CopyReadable(
   uint64_t n_bytes = 0;
   rocksdb::WriteBatch batch;
   const auto write = [&]() -> absl::Status {
-    RETURN_IF_ERROR(FromRocksDb(target->Write(&batch), StrCat(target->folder(), ": copying")));
+    RETURN_IF_ERROR(FromRocksDb(target->WriteAlone(&batch), StrCat(target->folder(), ": copying")));
     n_bytes += batch.GetDataSize();
     batch.Clear();
     return progress(n_bytes);
@@ -558,6 +558,7 @@ absl::Status DocumentStoreImpl::CopyReadable(
   RETURN_IF_ERROR(put(ColumnFamily::kMeta, kCountersKey, EncodeCounters(counters)));
   RETURN_IF_ERROR(write());
   target->counters_ = counters;
+  target->written_epoch_ = target->durable_epoch_ = counters.epoch;
   target->witness_->Write(counters.epoch);
   return target->LoadSettings();
 }

@@ -10,11 +10,12 @@
 
 namespace fovea::memory {
 
-// Begins in the constructor; the store outlives this object. Destroying it waits.
+// Begins in the constructor, after `before` (null: nothing) has begun and only if that went well;
+// the store outlives this object. Destroying it waits.
 class BackgroundCommit {
  public:
   BackgroundCommit(storage::DocumentStore* store, const storage::StoreSettings& settings,
-                   WindowBatch batch);
+                   WindowBatch batch, const BackgroundCommit* before);
   BackgroundCommit(BackgroundCommit&&) = default;
   BackgroundCommit& operator=(BackgroundCommit&&) = default;
 
@@ -24,6 +25,7 @@ class BackgroundCommit {
 
  private:
   std::vector<IngestedDocument> completed_;
+  std::shared_future<absl::Status> begun_;  // how it went to put the batch in its place
   std::future<absl::Status> status_;
 };
 

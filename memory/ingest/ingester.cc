@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <deque>
 #include <future>
 #include <optional>
 #include <span>
@@ -60,7 +61,7 @@ class IngesterImpl final : public Ingester {
   // Makes the sources of `arrivals` refer to their documents; changed records join the commit.
   void PutReferences(const Arrivals& arrivals, Mutation* mutation);
   void PutChanges(Mutation* mutation);
-  // Begins to commit, once the commit before is done.
+  // Begins to commit, behind what is being committed.
   absl::Status StartCommit(WindowBatch batch);
   // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
   absl::Status DeleteLeftovers();
@@ -79,6 +80,7 @@ class IngesterImpl final : public Ingester {
   // before anything else reads or changes what it may concern.
   absl::Status FinishCommit();
   absl::Status FinishCommitInFlight();
+  absl::Status FinishOldestCommit();
   void Fail(const documents::TextDocument& document, const absl::Status& status) {
     Report(FailedDocument(document.title, document.source, status));
   }
@@ -111,8 +113,8 @@ class IngesterImpl final : public Ingester {
   int64_t queued_tokens_ = 0;
   Arrivals arrivals_;  // that wait for their commit
   int64_t encoded_tokens_ = 0;
-  // One of each at a time, in this order of batches; destroying one waits.
-  std::optional<BackgroundCommit> in_flight_;
+  // In this order of batches, the oldest first; destroying one waits.
+  std::deque<BackgroundCommit> in_flight_;
   std::future<absl::StatusOr<WindowBatch>> encoding_;
   // What could not be encoded is in no commit, so that none may follow it.
   absl::Status encode_failure_;
@@ -526,9 +528,12 @@ void IngesterImpl::PutChanges(Mutation* mutation) {
 }
 
 absl::Status IngesterImpl::StartCommit(WindowBatch batch) {
-  RETURN_IF_ERROR(FinishCommitInFlight());
+  // Two large ones: one is put together while the other goes to the disk.
+  const size_t n_at_once = device_->is_host_memory() ? 1 : 2;
+  while (in_flight_.size() >= n_at_once) RETURN_IF_ERROR(FinishOldestCommit());
   encoded_tokens_ += batch.n_encoded_tokens;
-  in_flight_.emplace(&memory_->store(), settings_, std::move(batch));
+  in_flight_.emplace_back(&memory_->store(), settings_, std::move(batch),
+                          in_flight_.empty() ? nullptr : &in_flight_.back());
   return absl::OkStatus();
 }
 
@@ -550,9 +555,13 @@ absl::Status IngesterImpl::FinishCommit() {
 }
 
 absl::Status IngesterImpl::FinishCommitInFlight() {
-  if (!in_flight_) return absl::OkStatus();
-  BackgroundCommit commit = *std::move(in_flight_);
-  in_flight_.reset();
+  while (!in_flight_.empty()) RETURN_IF_ERROR(FinishOldestCommit());
+  return absl::OkStatus();
+}
+
+absl::Status IngesterImpl::FinishOldestCommit() {
+  BackgroundCommit commit = std::move(in_flight_.front());
+  in_flight_.pop_front();
   RETURN_IF_ERROR(commit.Wait());
   if (sealer_ != nullptr) sealer_->Notify();
   for (const IngestedDocument& result : commit.completed()) Report(result);

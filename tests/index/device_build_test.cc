@@ -124,8 +124,8 @@ TEST_P(DeviceBuildTest, CodesFindWhatTheHostsCodesFind) {
 }
 
 TEST_P(DeviceBuildTest, KeysThatAreNotFiniteAreRefusedAsByTheHost) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          -std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     SyntheticKeys keys(kKvHeads, 300, kDim, 15);
     keys.keys[1][static_cast<size_t>(170 * kDim + 9)] = BFloat16(bad);
     const auto built = LayerIndex::Build(*device_, "Scan4", keys.All(), kDim, Progress());

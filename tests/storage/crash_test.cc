@@ -177,6 +177,72 @@ TEST_F(CrashTest, PowerCutLosesNothingThatWasReported) {
   }
 }
 
+// A large commit that was begun and a small one that was reported after it: the log, which holds
+// the small one alone, may not be ahead of the table files.
+TEST_F(CrashTest, NothingIsDurableWithoutWhatWasCommittedBeforeIt) {
+  for (const bool reports_large : {false, true}) {
+    SCOPED_TRACE(reports_large);
+    const std::filesystem::path folder = NewFolder();
+    FaultFileSystem disk;
+    const TestDocument large = WorkloadDocument(1);
+    const TestDocument small = WorkloadDocument(2, 1);
+    {
+      ASSERT_OK_AND_ASSIGN(
+          auto store, DocumentStore::Open(folder, {.mode = OpenMode::kCreate,
+                                                   .write_buffer_bytes = kWorkloadWriteBufferBytes,
+                                                   .file_system = disk.file_system()}));
+      Mutation settings;
+      settings.PutSettings(TestSettings());
+      ASSERT_OK(store->Commit(std::move(settings)));
+      Mutation first;
+      PutDocument(large, &first);
+      ASSERT_OK_AND_ASSIGN(const uint64_t epoch, store->BeginCommit(std::move(first)));
+      EXPECT_THAT(CheckDocument(*store, large), IsEmpty());
+      Mutation second;
+      PutDocument(small, &second);
+      ASSERT_OK(store->Commit(std::move(second)));
+      if (reports_large) {
+        ASSERT_OK(store->FinishCommit(epoch));
+      }
+      disk.FailAt(FileOperation::kChange, 1, FileFailure::kIoError, /*lasting=*/true);
+    }
+    disk.DropUnsynced();
+    ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder, OpenMode::kWrite));
+    EXPECT_THAT(CheckDocument(*store, large), IsEmpty());
+    EXPECT_THAT(CheckDocument(*store, small), IsEmpty());
+    EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+  }
+}
+
+TEST_F(CrashTest, LargeCommitsThatWereOnlyBegunAreThereWholeOrNotAtAll) {
+  const std::filesystem::path folder = NewFolder();
+  FaultFileSystem disk;
+  const TestDocument first = WorkloadDocument(1);
+  const TestDocument second = WorkloadDocument(3);
+  {
+    ASSERT_OK_AND_ASSIGN(
+        auto store, DocumentStore::Open(folder, {.mode = OpenMode::kCreate,
+                                                 .write_buffer_bytes = kWorkloadWriteBufferBytes,
+                                                 .file_system = disk.file_system()}));
+    Mutation settings;
+    settings.PutSettings(TestSettings());
+    ASSERT_OK(store->Commit(std::move(settings)));
+    Mutation large;
+    PutDocument(first, &large);
+    ASSERT_OK_AND_ASSIGN(const uint64_t epoch, store->BeginCommit(std::move(large)));
+    ASSERT_OK(store->FinishCommit(epoch));
+    Mutation next;
+    PutDocument(second, &next);
+    ASSERT_OK(store->BeginCommit(std::move(next)).status());
+    disk.FailAt(FileOperation::kChange, 1, FileFailure::kIoError, /*lasting=*/true);
+  }
+  disk.DropUnsynced();
+  ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder, OpenMode::kWrite));
+  EXPECT_THAT(CheckDocument(*store, first), IsEmpty());
+  EXPECT_THAT(CheckAbsent(*store, second), IsEmpty());
+  EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+}
+
 // The newest log of a store whose writer was killed.
 std::filesystem::path NewestLog(const std::filesystem::path& folder) {
   std::filesystem::path newest;

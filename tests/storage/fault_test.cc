@@ -65,6 +65,40 @@ TEST(FullDiskTest, WriterSaysSoAndTheStoreKeepsWhatWasReported) {
   EXPECT_EQ(n_full, 6);
 }
 
+TEST(FullDiskTest, ALargeCommitThatCannotBeFlushedEndsWritingAndLeavesNoHalf) {
+  TemporaryFolder folder(FastTemporaryRoot());
+  FaultFileSystem disk;
+  {
+    ASSERT_OK_AND_ASSIGN(
+        auto store,
+        DocumentStore::Open(folder.path(), {.mode = OpenMode::kCreate,
+                                            .write_buffer_bytes = kWorkloadWriteBufferBytes,
+                                            .file_system = disk.file_system()}));
+    Mutation settings;
+    settings.PutSettings(TestSettings());
+    ASSERT_OK(store->Commit(std::move(settings)));
+    Mutation small;
+    PutDocument(WorkloadDocument(2, 1), &small);
+    ASSERT_OK(store->Commit(std::move(small)));
+    disk.FailAt(FileOperation::kAppend, 1, FileFailure::kIoError, /*lasting=*/true, ".blob");
+    Mutation large;
+    PutDocument(WorkloadDocument(3), &large);
+    EXPECT_FALSE(store->Commit(std::move(large)).ok());
+    disk.Heal();
+    Mutation next;
+    PutDocument(WorkloadDocument(4, 1), &next);
+    const absl::Status refused = store->Commit(std::move(next));
+    EXPECT_THAT(Message(refused), HasSubstr("open the store again"));
+    EXPECT_THAT(CheckDocument(*store, WorkloadDocument(2, 1)), IsEmpty());
+  }
+  ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder.path(), OpenMode::kWrite));
+  EXPECT_THAT(CheckDocument(*store, WorkloadDocument(2, 1)), IsEmpty());
+  EXPECT_THAT(CheckAbsent(*store, WorkloadDocument(4, 1)), IsEmpty());
+  EXPECT_TRUE(CheckAbsent(*store, WorkloadDocument(3)).empty() ||
+              CheckDocument(*store, WorkloadDocument(3)).empty());
+  EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+}
+
 TEST(FullDiskTest, ReadsGoOnAndTheSameCommitSucceedsInAStoreOpenedAgain) {
   // With something in memory and with nothing, and with different parts of the commit written.
   for (const bool is_fresh : {false, true}) {

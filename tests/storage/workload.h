@@ -23,12 +23,18 @@ struct WorkloadStep {
   std::vector<DocumentNumber> documents;
 };
 
-inline TestDocument WorkloadDocument(DocumentNumber number) {
+// Large enough to go to table files at once, and with fewer windows small enough for the log.
+inline TestDocument WorkloadDocument(DocumentNumber number, uint64_t n_windows = 3) {
   constexpr uint32_t kTokens = 60;  // blocks above the smallest blob
-  constexpr uint64_t kWindows = 3;
-  return MakeDocument(number, (number - 1) * kWindows * kTokens, kWindows, kTokens);
+  constexpr uint64_t kMostWindows = 3;
+  return MakeDocument(number, (number - 1) * kMostWindows * kTokens, n_windows, kTokens);
 }
 constexpr DocumentNumber kWorkloadDocuments = 9;
+
+// Of the workload's steps: both kinds.
+inline TestDocument StepDocument(DocumentNumber number) {
+  return WorkloadDocument(number, number % 2 == 1 ? 3 : 1);
+}
 
 inline std::vector<WorkloadStep> Workload() {
   std::vector<WorkloadStep> steps;
@@ -39,19 +45,19 @@ inline std::vector<WorkloadStep> Workload() {
   const auto put = [&](DocumentNumber number) {
     documents.push_back(number);
     commit(StrCat("put ", number),
-           [number](Mutation* mutation) { PutDocument(WorkloadDocument(number), mutation); });
+           [number](Mutation* mutation) { PutDocument(StepDocument(number), mutation); });
   };
   commit("settings", [](Mutation* mutation) { mutation->PutSettings(TestSettings()); });
   for (const DocumentNumber number : {1, 2, 3, 4}) put(number);
   std::erase(documents, 2);
-  commit("delete 2", [](Mutation* mutation) { DeleteDocument(WorkloadDocument(2), mutation); });
+  commit("delete 2", [](Mutation* mutation) { DeleteDocument(StepDocument(2), mutation); });
   put(5);
   steps.push_back({.name = "reopen", .fill = {}, .reopens = true, .documents = documents});
   std::erase(documents, 1);
   documents.push_back(6);
   commit("replace 1 by 6", [](Mutation* mutation) {
-    DeleteDocument(WorkloadDocument(1), mutation);
-    PutDocument(WorkloadDocument(6), mutation);
+    DeleteDocument(StepDocument(1), mutation);
+    PutDocument(StepDocument(6), mutation);
   });
   steps.push_back({.name = "compact", .fill = {}, .compacts = true, .documents = documents});
   put(7);
@@ -94,8 +100,8 @@ inline std::string CheckState(const DocumentStore& store, size_t n_steps) {
       n_steps == 0 ? std::vector<DocumentNumber>() : Workload()[n_steps - 1].documents;
   for (DocumentNumber number = 1; number <= kWorkloadDocuments; ++number) {
     const bool is_there = std::find(documents.begin(), documents.end(), number) != documents.end();
-    const std::string fault = is_there ? CheckDocument(store, WorkloadDocument(number))
-                                       : CheckAbsent(store, WorkloadDocument(number));
+    const std::string fault = is_there ? CheckDocument(store, StepDocument(number))
+                                       : CheckAbsent(store, StepDocument(number));
     if (!fault.empty()) return StrCat("document ", number, ": ", fault);
   }
   return "";
