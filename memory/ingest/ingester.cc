@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "base/processors.h"
 #include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
 #include "memory/ingest/background_task.h"
