@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "index/best_keys.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -87,23 +88,23 @@ absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<H
   Needles result;
   result.queries = {{}, 0, queries.n_heads, queries.head_dim, queries.scale};
   if (queries.n_queries == 0) return result;
-  const int64_t group = queries.n_heads / static_cast<int64_t>(keys.size());
   std::vector<std::vector<Needles::Needle>> at(static_cast<size_t>(queries.n_queries));
-  for (int64_t kv_head = 0; kv_head < static_cast<int64_t>(keys.size()); ++kv_head) {
-    TopK best(queries.n_queries * group, kSoftmaxKeys);
-    RETURN_IF_ERROR(ScanHead(device, keys[static_cast<size_t>(kv_head)], queries, 0,
-                             queries.n_queries, kv_head, group, &best));
-    for (int64_t row = 0; row < queries.n_queries * group; ++row) {
-      const std::span<const ScoredId> top = best.Sorted(row);
-      if (top.empty()) continue;
-      double sum = 0.0;
-      for (const ScoredId& item : top) {
-        sum += std::exp(static_cast<double>(queries.scale) * (item.score - top[0].score));
-      }
-      if (1.0 < kConfidentMass * sum) continue;
-      ++result.n_confident;
-      at[static_cast<size_t>(row / group)].push_back({kv_head * group + row % group, top[0].id});
+  ASSIGN_OR_RETURN(
+      const std::vector<ScoredId> best,
+      FindBestKeys(device, keys,
+                   {Query(queries, 0, 0), {queries.n_queries, queries.n_heads, queries.head_dim}},
+                   kSoftmaxKeys));
+  for (int64_t row = 0; row < queries.n_queries * queries.n_heads; ++row) {
+    const std::span<const ScoredId> top(best.data() + row * kSoftmaxKeys, kSoftmaxKeys);
+    if (top[0].id < 0) continue;
+    double sum = 0.0;
+    for (const ScoredId& item : top) {
+      if (item.id < 0) break;
+      sum += std::exp(static_cast<double>(queries.scale) * (item.score - top[0].score));
     }
+    if (1.0 < kConfidentMass * sum) continue;
+    ++result.n_confident;
+    at[static_cast<size_t>(row / queries.n_heads)].push_back({row % queries.n_heads, top[0].id});
   }
   std::vector<int64_t> positions;
   for (int64_t p = 0; p < queries.n_queries; ++p) {
@@ -270,13 +271,15 @@ absl::StatusOr<CalibratedIndex> BuildJudged(compute::Device& device, const std::
   result.spec = spec;
   ASSIGN_OR_RETURN(result.index, LayerIndex::Build(device, spec, keys, head_dim, progress));
   result.needle_recall.n_confident = needles.n_confident;
-  ASSIGN_OR_RETURN(const auto effort, FindEffort(device, *result.index, needles, target, progress));
+  // Answers of a CPU are what effort and time are about; a GPU scans in its own way.
+  compute::Device& host = device.host();
+  ASSIGN_OR_RETURN(const auto effort, FindEffort(host, *result.index, needles, target, progress));
   result.effort = effort.first;
   result.needle_recall.recall = effort.second;
   if (queries.n_queries > 0 && CountKeys(keys) > 0) {
-    ASSIGN_OR_RETURN(const double exact, TimeExact(device, keys, queries));
+    ASSIGN_OR_RETURN(const double exact, TimeExact(host, keys, queries));
     ASSIGN_OR_RETURN(const double approximate,
-                     TimeIndex(device, *result.index, keys, queries, result.effort));
+                     TimeIndex(host, *result.index, keys, queries, result.effort));
     result.relative_cost = approximate / std::max(exact, 1e-9);
   }
   return result;
@@ -303,7 +306,7 @@ absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const 
   ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
   NeedleRecall result;
   result.n_confident = needles.n_confident;
-  ASSIGN_OR_RETURN(result.recall, Recall(device, index, needles, effort));
+  ASSIGN_OR_RETURN(result.recall, Recall(device.host(), index, needles, effort));
   return result;
 }
 

@@ -144,12 +144,14 @@ absl::Status IngesterImpl::Initialize() {
     for (const auto& segment : memory_->Current()->segments) {
       if (!segment->damage.empty()) damaged.push_back(segment->record.id);
     }
-    // Where a GPU encodes, the processors are free, and more is there before a segment is built.
-    const SealerOptions sealing = device_->is_host_memory()
-                                      ? SealerOptions()
-                                      : SealerOptions{NumProcessors(), 6 * kSealSlots};
+    SealerOptions sealing;
+    if (!device_->is_host_memory()) {
+      // The processors are free, the GPU helps, and more is there before a segment is built.
+      ASSIGN_OR_RETURN(sealing.device, device_->CreateAnother(NumProcessors()));
+      sealing.min_slots = 6 * kSealSlots;
+    }
     ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
-                                                      std::move(damaged), sealing));
+                                                      std::move(damaged), std::move(sealing)));
   }
   return absl::OkStatus();
 }
@@ -490,7 +492,7 @@ absl::Status IngesterImpl::Flush() {
     encoding_ = InBackground([this, shared = std::make_shared<WindowBatch>(
                                         std::move(batch))]() -> absl::StatusOr<WindowBatch> {
       RETURN_IF_ERROR(Encode(shared.get()));
-      shared->PutWindows(settings_);
+      shared->PutWindows(settings_, &device_->threads());
       return std::move(*shared);
     });
   } else {
