@@ -507,7 +507,9 @@ class AnswererImpl final : public Answerer {
     } else if (prompt.truncated) {
       answer->notes.push_back("the last passage fits into the prompt only in part");
     }
-    if (n_found > 0 || inquiry.searcher == nullptr) return;
+    if (inquiry.searcher == nullptr) return;
+    const bool has_words = NoteTextIndex(inquiry, answer);
+    if (n_found > 0) return;
     if (inquiry.reread.n_passages == 0) {
       if (inquiry.attends) return;
       answer->notes.push_back(
@@ -515,17 +517,36 @@ class AnswererImpl final : public Answerer {
           "the prompt (--reread N puts N there): the answer is the model's own");
       return;
     }
-    const absl::Status text_index = inquiry.searcher->generation().source->text_index().status();
-    if (!text_index.ok() && inquiry.reread.by != RereadBy::kAttention) {
+    if (!has_words) return;
+    answer->notes.push_back(
+        inquiry.attends
+            ? "no stored passage fits the question: the answer is made from the memory alone"
+            : "no stored passage shares a word with the question: the answer is the model's own");
+  }
+
+  // Says what the text index lacks, where passages were to be found by their words. False where
+  // none could be.
+  static bool NoteTextIndex(const Inquiry& inquiry, Answer* answer) {
+    if (inquiry.reread.n_passages == 0 || inquiry.reread.by == RereadBy::kAttention) return true;
+    const memory::Generation& generation = inquiry.searcher->generation();
+    const memory::TextIndexFile& text_index = generation.source->text_index();
+    if (const absl::Status status = text_index.status(); !status.ok()) {
       answer->notes.push_back(
           StrCat("no stored passage was found by its words, since the text index cannot be read: ",
-                 text_index.message(), "; `fovea rebuild` makes it again"));
-    } else {
-      answer->notes.push_back(
-          inquiry.attends
-              ? "no stored passage fits the question: the answer is made from the memory alone"
-              : "no stored passage shares a word with the question: the answer is the model's own");
+                 status.message(), "; `fovea rebuild` makes it again"));
+      return false;
     }
+    const absl::StatusOr<uint64_t> next_slot = text_index.NextSlot();
+    if (absl::IsDataLoss(next_slot.status())) {
+      answer->notes.push_back(StrCat("which stored passages could be found by their words is not ",
+                                     "known: ", next_slot.status().message(),
+                                     "; `fovea rebuild` makes the text index again"));
+    } else if (next_slot.ok() && *next_slot < generation.next_slot) {
+      answer->notes.push_back(StrCat("the last ", generation.next_slot - *next_slot, " of ",
+                                     generation.next_slot, " stored tokens cannot be found by ",
+                                     "their words yet; the next ingest makes up for it"));
+    }
+    return true;
   }
 
   compute::Device* device_;

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include "base/control_group.h"
+
 namespace fovea {
 namespace {
 
@@ -30,14 +32,13 @@ uint64_t ReadField(const std::filesystem::path& path, const std::string& name) {
 
 // What differs between the two versions of control groups.
 struct GroupFiles {
-  const char* folder;  // where the groups with a memory controller are
   const char* limit;
   const char* usage;
   const char* inactive_files;  // in memory.stat: page cache that is dropped when memory is needed
 };
-constexpr GroupFiles kVersion1 = {"sys/fs/cgroup/memory", "memory.limit_in_bytes",
+constexpr GroupFiles kVersion1 = {"memory.limit_in_bytes",
                                   "memory.usage_in_bytes", "total_inactive_file"};
-constexpr GroupFiles kVersion2 = {"sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
+constexpr GroupFiles kVersion2 = {"memory.max", "memory.current", "inactive_file"};
 
 void ApplyLimit(const std::filesystem::path& group, const GroupFiles& files, SystemMemory* memory) {
   const std::optional<uint64_t> limit = ReadNumber(group / files.limit);
@@ -57,23 +58,10 @@ SystemMemory GetSystemMemory(const std::filesystem::path& root) {
   SystemMemory memory;
   memory.total_bytes = ReadField(meminfo, "MemTotal:") * kKilobyte;
   memory.available_bytes = ReadField(meminfo, "MemAvailable:") * kKilobyte;
-  // Lines "number:controllers:/path"; version 2 has the number 0 and no controllers. Inside a
-  // container the path may be seen from outside: then its own group is the folder itself.
-  std::ifstream in(root / "proc/self/cgroup");
-  std::string line;
-  while (std::getline(in, line)) {
-    const size_t first = line.find(':');
-    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool is_version2 = line.starts_with("0::");
-    if (!is_version2 && controllers.find(",memory,") == std::string::npos) continue;
-    const GroupFiles& files = is_version2 ? kVersion2 : kVersion1;
-    const std::filesystem::path folder = root / files.folder;
-    ApplyLimit(folder, files, &memory);
-    ApplyLimit(folder / std::filesystem::path(line.substr(second + 1)).relative_path(), files,
-               &memory);
-  }
+  ForEachControlGroup(root, "memory",
+                      [&memory](const std::filesystem::path& group, bool is_version2) {
+                        ApplyLimit(group, is_version2 ? kVersion2 : kVersion1, &memory);
+                      });
   return memory;
 }
 

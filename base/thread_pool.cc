@@ -1,8 +1,9 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
 
 #include <algorithm>
+
+#include "base/processors.h"
 
 namespace fovea {
 namespace {
@@ -96,12 +97,6 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
     members = members_.load(std::memory_order_acquire);
   }
   busy_.store(false, std::memory_order_release);
-}
-
-int NumProcessors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
 }
 
 }  // namespace fovea

@@ -53,7 +53,4 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
 };
 
-// The number of processors this process may run on.
-int NumProcessors();
-
 }  // namespace fovea

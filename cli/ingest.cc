@@ -404,7 +404,6 @@ class Ingest {
 
   // Prints what is durable now.
   void Report(const IngestedDocument& document) {
-    summary_.tokens += document.tokens;
     summary_.encoded_tokens += document.encoded_tokens;
     estimate_.Report(document);
     bar_.SetTotal("encode", estimate_.tokens());
@@ -414,7 +413,8 @@ class Ingest {
       std::fputs(StrCat("fovea: ", FormatIngested(document)).c_str(), stderr);
     } else {
       ++n_stored_;
-      const bool is_news = document.status != memory::IngestStatus::kUnchanged;
+      const bool is_news =
+          document.status != memory::IngestStatus::kUnchanged || document.is_new_source;
       if (arguments_.watches && !is_news) return;
       if (!arguments_.output.json) {
         bar_.Clear();
@@ -422,7 +422,7 @@ class Ingest {
         WriteOutput(FormatIngested(document)).IgnoreError();
       }
     }
-    summary_.documents.push_back(document);
+    summary_.Add(document);
   }
 
   // For the bar, before files are read.

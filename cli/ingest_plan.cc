@@ -32,6 +32,8 @@ absl::StatusOr<IngestedDocument> IngestPlan::Add(documents::TextDocument& docume
   result.status = holder != nullptr && holder->id != identity.id ? IngestStatus::kReplaced
                   : stored != nullptr                            ? IngestStatus::kUnchanged
                                                                  : IngestStatus::kAdded;
+  result.is_new_source = result.status == IngestStatus::kUnchanged &&
+                         memory::SourceTable::IsNewSource(*stored, reference);
   if (stored != nullptr) {
     result.tokens = stored->n_tokens;
     result.windows = stored->n_windows;

@@ -70,6 +70,13 @@ double IngestSummary::tokens_per_second() const {
   return seconds > 0.0 ? static_cast<double>(encoded_tokens) / seconds : 0.0;
 }
 
+void IngestSummary::Add(const memory::IngestedDocument& document) {
+  documents.push_back(document);
+  const bool is_stored = document.status != memory::IngestStatus::kFailed &&
+                         document.status != memory::IngestStatus::kRemoved;
+  if (is_stored && ids.insert(document.id).second) tokens += document.tokens;
+}
+
 void IngestSummary::AddSkipped(const std::string& kind, const std::string& file) {
   auto of_kind = std::find_if(skipped.begin(), skipped.end(),
                               [&](const Skipped& known) { return known.kind == kind; });

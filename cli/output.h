@@ -2,6 +2,7 @@
 // Bytes that are no UTF-8 become U+FFFD.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,8 +29,11 @@ using Json = nlohmann::ordered_json;
 std::string JsonLine(const Json& json);
 
 struct IngestSummary {
+  // One for each source. Several may have the same text.
   std::vector<memory::IngestedDocument> documents;
-  uint64_t tokens = 0;
+  void Add(const memory::IngestedDocument& document);
+  std::set<std::string> ids;  // of the texts that are stored
+  uint64_t tokens = 0;  // of all texts, each once
   uint64_t encoded_tokens = 0;
   double seconds = 0.0;
   bool dry_run = false;  // nothing was done: what would be

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
-#include "base/thread_pool.h"
+#include "base/processors.h"
 #include "cli/command.h"
 #include "cli/text_format.h"
 #include "model/weights/adapter_base.h"

@@ -148,6 +148,7 @@ std::string FormatIngested(const memory::IngestedDocument& document) {
     line += StrCat("; ", document.encoded_windows, " of ",
                    Plural(static_cast<int64_t>(document.windows), "window"), " encoded");
   }
+  if (document.is_new_source) line += StrCat("; stored before; now also ", Printable(document.source));
   return line + ")\n";
 }
 
@@ -191,9 +192,12 @@ std::string FormatSummary(const IngestSummary& summary) {
   const auto n_removed = std::count_if(
       summary.documents.begin(), summary.documents.end(),
       [](const auto& document) { return document.status == memory::IngestStatus::kRemoved; });
+  const auto n_documents = static_cast<int64_t>(summary.ids.size());
+  const int64_t n_sources =
+      static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed;
   std::string text = StrCat(
-      Plural(static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed, "document"),
-      ", ", Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
+      n_sources == n_documents ? "" : StrCat(Plural(n_sources, "source"), " of "),
+      Plural(n_documents, "document"), ", ", Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
       FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
       absl::StrFormat("%.1f", summary.seconds), " s");
   if (summary.encoded_tokens > 0) {

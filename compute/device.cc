@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "base/processors.h"
 #include "compute/cpu/choose_precision.h"
 #include "compute/cpu/cpu_device.h"
 #include "compute/cuda/ops.h"

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <map>
 #include <string_view>
+#include <utility>
 
 #include "documents/block_text.h"
+#include "documents/hiding_styles.h"
 #include "documents/titles.h"
 #include "documents/utf8.h"
 #include "documents/xml.h"
@@ -34,10 +36,75 @@ struct Note {
 };
 using Notes = std::map<std::string, Note>;  // by "footnote" or "endnote" and their id
 
+// A property that is on or off: there without a value means on.
+bool IsOn(std::string_view value) { return value != "0" && value != "false" && value != "off"; }
+
+struct WordStyles {
+  HidingStyles styles;  // families: "paragraph" and "character"
+  std::map<std::string, std::string, std::less<>> defaults;  // by family: of what names no style
+
+  // Of a run without hiding properties of its own. ECMA-376 calls hiding a toggle property: the two
+  // styles of a run undo each other.
+  bool Hides(std::string_view paragraph_style, std::string_view run_style) const {
+    return StyleHides("paragraph", paragraph_style) != StyleHides("character", run_style);
+  }
+
+ private:
+  bool StyleHides(std::string_view family, std::string_view name) const {
+    if (name.empty()) {
+      const auto style = defaults.find(family);
+      if (style == defaults.end()) return false;
+      name = style->second;
+    }
+    return styles.Hides(family, name).value_or(false);
+  }
+};
+
+class StylesVisitor : public XmlVisitor {
+ public:
+  explicit StylesVisitor(WordStyles* styles) : styles_(*styles) {}
+
+  void Start(const XmlName& name, const XmlAttributes& attributes) override {
+    if (!IsWord(name)) return;
+    if (name.local == "style") {
+      family_ = std::string(attributes.Find("type"));
+      name_ = std::string(attributes.Find("styleId"));
+      style_ = {};
+      const std::string_view is_default = attributes.Find("default");
+      if (!is_default.empty() && IsOn(is_default)) styles_.defaults.emplace(family_, name_);
+    } else if (IsInner(name)) {
+      ++inner_depth_;
+    } else if (name.local == "basedOn") {
+      style_.parent = std::string(attributes.Find("val"));
+    } else if (name.local == "vanish" && inner_depth_ == 0) {
+      style_.hides = IsOn(attributes.Find("val"));
+    }
+  }
+  void End(const XmlName& name) override {
+    if (!IsWord(name)) return;
+    if (IsInner(name)) --inner_depth_;
+    if (name.local == "style") styles_.styles.Add(family_, name_, std::exchange(style_, {}));
+  }
+  void Text(std::string_view) override {}
+
+ private:
+  // Properties of a paragraph's mark, of parts of a table, of what was before a change.
+  static bool IsInner(const XmlName& name) {
+    return name.local == "pPr" || name.local == "tblStylePr" || name.local == "rPrChange";
+  }
+
+  WordStyles& styles_;
+  std::string family_;
+  std::string name_;
+  HidingStyles::Style style_;
+  int64_t inner_depth_ = 0;
+};
+
 // The main part, and the parts with notes.
 class WordVisitor : public XmlVisitor {
  public:
-  WordVisitor(BlockText* text, Notes* notes) : text_(*text), notes_(*notes) {}
+  WordVisitor(BlockText* text, const WordStyles* styles, Notes* notes)
+      : text_(*text), word_styles_(*styles), notes_(*notes) {}
 
   void Start(const XmlName& name, const XmlAttributes& attributes) override {
     if (skipped_depth_ > 0 || IsSkipped(name)) {
@@ -48,11 +115,16 @@ class WordVisitor : public XmlVisitor {
     if (!IsWord(name)) return;
     if (name.local == "r") {
       runs_.push_back({});
+      HideRun(word_styles_.Hides(ParagraphStyle(), ""));
+    } else if (name.local == "rStyle") {
+      if (n_paragraph_properties_ == 0) {
+        HideRun(word_styles_.Hides(ParagraphStyle(), attributes.Find("val")));
+      }
     } else if (name.local == "pPr") {
       ++n_paragraph_properties_;
     } else if (name.local == "vanish") {
       // That of a paragraph's properties hides its mark alone.
-      if (n_paragraph_properties_ == 0) HideRun(attributes.Find("val"));
+      if (n_paragraph_properties_ == 0) HideRun(IsOn(attributes.Find("val")));
     }
     if (IsHidden() && name.local != "p" && name.local != "tbl") return;
     if (name.local == "p") {
@@ -124,9 +196,13 @@ class WordVisitor : public XmlVisitor {
   // Of a run, or of one around it.
   bool IsHidden() const { return n_hidden_ > 0; }
 
-  // The run that is open, as its properties say.
-  void HideRun(std::string_view value) {
-    const bool hides = value != "0" && value != "false" && value != "off";
+  // Empty: the default.
+  std::string_view ParagraphStyle() const {
+    return styles_.empty() ? std::string_view() : styles_.back().name;
+  }
+
+  // The run that is open.
+  void HideRun(bool hides) {
     if (runs_.empty() || runs_.back().is_hidden == hides) return;
     runs_.back().is_hidden = hides;
     n_hidden_ += hides ? 1 : -1;
@@ -143,6 +219,7 @@ class WordVisitor : public XmlVisitor {
     if (is_new) text_.AddNote(label, note->second.text);
   }
 
+  const WordStyles& word_styles_;
   Notes& notes_;
   std::vector<Style> styles_;           // of the paragraphs that are open
   std::vector<Run> runs_;               // that are open: a box lies in one
@@ -155,9 +232,9 @@ class WordVisitor : public XmlVisitor {
 
 class MainVisitor : public WordVisitor {
  public:
-  MainVisitor(BlockText* text, Notes* notes, std::function<void(std::string_view)> on_title,
-              const bool* is_done)
-      : WordVisitor(text, notes), on_title_(std::move(on_title)), is_done_(*is_done) {}
+  MainVisitor(BlockText* text, const WordStyles* styles, Notes* notes,
+              std::function<void(std::string_view)> on_title, const bool* is_done)
+      : WordVisitor(text, styles, notes), on_title_(std::move(on_title)), is_done_(*is_done) {}
   bool is_done() const override { return is_done_; }
 
  protected:
@@ -175,8 +252,8 @@ class MainVisitor : public WordVisitor {
 // Puts every note of its part into a map.
 class NotesVisitor : public WordVisitor {
  public:
-  NotesVisitor(BlockText* text, const std::string* current, Notes* notes)
-      : WordVisitor(text, &no_notes_), current_(*current), found_(*notes) {}
+  NotesVisitor(BlockText* text, const WordStyles* styles, const std::string* current, Notes* notes)
+      : WordVisitor(text, styles, &no_notes_), current_(*current), found_(*notes) {}
 
   void Start(const XmlName& name, const XmlAttributes& attributes) override {
     if (IsNote(name) && n_open_++ == 0) {
@@ -251,6 +328,15 @@ absl::Status ReadDocx(const ZipArchive& archive, const ReadLimits& limits, TextR
     return absl::DataLossError(StrCat("broken DOCX: no part ", OneLine(main, 100)));
   }
   const auto relations = RelationsOf(archive, main);
+  // Without them nothing is hidden by its style.
+  WordStyles styles;
+  const auto styles_part = relations.find("styles");
+  if (const ZipMember* styles_member =
+          archive.Find(styles_part == relations.end() ? "word/styles.xml" : styles_part->second);
+      styles_member != nullptr) {
+    StylesVisitor visitor(&styles);
+    if (!ReadXml(archive, *styles_member, limits.max_zip_part_bytes, &visitor).ok()) styles = {};
+  }
   Notes notes;
   for (const std::string_view kind : {"footnotes", "endnotes"}) {
     const auto part = relations.find(kind);
@@ -259,7 +345,7 @@ absl::Status ReadDocx(const ZipArchive& archive, const ReadLimits& limits, TextR
     if (notes_member == nullptr) continue;
     std::string text;
     BlockText blocks([&](std::string_view piece) { text += piece; });
-    NotesVisitor visitor(&blocks, &text, &notes);
+    NotesVisitor visitor(&blocks, &styles, &text, &notes);
     RETURN_IF_ERROR(ReadXml(archive, *notes_member, limits.max_zip_part_bytes, &visitor));
   }
 
@@ -270,7 +356,7 @@ absl::Status ReadDocx(const ZipArchive& archive, const ReadLimits& limits, TextR
   const auto on_title = [&](std::string_view text) {
     if (title.empty()) receiver.Title(OneLine(text, kMaxTitleBytes));
   };
-  MainVisitor visitor(&blocks, &notes, on_title, &is_done);
+  MainVisitor visitor(&blocks, &styles, &notes, on_title, &is_done);
   return ReadXml(archive, *member, limits.max_zip_part_bytes, &visitor);
 }
 

@@ -83,6 +83,25 @@ std::string Resolve(std::string_view base, std::string_view href) {
       .generic_string();
 }
 
+// The text of one page. An error names it, and what to do.
+absl::StatusOr<std::string> ReadPage(const ZipArchive& archive, const ZipMember& page,
+                                     bool is_encrypted, const ReadLimits& limits) {
+  const std::string name = absl::Utf8SafeCHexEscape(ToAbsl(OneLine(page.name, 100)));
+  absl::StatusOr<std::string> html = archive.Read(page, limits.max_html_bytes);
+  if (!html.ok()) return Annotate(html.status(), StrCat("broken EPUB: ", name));
+  ASSIGN_OR_RETURN(html, HtmlToUtf8(*std::move(html), name));
+  if (const size_t valid_bytes = ScanUtf8(*html).valid_bytes; valid_bytes < html->size()) {
+    return absl::InvalidArgumentError(
+        is_encrypted ? "encrypted EPUB: its pages cannot be read without its key"
+                     : StrCat("broken EPUB: ", name, ": ", NotTextReason(*html, valid_bytes, 0),
+                              ", and the page declares no other encoding: save the book again, ",
+                              "or this page as UTF-8"));
+  }
+  absl::StatusOr<HtmlText> text = ExtractHtml(XhtmlToHtml(*html), limits);
+  if (!text.ok()) return Annotate(text.status(), name);
+  return std::move(text->text);
+}
+
 }  // namespace
 
 absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextReceiver& receiver) {
@@ -105,6 +124,8 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
   // A document is content: a page that comes again in the order is not repeated.
   std::set<std::string> seen;
   int64_t n_missing = 0;
+  int64_t n_unreadable = 0;
+  absl::Status unreadable;  // the first one
   int64_t n_drawings = 0;
   for (const std::string& id : package.order) {
     const auto href = package.pages.find(id);
@@ -119,36 +140,34 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
       ++n_missing;
       continue;
     }
-    const std::string name = absl::Utf8SafeCHexEscape(ToAbsl(OneLine(page->name, 100)));
-    std::string html;
-    ASSIGN_OR_RETURN(html, archive.Read(*page, limits.max_html_bytes));
-    ASSIGN_OR_RETURN(html, HtmlToUtf8(std::move(html), name));
-    if (ScanUtf8(html).valid_bytes < html.size()) {
-      return absl::InvalidArgumentError(
-          is_encrypted ? "encrypted EPUB: its pages cannot be read without its key"
-                       : StrCat("broken EPUB: ", name, ": ",
-                                NotTextReason(html, ScanUtf8(html).valid_bytes, 0),
-                                ", and the page declares no other encoding: save the book again, ",
-                                "or this page as UTF-8"));
+    absl::StatusOr<std::string> text = ReadPage(archive, *page, is_encrypted, limits);
+    if (!text.ok()) {
+      if (n_unreadable++ == 0) unreadable = text.status();
+      continue;
     }
-    absl::StatusOr<HtmlText> text = ExtractHtml(XhtmlToHtml(html), limits);
-    if (!text.ok()) return Annotate(text.status(), name);
-    if (IsBlank(text->text)) continue;
-    if (!receiver.Text(StrCat(any ? "\n\n" : "", text->text))) return absl::OkStatus();
+    if (IsBlank(*text)) continue;
+    if (!receiver.Text(StrCat(any ? "\n\n" : "", *text))) return absl::OkStatus();
     any = true;
   }
+  // Its other pages may have had text.
+  if (n_unreadable > 0 && !any) return unreadable;
   if (n_missing > 0 && !any) {
     return absl::DataLossError(
         StrCat("broken EPUB: ", n_missing, " of ", seen.size(), " pages are missing in the book"));
   }
   std::string warning;
-  if (n_missing > 0) {
-    warning = StrCat(n_missing, " of ", seen.size(), " pages are missing in the book");
+  const auto warn = [&warning](std::string_view what) {
+    warning += StrCat(warning.empty() ? "" : "; ", what);
+  };
+  if (n_missing > 0) warn(StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
+  if (n_unreadable > 0) {
+    warn(StrCat(n_unreadable, " of ", seen.size(), " pages cannot be read, the first: ",
+                unreadable.message()));
   }
   if (n_drawings > 0) {
-    warning += StrCat(warning.empty() ? "" : "; ", n_drawings,
-                      n_drawings == 1 ? " page is a drawing (SVG)" : " pages are drawings (SVG)",
-                      ", whose text is not read");
+    warn(StrCat(n_drawings,
+                n_drawings == 1 ? " page is a drawing (SVG)" : " pages are drawings (SVG)",
+                ", whose text is not read"));
   }
   if (!warning.empty()) receiver.Warning(warning);
   return absl::OkStatus();

@@ -4,8 +4,10 @@
 #include <charconv>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "documents/block_text.h"
+#include "documents/hiding_styles.h"
 #include "documents/utf8.h"
 #include "documents/xml.h"
 
@@ -29,22 +31,86 @@ bool IsSkipped(std::string_view vocabulary, std::string_view local) {
   return local == "tracked-changes" || local == "ruby-text" || local == "hidden-text";
 }
 
+// Styles as they are declared: those of "paragraph" and "text" hide what has them.
+class StyleReader {
+ public:
+  explicit StyleReader(HidingStyles* styles) : styles_(*styles) {}
+  // Elements of the vocabulary "style".
+  void Start(std::string_view local, const XmlAttributes& attributes) {
+    if (local == "style") {
+      family_ = std::string(attributes.Find("family"));
+      name_ = std::string(attributes.Find("name"));
+      style_ = {.parent = std::string(attributes.Find("parent-style-name"))};
+    } else if (local == "text-properties") {
+      const std::string_view display = attributes.Find("display");
+      // "condition" is one of the document's own, which is not evaluated.
+      if (!display.empty()) style_.hides = display == "none";
+    }
+  }
+  void End(std::string_view local) {
+    if (local == "style") styles_.Add(family_, name_, std::exchange(style_, {}));
+  }
+
+ private:
+  HidingStyles& styles_;
+  std::string family_;
+  std::string name_;
+  HidingStyles::Style style_;
+};
+
+// The part with the styles that have names for people. Its other ones are of page headers, and share
+// their names with those of the text.
+class StylesVisitor : public XmlVisitor {
+ public:
+  explicit StylesVisitor(HidingStyles* styles) : reader_(styles) {}
+  void Start(const XmlName& name, const XmlAttributes& attributes) override {
+    const std::string_view vocabulary = Vocabulary(name);
+    if (skipped_depth_ > 0 || (vocabulary == "office" && (name.local == "automatic-styles" ||
+                                                          name.local == "master-styles"))) {
+      ++skipped_depth_;
+    } else if (vocabulary == "style") {
+      reader_.Start(name.local, attributes);
+    }
+  }
+  void End(const XmlName& name) override {
+    if (skipped_depth_ > 0) {
+      --skipped_depth_;
+    } else if (Vocabulary(name) == "style") {
+      reader_.End(name.local);
+    }
+  }
+  void Text(std::string_view) override {}
+
+ private:
+  StyleReader reader_;
+  int64_t skipped_depth_ = 0;
+};
+
 class OdtVisitor : public XmlVisitor {
  public:
-  OdtVisitor(BlockText* text, const bool* is_done) : text_(*text), is_done_(*is_done) {}
+  // `styles`: those of the other part; the text's own are added.
+  OdtVisitor(BlockText* text, HidingStyles* styles, const bool* is_done)
+      : text_(*text), styles_(*styles), reader_(styles), is_done_(*is_done) {}
 
   void Start(const XmlName& name, const XmlAttributes& attributes) override {
     const std::string_view vocabulary = Vocabulary(name);
-    if (skipped_depth_ > 0 || IsSkipped(vocabulary, name.local)) {
+    if (skipped_depth_ > 0 || IsSkipped(vocabulary, name.local) ||
+        IsHiddenHere(vocabulary, name.local, attributes)) {
       ++skipped_depth_;
       return;
     }
+    if (vocabulary == "style") reader_.Start(name.local, attributes);
     if (vocabulary == "table" && name.local == "table") text_.OpenTable();
     if (vocabulary != "text") return;
     if (name.local == "p" || name.local == "h") {
       text_.OpenParagraph();
+      hides_.push_back(styles_.Hides("paragraph", attributes.Find("style-name")).value_or(false));
+    } else if (name.local == "span") {
+      hides_.push_back(styles_.Hides("text", attributes.Find("style-name")).value_or(IsHidden()));
     } else if (name.local == "list") {
       ++list_depth_;
+    } else if (IsHidden()) {
+      return;
     } else if (name.local == "s") {
       AppendSpaces(attributes.Find("c"));
     } else if (name.local == "tab") {
@@ -67,6 +133,7 @@ class OdtVisitor : public XmlVisitor {
       return;
     }
     const std::string_view vocabulary = Vocabulary(name);
+    if (vocabulary == "style") reader_.End(name.local);
     if (vocabulary == "table") {
       if (name.local == "table-cell" || name.local == "covered-table-cell") {
         text_.CloseCell();
@@ -78,7 +145,10 @@ class OdtVisitor : public XmlVisitor {
     }
     if (vocabulary != "text") return;
     if (name.local == "p" || name.local == "h") {
+      hides_.pop_back();
       text_.CloseParagraph(/*is_list_item=*/list_depth_ > 0);
+    } else if (name.local == "span") {
+      hides_.pop_back();
     } else if (name.local == "list") {
       --list_depth_;
     } else if (name.local == "note-citation") {
@@ -89,7 +159,7 @@ class OdtVisitor : public XmlVisitor {
   }
 
   void Text(std::string_view text) override {
-    if (skipped_depth_ > 0) return;
+    if (skipped_depth_ > 0 || IsHidden()) return;
     if (in_citation_) {
       if (label_.size() < kMaxLabelBytes) label_ += text;
     } else {
@@ -107,9 +177,22 @@ class OdtVisitor : public XmlVisitor {
     text_.Append(std::string(std::clamp(n, 1u, kMaxSpaces), ' '));
   }
 
+  // By the styles of the paragraph and the spans that are open.
+  bool IsHidden() const { return !hides_.empty() && hides_.back(); }
+
+  // A section that is hidden; what is anchored in hidden text.
+  bool IsHiddenHere(std::string_view vocabulary, std::string_view local,
+                    const XmlAttributes& attributes) const {
+    if (vocabulary == "text" && local == "section") return attributes.Find("display") == "none";
+    return IsHidden() && (vocabulary == "drawing" || (vocabulary == "text" && local == "note"));
+  }
+
   static constexpr size_t kMaxLabelBytes = 64;
 
   BlockText& text_;
+  HidingStyles& styles_;
+  StyleReader reader_;
+  std::vector<bool> hides_;  // paragraphs and spans that are open: whether their text is hidden
   const bool& is_done_;
   int64_t skipped_depth_ = 0;
   int64_t list_depth_ = 0;
@@ -131,9 +214,15 @@ absl::Status ReadOdt(const ZipArchive& archive, const ReadLimits& limits, TextRe
   }
   const std::string title = DublinCoreTitle(archive, "meta.xml");
   if (!title.empty()) receiver.Title(title);
+  // Without them nothing is hidden by its style.
+  HidingStyles styles;
+  if (const ZipMember* part = archive.Find("styles.xml"); part != nullptr) {
+    StylesVisitor visitor(&styles);
+    if (!ReadXml(archive, *part, limits.max_zip_part_bytes, &visitor).ok()) styles = {};
+  }
   bool is_done = false;
   BlockText blocks([&](std::string_view piece) { is_done = is_done || !receiver.Text(piece); });
-  OdtVisitor visitor(&blocks, &is_done);
+  OdtVisitor visitor(&blocks, &styles, &is_done);
   return ReadXml(archive, *content, limits.max_zip_part_bytes, &visitor);
 }
 

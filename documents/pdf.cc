@@ -87,14 +87,24 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   const int n_pages = pdf->pages();
   if (n_pages <= 0) return sender.SendError(absl::DataLossError("broken PDF: it has no pages"));
   int n_without_text = 0;
+  int n_unreadable = 0;
+  bool any = false;
+  std::string unreadable;  // the first one, and why
   for (int index = 0; index < n_pages; ++index) {
     ConfinedProcess::AllowSeconds(page_seconds);
     poppler_message.clear();
     const std::unique_ptr<poppler::page> page(pdf->create_page(index));
     if (page == nullptr) {
+      if (n_unreadable++ == 0) {
+        unreadable = StrCat("page ", index + 1, ": ",
+                            poppler_message.empty() ? "no such page" : poppler_message);
+      }
+      // A file may claim any number of pages.
+      constexpr int kMaxUnreadable = 1000;
+      if (n_unreadable <= kMaxUnreadable) continue;
       return sender.SendError(absl::DataLossError(
-          StrCat("broken PDF: page ", index + 1, " of ", n_pages,
-                 " cannot be read: ", poppler_message.empty() ? "no such page" : poppler_message)));
+          StrCat("broken PDF: more than ", kMaxUnreadable, " of ", n_pages,
+                 " pages cannot be read, the first: ", unreadable)));
     }
     const std::string text =
         CleanPage(ToUtf8(page->text(poppler::rectf(), poppler::page::non_raw_non_physical_layout)));
@@ -102,16 +112,31 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
       ++n_without_text;
       continue;
     }
-    const bool is_first = n_without_text == index;
-    if (!sender.SendText(StrCat(is_first ? "" : "\n\n", text))) return;
+    if (!sender.SendText(StrCat(any ? "\n\n" : "", text))) return;
+    any = true;
+  }
+  // Its other pages may have had text.
+  if (n_unreadable > 0 && !any) {
+    return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", n_unreadable, " of ", n_pages,
+                                                       " pages cannot be read, the first: ",
+                                                       unreadable)));
   }
   constexpr std::string_view kWhatToDo = ": scanned pages need text recognition (OCR) first";
   if (n_without_text == n_pages) {
     sender.SendWarning(StrCat(n_pages, n_pages == 1 ? " page" : " pages", kWhatToDo));
     sender.SendEmpty(kEmptyPdfKind);
-  } else if (n_without_text > 0) {
-    sender.SendWarning(StrCat(n_without_text, " of ", n_pages, " pages have no text", kWhatToDo));
+    return;
   }
+  std::string warning;
+  if (n_unreadable > 0) {
+    warning =
+        StrCat(n_unreadable, " of ", n_pages, " pages cannot be read, the first: ", unreadable);
+  }
+  if (n_without_text > 0) {
+    warning += StrCat(warning.empty() ? "" : "; ", n_without_text, " of ", n_pages,
+                      " pages have no text", kWhatToDo);
+  }
+  if (!warning.empty()) sender.SendWarning(warning);
 }
 
 }  // namespace

@@ -44,8 +44,9 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(
   auto database = std::make_unique<SqliteDatabase>();
   database->path_ = path;
   sqlite3* db = nullptr;
-  const int code =
-      sqlite3_open_v2(uri.c_str(), &db, flags | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX, nullptr);
+  ASSIGN_OR_RETURN(const char* vfs, ChecksumVfsName());
+  const int code = sqlite3_open_v2(uri.c_str(), &db, flags | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX,
+                                   uri.empty() ? nullptr : vfs);
   database->db_.reset(db);
   if (code != SQLITE_OK) return database->ToStatus(code, "open");
   sqlite3_extended_result_codes(db, 1);
@@ -94,8 +95,29 @@ absl::Status SqliteDatabase::CopyTo(SqliteDatabase& target) const {
   return target.ToStatus(sqlite3_backup_finish(backup), "copy");
 }
 
+absl::Status SqliteDatabase::Checkpoint() const {
+  sqlite3_busy_timeout(db_.get(), 0);
+  const int code =
+      sqlite3_wal_checkpoint_v2(db_.get(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
+  sqlite3_busy_timeout(db_.get(), kBusyTimeoutMs);
+  return (code & 0xff) == SQLITE_BUSY ? absl::OkStatus() : ToStatus(code, "checkpoint");
+}
+
+absl::Status SqliteDatabase::ReserveChecksums() const {
+  return Annotate(index::ReserveChecksums(db_.get()), path_.string());
+}
+
+absl::Status SqliteDatabase::CheckPages() const {
+  return Annotate(index::CheckPages(db_.get()), path_.string());
+}
+
 absl::Status SqliteDatabase::ToStatus(int code, std::string_view action) const {
   if (code == SQLITE_OK) return absl::OkStatus();
+  // FTS5 passes some codes on without their extension.
+  if (const std::string damage = ChecksumDamage(db_.get());
+      (code & 0xff) == SQLITE_IOERR && !damage.empty()) {
+    return absl::DataLossError(StrCat(path_.string(), ": ", action, ": ", damage, ": rebuild it"));
+  }
   const std::string message =
       StrCat(path_.string(), ": ", action, ": ",
              db_ != nullptr ? sqlite3_errmsg(db_.get()) : sqlite3_errstr(code), " (SQLite code ",

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "index/sqlite_checksums.h"
 
 namespace fovea::index {
 
@@ -40,6 +41,7 @@ class SqliteStatement {
 class SqliteDatabase {
  public:
   // `uri`: SQLite's file: URI or "" for a private temporary database; `path` names it in messages.
+  // Pages of files have checksums where ReserveChecksums was called when they were made.
   static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(const std::string& uri, int flags,
                                                               const std::filesystem::path& path);
   absl::Status Execute(const char* sql) const;
@@ -49,6 +51,13 @@ class SqliteDatabase {
   absl::StatusOr<std::string> QueryText(std::string_view sql) const;
   // Everything in this database → `target`.
   absl::Status CopyTo(SqliteDatabase& target) const;
+  // Puts what is in the WAL into the main file and empties it, unless a reader is in the way.
+  absl::Status Checkpoint() const;
+
+  // sqlite_checksums.h, of this connection.
+  absl::Status ReserveChecksums() const;
+  bool has_checksums() const { return HasChecksums(db_.get()); }
+  absl::Status CheckPages() const;
 
   // SQLITE_OK → OK; damage → DataLoss, full disk or memory → ResourceExhausted, held by another
   // process → Unavailable, not writable → PermissionDenied, else Internal. The extended code of

@@ -18,11 +18,15 @@ namespace fovea::index {
 namespace {
 
 constexpr int64_t kApplicationId = 0x666f7674;  // "fovt"
-// Of the tables, and of how words are cut and folded.
-constexpr int64_t kFormatVersion = kWordsVersion;
+// Of the tables, and of how words are cut and folded; files without checksums have the second one.
+constexpr int64_t kFormatVersion = kChecksummedVersion | kWordsVersion;
+constexpr int64_t kPlainFormatVersion = kWordsVersion;
 constexpr char kCreatePassages[] =
     "CREATE VIRTUAL TABLE passages USING fts5(text, content='', tokenize=\"porter unicode61 "
     "remove_diacritics 2 categories 'L* M* N* Co'\")";
+// FTS5 fills its pages up to this size, by default to 4,050 bytes: with the bytes that are reserved
+// for checksums a row of that size would need a second page of the database.
+constexpr char kSetPageSize[] = "INSERT INTO passages(passages, rank) VALUES('pgsz', 4040)";
 constexpr char kCreateState[] =
     "CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 0), next_slot INTEGER NOT NULL)";
 
@@ -104,10 +108,11 @@ absl::Status CheckFormat(const SqliteDatabase& db, const std::filesystem::path& 
   if (application_id == 0 && version == 0 && n_objects == 0) {
     return absl::NotFoundError(StrCat(path, ": an empty file, nothing was indexed yet"));
   }
-  if (application_id != kApplicationId || version != kFormatVersion) {
+  const int64_t want = db.has_checksums() ? kFormatVersion : kPlainFormatVersion;
+  if (application_id != kApplicationId || version != want) {
     return absl::DataLossError(StrCat(path, ": application id ", application_id, ", version ",
                                       version, ", want a text index of fovea (", kApplicationId,
-                                      "), version ", kFormatVersion, ": rebuild it"));
+                                      "), version ", want, ": rebuild it"));
   }
   ASSIGN_OR_RETURN(SqliteStatement schema,
                    db.Prepare("SELECT count(*) FROM sqlite_schema WHERE "
@@ -149,6 +154,7 @@ class SqliteTextIndex final : public TextIndex {
 
   absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) override;
   absl::StatusOr<uint64_t> NextSlot() const override;
+  bool has_checksums() const override;
   absl::StatusOr<std::vector<PassageHit>> Search(
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const override;
@@ -177,15 +183,27 @@ absl::Status SqliteTextIndex::OpenForWriting() {
   // What is no text index must not be changed: look before setting the journal mode.
   absl::Status format = CheckFormat(*db_, path_);
   if (!format.ok() && !absl::IsNotFound(format)) return format;
+  if (!format.ok()) {
+    const absl::Status reserved = db_->ReserveChecksums();
+    // Made, but not filled, by an earlier version.
+    if (absl::IsFailedPrecondition(reserved)) return absl::DataLossError(reserved.message());
+    RETURN_IF_ERROR(reserved);
+  }
   RETURN_IF_ERROR(db_->Execute("PRAGMA journal_mode = WAL"));
   RETURN_IF_ERROR(db_->Execute("PRAGMA synchronous = NORMAL"));
+  // A process that is ended leaves a WAL whose end is known for one, as long as frames are written
+  // with their commit only, in order, and not behind those of a commit that was cut off.
+  RETURN_IF_ERROR(db_->Execute("PRAGMA cache_spill = OFF"));
+  RETURN_IF_ERROR(db_->Execute("PRAGMA journal_size_limit = 0"));
+  // A full disk, say, is no reason not to open.
+  if (const absl::Status status = db_->Checkpoint(); absl::IsDataLoss(status)) return status;
   if (format.ok()) return format;
   RETURN_IF_ERROR(db_->Execute("BEGIN IMMEDIATE"));
   absl::Cleanup rollback = [this] {
     if (db_->in_transaction()) (void)db_->Execute("ROLLBACK");
   };
   for (const std::string& sql :
-       {std::string(kCreatePassages), std::string(kCreateState),
+       {std::string(kCreatePassages), std::string(kSetPageSize), std::string(kCreateState),
         std::string("INSERT INTO state VALUES (0, 0)"),
         StrCat("PRAGMA application_id = ", kApplicationId),
         StrCat("PRAGMA user_version = ", kFormatVersion), std::string("COMMIT")}) {
@@ -347,6 +365,11 @@ absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
   return static_cast<uint64_t>(next_slot);
 }
 
+bool SqliteTextIndex::has_checksums() const {
+  std::lock_guard lock(mutex_);
+  return db_ != nullptr && db_->has_checksums();
+}
+
 absl::StatusOr<std::vector<PassageHit>> SqliteTextIndex::Search(
     std::string_view question, int n_results,
     absl::FunctionRef<bool(uint64_t slot_begin)> allows) const {
@@ -385,6 +408,10 @@ absl::StatusOr<std::vector<PassageHit>> SqliteTextIndex::Search(
 absl::Status SqliteTextIndex::Verify() const {
   return Read([&](const SqliteDatabase& db) -> absl::Status {
     RETURN_IF_ERROR(CheckFormat(db, path_));
+    RETURN_IF_ERROR(db.Execute("BEGIN"));
+    const absl::Status pages = db.CheckPages();
+    RETURN_IF_ERROR(db.Execute("ROLLBACK"));
+    RETURN_IF_ERROR(pages);
     if (mode_ == Mode::kWrite) return CheckIntegrity(db, path_);
     // FTS5's check is an INSERT: done on a temporary copy.
     ASSIGN_OR_RETURN(const std::string report, db.QueryText("PRAGMA integrity_check(1)"));

@@ -5,8 +5,10 @@
 // lower case, no diacritics; text_words.h) and stemmed (English); text of scripts without spaces
 // between words is indexed by character and searched by pairs of characters.
 //
-// The file is a SQLite database in WAL mode. After a power cut the last commits may be missing
-// (next_slot tells), the file is sound. In a folder where SQLite cannot make its WAL files, a
+// The file is a SQLite database in WAL mode whose pages have checksums (sqlite_checksums.h): what
+// is damaged is an error, never another passage. After a power cut the last commits may be missing
+// (next_slot tells), the file is sound. Files of earlier versions have no checksums; they are read
+// and added to as they are. In a folder where SQLite cannot make its WAL files, a
 // reader takes the file as it is when no WAL lies beside it, else a private copy of both; before
 // and after each call it looks whether they changed, and starts over with the new ones.
 #pragma once
@@ -52,6 +54,8 @@ class TextIndex {
   // FailedPrecondition for kRead, ResourceExhausted for a full disk.
   virtual absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) = 0;
   virtual absl::StatusOr<uint64_t> NextSlot() const = 0;
+  // False for a file of an earlier version.
+  virtual bool has_checksums() const = 0;
 
   // The best passages for the words of `question` (any text: it is never parsed as a query
   // language), best first; equal scores by slot. `allows` hides deleted or filtered passages; it
@@ -60,7 +64,8 @@ class TextIndex {
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const = 0;
 
-  // SQLite's own integrity check and FTS5's, over every page. DataLoss says what is wrong.
+  // The checksums of every page, SQLite's own integrity check and FTS5's. DataLoss says what is
+  // wrong.
   virtual absl::Status Verify() const = 0;
 };
 

@@ -42,9 +42,33 @@ absl::Status TextIndexFile::status() const {
 
 absl::StatusOr<std::vector<index::PassageHit>> TextIndexFile::Search(
     std::string_view question, int n_results, absl::FunctionRef<bool(uint64_t)> allows) const {
+  const TextIndex* file = nullptr;
+  absl::StatusOr<std::vector<index::PassageHit>> hits(std::vector<index::PassageHit>{});
+  {
+    const std::shared_lock lock(mutex_);
+    file = open_.get();
+    if (file == nullptr) return hits;
+    hits = file->Search(question, n_results, allows);
+  }
+  Keep(file, hits.status());
+  if (absl::IsDataLoss(hits.status())) return std::vector<index::PassageHit>();
+  return hits;
+}
+
+absl::StatusOr<uint64_t> TextIndexFile::NextSlot() const {
   const std::shared_lock lock(mutex_);
-  if (open_ == nullptr) return std::vector<index::PassageHit>();
-  return open_->Search(question, n_results, allows);
+  if (open_ == nullptr) return 0;
+  return open_->NextSlot();
+}
+
+void TextIndexFile::Keep(const TextIndex* file, const absl::Status& status) const {
+  {
+    const std::shared_lock lock(mutex_);
+    if (status == status_) return;
+  }
+  const std::unique_lock lock(mutex_);
+  // Others are of the moment: no lock could be had, say.
+  if (file == open_.get() && (status.ok() || absl::IsDataLoss(status))) status_ = status;
 }
 
 absl::Status TextIndexFile::Open() {
@@ -85,7 +109,12 @@ absl::Status TextIndexFile::OpenLocked(uint64_t generation) {
 
 absl::Status TextIndexFile::FillOpened() {
   // What a process that was ended left undone.
-  return makes_files() ? Fill(open_.get(), Progress()) : absl::OkStatus();
+  return makes_files() ? FillOrReplace(Progress()) : absl::OkStatus();
+}
+
+absl::Status TextIndexFile::FillOrReplace(const Progress& progress) {
+  const absl::Status filled = Fill(open_.get(), progress);
+  return absl::IsDataLoss(filled) ? Replace(generation(), progress) : filled;
 }
 
 absl::Status TextIndexFile::Update(const Progress& progress) {
@@ -94,9 +123,12 @@ absl::Status TextIndexFile::Update(const Progress& progress) {
     return absl::DataLossError(StrCat(path(), ": damaged: run `fovea verify --repair`"));
   }
   ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
-  ASSIGN_OR_RETURN(const uint64_t next_slot, open_->NextSlot());
-  if (next_slot > counters.next_slot) return Rebuild(progress);  // of another store
-  return Fill(open_.get(), progress);
+  const absl::StatusOr<uint64_t> next_slot = open_->NextSlot();
+  if (absl::IsDataLoss(next_slot.status())) return Rebuild(progress);
+  RETURN_IF_ERROR(next_slot.status());
+  const bool is_of_another_store = *next_slot > counters.next_slot;
+  if (is_of_another_store || !open_->has_checksums()) return Rebuild(progress);
+  return makes_files() ? FillOrReplace(progress) : Fill(open_.get(), progress);
 }
 
 absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress) {
@@ -182,7 +214,12 @@ absl::Status TextIndexFile::Prepare(uint64_t generation, const Progress& progres
     opened = TextIndex::Open(path, kWrite);
   }
   RETURN_IF_ERROR(opened.status());
-  return Fill(opened->get(), progress);
+  absl::Status filled = Fill(opened->get(), progress);
+  if (!absl::IsDataLoss(filled)) return filled;
+  opened->reset();
+  RemoveDatabase(path);
+  ASSIGN_OR_RETURN(const std::unique_ptr<TextIndex> fresh, TextIndex::Open(path, kWrite));
+  return Fill(fresh.get(), progress);
 }
 
 }  // namespace fovea::memory

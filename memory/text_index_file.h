@@ -40,8 +40,8 @@ class TextIndexFile {
   // of earlier ones, make a new one in the place of a damaged or lost one, and bring it up to the
   // store. Readers do without where there is none: status() then says why.
   absl::Status Open();
-  // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file is
-  // replaced by a new one.
+  // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file, and
+  // one of an earlier version, whose pages have no checksums, are replaced by a new one.
   absl::Status Update(const Progress& progress);
   // A new file in the place of the old one once it is whole. Writers only; readers go on with it.
   absl::Status Rebuild(const Progress& progress);
@@ -50,9 +50,14 @@ class TextIndexFile {
 
   std::filesystem::path path() const { return PathOf(generation()); }
   uint64_t generation() const;
-  absl::Status status() const;  // OK: it is open
+  // OK: it is open, and nothing that the last search read was damaged.
+  absl::Status status() const;
+  // Passages of slots below this can be found. As index::TextIndex::NextSlot; 0 where no file is
+  // open.
+  absl::StatusOr<uint64_t> NextSlot() const;
 
-  // index::TextIndex::Search; nothing where no file is open.
+  // index::TextIndex::Search; nothing where no file is open, or what is read is damaged: status()
+  // then says what.
   absl::StatusOr<std::vector<index::PassageHit>> Search(
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const;
@@ -65,6 +70,10 @@ class TextIndexFile {
   // Opens what lies there in the place of what is open; with the lock.
   absl::Status OpenLocked(uint64_t generation);
   absl::Status FillOpened();
+  // As FillOpened, for writers; where the file turns out to be damaged, a new one takes its place.
+  absl::Status FillOrReplace(const Progress& progress);
+  // Keeps what a read of `file` ended with for status(), where that is still open.
+  void Keep(const index::TextIndex* file, const absl::Status& status) const;
   // Makes a whole file beside the generation's, puts it there, and opens it.
   absl::Status Replace(uint64_t generation, const Progress& progress);
   absl::Status Fill(index::TextIndex* text_index, const Progress& progress);
@@ -77,7 +86,7 @@ class TextIndexFile {
   // hold this, shared, as long as they use one.
   mutable std::shared_mutex mutex_;
   std::unique_ptr<index::TextIndex> open_;
-  absl::Status status_;
+  mutable absl::Status status_;
   uint64_t generation_ = 0;
 };
 

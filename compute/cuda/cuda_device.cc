@@ -4,6 +4,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/processors.h"
 #include "compute/cuda/ops.h"
 
 namespace fovea::compute::cuda {

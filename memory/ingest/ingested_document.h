@@ -22,6 +22,8 @@ struct IngestedDocument {
   uint64_t encoded_windows = 0;
   uint64_t encoded_tokens = 0;
   IngestStatus status = IngestStatus::kAdded;
+  // kUnchanged: the text was stored, but not under this source: a file that was moved or copied.
+  bool is_new_source = false;
   std::string error;
 };
 

@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "base/processors.h"
 #include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
 #include "memory/ingest/background_task.h"
@@ -257,6 +258,10 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   result.status = replaces            ? IngestStatus::kReplaced
                   : stored != nullptr ? IngestStatus::kUnchanged
                                       : IngestStatus::kAdded;
+  result.is_new_source =
+      result.status == IngestStatus::kUnchanged &&
+      !seen_.contains({reference.source, reference.collection}) &&
+      SourceTable::IsNewSource(*stored, reference);
   seen_ids_.insert(id);
   seen_.insert({reference.source, reference.collection});
   seen_source_ids_[reference.source] = id;

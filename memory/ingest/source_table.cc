@@ -56,6 +56,11 @@ bool SourceTable::Refers(const std::string& id, const Reference& reference) cons
                                           reference) != document->sources.end();
 }
 
+bool SourceTable::IsNewSource(const Document& document, const Reference& reference) {
+  return std::none_of(document.sources.begin(), document.sources.end(),
+                      [&](const Reference& other) { return SameSource(other, reference); });
+}
+
 void SourceTable::Remove(const std::string& id, const Reference& reference) {
   const auto found = by_id_.find(id);
   if (found == by_id_.end()) return;

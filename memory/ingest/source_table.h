@@ -36,6 +36,9 @@ class SourceTable {
   // Whether Refer would change nothing.
   bool Refers(const std::string& id, const Reference& reference) const;
 
+  // Whether no reference of `document` is of this source in this collection.
+  static bool IsNewSource(const Document& document, const Reference& reference);
+
   // Makes `reference` refer to the document `id`, which is there, and to no other one when it is
   // replaceable. `in_no_other_collection`: the source itself says in which one it is.
   void Refer(const std::string& id, const Reference& reference, bool in_no_other_collection);

@@ -358,5 +358,47 @@ TEST_F(FaultTest, ADamagedTextIndexIsMadeAgainByTheNextWriter) {
   }
 }
 
+TEST_F(FaultTest, AFlippedBitInTheTextIndexIsTold) {
+  fs::path index;
+  for (const auto& entry : fs::recursive_directory_iterator(memory_)) {
+    if (entry.path().extension() == ".sqlite") index = entry.path();
+  }
+  const std::string question = Slurp(Path("old.txt")).substr(30000, 40);
+  // Without what is measured.
+  const auto ask = [&] {
+    const ProgramResult result =
+        Command({"ask", question, "--json", "--quiet", "--max-tokens", "2", "--reread", "1",
+                 "--reread-by", "bm25", "--precision", "float32"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    Json answer = result.json();
+    answer.erase("timing");
+    return answer;
+  };
+  const Json whole = ask();
+  const std::string sound = Slurp(index);
+  std::mt19937 random(3);
+  int n_told = 0;
+  for (int i = 0; i < 24; ++i) {
+    std::string bytes = sound;
+    const size_t at = random() % bytes.size();
+    SCOPED_TRACE("byte " + std::to_string(at));
+    bytes[at] = static_cast<char>(bytes[at] ^ 1 << random() % 8);
+    std::ofstream(index, std::ios::binary | std::ios::trunc) << bytes;
+    if (const Json answer = ask(); answer != whole) {
+      ++n_told;
+      EXPECT_THAT(answer["notes"].dump(),
+                  AllOf(HasSubstr(index.string()), HasSubstr("does not match its checksum")));
+    }
+    const ProgramResult found = Command({"verify", "--quiet", "--json"});
+    EXPECT_EQ(found.code, 3) << found.err;
+    EXPECT_EQ(found.json()["damaged"][0]["kind"], "text_index") << found.out;
+    if (i % 6 == 0) {
+      EXPECT_EQ(Command({"verify", "--repair", "--quiet"}).code, 0);
+      EXPECT_EQ(ask(), whole);
+    }
+  }
+  EXPECT_GT(n_told, 0);
+}
+
 }  // namespace
 }  // namespace fovea::cli

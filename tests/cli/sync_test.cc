@@ -1,5 +1,8 @@
 // fovea ingest --sync: what of a folder is removed, and what is not.
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <set>
 
@@ -92,6 +95,49 @@ TEST_F(SyncTest, APathThatIsNotThereKeepsItsTextAndSaysSo) {
   EXPECT_EQ(Sources(), (std::set<std::string>{"a.txt", "b.txt"}));
   ASSERT_EQ(Ingest({"--sync", files_.string()}).code, 0);
   EXPECT_EQ(Sources(), std::set<std::string>{"b.txt"});
+}
+
+TEST_F(SyncTest, AWatchedFolderNamesAFileThatMoved) {
+  WriteFiles({"1.txt", "2.txt"});
+  ASSERT_EQ(Ingest({"--sync", files_.string()}).code, 0);
+  const int stdin_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const fs::path out = folder_ / "watch-out";
+  const fs::path err = folder_ / "watch-err";
+  Program watching({"ingest", "--memory", memory_, "--sync", "--watch", files_}, environment_,
+                   stdin_fd, out, err);
+  close(stdin_fd);
+  const auto wait_for = [&](const fs::path& file, const std::string& words) {
+    for (int i = 0; i < 600 && watching.IsRunning(); ++i) {
+      if (Slurp(file).find(words) != std::string::npos) return true;
+      usleep(100'000);
+    }
+    return false;
+  };
+  ASSERT_TRUE(wait_for(err, "watching for changes")) << Slurp(err);
+  fs::rename(files_ / "1.txt", files_ / "3.txt");
+  EXPECT_TRUE(wait_for(out, "1.txt is gone")) << Slurp(out) << Slurp(err);
+  EXPECT_TRUE(wait_for(out, "; stored before; now also " + (files_ / "3.txt").string()))
+      << Slurp(out);
+  EXPECT_TRUE(wait_for(out, "; 1 removed")) << Slurp(out);
+  watching.Signal(SIGINT);
+  EXPECT_EQ(watching.Wait().code, 0);
+  EXPECT_EQ(Sources(), (std::set<std::string>{"2.txt", "3.txt"}));
+}
+
+TEST_F(SyncTest, TheSummaryCountsATextOnceAndItsSources) {
+  Write("files/a.txt", "The same text.\n");
+  Write("files/b.txt", "The same text.\n");
+  Write("files/c.txt", "Another text.\n");
+  ASSERT_EQ(Ingest({otter_}).code, 0);
+  ASSERT_EQ(Command({"docs", "delete", "--collection", "default"}).code, 0);
+  const ProgramResult result = Command({"ingest", "--sync", files_});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("\n3 sources of 2 documents, 29 tokens, 29 encoded in "));
+  const Json stats = Json::parse(Command({"stats", "--json"}).out);
+  EXPECT_EQ(stats["tokens"], 29);
+  const Json again = Json::parse(Command({"ingest", "--sync", "--json", files_}).out);
+  EXPECT_EQ(again["tokens"], 29);
+  EXPECT_EQ(again["documents"].size(), 3u);
 }
 
 TEST_F(SyncTest, WhatIsSkippedIsNamedByItsWholePath) {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <thread>
 
+#include "base/processors.h"
 #include "tests/compute/op_test.h"
 
 namespace fovea::compute {

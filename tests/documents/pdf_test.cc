@@ -48,6 +48,27 @@ TEST_F(PdfTest, OneWithoutPagesIsBroken) {
   EXPECT_EQ(KindOfError(status), "");
 }
 
+TEST_F(PdfTest, GivesTheOtherPagesOfAFileWithOneThatCannotBeRead) {
+  // The page tree names an object that is not there: the others move up.
+  const auto damaged = [](std::string pdf) {
+    const std::string kids = "/Kids [5 0 R ";
+    pdf.replace(pdf.find(kids), kids.size(), "/Kids [99 0 R ");
+    return pdf;
+  };
+  const auto document = Open(Write(
+      "damaged.pdf",
+      damaged(MakePdf({PdfPage({"first"}), PdfPage({"second"}), "", PdfPage({"last"})}, ""))));
+  EXPECT_EQ(*ReadText(*document), "second\n\nlast");
+  EXPECT_THAT(document->warning,
+              ::testing::StartsWith("1 of 4 pages cannot be read, the first: page 4: "));
+  EXPECT_THAT(document->warning, ::testing::HasSubstr("; 1 of 4 pages have no text"));
+  // What cannot be read may have had text.
+  const absl::Status status = OpenError(Write("one.pdf", damaged(MakePdf({PdfPage({"x"})}, ""))));
+  EXPECT_THAT(status, IsStatus(absl::StatusCode::kDataLoss,
+                               "one.pdf: broken PDF: 1 of 1 pages cannot be read, the first: "));
+  EXPECT_EQ(KindOfError(status), "");
+}
+
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {
   EXPECT_THAT(OpenError(Write("text.pdf", "Just some text that was named wrongly.\n")),
               IsStatus(absl::StatusCode::kDataLoss,

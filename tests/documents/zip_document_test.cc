@@ -136,6 +136,55 @@ TEST_F(ZipDocumentTest, DocxLeavesOutHiddenText) {
             "in a box\n\nyes");
 }
 
+TEST_F(ZipDocumentTest, DocxLeavesOutWhatAStyleHides) {
+  const auto run = [](const std::string& properties, const std::string& text) {
+    return "<w:r><w:rPr>" + properties + "</w:rPr><w:t>" + text + "</w:t></w:r>";
+  };
+  const auto paragraph_style = [](const std::string& name) {
+    return "<w:pStyle w:val=\"" + name + "\"/>";
+  };
+  const std::string hidden = "<w:rStyle w:val=\"Hidden\"/>";
+  auto files = DocxFiles(
+      WordParagraph(run(hidden, "no") + run("<w:rStyle w:val=\"Based\"/>", "no") +
+                    run("<w:rStyle w:val=\"Shown\"/>", "a") + run("", "b") +
+                    run(hidden + "<w:vanish w:val=\"0\"/>", "c") +
+                    run("<w:rStyle w:val=\"Round\"/>", "d")) +
+      WordParagraph(run("", "no") + run(hidden, "both undo each other"),
+                    paragraph_style("Secret")) +
+      WordParagraph(run("", "its mark is hidden"), paragraph_style("Mark")));
+  const auto style = [](const std::string& type, const std::string& id, const std::string& more) {
+    return "<w:style w:type=\"" + type + "\" w:styleId=\"" + id + "\">" + more + "</w:style>";
+  };
+  const std::string vanish = "<w:rPr><w:vanish/></w:rPr>";
+  std::string styles =
+      style("character", "Hidden", vanish) +
+      style("character", "Based", "<w:basedOn w:val=\"Hidden\"/><w:rPr><w:b/></w:rPr>") +
+      style("character", "Shown",
+            "<w:basedOn w:val=\"Hidden\"/><w:rPr><w:vanish w:val=\"false\"/></w:rPr>") +
+      style("character", "Round", "<w:basedOn w:val=\"Round\"/>") +
+      style("paragraph", "Secret", vanish) +
+      style("paragraph", "Mark", "<w:pPr>" + vanish + "</w:pPr>");
+  const auto with_styles = [&](const std::string& part, const std::string& content) {
+    auto all = files;
+    all.push_back({part, std::string("<w:styles ") + kWord + ">" + content + "</w:styles>",
+                   kZipDeflated});
+    return all;
+  };
+  const std::string kShown = "abcd\n\nboth undo each other\n\nits mark is hidden";
+  EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles)), kShown);
+  auto elsewhere = with_styles("word/looks.xml", styles);
+  elsewhere.push_back({"word/_rels/document.xml.rels", Relation("styles", "looks.xml")});
+  EXPECT_EQ(TextOfZip("a.docx", elsewhere), kShown);
+  // A style for what names none.
+  styles += "<w:style w:type=\"paragraph\" w:default=\"1\" w:styleId=\"Normal\">" + vanish +
+            "</w:style>";
+  EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles)),
+            "nonoc\n\nboth undo each other\n\nits mark is hidden");
+  // Broken styles hide nothing.
+  EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles + "<")),
+            "nonoabcd\n\nnoboth undo each other\n\nits mark is hidden");
+}
+
 TEST_F(ZipDocumentTest, DocxGivesListsTablesAndBoxes) {
   const std::string item = "<w:numPr><w:ilvl w:val=\"0\"/><w:numId w:val=\"3\"/></w:numPr>";
   EXPECT_EQ(TextOfDocx(WordParagraph(TextRun("Buy:")) + WordParagraph(TextRun("milk"), item) +
@@ -232,6 +281,48 @@ TEST_F(ZipDocumentTest, OdtGivesWhatAReaderSees) {
                 "<text:p>Box</text:p></draw:text-box><svg:desc>picture</svg:desc></draw:frame>"
                 "</text:p>"),
       "Heading\n\nOne two   \tthree\nfour\n\na\nb\n\n1\t2\n3\n\nBox\n\n[7] below\n\nNoted[7].");
+}
+
+TEST_F(ZipDocumentTest, OdtLeavesOutWhatAStyleHides) {
+  constexpr char kStyle[] = "xmlns:style=\"urn:oasis:names:tc:opendocument:xmlns:style:1.0\"";
+  const auto style = [](const std::string& family, const std::string& name,
+                        const std::string& display, const std::string& parent = "") {
+    return "<style:style style:family=\"" + family + "\" style:name=\"" + name +
+           "\" style:parent-style-name=\"" + parent + "\"><style:text-properties " +
+           (display.empty() ? "" : "text:display=\"" + display + "\"") + "/></style:style>";
+  };
+  const auto span = [](const std::string& name, const std::string& content) {
+    return "<text:span text:style-name=\"" + name + "\">" + content + "</text:span>";
+  };
+  auto files = OdtFiles(
+      "<text:p>a" +
+      span("T1", "no<text:tab/><text:s text:c=\"3\"/>" + span("T3", "b") + "no" +
+                     span("", "no<text:line-break/>") +
+                     "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>"
+                     "no</text:p></text:note-body></text:note><draw:frame><draw:text-box><text:p>"
+                     "no</text:p></draw:text-box></draw:frame>") +
+      span("T2", "no") + span("T4", "c") + "</text:p><text:p text:style-name=\"P1\">no" +
+      span("T3", "d") + "</text:p><text:p text:style-name=\"P2\">e</text:p>" +
+      "<text:section text:display=\"none\"><text:p>no</text:p></text:section>" +
+      "<text:section text:display=\"true\"><text:p>f</text:p></text:section>");
+  std::string& content = files[1].bytes;
+  const std::string body = "<office:body>";
+  content.insert(content.find(body),
+                 std::string("<office:automatic-styles ") + kStyle + ">" +
+                     style("text", "T1", "none") + style("text", "T2", "", "Hidden") +
+                     style("text", "T3", "true") + style("text", "T4", "condition") +
+                     style("paragraph", "P1", "", "Secret") + style("paragraph", "P2", "") +
+                     "</office:automatic-styles>");
+  files.push_back(
+      {"styles.xml",
+       std::string("<office:document-styles ") + kStyle +
+           " xmlns:office=\"urn:oasis:names:tc:opendocument:xmlns:office:1.0\" "
+           "xmlns:text=\"urn:oasis:names:tc:opendocument:xmlns:text:1.0\"><office:styles>" +
+           style("text", "Hidden", "none") + style("paragraph", "Secret", "none") +
+           "</office:styles><office:automatic-styles>" + style("paragraph", "P2", "none") +
+           "</office:automatic-styles></office:document-styles>",
+       kZipDeflated});
+  EXPECT_EQ(TextOfZip("a.odt", files), "abc\n\nd\n\ne\n\nf");
 }
 
 TEST_F(ZipDocumentTest, OdtTakesItsTitleFromTheProperties) {
@@ -361,15 +452,37 @@ TEST_F(ZipDocumentTest, EpubTakesItsTitleFromAPackageOfAnySize) {
 
 TEST_F(ZipDocumentTest, EpubNamesTheByteOfAPageThatIsNoText) {
   auto files = EpubFiles();
-  files[4].bytes = "<p>caf\xE9</p>";
+  files.erase(files.begin() + 3);  // the other page with text
+  files[3].bytes = "<p>caf\xE9</p>";
   EXPECT_THAT(OpenError(Write("a.epub", MakeZip(files))),
               IsStatus(absl::StatusCode::kInvalidArgument,
                        "broken EPUB: OEBPS/one.xhtml: not UTF-8: byte 0xE9 at byte offset 6, and "
                        "the page declares no other encoding: save the book again"));
-  files[4].bytes = std::string("<p>\0</p>", 8);
+  files[3].bytes = std::string("<p>\0</p>", 8);
   EXPECT_THAT(OpenError(Write("a.epub", MakeZip(files))),
               IsStatus(absl::StatusCode::kInvalidArgument,
                        "OEBPS/one.xhtml: not text: NUL byte at byte offset 3"));
+}
+
+TEST_F(ZipDocumentTest, EpubGivesTheOtherPagesOfABookWithOneThatCannotBeRead) {
+  const auto expect_rest = [&](const std::string& book, const std::string& warning) {
+    const auto document = Open(Write("book.epub", book));
+    EXPECT_EQ(*ReadText(*document), "Two\n\nThe end.");
+    EXPECT_THAT(document->warning, ::testing::HasSubstr(warning));
+  };
+  auto files = EpubFiles();
+  files[4].bytes = "<p>caf\xE9</p>";
+  expect_rest(MakeZip(files),
+              "1 of 3 pages cannot be read, the first: broken EPUB: OEBPS/one.xhtml: not UTF-8: "
+              "byte 0xE9 at byte offset 6");
+  // Damaged where it lies: the page is stored as it is, so that its text can be found.
+  files = EpubFiles();
+  files[4].method = 0;  // not packed
+  std::string book = MakeZip(files);
+  const size_t at = book.find("beginning");
+  ASSERT_NE(at, std::string::npos);
+  book[at] = 'B';
+  expect_rest(book, "1 of 3 pages cannot be read, the first: broken EPUB: OEBPS/one.xhtml: ");
 }
 
 TEST_F(ZipDocumentTest, NamesOtherArchives) {

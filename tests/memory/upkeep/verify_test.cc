@@ -235,6 +235,17 @@ TEST_F(VerifyTest, ADamagedTextIndexIsMadeAgain) {
   ExpectClean();
 }
 
+TEST_F(VerifyTest, WhatAWriterAddsWhileAReaderLooksIsNoDamage) {
+  // A writer changes the text index in place: it is ahead of what a reader has seen of the store.
+  ASSERT_OK_AND_ASSIGN(const auto reader, OpenMemory(folder_ / "m", storage::OpenMode::kRead));
+  ASSERT_OK(AddDocument(store(), {}).status());
+  ASSERT_OK(memory_->UpdateTextIndex(Progress()));
+  ASSERT_OK_AND_ASSIGN(const uint64_t next_slot, reader->text_index()->NextSlot());
+  ASSERT_GT(next_slot, reader->Current()->next_slot);
+  ASSERT_OK_AND_ASSIGN(const VerifyReport report, Verify(*device_, reader.get(), {}));
+  EXPECT_THAT(report.damaged, IsEmpty());
+}
+
 TEST_F(VerifyTest, SalvagingLeavesADamagedTextIndexToTheRepair) {
   const std::filesystem::path path = memory_->text_index_path();
   memory_.reset();
