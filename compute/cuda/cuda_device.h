@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "compute/cpu/cpu_device.h"
@@ -94,6 +95,9 @@ class CudaDevice final : public Device {
   absl::Status CopyFromPinned(const void* pinned, size_t size_bytes, void* device) override;
   bool CanRecord() const override { return true; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override;
+  std::optional<NativeQueue> native_queue() const override {
+    return NativeQueue{gpu_->number(), gpu_->stream()};
+  }
 
   // Where ops are queued: those of other threads go to the same stream of the GPU, but for what is
   // recorded.
