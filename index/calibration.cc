@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "index/device_index.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -78,7 +79,7 @@ absl::Status ScanHead(compute::Device& device, const HeadKeys& keys,
   const compute::ConstView rows(Query(queries, position, kv_head * group),
                                 {n_positions, group, dim});
   return compute::KeyScan(
-      device, {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
+      device.host(), {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
 }
 
 absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<HeadKeys>& keys,
@@ -136,12 +137,27 @@ LayerSearchArgs SearchArgs(const CalibrationQueries& queries, int64_t position, 
   return args;
 }
 
-absl::StatusOr<double> Recall(compute::Device& device, const LayerIndex& index,
-                              const Needles& needles, Effort effort) {
+// What is judged: an index on the host, or its copy on a GPU, which finds the same.
+struct Judged {
+  const LayerIndex& index;
+  const DeviceIndex* on_device = nullptr;  // null: the host searches
+  // Larger efforts than the copy can make are the host's.
+  absl::Status Search(compute::Device& device, const LayerSearchArgs& args, int64_t head_dim,
+                      std::vector<int64_t>* candidates) const {
+    if (on_device == nullptr || args.n_probe > kMaxDeviceProbe) {
+      return index.Search(device.host(), args, candidates);
+    }
+    return SearchOnDevice(device, *on_device, index.n_kv_heads(), head_dim, args, candidates);
+  }
+};
+
+absl::StatusOr<double> Recall(compute::Device& device, const Judged& judged, const Needles& needles,
+                              Effort effort) {
   if (needles.needles.empty()) return 1.0;
   std::vector<int64_t> candidates;
-  RETURN_IF_ERROR(index.Search(
-      device, SearchArgs(needles.queries, 0, needles.queries.n_queries, effort), &candidates));
+  RETURN_IF_ERROR(
+      judged.Search(device, SearchArgs(needles.queries, 0, needles.queries.n_queries, effort),
+                    needles.queries.head_dim, &candidates));
   int64_t n_found = 0;
   for (const Needles::Needle& needle : needles.needles) {
     const auto begin = candidates.begin() + needle.row * effort.n_candidates;
@@ -153,9 +169,10 @@ absl::StatusOr<double> Recall(compute::Device& device, const LayerIndex& index,
 
 // The smallest effort that reaches the target, or the largest, and its recall.
 absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
-                                                     const LayerIndex& index,
+                                                     const Judged& judged,
                                                      const Needles& needles, double target,
                                                      const Progress& progress) {
+  const LayerIndex& index = judged.index;
   const auto [low, high] = index.ProbeRange();
   const bool is_graph = index.spec().find("HNSW") != std::string::npos &&
                         index.spec().find("IVF") == std::string::npos;
@@ -164,7 +181,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
     const auto reaches = [&](int probe) -> absl::StatusOr<bool> {
       RETURN_IF_ERROR(progress.CheckCancelled());
       ASSIGN_OR_RETURN(const double recall,
-                       Recall(device, index, needles, {probe, kProbingCandidates}));
+                       Recall(device, judged, needles, {probe, kProbingCandidates}));
       return recall >= target;
     };
     n_probe = std::clamp(is_graph ? kMinEfSearch : 1, low, high);
@@ -185,7 +202,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());
     const Effort effort{n_probe, n_candidates};
-    ASSIGN_OR_RETURN(const double recall, Recall(device, index, needles, effort));
+    ASSIGN_OR_RETURN(const double recall, Recall(device, judged, needles, effort));
     if (recall >= target || n_candidates >= kMaxCandidates) return std::pair(effort, recall);
     n_candidates *= 2;
   }
@@ -245,7 +262,8 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
   std::vector<EntryPointer> pointers;
   std::vector<float> scores;
   return TimePositions(queries, [&](int64_t position) -> absl::Status {
-    RETURN_IF_ERROR(index.Search(device, SearchArgs(queries, position, 1, effort), &candidates));
+    RETURN_IF_ERROR(
+        index.Search(device.host(), SearchArgs(queries, position, 1, effort), &candidates));
     for (int64_t head = 0; head < queries.n_heads; ++head) {
       const KeyLookup lookup(keys[static_cast<size_t>(head / group)], queries.head_dim);
       pointers.clear();
@@ -255,7 +273,7 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
       }
       scores.resize(pointers.size());
       RETURN_IF_ERROR(compute::KeyScores(
-          device, {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
+          device.host(), {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
     }
     return absl::OkStatus();
   });
@@ -270,7 +288,13 @@ absl::StatusOr<CalibratedIndex> BuildJudged(compute::Device& device, const std::
   result.spec = spec;
   ASSIGN_OR_RETURN(result.index, LayerIndex::Build(device, spec, keys, head_dim, progress));
   result.needle_recall.n_confident = needles.n_confident;
-  ASSIGN_OR_RETURN(const auto effort, FindEffort(device, *result.index, needles, target, progress));
+  std::unique_ptr<DeviceIndex> on_device;
+  if (result.index->DeviceBytes(device) > 0 && !needles.needles.empty()) {
+    ASSIGN_OR_RETURN(on_device, result.index->CopyTo(device));
+  }
+  ASSIGN_OR_RETURN(
+      const auto effort,
+      FindEffort(device, {*result.index, on_device.get()}, needles, target, progress));
   result.effort = effort.first;
   result.needle_recall.recall = effort.second;
   if (queries.n_queries > 0 && CountKeys(keys) > 0) {
@@ -303,7 +327,7 @@ absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const 
   ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
   NeedleRecall result;
   result.n_confident = needles.n_confident;
-  ASSIGN_OR_RETURN(result.recall, Recall(device, index, needles, effort));
+  ASSIGN_OR_RETURN(result.recall, Recall(device, {index}, needles, effort));
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "index/faiss_gpu.h"
 #include "index/layer_index.h"
 
 // OpenBLAS has a team of its own, which would fight over the cores with ours; other BLAS libraries
@@ -85,6 +86,13 @@ void UseOneThread() {
   });
   omp_set_num_threads(1);
 }
+
+void UseThreads(int n_threads) {
+  UseOneThread();
+  omp_set_num_threads(n_threads);
+}
+
+bool FaissHasGpuPart() { return HasFaissGpu(); }
 
 std::string FaissVersion() {
   return StrCat(FAISS_VERSION_MAJOR, ".", FAISS_VERSION_MINOR, ".", FAISS_VERSION_PATCH);

@@ -27,5 +27,7 @@ std::string FaissReason(std::string_view text);
 
 // FAISS and its BLAS work on the calling thread alone.
 void UseOneThread();
+// FAISS's own loops on so many, until UseOneThread.
+void UseThreads(int n_threads);
 
 }  // namespace fovea::index

@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "index/device_index.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -63,6 +64,11 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesyst
                                                           : LoadFaissIndex(path, std::move(file)));
   index->set_effort(effort);
   return index;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceIndex>> LayerIndex::CopyTo(compute::Device&) const {
+  return absl::UnimplementedError(
+      StrCat("index \"", spec(), "\": no device searches it by itself"));
 }
 
 absl::Status ValidateSpec(const std::string& spec, int64_t head_dim) {
