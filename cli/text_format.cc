@@ -333,9 +333,10 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
 }
 
 std::string FormatSearchStats(const memory::SearchStats& stats) {
+  const std::string faiss = StrCat("FAISS        ", stats.faiss, "\n");
   if (!stats.is_on_gpu) {
     return StrCat("search       by ", stats.by, " on the host",
-                  stats.note.empty() ? "" : StrCat(": ", stats.note), "\n");
+                  stats.note.empty() ? "" : StrCat(": ", stats.note), "\n", faiss);
   }
   std::string on_gpu, pinned;
   const auto add = [](std::string_view name, uint64_t size_bytes, std::string* list) {
@@ -344,11 +345,12 @@ std::string FormatSearchStats(const memory::SearchStats& stats) {
   };
   add("keys", stats.gpu_key_bytes, &on_gpu);
   add("codes", stats.gpu_code_bytes, &on_gpu);
+  add("indexes", stats.gpu_index_bytes, &on_gpu);
   add("values", stats.gpu_value_bytes, &on_gpu);
   add("keys", stats.pinned_key_bytes, &pinned);
   add("values", stats.pinned_value_bytes, &pinned);
   return StrCat("search       by ", stats.by, " on the GPU: ", on_gpu,
-                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n");
+                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n", faiss);
 }
 
 std::string FormatRebuilt(const memory::RebuildResult& result, double seconds) {

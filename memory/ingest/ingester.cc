@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "index/layer_index.h"
 #include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
 #include "memory/ingest/background_task.h"
@@ -144,9 +145,13 @@ absl::Status IngesterImpl::Initialize() {
       if (!segment->damage.empty()) damaged.push_back(segment->record.id);
     }
     // Where a GPU encodes, the processors are free, and more is there before a segment is built.
-    const SealerOptions sealing = device_->is_host_memory()
-                                      ? SealerOptions()
-                                      : SealerOptions{NumProcessors(), 6 * kSealSlots};
+    SealerOptions sealing;
+    if (!device_->is_host_memory()) {
+      sealing = {.n_threads = NumProcessors(), .min_slots = 6 * kSealSlots};
+    }
+    if (const auto queue = device_->native_queue(); queue.has_value() && index::FaissHasGpuPart()) {
+      sealing.device = StrCat("cuda:", queue->number);
+    }
     ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
                                                       std::move(damaged), sealing));
   }

@@ -133,7 +133,7 @@ absl::StatusOr<std::unique_ptr<BackgroundSealer>> BackgroundSealer::Start(
     storage::DocumentStore* store, std::filesystem::path index_folder,
     std::vector<uint64_t> damaged_segments, const SealerOptions& options) {
   ASSIGN_OR_RETURN(std::unique_ptr<compute::Device> device,
-                   compute::Device::Create("cpu", options.n_threads));
+                   compute::Device::Create(options.device, options.n_threads));
   return std::unique_ptr<BackgroundSealer>(
       new BackgroundSealer(store, std::move(index_folder), std::move(damaged_segments),
                            std::move(device), options.min_slots));

@@ -63,6 +63,7 @@ absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
 
 struct SealerOptions {
   int n_threads = 1;                // the foreground encodes with all the others
+  std::string device = "cpu";       // or the GPU that builds what FAISS can build there
   uint64_t min_slots = kSealSlots;  // of the growing segment, before the end of an ingest
 };
 

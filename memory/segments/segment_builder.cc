@@ -184,7 +184,7 @@ class Builder {
   Builder(compute::Device& device, storage::DocumentStore* store,
           const std::filesystem::path& index_folder, const storage::StoreSettings& settings,
           const SegmentRequest& request, const Progress& progress)
-      : device_(device.host()),
+      : device_(device),
         store_(store),
         index_folder_(index_folder),
         settings_(settings),
