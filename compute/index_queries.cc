@@ -21,6 +21,12 @@ absl::Status IndexQueries(Device& device, const IndexQueriesArgs& args) {
         StrCat(kOp, ": queries ", args.queries.ShapeText(), " and out ", args.out.ShapeText(),
                ": want [n_kv_heads, n_queries · group, at least head_dim]"));
   }
+  if (args.first_axis != 0 && (args.first_axis < args.queries.dim(2) ||
+                               args.first_axis + n_kv_heads > args.out.dim(2))) {
+    return absl::InvalidArgumentError(StrCat(kOp, ": first axis ", args.first_axis, ", want ",
+                                             args.queries.dim(2), " … ",
+                                             args.out.dim(2) - n_kv_heads));
+  }
   if (args.radii.data() != nullptr) {
     RETURN_IF_ERROR(CheckArgument(device, kOp, "radii", args.radii, kFloat32, {n_kv_heads}));
   }

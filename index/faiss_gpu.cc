@@ -34,8 +34,8 @@ constexpr FaissAction kSearching{"index search on the GPU",
 // FAISS's own needs for searches of one GPU, queued on the stream of our ops. One thread at a time.
 struct SearchResources {
   std::mutex mutex;
+  compute::Buffer queries, distances;  // they keep the stream alive: they go after FAISS's part
   faiss::gpu::StandardGpuResources faiss;
-  compute::Buffer queries, distances;
 };
 
 // Made once a process and GPU, which takes a tenth of a second, while somebody has an index there.
@@ -49,9 +49,9 @@ std::shared_ptr<SearchResources> ResourcesOf(const compute::NativeQueue& queue) 
     resources = std::make_shared<SearchResources>();
     resources->faiss.setTempMemory(kTempBytes);
     resources->faiss.setPinnedMemory(kPinnedBytes);
+    resources->faiss.setDefaultStream(queue.number, static_cast<cudaStream_t>(queue.stream));
     of_gpu = resources;
   }
-  resources->faiss.setDefaultStream(queue.number, static_cast<cudaStream_t>(queue.stream));
   return resources;
 }
 
@@ -76,25 +76,37 @@ class GpuFaissIndex final : public DeviceIndex {
       : resources_(std::move(resources)), ids_(std::move(ids)), head_dim_(head_dim) {}
   ~GpuFaissIndex() override {
     const std::lock_guard<std::mutex> lock(resources_->mutex);
-    heads_.clear();
+    structures_.clear();
   }
 
   absl::Status Copy(compute::Device& device, const std::vector<FaissHead>& heads) {
     const std::lock_guard<std::mutex> lock(resources_->mutex);
+    RETURN_IF_ERROR(device.Reserve(sizeof(float), &resources_->queries));
     std::vector<float> radii;
     default_probe_ = FaissEffort(heads[0].index, 0);
     max_probe_ = std::min(FaissProbeRange(heads[0].index).second, kMaxDeviceProbe);
     faiss::gpu::GpuClonerOptions options = ClonerOptions();
     options.indicesOptions = faiss::gpu::INDICES_32_BIT;  // there are fewer than 2³¹ keys
-    for (const FaissHead& head : heads) {
-      options.useFloat16 = GpuWantsHalfTables(head.index);
-      RETURN_IF_ERROR(CallFaissGpu(kCopying, [&]() -> absl::Status {
-        heads_.emplace_back(faiss::gpu::index_cpu_to_gpu(
-            &resources_->faiss, device.native_queue()->number, head.index, &options));
+    const auto copy = [&](const faiss::Index* index) {
+      structures_.emplace_back(faiss::gpu::index_cpu_to_gpu(
+          &resources_->faiss, device.native_queue()->number, index, &options));
+    };
+    n_kv_heads_ = static_cast<int64_t>(heads.size());
+    RETURN_IF_ERROR(CallFaissGpu(kCopying, [&]() -> absl::Status {
+      const MergedHeads merged = MergeHeads(heads);
+      if (merged.index != nullptr) {
+        first_axis_ = merged.first_axis;
+        axis_value_ = merged.axis_value;
+        copy(merged.index.get());
         return absl::OkStatus();
-      }));
-      radii.push_back(head.radius);
-    }
+      }
+      for (const FaissHead& head : heads) {
+        options.useFloat16 = GpuWantsHalfTables(head.index);
+        copy(head.index);
+      }
+      return absl::OkStatus();
+    }));
+    for (const FaissHead& head : heads) radii.push_back(head.radius);
     if (heads[0].radius > 0.0f) {
       ASSIGN_OR_RETURN(radii_, device.Allocate(radii.size() * sizeof(float)));
       RETURN_IF_ERROR(
@@ -104,7 +116,7 @@ class GpuFaissIndex final : public DeviceIndex {
   }
 
   absl::Status Search(compute::Device& device, const DeviceSearchArgs& args) const override {
-    const auto n_kv_heads = static_cast<int64_t>(heads_.size());
+    const int64_t n_kv_heads = n_kv_heads_;
     if (args.n_heads % n_kv_heads != 0 || args.n_candidates < 1 ||
         args.n_candidates > kMaxDeviceCandidates) {
       return absl::InvalidArgumentError(
@@ -114,7 +126,7 @@ class GpuFaissIndex final : public DeviceIndex {
     }
     const int64_t n_lists = args.n_queries * (args.n_heads / n_kv_heads);
     if (n_lists == 0) return absl::OkStatus();
-    const int64_t index_dim = heads_[0]->d;
+    const int64_t index_dim = structures_[0]->d;
     const std::lock_guard<std::mutex> lock(resources_->mutex);
     compute::Buffer& queries = resources_->queries;
     compute::Buffer& distances = resources_->distances;
@@ -124,6 +136,8 @@ class GpuFaissIndex final : public DeviceIndex {
         static_cast<size_t>(n_kv_heads * n_lists * args.n_candidates) * sizeof(float), &distances));
     compute::IndexQueriesArgs map{
         .queries = {args.queries, {args.n_queries, args.n_heads, head_dim_}},
+        .first_axis = first_axis_,
+        .axis_value = axis_value_,
         .out = {queries.data<float>(), {n_kv_heads, n_lists, index_dim}}};
     if (radii_.size_bytes() > 0) map.radii = {radii_.data<float>(), {n_kv_heads}};
     RETURN_IF_ERROR(compute::IndexQueries(device, map));
@@ -131,9 +145,11 @@ class GpuFaissIndex final : public DeviceIndex {
       faiss::SearchParametersIVF parameters;
       parameters.nprobe = static_cast<size_t>(
           std::clamp(args.n_probe > 0 ? args.n_probe : default_probe_, 1, max_probe_));
-      for (size_t h = 0; h < heads_.size(); ++h) {
-        const auto first = static_cast<int64_t>(h) * n_lists;
-        heads_[h]->search(n_lists, queries.data<float>() + first * index_dim, args.n_candidates,
+      const int64_t n_rows =
+          n_kv_heads * n_lists / static_cast<int64_t>(structures_.size());  // of each structure
+      for (size_t s = 0; s < structures_.size(); ++s) {
+        const auto first = static_cast<int64_t>(s) * n_rows;
+        structures_[s]->search(n_rows, queries.data<float>() + first * index_dim, args.n_candidates,
                           distances.data<float>() + first * args.n_candidates,
                           args.keys + first * args.n_candidates, &parameters);
       }
@@ -149,7 +165,10 @@ class GpuFaissIndex final : public DeviceIndex {
   const int64_t head_dim_;
   int default_probe_ = 0;
   int max_probe_ = 0;
-  std::vector<std::unique_ptr<faiss::Index>> heads_;
+  int64_t n_kv_heads_ = 0;
+  std::vector<std::unique_ptr<faiss::Index>> structures_;  // one a KV head, or one of all
+  int64_t first_axis_ = 0;                                 // of one of all
+  float axis_value_ = 0.0f;
   compute::Buffer radii_;  // [n_kv_heads]; of no size: queries stay as they are
 };
 

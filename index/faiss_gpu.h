@@ -10,20 +10,16 @@
 
 #include "compute/device.h"
 #include "index/device_index.h"
+#include "index/faiss_merge.h"
 #include "index/key_ids.h"
 
 namespace fovea::index {
 
 bool HasFaissGpu();
 
-// A structure of a head, and the norm that its queries are scaled to (0: they are not).
-struct FaissHead {
-  const faiss::Index* index = nullptr;
-  float radius = 0.0f;
-};
-
-// Copies `heads`, which share `ids`, to the device's GPU. The structures are ones that
-// GpuStructureBytes knows. ResourceExhausted where the GPU has no room.
+// Copies `heads`, which share `ids`, to the device's GPU, as one structure where they can be one
+// (index/faiss_merge.h). The structures are ones that GpuStructureBytes knows. ResourceExhausted
+// where the GPU has no room.
 absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& device,
                                                             const std::vector<FaissHead>& heads,
                                                             const KeyIds& ids, int64_t head_dim);

@@ -13,6 +13,7 @@
 #include "index/faiss_call.h"
 #include "index/faiss_gpu.h"
 #include "index/faiss_io.h"
+#include "index/faiss_merge.h"
 #include "index/faiss_search.h"
 #include "index/faiss_structure.h"
 #include "index/index_file.h"
@@ -119,7 +120,8 @@ size_t FaissLayerIndex::DeviceBytes(const compute::Device& device) const {
   if (!is_searched || ids_.size() == 0 || effort().n_probe > kMaxDeviceProbe) return 0;
   size_t size_bytes = 0;
   for (const Head& head : heads_) {
-    const size_t head_bytes = GpuStructureBytes(head.index.get());
+    const size_t head_bytes =
+        GpuStructureBytes(head.index.get(), MergedDim(head.index.get(), n_kv_heads()));
     if (head_bytes == 0) return 0;
     size_bytes += head_bytes;
   }

@@ -171,7 +171,7 @@ bool GpuHasProductQuantizer(const faiss::IndexIVFPQ& index) {
 
 }  // namespace
 
-size_t GpuStructureBytes(const faiss::Index* index) {
+size_t GpuStructureBytes(const faiss::Index* index, int64_t merged_dim) {
   const auto* const ivf = dynamic_cast<const faiss::IndexIVF*>(index);
   if (ivf == nullptr || ivf->metric_type != faiss::METRIC_L2) return 0;
   // What comes from a GPU has centroids of the base class.
@@ -192,13 +192,16 @@ size_t GpuStructureBytes(const faiss::Index* index) {
   const auto in_granules = [](size_t size) {
     return (size + kGpuGranule - 1) / kGpuGranule * kGpuGranule;
   };
+  const auto dim = static_cast<size_t>(ivf->d);
+  const size_t stored_dim = merged_dim > 0 ? static_cast<size_t>(merged_dim) : dim;
+  const size_t code_size = ivf->code_size * stored_dim / dim;
   // Centroids, in float32, and their norms; codes and ids of 32 bits.
-  size_t size_bytes = in_granules(ivf->nlist * static_cast<size_t>(ivf->d + 1) * sizeof(float));
+  size_t size_bytes = in_granules(ivf->nlist * (stored_dim + 1) * sizeof(float));
   for (size_t list = 0; list < ivf->nlist; ++list) {
     const size_t n = ivf->invlists != nullptr ? ivf->invlists->list_size(list) : 0;
     if (n == 0) continue;
     size_bytes +=
-        in_granules((n + kGpuListKeys - 1) / kGpuListKeys * kGpuListKeys * ivf->code_size) +
+        in_granules((n + kGpuListKeys - 1) / kGpuListKeys * kGpuListKeys * code_size) +
         in_granules(n * sizeof(int32_t));
   }
   return size_bytes;

@@ -40,7 +40,8 @@ absl::StatusOr<EmptyFaissIndex> MakeEmptyFaissIndex(const std::string& spec, int
 
 // What FAISS's GPU part takes of a GPU's memory for such a structure, as full as this one; 0: it
 // has no such structure, or one that is slower than our own exact search (Flat).
-size_t GpuStructureBytes(const faiss::Index* index);
+// `merged_dim`: as a part of one of so many dimensions (index/faiss_merge.h); 0: by itself.
+size_t GpuStructureBytes(const faiss::Index* index, int64_t merged_dim = 0);
 // Whether its tables have room in a GPU's shared memory in half precision alone.
 bool GpuWantsHalfTables(const faiss::Index* index);
 

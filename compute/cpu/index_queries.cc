@@ -28,6 +28,7 @@ absl::Status IndexQueries(CpuDevice& /*device*/, const IndexQueriesArgs& args) {
     }
     for (int64_t d = 0; d < head_dim; ++d) to[d] = scale * from[d];
     std::fill(to + head_dim, to + index_dim, 0.0f);
+    if (args.first_axis > 0) to[args.first_axis + kv_head] = args.axis_value;
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,8 @@ constexpr int kWarps = 4;  // of a block, a row each
 // queries: [n_queries, n_heads, head_dim] → out: [n_rows, index_dim], n_lists rows a KV head.
 __global__ void __launch_bounds__(kWarps* kWarpSize)
     IndexQueriesKernel(const float* queries, const float* radii, int64_t n_rows, int64_t n_lists,
-                       int n_heads, int group, int head_dim, int index_dim, float* out) {
+                       int n_heads, int group, int head_dim, int index_dim, int first_axis,
+                       float axis_value, float* out) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
   if (row >= n_rows) return;
   const int lane = threadIdx.x % kWarpSize;
@@ -28,7 +29,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
     if (norm2 > 0.0f && isfinite(norm2)) scale = radii[kv_head] / sqrtf(norm2);
   }
   for (int d = lane; d < index_dim; d += kWarpSize) {
-    out[row * index_dim + d] = d < head_dim ? scale * from[d] : 0.0f;
+    const bool is_axis = first_axis > 0 && d == first_axis + kv_head;
+    out[row * index_dim + d] = d < head_dim ? scale * from[d] : is_axis ? axis_value : 0.0f;
   }
 }
 
@@ -42,7 +44,7 @@ absl::Status IndexQueries(Device& device, const IndexQueriesArgs& args) {
       args.queries.As<float>(), static_cast<const float*>(args.radii.data()), n_rows,
       args.out.dim(1), static_cast<int>(n_heads), static_cast<int>(n_heads / args.out.dim(0)),
       static_cast<int>(args.queries.dim(2)), static_cast<int>(args.out.dim(2)),
-      args.out.As<float>());
+      static_cast<int>(args.first_axis), args.axis_value, args.out.As<float>());
   return LaunchStatus("IndexQueries");
 }
 

@@ -12,9 +12,11 @@ TEST_P(IndexQueriesTest, QueriesOfAKvHeadLieTogetherAndHaveItsNorm) {
   struct Shape {
     int64_t n_queries, n_heads, n_kv_heads, head_dim, index_dim;
     bool is_scaled;
+    int64_t first_axis = 0;
   };
   for (const Shape& s : {Shape{1, 9, 3, 64, 68, true}, Shape{5, 4, 2, 100, 104, true},
-                         Shape{3, 6, 1, 33, 33, false}, Shape{2, 2, 2, 7, 40, false}}) {
+                         Shape{3, 6, 1, 33, 33, false}, Shape{2, 2, 2, 7, 40, false},
+                         Shape{3, 9, 3, 64, 72, true, 68}, Shape{1, 4, 4, 20, 24, true, 20}}) {
     const int64_t group = s.n_heads / s.n_kv_heads;
     const int64_t n_lists = s.n_queries * group;
     std::vector<float> queries = RandomFloats(
@@ -31,6 +33,7 @@ TEST_P(IndexQueriesTest, QueriesOfAKvHeadLieTogetherAndHaveItsNorm) {
     IndexQueriesArgs args{
         .queries = {from.data<float>(), {s.n_queries, s.n_heads, s.head_dim}},
         .out = {out.data<float>(), {s.n_kv_heads, n_lists, s.index_dim}}};
+    if (s.first_axis > 0) args.first_axis = s.first_axis, args.axis_value = 7.25f;
     if (s.is_scaled) args.radii = {norms.data<float>(), {s.n_kv_heads}};
     const absl::Status status = IndexQueries(*device, args);
     ASSERT_TRUE(status.ok()) << status;
@@ -45,7 +48,8 @@ TEST_P(IndexQueriesTest, QueriesOfAKvHeadLieTogetherAndHaveItsNorm) {
         const double scale =
             s.is_scaled && ranks ? radii[static_cast<size_t>(h)] / std::sqrt(norm2) : 1.0;
         for (int64_t d = 0; d < s.index_dim; ++d) {
-          const double want = d < s.head_dim ? scale * query[d] : 0.0;
+          const bool is_axis = s.first_axis > 0 && d == s.first_axis + h;
+          const double want = d < s.head_dim ? scale * query[d] : is_axis ? 7.25 : 0.0;
           ASSERT_NEAR(got[static_cast<size_t>((h * n_lists + list) * s.index_dim + d)], want,
                       static_cast<double>(s.head_dim) * kEpsilon * std::abs(want))
               << h << " " << list << " " << d;
@@ -71,7 +75,8 @@ TEST_P(IndexQueriesTest, ShapesThatDoNotFitAreRefused) {
                              .out = {buffer.data<float>(), {3, 4, 8}}})));
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, IndexQueriesTest, testing::Values("cpu", "cuda"));
+INSTANTIATE_TEST_SUITE_P(Devices, IndexQueriesTest, testing::Values("cpu", "cuda"),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace fovea::compute

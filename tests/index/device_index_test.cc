@@ -162,8 +162,10 @@ TEST_P(GpuIndexTest, SearchesOnTheGpuAsOnTheHost) {
       EXPECT_EQ(std::unique(ids.begin(), ids.end()), ids.end());
     }
     // Sums are made in another order, distances rounded: the last few may change places.
-    EXPECT_GE(Overlap(want, got, 100), Has("PQ") ? 0.97 : 0.985);
-    EXPECT_GE(Overlap(got, want, 100), Has("PQ") ? 0.97 : 0.985);
+    // Codes of 8 bits are rounded once more.
+    const double wanted = Has("SQ8") ? 0.93 : Has("PQ") ? 0.97 : 0.985;
+    EXPECT_GE(Overlap(want, got, 100), wanted);
+    EXPECT_GE(Overlap(got, want, 100), wanted);
   }
 }
 
@@ -185,7 +187,8 @@ TEST_P(GpuIndexTest, WhatTheGpuBuildsIsReadAndSearchedOnTheHost) {
   std::vector<int64_t> of_built, of_loaded;
   ASSERT_TRUE(built->Search(gpu_->host(), Args(queries, 256, 64), &of_built).ok());
   ASSERT_TRUE((*loaded)->Search(gpu_->host(), Args(queries, 256, 64), &of_loaded).ok());
-  EXPECT_EQ(of_loaded, of_built);
+  // FAISS makes tables for a product quantiser that it reads, whose sums are rounded otherwise.
+  EXPECT_GE(Overlap(of_built, of_loaded, 256), Has("PQ") ? 0.98 : 1.0);
   // All lists: what is missed is lost by the codes.
   EXPECT_GE(ShareOfBest(keys, queries, of_loaded, 256), Has("PQ") ? 0.8 : 1.0);
   // The same specification, built on the host, is as good.
