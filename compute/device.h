@@ -78,6 +78,8 @@ class Device {
   static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0,
                                                         std::string_view precision = "float32");
   virtual ~Device() = default;
+  // One more of this processor or GPU, for another thread; exact, with precision float32.
+  virtual absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const = 0;
 
   virtual DeviceKind kind() const = 0;
   // The CPU's team; on other devices the team for host-side work.

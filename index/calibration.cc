@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "index/best_keys.h"
 #include "index/device_index.h"
 #include "index/layer_index_kinds.h"
 
@@ -79,7 +80,7 @@ absl::Status ScanHead(compute::Device& device, const HeadKeys& keys,
   const compute::ConstView rows(Query(queries, position, kv_head * group),
                                 {n_positions, group, dim});
   return compute::KeyScan(
-      device.host(), {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
+      device, {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
 }
 
 absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<HeadKeys>& keys,
@@ -88,23 +89,23 @@ absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<H
   Needles result;
   result.queries = {{}, 0, queries.n_heads, queries.head_dim, queries.scale};
   if (queries.n_queries == 0) return result;
-  const int64_t group = queries.n_heads / static_cast<int64_t>(keys.size());
   std::vector<std::vector<Needles::Needle>> at(static_cast<size_t>(queries.n_queries));
-  for (int64_t kv_head = 0; kv_head < static_cast<int64_t>(keys.size()); ++kv_head) {
-    TopK best(queries.n_queries * group, kSoftmaxKeys);
-    RETURN_IF_ERROR(ScanHead(device, keys[static_cast<size_t>(kv_head)], queries, 0,
-                             queries.n_queries, kv_head, group, &best));
-    for (int64_t row = 0; row < queries.n_queries * group; ++row) {
-      const std::span<const ScoredId> top = best.Sorted(row);
-      if (top.empty()) continue;
-      double sum = 0.0;
-      for (const ScoredId& item : top) {
-        sum += std::exp(static_cast<double>(queries.scale) * (item.score - top[0].score));
-      }
-      if (1.0 < kConfidentMass * sum) continue;
-      ++result.n_confident;
-      at[static_cast<size_t>(row / group)].push_back({kv_head * group + row % group, top[0].id});
+  ASSIGN_OR_RETURN(
+      const std::vector<ScoredId> best,
+      FindBestKeys(device, keys,
+                   {Query(queries, 0, 0), {queries.n_queries, queries.n_heads, queries.head_dim}},
+                   kSoftmaxKeys));
+  for (int64_t row = 0; row < queries.n_queries * queries.n_heads; ++row) {
+    const std::span<const ScoredId> top(best.data() + row * kSoftmaxKeys, kSoftmaxKeys);
+    if (top[0].id < 0) continue;
+    double sum = 0.0;
+    for (const ScoredId& item : top) {
+      if (item.id < 0) break;
+      sum += std::exp(static_cast<double>(queries.scale) * (item.score - top[0].score));
     }
+    if (1.0 < kConfidentMass * sum) continue;
+    ++result.n_confident;
+    at[static_cast<size_t>(row / queries.n_heads)].push_back({row % queries.n_heads, top[0].id});
   }
   std::vector<int64_t> positions;
   for (int64_t p = 0; p < queries.n_queries; ++p) {
@@ -263,7 +264,7 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
   std::vector<float> scores;
   return TimePositions(queries, [&](int64_t position) -> absl::Status {
     RETURN_IF_ERROR(
-        index.Search(device.host(), SearchArgs(queries, position, 1, effort), &candidates));
+        index.Search(device, SearchArgs(queries, position, 1, effort), &candidates));
     for (int64_t head = 0; head < queries.n_heads; ++head) {
       const KeyLookup lookup(keys[static_cast<size_t>(head / group)], queries.head_dim);
       pointers.clear();
@@ -273,7 +274,7 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
       }
       scores.resize(pointers.size());
       RETURN_IF_ERROR(compute::KeyScores(
-          device.host(), {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
+          device, {Query(queries, position, head), {queries.head_dim}}, pointers, scores));
     }
     return absl::OkStatus();
   });
@@ -288,9 +289,15 @@ absl::StatusOr<CalibratedIndex> BuildJudged(compute::Device& device, const std::
   result.spec = spec;
   ASSIGN_OR_RETURN(result.index, LayerIndex::Build(device, spec, keys, head_dim, progress));
   result.needle_recall.n_confident = needles.n_confident;
+  // Answers of a CPU are what effort and time are about; a GPU scans in its own way, but where it
+  // searches the index itself it finds the same in less time.
+  compute::Device& host = device.host();
   std::unique_ptr<DeviceIndex> on_device;
   if (result.index->DeviceBytes(device) > 0 && !needles.needles.empty()) {
-    ASSIGN_OR_RETURN(on_device, result.index->CopyTo(device));
+    absl::StatusOr<std::unique_ptr<DeviceIndex>> copied = result.index->CopyTo(device);
+    // Where the GPU has no room for it, the host judges.
+    if (!copied.ok() && !absl::IsResourceExhausted(copied.status())) return copied.status();
+    if (copied.ok()) on_device = *std::move(copied);
   }
   ASSIGN_OR_RETURN(
       const auto effort,
@@ -298,9 +305,9 @@ absl::StatusOr<CalibratedIndex> BuildJudged(compute::Device& device, const std::
   result.effort = effort.first;
   result.needle_recall.recall = effort.second;
   if (queries.n_queries > 0 && CountKeys(keys) > 0) {
-    ASSIGN_OR_RETURN(const double exact, TimeExact(device, keys, queries));
+    ASSIGN_OR_RETURN(const double exact, TimeExact(host, keys, queries));
     ASSIGN_OR_RETURN(const double approximate,
-                     TimeIndex(device, *result.index, keys, queries, result.effort));
+                     TimeIndex(host, *result.index, keys, queries, result.effort));
     result.relative_cost = approximate / std::max(exact, 1e-9);
   }
   return result;

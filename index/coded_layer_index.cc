@@ -4,6 +4,7 @@
 // codes into huge pages, which are read faster.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -11,6 +12,8 @@
 
 #include "base/huge_pages.h"
 #include "compute/code_scan.h"
+#include "compute/coded_memory_attention.h"
+#include "index/device_keys.h"
 #include "index/index_file.h"
 #include "index/key_ids.h"
 #include "index/key_space.h"
@@ -222,42 +225,41 @@ absl::Status ValidateCodedSpec(const std::string& spec, int64_t head_dim) {
                                            head_dim, " dimensions, want at most ", kMaxHeadDim));
 }
 
-absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
-                                                            const std::string& spec,
-                                                            const std::vector<HeadKeys>& keys,
-                                                            int64_t head_dim,
-                                                            const Progress& progress) {
-  ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
-  RETURN_IF_ERROR(ValidateCodedSpec(spec, head_dim));
-  auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
-  const int64_t n_keys = ids.size();
+namespace {
+
+// Codes of every head's keys and what they were made with.
+struct CodedHeads {
+  std::vector<HeadCodes> codes;
+  std::vector<IndexFileHead> statistics;
+};
+
+absl::StatusOr<CodedHeads> EncodeOnHost(compute::Device& host, const KeyCoder& coder,
+                                        const std::vector<HeadKeys>& keys, int64_t n_keys,
+                                        const Progress& progress) {
+  const int64_t head_dim = coder.head_dim();
   const int64_t n_blocks = KeyCoder::NumBlocks(n_keys);
   const int64_t n_all = n_keys * static_cast<int64_t>(keys.size());
-  const int64_t block_bytes = coder->n_lines() * 64;
-  std::vector<IndexFileHead> statistics;
-  std::vector<HeadCodes> owned(keys.size());
-  std::vector<CodedKeys> heads;
+  const int64_t block_bytes = coder.n_lines() * 64;
+  CodedHeads heads;
+  heads.codes.resize(keys.size());
   std::vector<absl::StatusOr<KeyStatistics>> analyses(keys.size());
-  device.threads().ParallelFor(
+  host.threads().ParallelFor(
       static_cast<int64_t>(keys.size()), 1, [&](int64_t begin, int64_t end, int /*thread*/) {
         for (auto h = static_cast<size_t>(begin); h < static_cast<size_t>(end); ++h) {
           analyses[h] = Analyse(keys[h], head_dim);
         }
       });
   for (size_t h = 0; h < keys.size(); ++h) {
-    const absl::StatusOr<KeyStatistics>& analysed = analyses[h];
-    if (!analysed.ok()) {
-      return Annotate(analysed.status(), StrCat("index \"", spec, "\" over ", n_keys, " keys"));
-    }
-    const std::vector<float>& mean = analysed->mean;
-    HeadCodes& head = owned[h];
-    head.codes.resize(static_cast<size_t>(coder->code_bytes(n_keys)));
-    head.factors.resize(static_cast<size_t>(coder->n_factors(n_keys)));
+    RETURN_IF_ERROR(analyses[h].status());
+    const std::vector<float>& mean = analyses[h]->mean;
+    HeadCodes& head = heads.codes[h];
+    head.codes.resize(static_cast<size_t>(coder.code_bytes(n_keys)));
+    head.factors.resize(static_cast<size_t>(coder.n_factors(n_keys)));
     for (int64_t first = 0; first < n_blocks; first += kReportBlocks) {
       RETURN_IF_ERROR(progress.Report(
           {"index", static_cast<int64_t>(h) * n_keys + first * kCodeBlockKeys, n_all, "keys"}));
       const int64_t n = std::min(kReportBlocks, n_blocks - first);
-      device.threads().ParallelFor(n, 256, [&](int64_t begin, int64_t end, int /*thread*/) {
+      host.threads().ParallelFor(n, 256, [&](int64_t begin, int64_t end, int /*thread*/) {
         KeyCursor cursor(keys[h], head_dim);
         std::vector<float> centred(static_cast<size_t>(kCodeBlockKeys * head_dim));
         for (int64_t block = first + begin; block < first + end; ++block) {
@@ -268,17 +270,107 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& dev
                            static_cast<size_t>(head_dim));
             for (int64_t d = 0; d < head_dim; ++d) key[d] -= mean[static_cast<size_t>(d)];
           }
-          coder->EncodeBlock(centred.data(), n_block, head.codes.data() + block * block_bytes,
-                             head.factors.data() + block * kCodeBlockKeys);
+          coder.EncodeBlock(centred.data(), n_block, head.codes.data() + block * block_bytes,
+                            head.factors.data() + block * kCodeBlockKeys);
         }
       });
     }
-    statistics.push_back({.mean = mean, .radius = analysed->radius});
+    heads.statistics.push_back({.mean = mean, .radius = analyses[h]->radius});
+  }
+  return heads;
+}
+
+// What the device could not code has a factor of 0: a key that is the mean, or one with numbers
+// that are not finite, which the host refuses.
+absl::Status CheckUncoded(const std::vector<BFloat16>& factors, const HeadKeys& keys,
+                          int64_t head_dim, int64_t n_keys) {
+  std::vector<float> key(static_cast<size_t>(head_dim));
+  KeyCursor cursor(keys, head_dim);
+  for (int64_t i = 0; i < n_keys; ++i) {
+    if (static_cast<float>(factors[static_cast<size_t>(i)]) != 0.0f) continue;
+    EntriesToFloat(cursor.At(i), key.data(), key.size());
+    for (size_t d = 0; d < key.size(); ++d) {
+      if (std::isfinite(key[d])) continue;
+      return absl::InvalidArgumentError(
+          StrCat("dimension ", d, " of a key holds NaN or infinity, want finite keys"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The same by compute::EncodeKeys.
+absl::StatusOr<CodedHeads> EncodeOnDevice(compute::Device& device, const KeyCoder& coder,
+                                          const std::vector<HeadKeys>& keys, int64_t n_keys) {
+  using compute::Buffer;
+  const auto head_dim = static_cast<size_t>(coder.head_dim());
+  const auto code_bytes = static_cast<size_t>(coder.code_bytes(n_keys));
+  const auto n_factors = static_cast<size_t>(coder.n_factors(n_keys));
+  ASSIGN_OR_RETURN(const DeviceKeys copied, DeviceKeys::Copy(device, keys, coder.head_dim()));
+  ASSIGN_OR_RETURN(const Buffer codes, device.Allocate(keys.size() * code_bytes));
+  ASSIGN_OR_RETURN(const Buffer factors,
+                   device.Allocate(keys.size() * n_factors * sizeof(BFloat16)));
+  ASSIGN_OR_RETURN(const Buffer means, device.Allocate(keys.size() * head_dim * sizeof(float)));
+  ASSIGN_OR_RETURN(
+      const Buffer rotation,
+      device.UploadConstant(coder.rotation().data(), coder.rotation().size() * sizeof(float)));
+  RETURN_IF_ERROR(compute::EncodeKeys(device, {.coder = &coder,
+                                               .rotation = rotation.data<float>(),
+                                               .keys = copied.view(),
+                                               .codes = codes.data<std::byte>(),
+                                               .factors = factors.data<BFloat16>(),
+                                               .mean = means.data<float>()}));
+  CodedHeads heads;
+  heads.codes.resize(keys.size());
+  for (size_t h = 0; h < keys.size(); ++h) {
+    HeadCodes& head = heads.codes[h];
+    head.codes.resize(code_bytes);
+    head.factors.resize(n_factors);
+    std::vector<float> mean(head_dim);
+    RETURN_IF_ERROR(
+        device.CopyToHost(codes.data<std::byte>() + h * code_bytes, code_bytes, head.codes.data()));
+    RETURN_IF_ERROR(device.CopyToHost(factors.data<BFloat16>() + h * n_factors,
+                                      n_factors * sizeof(BFloat16), head.factors.data()));
+    RETURN_IF_ERROR(device.CopyToHost(means.data<float>() + h * head_dim, head_dim * sizeof(float),
+                                      mean.data()));
+    // Codes need no radius.
+    heads.statistics.push_back({.mean = std::move(mean), .radius = 0.0f});
+    RETURN_IF_ERROR(CheckUncoded(head.factors, keys[h], coder.head_dim(), n_keys));
+  }
+  return heads;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
+                                                            const std::string& spec,
+                                                            const std::vector<HeadKeys>& keys,
+                                                            int64_t head_dim,
+                                                            const Progress& progress) {
+  ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
+  RETURN_IF_ERROR(ValidateCodedSpec(spec, head_dim));
+  auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
+  const int64_t n_keys = ids.size();
+  absl::StatusOr<CodedHeads> coded = absl::UnimplementedError("");
+  if (!device.is_host_memory() && n_keys > 0) {
+    RETURN_IF_ERROR(
+        progress.Report({"index", 0, n_keys * static_cast<int64_t>(keys.size()), "keys"}));
+    coded = EncodeOnDevice(device, *coder, keys, n_keys);
+  }
+  // Also where the device has no room for the keys, or no kernel for their dimensions.
+  if (absl::IsUnimplemented(coded.status()) || absl::IsResourceExhausted(coded.status())) {
+    coded = EncodeOnHost(device.host(), *coder, keys, n_keys, progress);
+  }
+  if (absl::IsInvalidArgument(coded.status())) {
+    return Annotate(coded.status(), StrCat("index \"", spec, "\" over ", n_keys, " keys"));
+  }
+  RETURN_IF_ERROR(coded.status());
+  std::vector<CodedKeys> heads;
+  for (const HeadCodes& head : coded->codes) {
     heads.push_back({head.codes.data(), head.factors.data(), n_keys});
   }
-  return std::unique_ptr<LayerIndex>(new CodedLayerIndex(spec, std::move(coder), std::move(ids),
-                                                         std::move(statistics), std::move(owned),
-                                                         nullptr, std::move(heads)));
+  return std::unique_ptr<LayerIndex>(
+      new CodedLayerIndex(spec, std::move(coder), std::move(ids), std::move(coded->statistics),
+                          std::move(coded->codes), nullptr, std::move(heads)));
 }
 
 absl::StatusOr<std::unique_ptr<LayerIndex>> LoadCodedIndex(const std::filesystem::path& path,

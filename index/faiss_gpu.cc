@@ -61,15 +61,6 @@ faiss::gpu::GpuClonerOptions ClonerOptions() {
   return options;
 }
 
-// The GPU has too little memory: FAISS says so as it says everything.
-absl::Status CallFaissGpu(const FaissAction& action, absl::FunctionRef<absl::Status()> body) {
-  const absl::Status status = CallFaiss(action, body);
-  if (absl::IsInvalidArgument(status) && status.message().find("alloc") != std::string_view::npos) {
-    return absl::ResourceExhaustedError(status.message());
-  }
-  return status;
-}
-
 class GpuFaissIndex final : public DeviceIndex {
  public:
   GpuFaissIndex(std::shared_ptr<SearchResources> resources, KeyIds ids, int64_t head_dim)
@@ -92,7 +83,7 @@ class GpuFaissIndex final : public DeviceIndex {
           &resources_->faiss, device.native_queue()->number, index, &options));
     };
     n_kv_heads_ = static_cast<int64_t>(heads.size());
-    RETURN_IF_ERROR(CallFaissGpu(kCopying, [&]() -> absl::Status {
+    RETURN_IF_ERROR(CallFaiss(kCopying, [&]() -> absl::Status {
       const MergedHeads merged = MergeHeads(heads);
       if (merged.index != nullptr) {
         first_axis_ = merged.first_axis;
@@ -141,7 +132,7 @@ class GpuFaissIndex final : public DeviceIndex {
         .out = {queries.data<float>(), {n_kv_heads, n_lists, index_dim}}};
     if (radii_.size_bytes() > 0) map.radii = {radii_.data<float>(), {n_kv_heads}};
     RETURN_IF_ERROR(compute::IndexQueries(device, map));
-    return CallFaissGpu(kSearching, [&]() -> absl::Status {
+    return CallFaiss(kSearching, [&]() -> absl::Status {
       faiss::SearchParametersIVF parameters;
       parameters.nprobe = static_cast<size_t>(
           std::clamp(args.n_probe > 0 ? args.n_probe : default_probe_, 1, max_probe_));
@@ -180,7 +171,7 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& dev
                                                             const std::vector<FaissHead>& heads,
                                                             const KeyIds& ids, int64_t head_dim) {
   std::shared_ptr<SearchResources> resources;
-  RETURN_IF_ERROR(CallFaissGpu(kCopying, [&]() -> absl::Status {
+  RETURN_IF_ERROR(CallFaiss(kCopying, [&]() -> absl::Status {
     resources = ResourcesOf(*device.native_queue());
     return absl::OkStatus();
   }));

@@ -320,7 +320,7 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& dev
 
   const int64_t n_keys = ids.size();
   const int n_heads = static_cast<int>(keys.size());
-  const bool on_gpu = device.kind() == compute::DeviceKind::kCuda && HasFaissGpu() &&
+  bool on_gpu = device.kind() == compute::DeviceKind::kCuda && HasFaissGpu() &&
                       GpuStructureBytes(shape.index.get()) > 0;
   std::vector<Head> heads(keys.size());
   std::mutex mutex;
@@ -375,7 +375,15 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& dev
   if (on_gpu) {
     build_heads(0, n_heads, 0);
     UseOneThread();
-  } else {
+    if (absl::IsResourceExhausted(status)) {
+      // The GPU has no room: the host builds it.
+      on_gpu = false;
+      failed = false;
+      status = absl::OkStatus();
+      n_done = 0;
+    }
+  }
+  if (!on_gpu) {
     // Heads side by side, each on one thread: FAISS's own loops are many and short, and its threads
     // wait for each other spinning, which is far slower than one thread where other work runs.
     device.threads().ParallelFor(n_heads, 1, build_heads);

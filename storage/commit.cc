@@ -1,5 +1,6 @@
-// How a mutation becomes durable: checked against what is stored, then one synced write of all of
-// it with the counters and, where it needs one, a newer format version.
+// How a mutation becomes durable: checked against what is stored, then one write of all of it with
+// the counters and, where it needs one, a newer format version: to the log, which is synced, or
+// where it is large to table files at once.
 #include <algorithm>
 #include <utility>
 
@@ -35,8 +36,13 @@ rocksdb::Status DocumentStoreImpl::Write(rocksdb::WriteBatch* batch) const {
     if (!status.ok()) return status;
   }
   rocksdb::WriteOptions write;
-  write.sync = true;
-  return view_->db().Write(write, batch);
+  // What fills the buffer by itself goes to table files before it is reported; in the log it would
+  // be written a second time. Nothing is written between the two: whoever has seen it in memory
+  // commits after it.
+  write.disableWAL = batch->GetDataSize() >= limit / 2;
+  write.sync = !write.disableWAL;
+  const rocksdb::Status status = view_->db().Write(write, batch);
+  return status.ok() && write.disableWAL ? Flush(/*wait=*/true) : status;
 }
 
 int DocumentStoreImpl::FormatVersionFor(const StoreSettings* settings) const {
@@ -177,21 +183,27 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
   ASSIGN_OR_RETURN(const Counters next, CheckMutation(mutation));
 
   Mutation::Impl& impl = *mutation.impl_;
-  rocksdb::WriteBatch batch(impl.size_bytes + 64 * impl.operations.size() + 256);
+  // Fresh pages for a large batch cost more than to fill it: it is kept for another of its size.
+  const size_t size_bytes = impl.size_bytes + 64 * impl.operations.size() + 256;
+  if (batch_bytes_ < size_bytes || batch_bytes_ / 8 > size_bytes) {
+    batch_ = rocksdb::WriteBatch(size_bytes);
+    batch_bytes_ = size_bytes;
+  }
+  batch_.Clear();
   rocksdb::Status status;
   for (Mutation::Impl::Operation& operation : impl.operations) {
     rocksdb::ColumnFamilyHandle* family = view_->family(operation.family);
     switch (operation.action) {
       case Mutation::Impl::Action::kPut:
-        status = batch.Put(family, operation.key, operation.value);
+        status = batch_.Put(family, operation.key, operation.value);
         break;
       case Mutation::Impl::Action::kDelete:
-        status = batch.Delete(family, operation.key);
+        status = batch_.Delete(family, operation.key);
         break;
       case Mutation::Impl::Action::kDeleteRange:
         status = operation.family == ColumnFamily::kLinks
-                     ? DeleteOneByOne(impl.operations, operation, &batch)
-                     : batch.DeleteRange(family, operation.key, operation.value);
+                     ? DeleteOneByOne(impl.operations, operation, &batch_)
+                     : batch_.DeleteRange(family, operation.key, operation.value);
         break;
     }
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
@@ -206,11 +218,11 @@ absl::Status DocumentStoreImpl::Commit(Mutation mutation) {
     const auto known = CachedSettings();
     const int version = std::max(impl.format_version,
                                  FormatVersionFor(impl.settings ? &*impl.settings : known.get()));
-    status = batch.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(version));
+    status = batch_.Put(meta, ToSlice(kFormatKey), EncodeFormatVersion(version));
     if (!status.ok()) return FromRocksDb(status, StrCat(folder(), ": committing"));
   }
-  status = batch.Put(meta, ToSlice(kCountersKey), EncodeCounters(next));
-  if (status.ok()) status = Write(&batch);
+  status = batch_.Put(meta, ToSlice(kCountersKey), EncodeCounters(next));
+  if (status.ok()) status = Write(&batch_);
   if (!status.ok()) {
     write_failure_ = FromRocksDb(status, StrCat(folder(), ": committing"));
     return write_failure_;

@@ -69,6 +69,8 @@ class Mutation {
   void DeleteSegment(uint64_t id);
   // The generation that queries see (SegmentRecord::generation).
   void PutGeneration(uint64_t generation);
+  // All of `other`, after what is here: records of large blocks can be made by several threads.
+  void Append(Mutation other);
   // First slot that is free after this commit. Needed with PutWindow.
   void PutNextSlot(Slot next_slot);
   void PutNextDocumentNumber(DocumentNumber number);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "rocksdb/write_batch.h"
 #include "storage/commit_witness.h"
 #include "storage/document_store.h"
 #include "storage/mutation_impl.h"
@@ -97,7 +98,7 @@ class DocumentStoreImpl : public DocumentStore {
   std::shared_ptr<const StoreSettings> CachedSettings() const;
   // Writes what is in memory to table files; with `wait`, before it returns.
   rocksdb::Status Flush(bool wait) const;
-  // Synced. Makes room in memory first.
+  // Durable when it returns. Makes room in memory first. One at a time.
   rocksdb::Status Write(rocksdb::WriteBatch* batch) const;
   // Deletes the keys of `range`, one of `operations`, a range of links, without a range tombstone
   // (WalkOptions says why). Requires commit_mutex_.
@@ -121,6 +122,8 @@ class DocumentStoreImpl : public DocumentStore {
 
   std::mutex commit_mutex_;
   Counters counters_;           // the writer's; as committed
+  rocksdb::WriteBatch batch_;   // of the commit that is being made
+  size_t batch_bytes_ = 0;      // that it has room for
   absl::Status write_failure_;  // of the commit that ended writing
   std::optional<CommitWitness> witness_;
 };

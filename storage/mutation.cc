@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -37,6 +38,30 @@ Mutation::Mutation() : impl_(std::make_unique<Impl>()) {}
 Mutation::~Mutation() = default;
 Mutation::Mutation(Mutation&&) noexcept = default;
 Mutation& Mutation::operator=(Mutation&&) noexcept = default;
+
+void Mutation::Append(Mutation other) {
+  Impl& from = *other.impl_;
+  if (!from.status.ok()) impl_->Fail(std::move(from.status));
+  impl_->size_bytes += from.size_bytes;
+  impl_->operations.insert(impl_->operations.end(),
+                           std::make_move_iterator(from.operations.begin()),
+                           std::make_move_iterator(from.operations.end()));
+  const auto take_newer = [](auto* mine, auto& theirs) {
+    if (theirs) *mine = std::move(theirs);
+  };
+  const auto take_larger = [](auto* mine, const auto& theirs) { *mine = std::max(*mine, theirs); };
+  impl_->block_kinds.merge(from.block_kinds);
+  take_larger(&impl_->last_memory_layer, from.last_memory_layer);
+  take_larger(&impl_->format_version, from.format_version);
+  take_larger(&impl_->slot_end, from.slot_end);
+  take_larger(&impl_->last_document, from.last_document);
+  take_larger(&impl_->last_segment, from.last_segment);
+  take_newer(&impl_->settings, from.settings);
+  take_newer(&impl_->next_slot, from.next_slot);
+  take_newer(&impl_->next_document, from.next_document);
+  take_newer(&impl_->next_segment, from.next_segment);
+  take_newer(&impl_->generation, from.generation);
+}
 
 void Mutation::PutSettings(const StoreSettings& settings) {
   impl_->settings = settings;

@@ -100,8 +100,8 @@ absl::StatusOr<std::unique_ptr<DocumentStoreImpl>> DocumentStoreImpl::Open(
 
 DocumentStoreImpl::~DocumentStoreImpl() {
   if (context_->is_reader() || view_ == nullptr || !write_failure_.ok()) return;
-  // Everything is in the log already; table files spare the next process its replay and readers
-  // the memory for it.
+  // Everything is in the log or in table files already; table files spare the next process the
+  // log's replay and readers the memory for it.
   Flush(/*wait=*/true).PermitUncheckedError();
 }
 

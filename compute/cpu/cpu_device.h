@@ -26,6 +26,9 @@ class CpuDevice : public Device {
   explicit CpuDevice(int n_threads, std::shared_ptr<Allocator> allocator = HostAllocator())
       : Device(std::move(allocator)), threads_(n_threads), thread_scratch_(n_threads) {}
 
+  absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const override {
+    return Device::Create("cpu", n_threads);
+  }
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   ThreadPool& threads() override { return threads_; }
   Device& host() override { return *this; }

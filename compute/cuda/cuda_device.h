@@ -76,6 +76,9 @@ class CudaDevice final : public Device {
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(int number, int n_threads);
   ~CudaDevice() override;
 
+  absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const override {
+    return Create(gpu_->number(), n_threads);
+  }
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   ThreadPool& threads() override { return host_.threads(); }
   Device& host() override { return host_; }

@@ -12,7 +12,7 @@ BackgroundCommit::BackgroundCommit(storage::DocumentStore* store,
     : completed_(std::move(batch.completed)),
       status_(
           InBackground([store, settings, shared = std::make_shared<WindowBatch>(std::move(batch))] {
-            shared->PutWindows(settings);
+            shared->PutWindows(settings, nullptr);
             return store->Commit(std::move(shared->mutation));
           })) {}
 

@@ -8,7 +8,6 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "index/layer_index.h"
 #include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
 #include "memory/ingest/background_task.h"
@@ -144,16 +143,14 @@ absl::Status IngesterImpl::Initialize() {
     for (const auto& segment : memory_->Current()->segments) {
       if (!segment->damage.empty()) damaged.push_back(segment->record.id);
     }
-    // Where a GPU encodes, the processors are free, and more is there before a segment is built.
     SealerOptions sealing;
     if (!device_->is_host_memory()) {
-      sealing = {.n_threads = NumProcessors(), .min_slots = 6 * kSealSlots};
-    }
-    if (const auto queue = device_->native_queue(); queue.has_value() && index::FaissHasGpuPart()) {
-      sealing.device = StrCat("cuda:", queue->number);
+      // The processors are free, the GPU helps, and more is there before a segment is built.
+      ASSIGN_OR_RETURN(sealing.device, device_->CreateAnother(NumProcessors()));
+      sealing.min_slots = 6 * kSealSlots;
     }
     ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
-                                                      std::move(damaged), sealing));
+                                                      std::move(damaged), std::move(sealing)));
   }
   return absl::OkStatus();
 }
@@ -490,7 +487,7 @@ absl::Status IngesterImpl::Flush() {
     encoding_ = InBackground([this, shared = std::make_shared<WindowBatch>(
                                         std::move(batch))]() -> absl::StatusOr<WindowBatch> {
       RETURN_IF_ERROR(Encode(shared.get()));
-      shared->PutWindows(settings_);
+      shared->PutWindows(settings_, &device_->threads());
       return std::move(*shared);
     });
   } else {

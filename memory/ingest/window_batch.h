@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "memory/ingest/ingested_document.h"
 #include "model/encoded_window.h"
 #include "storage/document_store.h"
@@ -22,8 +23,9 @@ struct WindowBatch {
   // What is to be encoded. Points into `windows`.
   std::vector<model::WindowTokens> TokensToEncode() const;
   // Puts the windows and what was encoded of them into `mutation` (links, windows, blocks, query
-  // samples), and has none of them any more.
-  void PutWindows(const storage::StoreSettings& settings);
+  // samples), and has none of them any more. `threads`: of whom nobody else has need; null: the
+  // calling one does it alone.
+  void PutWindows(const storage::StoreSettings& settings, ThreadPool* threads);
 
   std::vector<QueuedWindow> windows;
   // Of those that have a window, in their order; none where the model has no memory layers.

@@ -131,12 +131,13 @@ absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
 
 absl::StatusOr<std::unique_ptr<BackgroundSealer>> BackgroundSealer::Start(
     storage::DocumentStore* store, std::filesystem::path index_folder,
-    std::vector<uint64_t> damaged_segments, const SealerOptions& options) {
-  ASSIGN_OR_RETURN(std::unique_ptr<compute::Device> device,
-                   compute::Device::Create(options.device, options.n_threads));
+    std::vector<uint64_t> damaged_segments, SealerOptions options) {
+  if (options.device == nullptr) {
+    ASSIGN_OR_RETURN(options.device, compute::Device::Create("cpu", 1));
+  }
   return std::unique_ptr<BackgroundSealer>(
       new BackgroundSealer(store, std::move(index_folder), std::move(damaged_segments),
-                           std::move(device), options.min_slots));
+                           std::move(options.device), options.min_slots));
 }
 
 BackgroundSealer::BackgroundSealer(storage::DocumentStore* store,

@@ -62,8 +62,9 @@ absl::Status SealAll(compute::Device& device, storage::DocumentStore* store,
                      uint64_t min_slots = kSealSlots);
 
 struct SealerOptions {
-  int n_threads = 1;                // the foreground encodes with all the others
-  std::string device = "cpu";       // or the GPU that builds what FAISS can build there
+  // For the sealer's thread alone; null: a CPU with one thread, as the foreground encodes with all
+  // the others.
+  std::unique_ptr<compute::Device> device = nullptr;
   uint64_t min_slots = kSealSlots;  // of the growing segment, before the end of an ingest
 };
 
@@ -76,7 +77,7 @@ class BackgroundSealer {
   // (Segment::damage not empty) are built again first.
   static absl::StatusOr<std::unique_ptr<BackgroundSealer>> Start(
       storage::DocumentStore* store, std::filesystem::path index_folder,
-      std::vector<uint64_t> damaged_segments, const SealerOptions& options = {});
+      std::vector<uint64_t> damaged_segments, SealerOptions options = {});
   // Stops a build that is under way; it is begun again another time.
   ~BackgroundSealer();
   BackgroundSealer(const BackgroundSealer&) = delete;

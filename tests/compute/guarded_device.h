@@ -72,6 +72,9 @@ class GuardedDevice final : public cpu::CpuDevice {
     set_exact(true);
   }
 
+  absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const override {
+    return std::make_unique<GuardedDevice>(n_threads);
+  }
   bool is_host_memory() const override { return false; }
   Device& host() override { return host_; }
   bool MayOwn(const void* data) const override { return memory_->Contains(data); }
