@@ -23,9 +23,7 @@
 #include <chrono>
 #include <memory>
 
-#include "bench/gpu/gpu_bench.cuh"
-#include "compute/coded_memory_attention.h"
-#include "compute/memory_attention.h"
+#include "bench/gpu/memory_layer.cuh"
 #include "index/calibration.h"
 #include "index/device_index.h"
 #include "index/layer_index.h"
@@ -33,9 +31,7 @@
 namespace fovea::compute {
 namespace {
 
-constexpr int64_t kHeads = 9, kKvHeads = 3, kGroup = kHeads / kKvHeads, kDim = 64;
-constexpr int kTopK = 16;
-constexpr float kScale = 0.125f;
+constexpr int64_t kGroup = kHeads / kKvHeads;
 constexpr int64_t kRecallQueries = 64;
 constexpr int kBits = 4;
 constexpr double kTargetRecall = 0.99;
@@ -68,108 +64,31 @@ Buffer Upload(cuda::CudaDevice& gpu, const void* data, size_t size_bytes) {
   return *std::move(buffer);
 }
 
-// Row r looks for key Sought(r), with more or less noise.
-int64_t Sought(int64_t row, int64_t n) {
-  return static_cast<int64_t>(static_cast<uint64_t>(row) * 0x9e3779b97f4a7c15u >> 1) % n;
-}
-std::vector<float> SeekingQueries(int64_t n, int64_t n_clusters) {
-  std::vector<float> queries;
-  for (int64_t row = 0; row < kRecallQueries * kHeads; ++row) {
-    for (int64_t d = 0; d < kDim; ++d) {
-      const float noise = Normal(999'999'937u * static_cast<uint64_t>(row * kDim + d));
-      queries.push_back(1.5f * KeyAt(row % kHeads / kGroup, Sought(row, n), d, n, n_clusters) +
-                        (0.5f + 0.25f * static_cast<float>(row % 4)) * noise);
-    }
-  }
-  return queries;
-}
-
-// Queries of one or many positions, and where their answers go.
+// The keys and values of a layer.
 struct Layer {
-  cuda::CudaDevice& gpu;
-  int64_t n_tokens, n_queries;
-  const Buffer &keys, &values;
-  Buffer queries, output, lse, positions, scores;
-
-  Layer(cuda::CudaDevice& device, int64_t n, const Buffer& k, const Buffer& v,
-        const std::vector<float>& host)
-      : gpu(device),
-        n_tokens(n),
-        n_queries(static_cast<int64_t>(host.size()) / (kHeads * kDim)),
-        keys(k),
-        values(v),
-        queries(Upload(device, host.data(), host.size() * sizeof(float))) {
-    const auto n_rows = static_cast<size_t>(n_queries * kHeads);
-    output = *gpu.Allocate(host.size() * sizeof(float));
-    lse = *gpu.Allocate(n_rows * sizeof(float));
-    positions = *gpu.Allocate(n_rows * kTopK * sizeof(int64_t));
-    scores = *gpu.Allocate(n_rows * kTopK * sizeof(float));
-  }
+  int64_t n_tokens;
+  Buffer keys, values;
   MemoryPart Part() const {
     return {.keys = {DType::kBF16, keys.data<void>(), {kKvHeads, n_tokens, kDim}},
             .values = {DType::kBF16, values.data<void>(), {kKvHeads, n_tokens, kDim}}};
   }
-  ConstView Queries() const { return {queries.data<float>(), {n_queries, kHeads, kDim}}; }
-  void Exact() const {
-    const MemoryPart part = Part();
-    CHECK_OK(MemoryAttention(gpu, {.queries = Queries(),
-                                   .parts = {&part, 1},
-                                   .top_k = kTopK,
-                                   .scale = kScale,
-                                   .output = {output.data<float>(), {n_queries, kHeads, kDim}},
-                                   .lse = {lse.data<float>(), {n_queries, kHeads}},
-                                   .positions = positions.data<int64_t>(),
-                                   .scores = scores.data<float>()}));
-  }
-  void Approximate(const CodedMemoryPart& part, int n_candidates) const {
-    CHECK_OK(CodedMemoryAttention(
-        gpu, {.queries = Queries(),
-              .parts = {&part, 1},
-              .n_candidates = n_candidates,
-              .top_k = kTopK,
-              .scale = kScale,
-              .output = {output.data<float>(), {n_queries, kHeads, kDim}},
-              .lse = {lse.data<float>(), {n_queries, kHeads}},
-              .positions = positions.data<int64_t>(),
-              .scores = scores.data<float>()}));
-  }
-  std::vector<int64_t> Positions() const {
-    std::vector<int64_t> host(static_cast<size_t>(n_queries * kHeads * kTopK));
-    CHECK_OK(gpu.CopyToHost(positions.data<void>(), positions.size_bytes(), host.data()));
-    return host;
-  }
-  std::vector<float> Scores() const {
-    std::vector<float> host(static_cast<size_t>(n_queries * kHeads * kTopK));
-    CHECK_OK(gpu.CopyToHost(scores.data<void>(), scores.size_bytes(), host.data()));
-    return host;
-  }
 };
 
-// Of the confident query heads (half of the softmax over the exact best 16 on one key) the share
-// whose best key was found; and how many they are.
+// Of the confident query heads the share whose best key was found; and how many they are.
 struct Recall {
   int n_confident = 0;
   double needles = 0.0, top_k = 0.0;
 };
-Recall Compare(const std::vector<int64_t>& exact, const std::vector<float>& scores,
-               const std::vector<int64_t>& found) {
+Recall Compare(const Found& exact, const Found& found) {
   Recall recall;
-  for (size_t at = 0; at < exact.size(); at += kTopK) {
-    const auto begin = found.begin() + static_cast<int64_t>(at);
-    const auto has = [&](int64_t position) {
-      return std::find(begin, begin + kTopK, position) != begin + kTopK;
-    };
-    double sum = 0.0;
-    for (size_t j = 0; j < kTopK; ++j) {
-      sum += std::exp((scores[at + j] - scores[at]) * kScale);
-      recall.top_k += has(exact[at + j]) ? 1.0 : 0.0;
-    }
-    if (sum > 2.0) continue;
+  for (size_t row = 0; row < exact.positions.size() / kTopK; ++row) {
+    recall.top_k += CountFound(exact, found, row);
+    if (!IsConfident(exact, row)) continue;
     ++recall.n_confident;
-    recall.needles += has(exact[at]) ? 1.0 : 0.0;
+    recall.needles += found.Has(row, exact.positions[row * kTopK]) ? 1.0 : 0.0;
   }
   recall.needles /= std::max(1, recall.n_confident);
-  recall.top_k /= static_cast<double>(exact.size());
+  recall.top_k /= static_cast<double>(exact.positions.size());
   return recall;
 }
 
@@ -249,19 +168,20 @@ class Ivf {
     index_ = *std::move(copied);
     n_lists = (*built)->ProbeRange().second;
   }
-  void Attend(const Layer& layer, int n_probe, int n_candidates) {
+  void Attend(const Layer& layer, const LayerQueries& queries, int n_probe, int n_candidates) {
     CHECK_OK(gpu_.Reserve(
-        static_cast<size_t>(layer.n_queries * kHeads * n_candidates) * sizeof(int64_t), &found_));
-    CHECK_OK(index_->Search(gpu_, {.queries = layer.queries.data<float>(),
-                                   .n_queries = layer.n_queries,
+        static_cast<size_t>(queries.n_queries() * kHeads * n_candidates) * sizeof(int64_t),
+        &found_));
+    CHECK_OK(index_->Search(gpu_, {.queries = queries.data(),
+                                   .n_queries = queries.n_queries(),
                                    .n_heads = kHeads,
                                    .n_candidates = n_candidates,
                                    .n_probe = n_probe,
                                    .keys = found_.data<int64_t>()}));
-    layer.Approximate({.entries = layer.Part(),
-                       .codes = {},
-                       .found = {.keys = found_.data<int64_t>(), .n_found = n_candidates}},
-                      n_candidates);
+    queries.Approximate({.entries = layer.Part(),
+                         .codes = {},
+                         .found = {.keys = found_.data<int64_t>(), .n_found = n_candidates}},
+                        n_candidates);
   }
   double build_seconds = 0.0, copy_seconds = 0.0;
   size_t bytes = 0;
@@ -302,20 +222,22 @@ struct Codes {
   }
 };
 
-void RunIvf(cuda::CudaDevice& gpu, const BenchOptions& bench, const Options& options, int64_t n,
-            const Layer& one, const Layer& many, double exact_us) {
+void RunIvf(cuda::CudaDevice& gpu, const BenchOptions& bench, const Options& options,
+            const Layer& layer, const LayerQueries& one, const LayerQueries& many,
+            double exact_us) {
   constexpr int kCandidates = 128;
-  many.Exact();
-  const std::vector<int64_t> exact = many.Positions();
-  const std::vector<float> scores = many.Scores();
+  const int64_t n = layer.n_tokens;
+  many.Exact(layer.Part());
+  const Found exact = many.Read();
   double codes_us = 0.0;
   Recall of_codes;
   {
-    const Codes codes(gpu, one);
+    const Codes codes(gpu, layer);
+    const CodedMemoryPart part = codes.Part(layer);
     codes_us = MedianMicroseconds(gpu, bench.repeats,
-                                  [&](int64_t) { one.Approximate(codes.Part(one), kCandidates); });
-    many.Approximate(codes.Part(many), kCandidates);
-    of_codes = Compare(exact, scores, many.Positions());
+                                  [&](int64_t) { one.Approximate(part, kCandidates); });
+    many.Approximate(part, kCandidates);
+    of_codes = Compare(exact, many.Read());
   }
   const std::string spec =
       options.n_lists > 0
@@ -323,18 +245,18 @@ void RunIvf(cuda::CudaDevice& gpu, const BenchOptions& bench, const Options& opt
           : StrCat("IVF", int64_t{1} << static_cast<int>(std::log2(
                                   6.0 * std::sqrt(static_cast<double>(n)))),
                    ",", options.quantizer);
-  Ivf ivf(gpu, one, spec);
+  Ivf ivf(gpu, layer, spec);
   Recall recall;
   int n_probe = 1;
   const int most = std::min(ivf.n_lists, index::kMaxDeviceProbe);
   while (true) {
-    ivf.Attend(many, n_probe, kCandidates);
-    recall = Compare(exact, scores, many.Positions());
+    ivf.Attend(layer, many, n_probe, kCandidates);
+    recall = Compare(exact, many.Read());
     if (recall.needles >= kTargetRecall || n_probe == most) break;
     n_probe = std::min(n_probe + std::max(1, n_probe / 2), most);
   }
   const double ivf_us = MedianMicroseconds(
-      gpu, bench.repeats, [&](int64_t) { ivf.Attend(one, n_probe, kCandidates); });
+      gpu, bench.repeats, [&](int64_t) { ivf.Attend(layer, one, n_probe, kCandidates); });
   std::fprintf(stderr,
                "  %s: built in %.1f s, copied in %.1f s, %.2f GB; %d of %d lists (%.2f%%), needle "
                "recall %.4f of %d, top 16 %.4f: %.1f us a layer; codes of %d bits %.1f us (needle "
@@ -368,7 +290,6 @@ void Run(const BenchOptions& bench, const Options& options) {
   bool is_first = true;
   for (const int64_t n : bench.sizes) {
     for (const int64_t n_clusters : options.clusters) {
-      const Buffer values = RandomEntries(gpu, 7, kKvHeads * n * kDim);
       auto keys = gpu.Allocate(static_cast<size_t>(kKvHeads * n * kDim) * sizeof(BFloat16));
       CHECK_OK(keys.status());
       KeysKernel<<<4096, 256, 0, gpu.stream()>>>(n, n_clusters, keys->data<__nv_bfloat16>());
@@ -377,22 +298,21 @@ void Run(const BenchOptions& bench, const Options& options) {
       for (size_t i = 0; i < asked.size(); ++i) {
         asked[i] = static_cast<float>(BFloat16(Normal(77 + i)));
       }
-      const Layer one(gpu, n, *keys, values, asked);
+      const Layer layer{n, *std::move(keys), RandomEntries(gpu, 7, kKvHeads * n * kDim)};
+      const LayerQueries one(gpu, asked);
+      const MemoryPart part = layer.Part();
       const double ours_us =
-          MedianMicroseconds(gpu, bench.repeats, [&](int64_t) { one.Exact(); });
-      const double read_us = static_cast<double>(keys->size_bytes()) / copy * 1e6;
+          MedianMicroseconds(gpu, bench.repeats, [&](int64_t) { one.Exact(part); });
+      const double read_us = static_cast<double>(layer.keys.size_bytes()) / copy * 1e6;
       double knn_us = 0.0;
       int n_same = 0;
       {
-        FaissKnn knn(gpu, one, asked);
+        FaissKnn knn(gpu, layer, asked);
         knn_us = MedianMicroseconds(gpu, std::min(bench.repeats, 15),
                                     [&](int64_t) { knn.Search(); });
-        const std::vector<int64_t> theirs = knn.Positions();
-        const std::vector<int64_t> ours = one.Positions();
-        for (size_t i = 0; i < ours.size(); ++i) {
-          const auto begin = theirs.begin() + static_cast<int64_t>(i / kTopK * kTopK);
-          n_same += std::find(begin, begin + kTopK, ours[i]) != begin + kTopK ? 1 : 0;
-        }
+        const Found theirs{knn.Positions(), {}};
+        const Found ours = one.Read();
+        for (size_t row = 0; row < kHeads; ++row) n_same += CountFound(ours, theirs, row);
       }
       std::fprintf(stderr, "%12lld %9lld %10.1f %10.1f %12.1f %10.1f %4d/%d\n",
                    static_cast<long long>(n), static_cast<long long>(n_clusters), ours_us, read_us,
@@ -404,8 +324,11 @@ void Run(const BenchOptions& bench, const Options& options) {
           ours_us, read_us, knn_us, knn_us / ours_us, n_same);
       is_first = false;
       if (options.has_ivf) {
-        const Layer many(gpu, n, *keys, values, SeekingQueries(n, n_clusters));
-        RunIvf(gpu, bench, options, n, one, many, ours_us);
+        const LayerQueries many(
+            gpu, SeekingQueries(kRecallQueries, n, [&](int64_t kv_head, int64_t key, int64_t d) {
+              return KeyAt(kv_head, key, d, n, n_clusters);
+            }));
+        RunIvf(gpu, bench, options, layer, one, many, ours_us);
       }
       std::printf("}");
       std::fflush(stdout);
