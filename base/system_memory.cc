@@ -36,8 +36,8 @@ struct GroupFiles {
   const char* usage;
   const char* inactive_files;  // in memory.stat: page cache that is dropped when memory is needed
 };
-constexpr GroupFiles kVersion1 = {"memory.limit_in_bytes",
-                                  "memory.usage_in_bytes", "total_inactive_file"};
+constexpr GroupFiles kVersion1 = {"memory.limit_in_bytes", "memory.usage_in_bytes",
+                                  "total_inactive_file"};
 constexpr GroupFiles kVersion2 = {"memory.max", "memory.current", "inactive_file"};
 
 void ApplyLimit(const std::filesystem::path& group, const GroupFiles& files, SystemMemory* memory) {

@@ -179,6 +179,7 @@ Json ToJson(const memory::SearchStats& stats) {
       {"gpu_bytes",
        {{"keys", stats.gpu_key_bytes},
         {"codes", stats.gpu_code_bytes},
+        {"indexes", stats.gpu_index_bytes},
         {"values", stats.gpu_value_bytes}}},
       {"pinned_bytes", {{"keys", stats.pinned_key_bytes}, {"values", stats.pinned_value_bytes}}},
       {"note", stats.note}};

@@ -33,7 +33,7 @@ struct IngestSummary {
   std::vector<memory::IngestedDocument> documents;
   void Add(const memory::IngestedDocument& document);
   std::set<std::string> ids;  // of the texts that are stored
-  uint64_t tokens = 0;  // of all texts, each once
+  uint64_t tokens = 0;        // of all texts, each once
   uint64_t encoded_tokens = 0;
   double seconds = 0.0;
   bool dry_run = false;  // nothing was done: what would be

@@ -25,6 +25,7 @@ absl::StatusOr<ExitCode> RunStats(const StatsArguments& arguments) {
   const memory::SearchStats search = memory::ComputeSearchStats(*memory, *device);
   if (arguments.output.json) {
     Json json = ToJson(stats, *memory->settings());
+    json["faiss"] = search.faiss;
     // What lies on a GPU, where one is asked about.
     if (!device->is_host_memory()) json["search"] = ToJson(search);
     RETURN_IF_ERROR(WriteOutput(JsonLine(json)));

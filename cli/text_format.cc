@@ -148,7 +148,8 @@ std::string FormatIngested(const memory::IngestedDocument& document) {
     line += StrCat("; ", document.encoded_windows, " of ",
                    Plural(static_cast<int64_t>(document.windows), "window"), " encoded");
   }
-  if (document.is_new_source) line += StrCat("; stored before; now also ", Printable(document.source));
+  if (document.is_new_source)
+    line += StrCat("; stored before; now also ", Printable(document.source));
   return line + ")\n";
 }
 
@@ -193,12 +194,11 @@ std::string FormatSummary(const IngestSummary& summary) {
       summary.documents.begin(), summary.documents.end(),
       [](const auto& document) { return document.status == memory::IngestStatus::kRemoved; });
   const auto n_documents = static_cast<int64_t>(summary.ids.size());
-  const int64_t n_sources =
-      static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed;
+  const int64_t n_sources = static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed;
   std::string text = StrCat(
       n_sources == n_documents ? "" : StrCat(Plural(n_sources, "source"), " of "),
-      Plural(n_documents, "document"), ", ", Plural(static_cast<int64_t>(summary.tokens), "token"), ", ",
-      FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
+      Plural(n_documents, "document"), ", ", Plural(static_cast<int64_t>(summary.tokens), "token"),
+      ", ", FormatCount(static_cast<int64_t>(summary.encoded_tokens)), " encoded in ",
       absl::StrFormat("%.1f", summary.seconds), " s");
   if (summary.encoded_tokens > 0) {
     text += absl::StrFormat(" (%.0f tokens/s)", summary.tokens_per_second());
@@ -337,9 +337,10 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
 }
 
 std::string FormatSearchStats(const memory::SearchStats& stats) {
+  const std::string faiss = StrCat("FAISS        ", stats.faiss, "\n");
   if (!stats.is_on_gpu) {
     return StrCat("search       by ", stats.by, " on the host",
-                  stats.note.empty() ? "" : StrCat(": ", stats.note), "\n");
+                  stats.note.empty() ? "" : StrCat(": ", stats.note), "\n", faiss);
   }
   std::string on_gpu, pinned;
   const auto add = [](std::string_view name, uint64_t size_bytes, std::string* list) {
@@ -348,11 +349,12 @@ std::string FormatSearchStats(const memory::SearchStats& stats) {
   };
   add("keys", stats.gpu_key_bytes, &on_gpu);
   add("codes", stats.gpu_code_bytes, &on_gpu);
+  add("indexes", stats.gpu_index_bytes, &on_gpu);
   add("values", stats.gpu_value_bytes, &on_gpu);
   add("keys", stats.pinned_key_bytes, &pinned);
   add("values", stats.pinned_value_bytes, &pinned);
   return StrCat("search       by ", stats.by, " on the GPU: ", on_gpu,
-                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n");
+                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n", faiss);
 }
 
 std::string FormatRebuilt(const memory::RebuildResult& result, double seconds) {

@@ -10,7 +10,8 @@ find_package(RocksDB CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(SQLite3 REQUIRED)          # FTS5: the text index
 find_package(ZLIB REQUIRED)             # members of zip archives
-# FAISS's package does not find its own dependencies.
+# FAISS's package does not find its own dependencies; one with a part for GPUs needs CUDA's.
+find_package(CUDAToolkit QUIET)
 find_package(OpenMP REQUIRED)
 find_package(BLAS REQUIRED)
 find_package(LAPACK REQUIRED)

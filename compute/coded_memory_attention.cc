@@ -32,6 +32,17 @@ absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs
     RETURN_IF_ERROR(
         CheckMemoryPart(device, kOp, args.queries, args.parts[0].entries, part.entries, &n_tokens));
     const KeyCodes& codes = part.codes;
+    if (part.found.n_found != 0) {
+      if (part.found.n_found < 0 || part.found.n_found > kMaxFound) {
+        return absl::InvalidArgumentError(
+            StrCat(kOp, ": an index found ", part.found.n_found, " keys, want 1 … ", kMaxFound));
+      }
+      RETURN_IF_ERROR(CheckOwned(device, kOp, "found keys", part.found.keys));
+      if (part.found.tokens != nullptr) {
+        RETURN_IF_ERROR(CheckOwned(device, kOp, "tokens of keys", part.found.tokens));
+      }
+      continue;
+    }
     if (codes.bits == 0 || part.entries.keys.dim(1) == 0) continue;
     if (codes.bits != 2 && codes.bits != 4 && codes.bits != 8) {
       return absl::InvalidArgumentError(

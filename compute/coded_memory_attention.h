@@ -1,7 +1,8 @@
 // Approximate attention to the best keys of a memory that lies on the device: what MemoryAttention
 // computes (memory_attention.h), from codes of 2, 4 or 8 bits a dimension (code_scan.h) in the
 // place of the keys. The codes are read in full; the keys whose estimated scores are best are
-// scored again as they are stored, and the top k of these are attended to.
+// scored again as they are stored, and the top k of these are attended to. Where an index was
+// searched for a part, the keys that it found are scored in the place of those.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +25,21 @@ struct KeyCodes {
   const float* rotation = nullptr;    // KeyCoder::rotation()
 };
 
+// What an index of a part's keys found, in the device's memory. An index counts the keys that it
+// was made of, which need not be the part's tokens: some may have been deleted since.
+struct FoundKeys {
+  const int64_t* keys = nullptr;    // [n_kv_heads, n_queries, group, n_found]; −1: none
+  int n_found = 0;                  // 0: no index was searched. Each key once for a query head
+  const int32_t* tokens = nullptr;  // [n_keys]: the token that a key is, −1: none. Null: its number
+};
+
 struct CodedMemoryPart {
   MemoryPart entries;
   KeyCodes codes;
+  FoundKeys found = {};  // codes and keys of such a part are not scanned
 };
 inline constexpr int kMaxCandidates = 1024;
+inline constexpr int kMaxFound = 2048;  // that an index found for a query head in a part
 
 struct CodedMemoryAttentionArgs {
   ConstView queries;                       // as MemoryAttentionArgs has it, and what follows, too

@@ -55,6 +55,12 @@ class Recording {
   virtual absl::Status Replay() = 0;
 };
 
+// The queue of a GPU's ops as CUDA has it, for libraries that queue work of their own there.
+struct NativeQueue {
+  int number = 0;          // of the GPU
+  void* stream = nullptr;  // a cudaStream_t
+};
+
 // Of a device, in bytes.
 struct DeviceMemory {
   size_t free_bytes = 0;
@@ -72,7 +78,8 @@ class Device {
   static absl::StatusOr<std::unique_ptr<Device>> Create(std::string_view spec, int n_threads = 0,
                                                         std::string_view precision = "float32");
   virtual ~Device() = default;
-  // One more of this processor or GPU, for another thread; exact, with precision float32.
+  // One more of this processor or GPU, for another thread, with memory and an order of ops of its
+  // own: neither waits for the other. Exact, with precision float32.
   virtual absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const = 0;
 
   virtual DeviceKind kind() const = 0;
@@ -137,6 +144,9 @@ class Device {
   // lives as long as the recording: it may be called again. Errors of `queue`; FailedPrecondition
   // where it allocates.
   virtual absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue);
+
+  // Unset on devices that are no GPUs. Not while ops are recorded.
+  virtual std::optional<NativeQueue> native_queue() const { return std::nullopt; }
 
   // Names the memory that the device allocates from: devices of one GPU have the same.
   const void* memory_id() const { return memory_id_; }

@@ -161,8 +161,8 @@ absl::Status ReadEpub(const ZipArchive& archive, const ReadLimits& limits, TextR
   };
   if (n_missing > 0) warn(StrCat(n_missing, " of ", seen.size(), " pages are missing in the book"));
   if (n_unreadable > 0) {
-    warn(StrCat(n_unreadable, " of ", seen.size(), " pages cannot be read, the first: ",
-                unreadable.message()));
+    warn(StrCat(n_unreadable, " of ", seen.size(),
+                " pages cannot be read, the first: ", unreadable.message()));
   }
   if (n_drawings > 0) {
     warn(StrCat(n_drawings,

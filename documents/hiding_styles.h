@@ -1,5 +1,5 @@
-// Which styles of a word processor's document hide the text that has them. A style says so itself, or
-// one that it is based on does.
+// Which styles of a word processor's document hide the text that has them. A style says so itself,
+// or one that it is based on does.
 #pragma once
 
 #include <map>
@@ -13,7 +13,7 @@ namespace fovea::documents {
 class HidingStyles {
  public:
   struct Style {
-    std::string parent = {};            // of the same family; may be empty
+    std::string parent = {};         // of the same family; may be empty
     std::optional<bool> hides = {};  // nullopt: as its parent
   };
 

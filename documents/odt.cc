@@ -58,8 +58,8 @@ class StyleReader {
   HidingStyles::Style style_;
 };
 
-// The part with the styles that have names for people. Its other ones are of page headers, and share
-// their names with those of the text.
+// The part with the styles that have names for people. Its other ones are of page headers, and
+// share their names with those of the text.
 class StylesVisitor : public XmlVisitor {
  public:
   explicit StylesVisitor(HidingStyles* styles) : reader_(styles) {}

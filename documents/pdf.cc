@@ -102,9 +102,9 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
       // A file may claim any number of pages.
       constexpr int kMaxUnreadable = 1000;
       if (n_unreadable <= kMaxUnreadable) continue;
-      return sender.SendError(absl::DataLossError(
-          StrCat("broken PDF: more than ", kMaxUnreadable, " of ", n_pages,
-                 " pages cannot be read, the first: ", unreadable)));
+      return sender.SendError(
+          absl::DataLossError(StrCat("broken PDF: more than ", kMaxUnreadable, " of ", n_pages,
+                                     " pages cannot be read, the first: ", unreadable)));
     }
     const std::string text =
         CleanPage(ToUtf8(page->text(poppler::rectf(), poppler::page::non_raw_non_physical_layout)));
@@ -117,9 +117,9 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   }
   // Its other pages may have had text.
   if (n_unreadable > 0 && !any) {
-    return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", n_unreadable, " of ", n_pages,
-                                                       " pages cannot be read, the first: ",
-                                                       unreadable)));
+    return sender.SendError(
+        absl::DataLossError(StrCat("broken PDF: ", n_unreadable, " of ", n_pages,
+                                   " pages cannot be read, the first: ", unreadable)));
   }
   constexpr std::string_view kWhatToDo = ": scanned pages need text recognition (OCR) first";
   if (n_without_text == n_pages) {

@@ -4,7 +4,6 @@
 #include <span>
 
 #include "compute/memory_attention.h"
-#include "index/device_keys.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -40,13 +39,9 @@ absl::StatusOr<std::vector<ScoredId>> ScanOnHost(compute::Device& host,
 
 absl::StatusOr<std::vector<ScoredId>> ScanOnDevice(compute::Device& device,
                                                    const std::vector<HeadKeys>& keys,
+                                                   const DeviceKeys& copied,
                                                    const compute::ConstView& queries, int n_best) {
   ASSIGN_OR_RETURN(const KeyIds ids, SharedIds(keys));
-  if (ids.size() == 0) {
-    return std::vector<ScoredId>(
-        static_cast<size_t>(queries.dim(0) * queries.dim(1)) * static_cast<size_t>(n_best), kNone);
-  }
-  ASSIGN_OR_RETURN(const DeviceKeys copied, DeviceKeys::Copy(device, keys, queries.dim(2)));
   const auto n_rows = static_cast<size_t>(queries.dim(0) * queries.dim(1));
   const auto n = n_rows * static_cast<size_t>(n_best);
   const size_t query_bytes = n_rows * static_cast<size_t>(queries.dim(2)) * sizeof(float);
@@ -82,11 +77,13 @@ absl::StatusOr<std::vector<ScoredId>> ScanOnDevice(compute::Device& device,
 
 absl::StatusOr<std::vector<ScoredId>> FindBestKeys(compute::Device& device,
                                                    const std::vector<HeadKeys>& keys,
+                                                   const DeviceKeys* copied,
                                                    const compute::ConstView& queries, int n_best) {
-  if (!device.is_host_memory() && queries.dim(0) > 0) {
-    absl::StatusOr<std::vector<ScoredId>> best = ScanOnDevice(device, keys, queries, n_best);
-    if (best.ok() ||
-        !(absl::IsResourceExhausted(best.status()) || absl::IsUnimplemented(best.status()))) {
+  if (copied != nullptr && queries.dim(0) > 0) {
+    absl::StatusOr<std::vector<ScoredId>> best =
+        ScanOnDevice(device, keys, *copied, queries, n_best);
+    // Where the device has no room for it, or no kernel for the dimensions, the host does it.
+    if (!absl::IsResourceExhausted(best.status()) && !absl::IsUnimplemented(best.status())) {
       return best;
     }
   }

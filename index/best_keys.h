@@ -7,16 +7,18 @@
 #include "compute/device.h"
 #include "compute/key_scan.h"
 #include "compute/view.h"
+#include "index/device_keys.h"
 #include "index/layer_index.h"
 
 namespace fovea::index {
 
 // queries = [n_queries, n_heads, head_dim], float32, in host memory; n_heads is a multiple of the
 // heads of `keys`, which have the same ids. [n_queries, n_heads, n_best], best first, with an id
-// of −1 where there are fewer keys. A device that is not the host reads a copy of the keys, if it
-// has room for one; scores of another device differ in the order of their sums.
+// of −1 where there are fewer keys. `copied`: the keys on the device, which scans them then; its
+// scores differ from the host's in the order of their sums. Null: the host does.
 absl::StatusOr<std::vector<compute::ScoredId>> FindBestKeys(compute::Device& device,
                                                             const std::vector<HeadKeys>& keys,
+                                                            const DeviceKeys* copied,
                                                             const compute::ConstView& queries,
                                                             int n_best);
 

@@ -5,10 +5,12 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "index/best_keys.h"
+#include "index/device_index.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -82,16 +84,29 @@ absl::Status ScanHead(compute::Device& device, const HeadKeys& keys,
       device, {.queries = rows.WithStrides({queries.n_heads * dim, dim, 1}), .runs = keys}, best);
 }
 
-absl::StatusOr<Needles> FindNeedles(compute::Device& device, const std::vector<HeadKeys>& keys,
+// The keys that an index is built over and judged by.
+struct Keys {
+  const std::vector<HeadKeys>& on_host;
+  std::optional<DeviceKeys> on_device;
+  const DeviceKeys* copied() const { return on_device ? &*on_device : nullptr; }
+};
+
+absl::StatusOr<Keys> KeysFor(compute::Device& device, const std::vector<HeadKeys>& keys,
+                             int64_t head_dim) {
+  ASSIGN_OR_RETURN(std::optional<DeviceKeys> copied, DeviceKeys::Copy(device, keys, head_dim));
+  return Keys{keys, std::move(copied)};
+}
+
+absl::StatusOr<Needles> FindNeedles(compute::Device& device, const Keys& keys,
                                     const CalibrationQueries& queries) {
-  RETURN_IF_ERROR(CheckShapes(keys, queries));
+  RETURN_IF_ERROR(CheckShapes(keys.on_host, queries));
   Needles result;
   result.queries = {{}, 0, queries.n_heads, queries.head_dim, queries.scale};
   if (queries.n_queries == 0) return result;
   std::vector<std::vector<Needles::Needle>> at(static_cast<size_t>(queries.n_queries));
   ASSIGN_OR_RETURN(
       const std::vector<ScoredId> best,
-      FindBestKeys(device, keys,
+      FindBestKeys(device, keys.on_host, keys.copied(),
                    {Query(queries, 0, 0), {queries.n_queries, queries.n_heads, queries.head_dim}},
                    kSoftmaxKeys));
   for (int64_t row = 0; row < queries.n_queries * queries.n_heads; ++row) {
@@ -137,12 +152,27 @@ LayerSearchArgs SearchArgs(const CalibrationQueries& queries, int64_t position, 
   return args;
 }
 
-absl::StatusOr<double> Recall(compute::Device& device, const LayerIndex& index,
-                              const Needles& needles, Effort effort) {
+// What is judged: an index on the host, or its copy on a GPU, which finds the same.
+struct Judged {
+  const LayerIndex& index;
+  const DeviceIndex* on_device = nullptr;  // null: the host searches
+  // Larger efforts than the copy can make are the host's.
+  absl::Status Search(compute::Device& device, const LayerSearchArgs& args, int64_t head_dim,
+                      std::vector<int64_t>* candidates) const {
+    if (on_device == nullptr || args.n_probe > kMaxDeviceProbe) {
+      return index.Search(device.host(), args, candidates);
+    }
+    return SearchOnDevice(device, *on_device, index.n_kv_heads(), head_dim, args, candidates);
+  }
+};
+
+absl::StatusOr<double> Recall(compute::Device& device, const Judged& judged, const Needles& needles,
+                              Effort effort) {
   if (needles.needles.empty()) return 1.0;
   std::vector<int64_t> candidates;
-  RETURN_IF_ERROR(index.Search(
-      device, SearchArgs(needles.queries, 0, needles.queries.n_queries, effort), &candidates));
+  RETURN_IF_ERROR(judged.Search(device,
+                                SearchArgs(needles.queries, 0, needles.queries.n_queries, effort),
+                                needles.queries.head_dim, &candidates));
   int64_t n_found = 0;
   for (const Needles::Needle& needle : needles.needles) {
     const auto begin = candidates.begin() + needle.row * effort.n_candidates;
@@ -153,10 +183,10 @@ absl::StatusOr<double> Recall(compute::Device& device, const LayerIndex& index,
 }
 
 // The smallest effort that reaches the target, or the largest, and its recall.
-absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
-                                                     const LayerIndex& index,
+absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device, const Judged& judged,
                                                      const Needles& needles, double target,
                                                      const Progress& progress) {
+  const LayerIndex& index = judged.index;
   const auto [low, high] = index.ProbeRange();
   const bool is_graph = index.spec().find("HNSW") != std::string::npos &&
                         index.spec().find("IVF") == std::string::npos;
@@ -165,7 +195,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
     const auto reaches = [&](int probe) -> absl::StatusOr<bool> {
       RETURN_IF_ERROR(progress.CheckCancelled());
       ASSIGN_OR_RETURN(const double recall,
-                       Recall(device, index, needles, {probe, kProbingCandidates}));
+                       Recall(device, judged, needles, {probe, kProbingCandidates}));
       return recall >= target;
     };
     n_probe = std::clamp(is_graph ? kMinEfSearch : 1, low, high);
@@ -186,7 +216,7 @@ absl::StatusOr<std::pair<Effort, double>> FindEffort(compute::Device& device,
   while (true) {
     RETURN_IF_ERROR(progress.CheckCancelled());
     const Effort effort{n_probe, n_candidates};
-    ASSIGN_OR_RETURN(const double recall, Recall(device, index, needles, effort));
+    ASSIGN_OR_RETURN(const double recall, Recall(device, judged, needles, effort));
     if (recall >= target || n_candidates >= kMaxCandidates) return std::pair(effort, recall);
     n_candidates *= 2;
   }
@@ -263,23 +293,36 @@ absl::StatusOr<double> TimeIndex(compute::Device& device, const LayerIndex& inde
 }
 
 absl::StatusOr<CalibratedIndex> BuildJudged(compute::Device& device, const std::string& spec,
-                                            const std::vector<HeadKeys>& keys, int64_t head_dim,
+                                            const Keys& keys, int64_t head_dim,
                                             const CalibrationQueries& queries,
                                             const Needles& needles, double target,
                                             const Progress& progress) {
   CalibratedIndex result;
   result.spec = spec;
-  ASSIGN_OR_RETURN(result.index, LayerIndex::Build(device, spec, keys, head_dim, progress));
+  ASSIGN_OR_RETURN(
+      result.index,
+      CodeBits(spec) > 0
+          ? BuildCodedIndex(device, spec, keys.on_host, keys.copied(), head_dim, progress)
+          : LayerIndex::Build(device, spec, keys.on_host, head_dim, progress));
   result.needle_recall.n_confident = needles.n_confident;
-  // Answers of a CPU are what effort and time are about; a GPU scans in its own way.
+  // Answers of a CPU are what effort and time are about; a GPU scans in its own way, but where it
+  // searches the index itself it finds the same in less time.
   compute::Device& host = device.host();
-  ASSIGN_OR_RETURN(const auto effort, FindEffort(host, *result.index, needles, target, progress));
+  std::unique_ptr<DeviceIndex> on_device;
+  if (result.index->DeviceBytes(device) > 0 && !needles.needles.empty()) {
+    absl::StatusOr<std::unique_ptr<DeviceIndex>> copied = result.index->CopyTo(device);
+    // Where the GPU has no room for it, the host judges.
+    if (!copied.ok() && !absl::IsResourceExhausted(copied.status())) return copied.status();
+    if (copied.ok()) on_device = *std::move(copied);
+  }
+  ASSIGN_OR_RETURN(const auto effort,
+                   FindEffort(device, {*result.index, on_device.get()}, needles, target, progress));
   result.effort = effort.first;
   result.needle_recall.recall = effort.second;
-  if (queries.n_queries > 0 && CountKeys(keys) > 0) {
-    ASSIGN_OR_RETURN(const double exact, TimeExact(host, keys, queries));
+  if (queries.n_queries > 0 && CountKeys(keys.on_host) > 0) {
+    ASSIGN_OR_RETURN(const double exact, TimeExact(host, keys.on_host, queries));
     ASSIGN_OR_RETURN(const double approximate,
-                     TimeIndex(host, *result.index, keys, queries, result.effort));
+                     TimeIndex(host, *result.index, keys.on_host, queries, result.effort));
     result.relative_cost = approximate / std::max(exact, 1e-9);
   }
   return result;
@@ -303,10 +346,11 @@ absl::Status CheckHeadDim(int64_t head_dim, const CalibrationQueries& queries) {
 absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const LayerIndex& index,
                                                  const std::vector<HeadKeys>& keys,
                                                  const CalibrationQueries& queries, Effort effort) {
-  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
+  ASSIGN_OR_RETURN(const Keys judging, KeysFor(device, keys, queries.head_dim));
+  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, judging, queries));
   NeedleRecall result;
   result.n_confident = needles.n_confident;
-  ASSIGN_OR_RETURN(result.recall, Recall(device.host(), index, needles, effort));
+  ASSIGN_OR_RETURN(result.recall, Recall(device, {index}, needles, effort));
   return result;
 }
 
@@ -326,14 +370,15 @@ absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
                                               const CalibrationQueries& queries, double target,
                                               const Progress& progress) {
   RETURN_IF_ERROR(CheckHeadDim(head_dim, queries));
-  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
+  ASSIGN_OR_RETURN(const Keys judging, KeysFor(device, keys, head_dim));
+  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, judging, queries));
   CalibratedIndex best = Exact(needles.n_confident);
   if (needles.n_confident < kMinConfident) return best;
   bool has_codes = false;
   for (const std::string& spec : specs) {
     if (has_codes && CodeBits(spec) > 0) continue;
     absl::StatusOr<CalibratedIndex> built =
-        BuildJudged(device, spec, keys, head_dim, queries, needles, target, progress);
+        BuildJudged(device, spec, judging, head_dim, queries, needles, target, progress);
     // A specification that does not fit these keys is one less to choose from.
     if (absl::IsInvalidArgument(built.status())) continue;
     RETURN_IF_ERROR(built.status());
@@ -357,9 +402,10 @@ absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const s
     return BuildCheapest(device, AutoSpecs(CountKeys(keys)), keys, head_dim, queries, target,
                          progress);
   }
-  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, keys, queries));
+  ASSIGN_OR_RETURN(const Keys judging, KeysFor(device, keys, head_dim));
+  ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, judging, queries));
   if (spec == "exact" || spec == "auto") return Exact(needles.n_confident);
-  return BuildJudged(device, spec, keys, head_dim, queries, needles, target, progress);
+  return BuildJudged(device, spec, judging, head_dim, queries, needles, target, progress);
 }
 
 }  // namespace fovea::index

@@ -45,6 +45,9 @@ struct CalibratedIndex {
 // Fewer confident pairs in a sample than this say nothing about an index.
 inline constexpr int64_t kMinConfident = 32;
 
+// Keys, queries and what compares them lie with the host; a GPU builds and searches what it can
+// (LayerIndex::Build, CopyTo).
+//
 // Builds `spec` and finds the smallest effort whose needle recall on the sample is at least
 // `target`; the largest effort when none reaches it. Where the sample holds no confident query,
 // that is the smallest there is: look at needle_recall.n_confident. "exact" builds nothing. "auto":

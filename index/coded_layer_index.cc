@@ -13,7 +13,6 @@
 #include "base/huge_pages.h"
 #include "compute/code_scan.h"
 #include "compute/coded_memory_attention.h"
-#include "index/device_keys.h"
 #include "index/index_file.h"
 #include "index/key_ids.h"
 #include "index/key_space.h"
@@ -300,12 +299,12 @@ absl::Status CheckUncoded(const std::vector<BFloat16>& factors, const HeadKeys& 
 
 // The same by compute::EncodeKeys.
 absl::StatusOr<CodedHeads> EncodeOnDevice(compute::Device& device, const KeyCoder& coder,
-                                          const std::vector<HeadKeys>& keys, int64_t n_keys) {
+                                          const std::vector<HeadKeys>& keys,
+                                          const DeviceKeys& copied, int64_t n_keys) {
   using compute::Buffer;
   const auto head_dim = static_cast<size_t>(coder.head_dim());
   const auto code_bytes = static_cast<size_t>(coder.code_bytes(n_keys));
   const auto n_factors = static_cast<size_t>(coder.n_factors(n_keys));
-  ASSIGN_OR_RETURN(const DeviceKeys copied, DeviceKeys::Copy(device, keys, coder.head_dim()));
   ASSIGN_OR_RETURN(const Buffer codes, device.Allocate(keys.size() * code_bytes));
   ASSIGN_OR_RETURN(const Buffer factors,
                    device.Allocate(keys.size() * n_factors * sizeof(BFloat16)));
@@ -341,20 +340,18 @@ absl::StatusOr<CodedHeads> EncodeOnDevice(compute::Device& device, const KeyCode
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
-                                                            const std::string& spec,
-                                                            const std::vector<HeadKeys>& keys,
-                                                            int64_t head_dim,
-                                                            const Progress& progress) {
+absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(
+    compute::Device& device, const std::string& spec, const std::vector<HeadKeys>& keys,
+    const DeviceKeys* copied, int64_t head_dim, const Progress& progress) {
   ASSIGN_OR_RETURN(KeyIds ids, SharedIds(keys));
   RETURN_IF_ERROR(ValidateCodedSpec(spec, head_dim));
   auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
   const int64_t n_keys = ids.size();
   absl::StatusOr<CodedHeads> coded = absl::UnimplementedError("");
-  if (!device.is_host_memory() && n_keys > 0) {
+  if (copied != nullptr) {
     RETURN_IF_ERROR(
         progress.Report({"index", 0, n_keys * static_cast<int64_t>(keys.size()), "keys"}));
-    coded = EncodeOnDevice(device, *coder, keys, n_keys);
+    coded = EncodeOnDevice(device, *coder, keys, *copied, n_keys);
   }
   // Also where the device has no room for the keys, or no kernel for their dimensions.
   if (absl::IsUnimplemented(coded.status()) || absl::IsResourceExhausted(coded.status())) {

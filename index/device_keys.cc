@@ -4,11 +4,10 @@
 
 namespace fovea::index {
 
-absl::StatusOr<DeviceKeys> DeviceKeys::Copy(compute::Device& device,
-                                            const std::vector<HeadKeys>& keys, int64_t head_dim) {
-  if (device.is_host_memory()) {
-    return absl::FailedPreconditionError("keys are read where they are by this device");
-  }
+absl::StatusOr<std::optional<DeviceKeys>> DeviceKeys::Copy(compute::Device& device,
+                                                           const std::vector<HeadKeys>& keys,
+                                                           int64_t head_dim) {
+  if (device.is_host_memory() || keys.empty()) return std::nullopt;
   int64_t n_keys = 0;
   EntryType type = EntryType::kBFloat16;
   for (const compute::KeyRun& run : keys[0]) {
@@ -17,9 +16,12 @@ absl::StatusOr<DeviceKeys> DeviceKeys::Copy(compute::Device& device,
   }
   const auto key_bytes = static_cast<size_t>(head_dim) * EntryBytes(type);
   const auto n_heads = static_cast<int64_t>(keys.size());
-  ASSIGN_OR_RETURN(compute::Buffer buffer,
-                   device.Allocate(static_cast<size_t>(n_heads * n_keys) * key_bytes));
-  std::byte* to = buffer.data<std::byte>();
+  if (n_keys == 0) return std::nullopt;
+  absl::StatusOr<compute::Buffer> buffer =
+      device.Allocate(static_cast<size_t>(n_heads * n_keys) * key_bytes);
+  if (absl::IsResourceExhausted(buffer.status())) return std::nullopt;
+  RETURN_IF_ERROR(buffer.status());
+  std::byte* to = buffer->data<std::byte>();
   for (const HeadKeys& head : keys) {
     for (const compute::KeyRun& run : head) {
       if (run.n_keys > 0 && run.keys.type() != type) {
@@ -34,8 +36,8 @@ absl::StatusOr<DeviceKeys> DeviceKeys::Copy(compute::Device& device,
   }
   const compute::ConstView view(
       type == EntryType::kBFloat16 ? compute::DType::kBF16 : compute::DType::kF32,
-      buffer.data<void>(), {n_heads, n_keys, head_dim});
-  return DeviceKeys(std::move(buffer), view);
+      buffer->data<void>(), {n_heads, n_keys, head_dim});
+  return DeviceKeys(*std::move(buffer), view);
 }
 
 }  // namespace fovea::index

@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "index/faiss_gpu.h"
 #include "index/layer_index.h"
 
 // OpenBLAS has a team of its own, which would fight over the cores with ours; other BLAS libraries
@@ -74,7 +75,13 @@ absl::Status CallFaiss(const FaissAction& action, absl::FunctionRef<absl::Status
     // The library's own texts are names of functions: "stoi", "vector::_M_default_append".
     return Refused(action, "a number or a size that is out of range");
   } catch (const std::exception& e) {
-    return Refused(action, FaissReason(e.what()));
+    // FAISS's GPU part says so as it says everything, with a list of what it holds.
+    const std::string_view text = e.what();
+    if (text.find("cudaMalloc") != std::string_view::npos ||
+        text.find("CUDA memory allocation error") != std::string_view::npos) {
+      return absl::ResourceExhaustedError(StrCat(action.action, ": out of memory on the GPU"));
+    }
+    return Refused(action, FaissReason(text));
   }
 }
 
@@ -85,6 +92,13 @@ void UseOneThread() {
   });
   omp_set_num_threads(1);
 }
+
+void UseThreads(int n_threads) {
+  UseOneThread();
+  omp_set_num_threads(n_threads);
+}
+
+bool FaissHasGpuPart() { return HasFaissGpu(); }
 
 std::string FaissVersion() {
   return StrCat(FAISS_VERSION_MAJOR, ".", FAISS_VERSION_MINOR, ".", FAISS_VERSION_PATCH);

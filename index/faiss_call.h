@@ -18,7 +18,7 @@ struct FaissAction {
 };
 
 // What `body` returns; FAISS reports bad input by exceptions, which become InvalidArgument.
-// ResourceExhausted where memory is lacking.
+// ResourceExhausted where memory is lacking, the GPU's as well.
 absl::Status CallFaiss(const FaissAction& action, absl::FunctionRef<absl::Status()> body);
 
 // The part of a FAISS exception's text that says what is wrong: without the C++ function, the file
@@ -27,5 +27,7 @@ std::string FaissReason(std::string_view text);
 
 // FAISS and its BLAS work on the calling thread alone.
 void UseOneThread();
+// FAISS's own loops on so many, until UseOneThread.
+void UseThreads(int n_threads);
 
 }  // namespace fovea::index

@@ -9,8 +9,11 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "index/device_index.h"
 #include "index/faiss_call.h"
+#include "index/faiss_gpu.h"
 #include "index/faiss_io.h"
+#include "index/faiss_merge.h"
 #include "index/faiss_search.h"
 #include "index/faiss_structure.h"
 #include "index/index_file.h"
@@ -21,8 +24,9 @@
 namespace fovea::index {
 namespace {
 
-// Keys that are widened to float at a time.
+// Keys that are widened to float at a time. A GPU takes long to begin with a batch.
 constexpr int64_t kAddBatch = 16'384;
+constexpr int64_t kGpuAddBatch = 262'144;
 
 // Query rows that one FAISS call gets. Fixed, so that the order of its sums, and with it the
 // result, does not depend on the number of threads.
@@ -59,8 +63,15 @@ class FaissLayerIndex final : public LayerIndex {
     if (ids_.size() == 0) return {0, 0};
     return FaissProbeRange(heads_[0].index.get());
   }
+  size_t DeviceBytes(const compute::Device& device) const override;
+  absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyTo(compute::Device& device) const override;
 
  private:
+  // Search, but the candidates are numbers of keys, in the order of ids_.
+  absl::Status SearchNumbers(compute::Device& device, const LayerSearchArgs& args,
+                             std::vector<int64_t>* numbers) const;
+  friend class HostedIndex;
+
   const std::string spec_;
   const int64_t head_dim_;
   const int64_t index_dim_;
@@ -69,8 +80,75 @@ class FaissLayerIndex final : public LayerIndex {
   const std::vector<Head> heads_;
 };
 
+// The index on a device that is a CPU, whose memory the host may reach while an op runs: what a
+// GPU's answers are compared with.
+class HostedIndex final : public DeviceIndex {
+ public:
+  explicit HostedIndex(const FaissLayerIndex& index) : index_(index) {}
+
+  absl::Status Search(compute::Device& device, const DeviceSearchArgs& args) const override {
+    const int64_t group = args.n_heads / index_.n_kv_heads();
+    const int64_t k = args.n_candidates;
+    std::vector<int64_t> numbers;
+    const compute::DeviceScope scope(device);
+    RETURN_IF_ERROR(index_.SearchNumbers(device,
+                                         {.queries = args.queries,
+                                          .n_queries = args.n_queries,
+                                          .n_heads = args.n_heads,
+                                          .n_candidates = args.n_candidates,
+                                          .n_probe = args.n_probe,
+                                          .filter = {}},
+                                         &numbers));
+    for (int64_t row = 0; row < args.n_queries * args.n_heads; ++row) {
+      const int64_t head = row % args.n_heads;
+      const int64_t list =
+          (head / group * args.n_queries + row / args.n_heads) * group + head % group;
+      std::copy_n(numbers.data() + row * k, k, args.keys + list * k);
+    }
+    return absl::OkStatus();
+  }
+  const KeyIds& ids() const override { return index_.ids_; }
+
+ private:
+  const FaissLayerIndex& index_;
+};
+
+size_t FaissLayerIndex::DeviceBytes(const compute::Device& device) const {
+  const bool is_searched =
+      device.kind() == compute::DeviceKind::kCuda ? HasFaissGpu() : !device.is_host_memory();
+  if (!is_searched || ids_.size() == 0 || effort().n_probe > kMaxDeviceProbe) return 0;
+  size_t size_bytes = 0;
+  for (const Head& head : heads_) {
+    const size_t head_bytes =
+        GpuStructureBytes(head.index.get(), MergedDim(head.index.get(), n_kv_heads()));
+    if (head_bytes == 0) return 0;
+    size_bytes += head_bytes;
+  }
+  return size_bytes;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceIndex>> FaissLayerIndex::CopyTo(
+    compute::Device& device) const {
+  if (DeviceBytes(device) == 0) return LayerIndex::CopyTo(device);
+  if (device.kind() == compute::DeviceKind::kCpu) return std::make_unique<HostedIndex>(*this);
+  std::vector<FaissHead> heads;
+  for (const Head& head : heads_) {
+    heads.push_back({head.index.get(), is_augmented_ ? head.space.radius() : 0.0f});
+  }
+  return CopyFaissToGpu(device, heads, ids_, head_dim_);
+}
+
 absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchArgs& args,
                                      std::vector<int64_t>* candidates) const {
+  RETURN_IF_ERROR(SearchNumbers(device, args, candidates));
+  for (int64_t& candidate : *candidates) {
+    if (candidate >= 0) candidate = ids_.At(candidate);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FaissLayerIndex::SearchNumbers(compute::Device& device, const LayerSearchArgs& args,
+                                            std::vector<int64_t>* numbers) const {
   const int64_t n_kv_heads = this->n_kv_heads();
   if (args.n_heads < 1 || args.n_heads % n_kv_heads != 0 || args.n_candidates < 1 ||
       args.n_queries < 0) {
@@ -80,7 +158,7 @@ absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchA
                                              " heads and at least one candidate"));
   }
   const int64_t k = args.n_candidates;
-  candidates->assign(static_cast<size_t>(args.n_queries * args.n_heads * k), -1);
+  numbers->assign(static_cast<size_t>(args.n_queries * args.n_heads * k), -1);
   int64_t n_wanted = std::min(k, ids_.size());
   if (args.filter.bits != nullptr) {
     const std::vector<uint64_t>& bits = *args.filter.bits;
@@ -127,10 +205,10 @@ absl::Status FaissLayerIndex::Search(compute::Device& device, const LayerSearchA
                          args.filter.bits != nullptr ? &args.filter : nullptr, n_wanted},
                         labels.data());
             for (int64_t row = 0; row < n; ++row) {
-              int64_t* out = candidates->data() + place(row) * k;
+              int64_t* out = numbers->data() + place(row) * k;
               for (int64_t j = 0; j < k; ++j) {
                 const int64_t position = labels[static_cast<size_t>(row * k + j)];
-                if (position >= 0 && position < ids_.size()) *out++ = ids_.At(position);
+                if (position >= 0 && position < ids_.size()) *out++ = position;
               }
             }
             return absl::OkStatus();
@@ -169,15 +247,41 @@ absl::Status FaissLayerIndex::Save(const std::filesystem::path& path) const {
   });
 }
 
+// One head's keys, and how they are mapped.
+struct HeadSource {
+  const HeadKeys& runs;
+  const int64_t head_dim;
+  const KeySpace& space;
+  const KeyStatistics& statistics;
+  const int64_t n_keys;
+  const int64_t n_sample;         // to train with
+  const int64_t add_batch;        // keys that are added at a time
+  ThreadPool* threads = nullptr;  // map them; null: the calling thread does
+
+  // Keys first … first + n − 1 → out, [n, index_dim].
+  void Map(int64_t first, int64_t n, float* out) const {
+    const auto map = [&](int64_t begin, int64_t end, int /*thread*/) {
+      KeyCursor cursor(runs, head_dim);
+      for (int64_t i = begin; i < end; ++i) {
+        space.MapKey(cursor.At(first + i), out + i * space.index_dim());
+      }
+    };
+    if (threads == nullptr) {
+      map(0, n, 0);
+    } else {
+      threads->ParallelFor(n, 4096, map);
+    }
+  }
+};
+
 // Trains and fills `*index` with one head's keys.
-absl::Status Fill(const HeadKeys& runs, int64_t head_dim, const KeySpace& space,
-                  const KeyStatistics& statistics, int64_t n_keys, faiss::Index* index,
+absl::Status Fill(const HeadSource& from, faiss::Index* index,
                   absl::FunctionRef<absl::Status(int64_t n_added)> report) {
-  const size_t dim = static_cast<size_t>(space.index_dim());
-  SetTraining(Core(index));
+  const size_t dim = static_cast<size_t>(from.space.index_dim());
+  const int64_t n_keys = from.n_keys;
   if (!index->is_trained) {
-    const int64_t n_sample = TrainingSize(Core(index), n_keys);
-    std::vector<int64_t> sample = statistics.extremes;
+    const int64_t n_sample = from.n_sample;
+    std::vector<int64_t> sample = from.statistics.extremes;
     for (int64_t i = 0; i < n_sample; ++i) {
       sample.push_back(static_cast<int64_t>(static_cast<double>(i) / static_cast<double>(n_sample) *
                                             static_cast<double>(n_keys)));
@@ -185,21 +289,18 @@ absl::Status Fill(const HeadKeys& runs, int64_t head_dim, const KeySpace& space,
     std::sort(sample.begin(), sample.end());
     sample.erase(std::unique(sample.begin(), sample.end()), sample.end());
     std::vector<float> mapped(sample.size() * dim);
-    KeyCursor cursor(runs, head_dim);
+    KeyCursor cursor(from.runs, from.head_dim);
     for (size_t i = 0; i < sample.size(); ++i) {
-      space.MapKey(cursor.At(sample[i]), mapped.data() + i * dim);
+      from.space.MapKey(cursor.At(sample[i]), mapped.data() + i * dim);
     }
     RETURN_IF_ERROR(report(0));
     index->train(static_cast<int64_t>(sample.size()), mapped.data());
   }
   std::vector<float> mapped;
-  KeyCursor cursor(runs, head_dim);
-  for (int64_t begin = 0; begin < n_keys; begin += kAddBatch) {
-    const int64_t n = std::min(kAddBatch, n_keys - begin);
+  for (int64_t begin = 0; begin < n_keys; begin += from.add_batch) {
+    const int64_t n = std::min(from.add_batch, n_keys - begin);
     mapped.resize(static_cast<size_t>(n) * dim);
-    for (int64_t i = 0; i < n; ++i) {
-      space.MapKey(cursor.At(begin + i), mapped.data() + static_cast<size_t>(i) * dim);
-    }
+    from.Map(begin, n, mapped.data());
     index->add(n, mapped.data());
     RETURN_IF_ERROR(report(n));
   }
@@ -218,39 +319,74 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& dev
 
   const int64_t n_keys = ids.size();
   const int n_heads = static_cast<int>(keys.size());
-  // Heads side by side, each on one thread: FAISS's own loops are many and short, and its threads
-  // wait for each other spinning, which is far slower than one thread where other work runs.
+  bool on_gpu = device.kind() == compute::DeviceKind::kCuda && HasFaissGpu() &&
+                GpuStructureBytes(shape.index.get()) > 0;
   std::vector<Head> heads(keys.size());
   std::mutex mutex;
   absl::Status status;
   int64_t n_done = 0;
   std::atomic<bool> failed{false};
+  std::vector<absl::StatusOr<KeyStatistics>> analyses(keys.size());
   device.threads().ParallelFor(n_heads, 1, [&](int64_t begin, int64_t end, int /*thread*/) {
+    for (auto h = static_cast<size_t>(begin); h < static_cast<size_t>(end); ++h) {
+      analyses[h] = Analyse(keys[h], head_dim);
+    }
+  });
+  const auto build = [&](size_t h) -> absl::Status {
+    Head& head = heads[h];
+    RETURN_IF_ERROR(analyses[h].status());
+    const KeyStatistics& statistics = *analyses[h];
+    head.space = KeySpace(statistics.mean, statistics.radius, shape.index_dim, shape.is_augmented);
+    if (n_keys == 0) return absl::OkStatus();
+    ASSIGN_OR_RETURN(EmptyFaissIndex empty, MakeEmptyFaissIndex(spec, head_dim));
+    SetTraining(Core(empty.index.get()));
+    const HeadSource source{.runs = keys[h],
+                            .head_dim = head_dim,
+                            .space = head.space,
+                            .statistics = statistics,
+                            .n_keys = n_keys,
+                            .n_sample = TrainingSize(Core(empty.index.get()), n_keys),
+                            .add_batch = on_gpu ? kGpuAddBatch : kAddBatch,
+                            .threads = on_gpu ? &device.threads() : nullptr};
+    if (on_gpu) {
+      UseThreads(device.threads().n_threads());
+      empty.index = MoveEmptyToGpu(device, *empty.index);
+    }
+    RETURN_IF_ERROR(Fill(source, empty.index.get(), [&](int64_t n_added) {
+      if (failed.load()) return absl::CancelledError("");
+      std::lock_guard lock(mutex);
+      n_done += n_added;
+      return progress.Report({"index", n_done, n_keys * n_heads, "keys"});
+    }));
+    head.index = on_gpu ? CopyFaissFromGpu(*empty.index) : std::move(empty.index);
+    return absl::OkStatus();
+  };
+  const auto build_heads = [&](int64_t begin, int64_t end, int /*thread*/) {
     for (int64_t h = begin; h < end; ++h) {
-      const absl::Status head_status = CallFaiss(kBuilding, [&]() -> absl::Status {
-        Head& head = heads[static_cast<size_t>(h)];
-        const HeadKeys& runs = keys[static_cast<size_t>(h)];
-        ASSIGN_OR_RETURN(KeyStatistics statistics, Analyse(runs, head_dim));
-        head.space =
-            KeySpace(statistics.mean, statistics.radius, shape.index_dim, shape.is_augmented);
-        if (n_keys == 0) return absl::OkStatus();
-        ASSIGN_OR_RETURN(EmptyFaissIndex empty, MakeEmptyFaissIndex(spec, head_dim));
-        RETURN_IF_ERROR(Fill(runs, head_dim, head.space, statistics, n_keys, empty.index.get(),
-                             [&](int64_t n_added) {
-                               if (failed.load()) return absl::CancelledError("");
-                               std::lock_guard lock(mutex);
-                               n_done += n_added;
-                               return progress.Report({"index", n_done, n_keys * n_heads, "keys"});
-                             }));
-        head.index = std::move(empty.index);
-        return absl::OkStatus();
-      });
+      const absl::Status head_status =
+          CallFaiss(kBuilding, [&] { return build(static_cast<size_t>(h)); });
       if (!head_status.ok() && !failed.exchange(true)) {
         std::lock_guard lock(mutex);
         status = Annotate(head_status, StrCat("index \"", spec, "\" over ", n_keys, " keys"));
       }
     }
-  });
+  };
+  if (on_gpu) {
+    build_heads(0, n_heads, 0);
+    UseOneThread();
+    if (absl::IsResourceExhausted(status)) {
+      // The GPU has no room: the host builds it.
+      on_gpu = false;
+      failed = false;
+      status = absl::OkStatus();
+      n_done = 0;
+    }
+  }
+  if (!on_gpu) {
+    // Heads side by side, each on one thread: FAISS's own loops are many and short, and its threads
+    // wait for each other spinning, which is far slower than one thread where other work runs.
+    device.threads().ParallelFor(n_heads, 1, build_heads);
+  }
   RETURN_IF_ERROR(status);
   return std::unique_ptr<LayerIndex>(new FaissLayerIndex(
       spec, head_dim, shape.index_dim, shape.is_augmented, std::move(ids), std::move(heads)));

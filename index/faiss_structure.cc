@@ -4,6 +4,7 @@
 #include <faiss/IndexHNSW.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFastScan.h>
+#include <faiss/IndexIVFFlat.h>
 #include <faiss/IndexIVFPQ.h>
 #include <faiss/IndexPQ.h>
 #include <faiss/IndexPQFastScan.h>
@@ -12,7 +13,9 @@
 #include <faiss/index_factory.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
+#include <typeinfo>
 
 #include "index/faiss_call.h"
 #include "index/layer_index.h"
@@ -145,6 +148,68 @@ absl::StatusOr<EmptyFaissIndex> MakeEmptyFaissIndex(const std::string& spec, int
                                              FaissVersion(), ": ", kWanted));
   }
   return empty;
+}
+
+namespace {
+
+constexpr size_t kGpuGranule = 512;  // what the GPU's memory is given out by
+constexpr size_t kGpuListKeys = 32;  // that a list is extended by
+
+bool GpuHasQuantizer(faiss::ScalarQuantizer::QuantizerType type) {
+  using Quantizer = faiss::ScalarQuantizer;
+  return type == Quantizer::QT_fp16 || type == Quantizer::QT_8bit ||
+         type == Quantizer::QT_8bit_uniform || type == Quantizer::QT_8bit_direct ||
+         type == Quantizer::QT_6bit || type == Quantizer::QT_4bit ||
+         type == Quantizer::QT_4bit_uniform;
+}
+
+bool GpuHasProductQuantizer(const faiss::IndexIVFPQ& index) {
+  constexpr size_t kParts[] = {1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96};
+  return index.pq.nbits == 8 && index.by_residual &&
+         std::find(std::begin(kParts), std::end(kParts), index.pq.M) != std::end(kParts);
+}
+
+}  // namespace
+
+size_t GpuStructureBytes(const faiss::Index* index, int64_t merged_dim) {
+  const auto* const ivf = dynamic_cast<const faiss::IndexIVF*>(index);
+  if (ivf == nullptr || ivf->metric_type != faiss::METRIC_L2) return 0;
+  // What comes from a GPU has centroids of the base class.
+  const faiss::Index& centroids = *ivf->quantizer;
+  if (typeid(centroids) != typeid(faiss::IndexFlatL2) &&
+      typeid(centroids) != typeid(faiss::IndexFlat)) {
+    return 0;
+  }
+  if (typeid(*ivf) == typeid(faiss::IndexIVFScalarQuantizer)) {
+    if (!GpuHasQuantizer(static_cast<const faiss::IndexIVFScalarQuantizer*>(ivf)->sq.qtype)) {
+      return 0;
+    }
+  } else if (typeid(*ivf) == typeid(faiss::IndexIVFPQ)) {
+    if (!GpuHasProductQuantizer(*static_cast<const faiss::IndexIVFPQ*>(ivf))) return 0;
+  } else if (typeid(*ivf) != typeid(faiss::IndexIVFFlat)) {
+    return 0;
+  }
+  const auto in_granules = [](size_t size) {
+    return (size + kGpuGranule - 1) / kGpuGranule * kGpuGranule;
+  };
+  const auto dim = static_cast<size_t>(ivf->d);
+  const size_t stored_dim = merged_dim > 0 ? static_cast<size_t>(merged_dim) : dim;
+  const size_t code_size = ivf->code_size * stored_dim / dim;
+  // Centroids, in float32, and their norms; codes and ids of 32 bits.
+  size_t size_bytes = in_granules(ivf->nlist * (stored_dim + 1) * sizeof(float));
+  for (size_t list = 0; list < ivf->nlist; ++list) {
+    const size_t n = ivf->invlists != nullptr ? ivf->invlists->list_size(list) : 0;
+    if (n == 0) continue;
+    size_bytes += in_granules((n + kGpuListKeys - 1) / kGpuListKeys * kGpuListKeys * code_size) +
+                  in_granules(n * sizeof(int32_t));
+  }
+  return size_bytes;
+}
+
+bool GpuWantsHalfTables(const faiss::Index* index) {
+  const auto* const pq = dynamic_cast<const faiss::IndexIVFPQ*>(index);
+  constexpr size_t kMostFloatParts = 48;
+  return pq != nullptr && pq->pq.M > kMostFloatParts;
 }
 
 // Silences FAISS's advice on sample sizes and keeps its training short: no minutes of annealing for

@@ -38,6 +38,13 @@ struct EmptyFaissIndex {
 // InvalidArgument for specifications that FAISS does not know, or that fovea does not search.
 absl::StatusOr<EmptyFaissIndex> MakeEmptyFaissIndex(const std::string& spec, int64_t head_dim);
 
+// What FAISS's GPU part takes of a GPU's memory for such a structure, as full as this one; 0: it
+// has no such structure, or one that is slower than our own exact search (Flat).
+// `merged_dim`: as a part of one of so many dimensions (index/faiss_merge.h); 0: by itself.
+size_t GpuStructureBytes(const faiss::Index* index, int64_t merged_dim = 0);
+// Whether its tables have room in a GPU's shared memory in half precision alone.
+bool GpuWantsHalfTables(const faiss::Index* index);
+
 // Settings to train `core` with, and of how many keys of n_keys.
 void SetTraining(faiss::Index* core);
 int64_t TrainingSize(const faiss::Index* core, int64_t n_keys);

@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "index/device_index.h"
 #include "index/layer_index_kinds.h"
 
 namespace fovea::index {
@@ -51,8 +52,10 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Build(compute::Device& d
     return absl::InvalidArgumentError(StrCat("index build: ", keys.size(), " heads of ", head_dim,
                                              ", want at least one of each"));
   }
-  return CodeBits(spec) > 0 ? BuildCodedIndex(device, spec, keys, head_dim, progress)
-                            : BuildFaissIndex(device, spec, keys, head_dim, progress);
+  if (CodeBits(spec) == 0) return BuildFaissIndex(device, spec, keys, head_dim, progress);
+  ASSIGN_OR_RETURN(const std::optional<DeviceKeys> copied,
+                   DeviceKeys::Copy(device, keys, head_dim));
+  return BuildCodedIndex(device, spec, keys, copied ? &*copied : nullptr, head_dim, progress);
 }
 
 absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesystem::path& path) {
@@ -63,6 +66,11 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> LayerIndex::Load(const std::filesyst
                                                           : LoadFaissIndex(path, std::move(file)));
   index->set_effort(effort);
   return index;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceIndex>> LayerIndex::CopyTo(compute::Device&) const {
+  return absl::UnimplementedError(
+      StrCat("index \"", spec(), "\": no device searches it by itself"));
 }
 
 absl::Status ValidateSpec(const std::string& spec, int64_t head_dim) {

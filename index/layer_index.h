@@ -26,6 +26,8 @@
 
 namespace fovea::index {
 
+class DeviceIndex;  // index/device_index.h
+
 // Keys of one KV head: runs with ids relative to the segment (slot − slot_begin), ascending. Ids
 // between runs belong to deleted tokens.
 using HeadKeys = std::vector<compute::KeyRun>;
@@ -60,7 +62,9 @@ struct LayerSearchArgs {
 // Immutable; Search is thread-safe with a Device a thread.
 class LayerIndex {
  public:
-  // keys: one HeadKeys per KV head, all with the same ids. `spec` as above.
+  // keys: one HeadKeys per KV head, all with the same ids. `spec` as above. On a GPU, where FAISS
+  // has a part for it, IVF structures of scalar and product quantisers are trained and filled
+  // there; what comes of it is the same kind of structure, which any build reads.
   // InvalidArgument for a specification that neither fovea nor FAISS knows or that cannot hold
   // these keys (an IVF with more lists than keys). No keys at all are fine: nothing is found. One
   // thread a head.
@@ -91,12 +95,21 @@ class LayerIndex {
   // Where the effort of a search can be set, its range (IVF: 1 … nlist; HNSW: … 4096); {0,0}: not.
   virtual std::pair<int, int> ProbeRange() const = 0;
 
+  // What a copy takes of the memory of a device that searches this index by itself: a GPU where
+  // FAISS has a part for it, and IVF structures of scalar and product quantisers whose effort is
+  // within its limits. 0: none does.
+  virtual size_t DeviceBytes(const compute::Device& /*device*/) const { return 0; }
+  // Such a copy, which does not refer to this index but on CPUs. ResourceExhausted where there is
+  // no room; Unimplemented where DeviceBytes is 0.
+  virtual absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyTo(compute::Device& device) const;
+
  private:
   Effort effort_;
 };
 
-// Version of the FAISS in this build, "1.7.3".
+// Version of the FAISS in this build, "1.7.3", and whether it has a part for GPUs.
 std::string FaissVersion();
+bool FaissHasGpuPart();
 
 // InvalidArgument unless `spec` is "auto", "exact", a coded scan or something FAISS can build for
 // `head_dim`.

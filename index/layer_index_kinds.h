@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "index/device_keys.h"
 #include "index/index_file.h"
 #include "index/key_ids.h"
 #include "index/layer_index.h"
@@ -44,11 +45,10 @@ absl::Status ValidateFaissSpec(const std::string& spec, int64_t head_dim);
 int CodeBits(const std::string& spec);
 // `spec` is a coded scan.
 absl::Status ValidateCodedSpec(const std::string& spec, int64_t head_dim);
-absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(compute::Device& device,
-                                                            const std::string& spec,
-                                                            const std::vector<HeadKeys>& keys,
-                                                            int64_t head_dim,
-                                                            const Progress& progress);
+// `copied`: the keys on the device, which makes the codes then; null: the host does.
+absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(
+    compute::Device& device, const std::string& spec, const std::vector<HeadKeys>& keys,
+    const DeviceKeys* copied, int64_t head_dim, const Progress& progress);
 absl::StatusOr<std::unique_ptr<LayerIndex>> LoadCodedIndex(const std::filesystem::path& path,
                                                            IndexFile file);
 

@@ -25,7 +25,7 @@ int BitsOf(const std::string& spec) {
   return 0;
 }
 
-std::vector<SlabShape> SlabsOf(const Generation& generation) {
+std::vector<SlabShape> SlabsOf(const Generation& generation, const compute::Device* device) {
   const int n_layers = generation.settings->n_mem_layers;
   std::vector<SlabShape> slabs;
   auto window = generation.windows.begin();
@@ -36,29 +36,40 @@ std::vector<SlabShape> SlabsOf(const Generation& generation) {
     if (slab.n_tokens > 0) slabs.push_back(std::move(slab));
   };
   const auto none = std::vector<int>(static_cast<size_t>(n_layers));
+  const auto shape = [&](Slot slot_begin, Slot slot_end) {
+    return SlabShape{.slot_begin = slot_begin,
+                     .slot_end = slot_end,
+                     .bits = none,
+                     .n_candidates = none,
+                     .index_bytes = std::vector<size_t>(none.size()),
+                     .n_probe = none};
+  };
   Slot end = 0;
   for (const auto& segment : generation.segments) {
     const storage::SegmentRecord& record = segment->record;
-    add({.slot_begin = end, .slot_end = record.slot_begin, .bits = none, .n_candidates = none});
-    SlabShape slab{.slot_begin = record.slot_begin,
-                   .slot_end = record.slot_end,
-                   .bits = none,
-                   .n_candidates = none};
+    add(shape(end, record.slot_begin));
+    SlabShape slab = shape(record.slot_begin, record.slot_end);
+    slab.segment_id = record.id;
     for (size_t layer = 0; layer < segment->layers.size() && layer < none.size(); ++layer) {
       const index::LayerIndex& index = *segment->layers[layer];
       const int bits = BitsOf(index.spec());
-      const int judged =
-          index.effort().n_candidates > 0 ? index.effort().n_candidates : record.n_candidates;
+      const bool is_judged = index.effort().n_candidates > 0;
+      const int judged = is_judged ? index.effort().n_candidates : record.n_candidates;
+      if (device != nullptr) slab.index_bytes[layer] = index.DeviceBytes(*device);
+      if (slab.index_bytes[layer] > 0) {
+        // As they are numbered on the device.
+        slab.index_bytes[layer] += static_cast<size_t>(index.n_keys()) * sizeof(int32_t);
+        slab.n_candidates[layer] = judged > 0 ? judged : kCandidates;
+        slab.n_probe[layer] = is_judged ? index.effort().n_probe : record.n_probe;
+        continue;
+      }
       slab.bits[layer] = bits > 0 ? bits : kBits;
       slab.n_candidates[layer] = bits > 0 && judged > 0 ? judged : std::max(judged, kCandidates);
     }
     add(std::move(slab));
     end = record.slot_end;
   }
-  add({.slot_begin = end,
-       .slot_end = std::max(generation.next_slot, end),
-       .bits = none,
-       .n_candidates = none});
+  add(shape(end, std::max(generation.next_slot, end)));
   return slabs;
 }
 
@@ -72,6 +83,7 @@ std::string SizeText(size_t size_bytes) {
 
 ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes) {
   ResidencyLimits limits;
+  limits.device = &device;
   limits.pinned_bytes = GetSystemMemory().available_bytes / 2;
   if (const auto given = device.entry_limit_bytes(); given.has_value()) {
     limits.device_bytes = *given;
@@ -91,7 +103,7 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
   FOVEA_CHECK(generation.settings.has_value());
   const storage::StoreSettings& settings = *generation.settings;
   ResidencyPlan plan;
-  plan.slabs = SlabsOf(generation);
+  plan.slabs = SlabsOf(generation, limits.device);
   if (plan.slabs.size() >= static_cast<size_t>(compute::kMaxMemoryParts)) {
     // One is left for a conversation.
     return absl::ResourceExhaustedError(
@@ -106,11 +118,14 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
   for (const SlabShape& slab : plan.slabs) {
     n_tokens += slab.n_tokens;
     const size_t half_bytes = static_cast<size_t>(slab.n_tokens) * token_bytes;
-    for (const int bits : slab.bits) {
+    for (size_t layer = 0; layer < slab.bits.size(); ++layer) {
+      const int bits = slab.bits[layer];
+      const size_t index_bytes = slab.index_bytes[layer];
       plan.key_bytes += half_bytes;
       plan.value_bytes += half_bytes;
       coded.value_bytes += half_bytes;
-      (bits > 0 ? coded.coded_key_bytes : coded.key_bytes) += half_bytes;
+      coded.index_bytes += index_bytes;
+      (bits > 0 || index_bytes > 0 ? coded.coded_key_bytes : coded.key_bytes) += half_bytes;
       if (bits == 0) continue;
       const int64_t block_bytes = compute::KeyCoder::NumLines(bits, settings.head_dim) * 64 +
                                   compute::kCodeBlockKeys * int64_t{sizeof(BFloat16)};
@@ -127,7 +142,7 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
     choice.has_pinned_keys = true;
     choices.push_back(std::move(choice));
   };
-  const bool has_codes = is_approximate && coded.code_bytes > 0;
+  const bool has_codes = is_approximate && coded.code_bytes + coded.index_bytes > 0;
   if (!has_codes || n_tokens <= kExactOnDeviceTokens) choose_from(plan);
   if (has_codes) choose_from(coded);
   for (ResidencyPlan& choice : choices) {
@@ -143,7 +158,8 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
              " and ", SizeText(least.PinnedBytes()), " of the host's memory; there are ",
              SizeText(limits.device_bytes), limits.is_given ? " (--gpu-memory)" : "", " and ",
              SizeText(limits.pinned_bytes), "; ");
-  if (!is_approximate && coded.code_bytes > 0) message += "ask with --mode approximate, ";
+  if (!is_approximate && coded.code_bytes + coded.index_bytes > 0)
+    message += "ask with --mode approximate, ";
   message += StrCat(limits.is_given ? "give it more, " : "end other programs that use the GPU, ",
                     "take another GPU (--device cuda:N), or --device cpu");
   return absl::ResourceExhaustedError(message);

@@ -1,5 +1,6 @@
-// Where the keys, codes and values of a memory lie when it is searched on a device with memory of
-// its own: what fits the device, and what stays in pinned host memory, which the device reads.
+// Where the keys, codes, indexes and values of a memory lie when it is searched on a device with
+// memory of its own: what fits the device, and what stays in pinned host memory, which the device
+// reads.
 #pragma once
 
 #include <cstddef>
@@ -22,12 +23,19 @@ struct SlabShape {
   // keys, as where a segment has no index; and how many of them are scored again.
   std::vector<int> bits;
   std::vector<int> n_candidates;
+  // Per memory layer: what the segment's index takes where the device searches it in the place of
+  // keys and codes, 0 where it does not; and its effort.
+  std::vector<size_t> index_bytes;
+  std::vector<int> n_probe;
+  uint64_t segment_id = 0;
 };
 
 struct ResidencyLimits {
   size_t device_bytes = 0;
   size_t pinned_bytes = 0;
   bool is_given = false;  // device_bytes, by the user
+  // Whose searches of indexes count (index::LayerIndex::DeviceBytes); null: none's.
+  const compute::Device* device = nullptr;
 };
 // Of the device as it is now: what its entry_limit_bytes() says, else what is free less a margin
 // for what answers need beside; `held_bytes` of it are held by entries that may go. Of the host
@@ -36,16 +44,17 @@ ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes);
 
 struct ResidencyPlan {
   std::vector<SlabShape> slabs;  // by slot, those that have tokens
-  bool uses_codes = false;       // bits of the slabs count; else the keys are searched
-  bool has_pinned_keys = false;  // of the layers that have codes
+  bool uses_codes = false;       // bits and indexes of the slabs count; else the keys are searched
+  bool has_pinned_keys = false;  // of the layers that have codes or an index
   bool has_pinned_values = false;
   size_t code_bytes = 0;
-  size_t coded_key_bytes = 0;  // of keys that have codes
+  size_t index_bytes = 0;
+  size_t coded_key_bytes = 0;  // of keys that have codes or an index
   size_t key_bytes = 0;        // of the others
   size_t value_bytes = 0;
 
   size_t DeviceBytes() const {
-    return code_bytes + key_bytes + (has_pinned_keys ? 0 : coded_key_bytes) +
+    return code_bytes + index_bytes + key_bytes + (has_pinned_keys ? 0 : coded_key_bytes) +
            (has_pinned_values ? 0 : value_bytes);
   }
   size_t PinnedBytes() const {

@@ -1,6 +1,7 @@
 #include "memory/resident_entries.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace fovea::memory {
@@ -25,6 +26,10 @@ ResidentEntries::ResidentEntries(const ResidencyPlan& plan, const Generation& ge
     word_begin_.push_back(word_begin_.back() + (slabs_[s]->n_tokens() + 63) / 64);
     // What a segment's calibration found enough is of its own keys.
     for (size_t l = 0; l < n_candidates_.size(); ++l) {
+      if (IndexOf(s, static_cast<int>(l)).index != nullptr) {
+        has_indexes_ = true;
+        continue;
+      }
       n_candidates_[l] =
           std::min(n_candidates_[l] + shape.n_candidates[l], compute::kMaxCandidates);
     }
@@ -35,6 +40,18 @@ Slot ResidentEntries::SlotAt(int64_t position) const {
   const auto next = std::upper_bound(slab_begin_.begin(), slab_begin_.end(), position);
   const auto slab = static_cast<size_t>(next - slab_begin_.begin()) - 1;
   return slabs_[slab]->SlotAt(position - slab_begin_[slab]);
+}
+
+std::vector<int64_t> ResidentEntries::CountAllowed(const std::vector<uint64_t>& bits) const {
+  std::vector<int64_t> counts;
+  for (size_t s = 0; s < slabs_.size(); ++s) {
+    int64_t count = 0;
+    for (int64_t w = word_begin_[s]; w < word_begin_[s + 1]; ++w) {
+      count += std::popcount(bits[static_cast<size_t>(w)]);
+    }
+    counts.push_back(count);
+  }
+  return counts;
 }
 
 std::vector<compute::CodedMemoryPart> ResidentEntries::Parts(int memory_layer,

@@ -1,6 +1,6 @@
-// A generation's keys, codes and values where a device reads them, for searches that are made
-// there. What is loaded is kept for the next question, slab by slab, so that a new generation loads
-// what is new in it (ResidentCache).
+// A generation's keys, codes, indexes and values where a device reads them, for searches that are
+// made there. What is loaded is kept for the next question, slab by slab, so that a new generation
+// loads what is new in it (ResidentCache).
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,11 @@ class ResidentEntries {
                   std::vector<std::shared_ptr<const ResidentSlab>> slabs);
 
   bool uses_codes() const { return uses_codes_; }
+  // Whether indexes are searched in the place of codes, which cannot be recorded.
+  bool has_indexes() const { return has_indexes_; }
   int64_t n_positions() const { return slab_begin_.back(); }
   Slot SlotAt(int64_t position) const;
-  // Candidates that approximate search of a layer scores again.
+  // Candidates that approximate search of a layer scores again, but for those of indexes.
   int n_candidates(int memory_layer) const {
     return n_candidates_[static_cast<size_t>(memory_layer)];
   }
@@ -38,11 +40,19 @@ class ResidentEntries {
   // The bit of the first token of window w of generation.windows.
   int64_t AllowedBitOf(size_t window) const { return bit_begin_[window]; }
 
+  // Of each slab, how many of its tokens may be. `bits`: [n_allowed_words()].
+  std::vector<int64_t> CountAllowed(const std::vector<uint64_t>& bits) const;
+
+  // Of each slab.
+  ResidentSlab::Index IndexOf(size_t slab, int memory_layer) const {
+    return uses_codes_ ? slabs_[slab]->IndexOf(memory_layer) : ResidentSlab::Index();
+  }
   // Of each slab. `allowed`: n_allowed_words() in the device's memory, or null: all may be.
   std::vector<compute::CodedMemoryPart> Parts(int memory_layer, const uint64_t* allowed) const;
 
  private:
   bool uses_codes_;
+  bool has_indexes_ = false;
   std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
   std::vector<int64_t> slab_begin_;  // positions, [n_slabs + 1]
   std::vector<int64_t> word_begin_;  // [n_slabs + 1]

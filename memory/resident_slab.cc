@@ -56,7 +56,10 @@ absl::StatusOr<std::shared_ptr<const ResidentSlab>> ResidentSlab::Load(compute::
       if (made.ok()) *buffer = *std::move(made);
       return made.status();
     };
-    const bool has_pinned_keys = plan.has_pinned_keys && layer.bits > 0;
+    const bool has_index = plan.uses_codes && shape.index_bytes[static_cast<size_t>(l)] > 0;
+    if (has_index) slab->device_bytes_ += shape.index_bytes[static_cast<size_t>(l)];
+    const bool has_pinned_keys = plan.has_pinned_keys && (layer.bits > 0 || has_index);
+    layer.has_pinned_keys = has_pinned_keys;
     slab->has_pinned_keys_ |= has_pinned_keys;
     RETURN_IF_ERROR(allocate(half_bytes, has_pinned_keys, &layer.keys));
     RETURN_IF_ERROR(allocate(half_bytes, plan.has_pinned_values, &layer.values));
@@ -76,6 +79,7 @@ absl::StatusOr<std::shared_ptr<const ResidentSlab>> ResidentSlab::Load(compute::
                                         layer.rotation.data<void>()));
   }
   RETURN_IF_ERROR(slab->Read(device, generation, first_window, progress));
+  if (plan.uses_codes) RETURN_IF_ERROR(slab->CopyIndexes(device, generation));
   for (Layer& layer : slab->layers_) {
     if (layer.bits > 0) RETURN_IF_ERROR(slab->Encode(device, &layer));
   }
@@ -110,7 +114,7 @@ absl::Status ResidentSlab::Read(compute::Device& device, const Generation& gener
     for (size_t l = 0; l < layers_.size(); ++l) {
       for (const bool keys : {true, false}) {
         RETURN_IF_ERROR(progress.CheckCancelled());
-        const bool is_pinned = keys ? has_pinned_keys_ && layers_[l].bits > 0 : has_pinned_values_;
+        const bool is_pinned = keys ? layers_[l].has_pinned_keys : has_pinned_values_;
         auto* const slab = (keys ? layers_[l].keys : layers_[l].values).data<std::byte>();
         // Where token 0 of the run lies, for head 0, and how far apart heads are.
         const auto slab_head = static_cast<size_t>(n_tokens()) * token_bytes;
@@ -166,12 +170,79 @@ absl::Status ResidentSlab::Encode(compute::Device& device, Layer* layer) const {
                                       .mean = layer->mean.data<float>()});
 }
 
+absl::Status ResidentSlab::CopyIndexes(compute::Device& device, const Generation& generation) {
+  const auto segment = std::find_if(
+      generation.segments.begin(), generation.segments.end(),
+      [&](const auto& s) { return s->record.id == shape_.segment_id && shape_.segment_id != 0; });
+  if (segment == generation.segments.end()) return absl::OkStatus();
+  const std::vector<index::IdRun>* runs = nullptr;  // of the layer before
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    if (shape_.index_bytes[l] == 0) continue;
+    segment_ = *segment;
+    Layer& layer = layers_[l];
+    ASSIGN_OR_RETURN(layer.index, segment_->layers[l]->CopyTo(device));
+    const index::KeyIds& ids = layer.index->ids();
+    if (runs != nullptr && *runs == ids.runs()) {
+      layer.tokens = layers_[l - 1].tokens;
+    } else {
+      const std::vector<int32_t> tokens = TokensOf(ids);
+      int32_t next = 0;
+      const bool is_same =
+          std::all_of(tokens.begin(), tokens.end(), [&](int32_t t) { return t == next++; });
+      if (!is_same) {
+        ASSIGN_OR_RETURN(compute::Buffer buffer, device.Allocate(tokens.size() * sizeof(int32_t)));
+        RETURN_IF_ERROR(device.CopyFromHost(tokens.data(), tokens.size() * sizeof(int32_t),
+                                            buffer.data<void>()));
+        layer.tokens = std::make_shared<const compute::Buffer>(std::move(buffer));
+      }
+    }
+    runs = &ids.runs();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<int32_t> ResidentSlab::TokensOf(const index::KeyIds& ids) const {
+  std::vector<int32_t> tokens;
+  tokens.reserve(static_cast<size_t>(ids.size()));
+  for (const index::IdRun& run : ids.runs()) {
+    const Slot end = shape_.slot_begin + static_cast<Slot>(run.first_id + run.n);
+    Slot slot = shape_.slot_begin + static_cast<Slot>(run.first_id);
+    auto window = std::upper_bound(slot_begin_.begin(), slot_begin_.end(), slot);
+    if (window != slot_begin_.begin()) --window;
+    // Slots of a window that is here, or up to the next one.
+    while (slot < end) {
+      const auto w = static_cast<size_t>(window - slot_begin_.begin());
+      const auto n_tokens = window == slot_begin_.end()
+                                ? Slot{0}
+                                : static_cast<Slot>(window_begin_[w + 1] - window_begin_[w]);
+      if (window == slot_begin_.end() || slot < *window) {
+        const Slot until = window == slot_begin_.end() ? end : std::min(end, *window);
+        tokens.insert(tokens.end(), static_cast<size_t>(until - slot), -1);
+        slot = until;
+      } else if (slot < *window + n_tokens) {
+        const Slot until = std::min(end, *window + n_tokens);
+        for (; slot < until; ++slot) {
+          tokens.push_back(
+              static_cast<int32_t>(window_begin_[w] + static_cast<int64_t>(slot - *window)));
+        }
+      } else {
+        ++window;
+      }
+    }
+  }
+  return tokens;
+}
+
 bool ResidentSlab::Serves(const Generation& generation, const SlabShape& shape,
                           bool uses_codes) const {
   if (shape.slot_begin != shape_.slot_begin || shape.slot_end != shape_.slot_end) return false;
   if (!uses_codes && has_pinned_keys_) return false;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    if (uses_codes && layers_[l].bits != shape.bits[l]) return false;
+    if (!uses_codes) continue;
+    if (layers_[l].bits != shape.bits[l]) return false;
+    const bool has_index = layers_[l].index != nullptr;
+    if (has_index != (shape.index_bytes[l] > 0)) return false;
+    if (has_index && segment_->record.id != shape.segment_id) return false;
   }
   for (size_t w = FirstWindow(generation, shape.slot_begin); w < generation.windows.size(); ++w) {
     const LiveWindow& window = generation.windows[w];
@@ -201,6 +272,16 @@ compute::CodedMemoryPart ResidentSlab::Part(int memory_layer) const {
                     .factors = layer.factors.data<BFloat16>(),
                     .mean = layer.mean.data<float>(),
                     .rotation = layer.rotation.data<float>()}};
+}
+
+ResidentSlab::Index ResidentSlab::IndexOf(int memory_layer) const {
+  const auto l = static_cast<size_t>(memory_layer);
+  const Layer& layer = layers_[l];
+  if (layer.index == nullptr) return {};
+  return {.index = layer.index.get(),
+          .n_probe = shape_.n_probe[l],
+          .n_candidates = shape_.n_candidates[l],
+          .tokens = layer.tokens != nullptr ? layer.tokens->data<int32_t>() : nullptr};
 }
 
 }  // namespace fovea::memory

@@ -1,4 +1,5 @@
-// Keys, codes and values of the windows of a range of slots, loaded for searches on a device.
+// Keys, codes, indexes and values of the windows of a range of slots, loaded for searches on a
+// device.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include "base/status.h"
 #include "compute/coded_memory_attention.h"
 #include "compute/device.h"
+#include "index/device_index.h"
 #include "memory/generation.h"
 #include "memory/residency_plan.h"
 
@@ -36,6 +38,14 @@ class ResidentSlab {
   Slot SlotAt(int64_t token) const;
   // Of all tokens.
   compute::CodedMemoryPart Part(int memory_layer) const;
+  // A layer's index, and how it is searched.
+  struct Index {
+    const index::DeviceIndex* index = nullptr;  // null: none
+    int n_probe = 0;
+    int n_candidates = 0;
+    const int32_t* tokens = nullptr;  // of its keys (compute::FoundKeys)
+  };
+  Index IndexOf(int memory_layer) const;
   size_t device_bytes() const { return device_bytes_; }
 
  private:
@@ -43,16 +53,23 @@ class ResidentSlab {
     compute::Buffer keys, values;  // [n_kv_heads, n_tokens, head_dim]
     compute::Buffer codes, factors, mean, rotation;
     int bits = 0;
+    bool has_pinned_keys = false;
+    std::unique_ptr<index::DeviceIndex> index;
+    std::shared_ptr<const compute::Buffer> tokens;  // null: keys are numbered as tokens are
   };
   ResidentSlab() = default;
   absl::Status Read(compute::Device& device, const Generation& generation, size_t first_window,
                     const Progress& progress);
   absl::Status Encode(compute::Device& device, Layer* layer) const;
+  absl::Status CopyIndexes(compute::Device& device, const Generation& generation);
+  // The tokens of an index's keys: −1 for those that are not here.
+  std::vector<int32_t> TokensOf(const index::KeyIds& ids) const;
   compute::ConstView View(const compute::Buffer& buffer) const {
     return {dtype_, buffer.data<void>(), {n_kv_heads_, n_tokens(), head_dim_}};
   }
 
   SlabShape shape_;
+  std::shared_ptr<const Segment> segment_;  // whose indexes were copied; null: none
   bool has_pinned_keys_ = false;
   bool has_pinned_values_ = false;
   std::vector<int64_t> window_begin_;  // [n_windows + 1]

@@ -5,6 +5,7 @@
 #include <map>
 #include <system_error>
 
+#include "index/layer_index.h"
 #include "memory/residency_plan.h"
 
 namespace fovea::memory {
@@ -21,6 +22,7 @@ uint64_t FileBytes(const std::filesystem::path& path) {
 SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& device) {
   const std::shared_ptr<const Generation> generation = memory.Current();
   SearchStats stats;
+  stats.faiss = StrCat(index::FaissVersion(), index::FaissHasGpuPart() ? ", CPU and GPU" : ", CPU");
   const bool has_index = std::any_of(generation->segments.begin(), generation->segments.end(),
                                      [](const auto& segment) { return !segment->layers.empty(); });
   const bool is_dense =
@@ -38,8 +40,9 @@ SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& devi
     return stats;
   }
   stats.is_on_gpu = true;
-  stats.by = plan->uses_codes ? "codes" : "keys";
+  stats.by = !plan->uses_codes ? "keys" : plan->index_bytes > 0 ? "indexes" : "codes";
   stats.gpu_code_bytes = plan->code_bytes;
+  stats.gpu_index_bytes = plan->index_bytes;
   stats.gpu_key_bytes = plan->key_bytes + (plan->has_pinned_keys ? 0 : plan->coded_key_bytes);
   stats.gpu_value_bytes = plan->has_pinned_values ? 0 : plan->value_bytes;
   stats.pinned_key_bytes = plan->has_pinned_keys ? plan->coded_key_bytes : 0;

@@ -34,15 +34,17 @@ struct Stats {
 };
 // How questions are searched for, in the default mode, and where what is read lies.
 struct SearchStats {
-  std::string by;  // "codes" or "keys" on a GPU, "indexes" or "keys" on the host
+  std::string by;  // "codes", "indexes" or "keys" on a GPU, "indexes" or "keys" on the host
   bool is_on_gpu = false;
   // On the GPU, and in pinned host memory; 0 where the host searches.
   uint64_t gpu_key_bytes = 0;
   uint64_t gpu_code_bytes = 0;
+  uint64_t gpu_index_bytes = 0;
   uint64_t gpu_value_bytes = 0;
   uint64_t pinned_key_bytes = 0;
   uint64_t pinned_value_bytes = 0;
-  std::string note;  // why the host searches though the device is a GPU
+  std::string note;   // why the host searches though the device is a GPU
+  std::string faiss;  // "1.7.3, CPU", or "1.15.0, CPU and GPU": the version, and its parts
 };
 // Of the current generation, which is planned, not loaded.
 SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& device);

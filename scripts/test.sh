@@ -4,7 +4,8 @@
 # Usage: scripts/test.sh [--checks | --gpu] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
 #   --checks  what CI does beside: the format, what reads bytes of strangers under the sanitizers, and
 #             what clang-tidy says of a part of the sources (another part for each state of them)
-#   --gpu     instead, the tests of all ops on the GPU, with a build for it (preset cuda-release)
+#   --gpu     instead, the tests of all ops and of FAISS's indexes on the GPU, with a build for it
+#             (preset cuda-release)
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
@@ -23,15 +24,16 @@ if [[ "${1:-}" == --gpu ]]; then
   cd "$root"
   [[ -f build/cuda-release/build.ninja ]] ||
     cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=native
-  cmake --build --preset cuda-release --target compute_test memory_attention_test
+  programs=(compute_test memory_attention_test device_index_test device_searcher_test)
+  cmake --build --preset cuda-release --target "${programs[@]}"
   say "Tests"
   # Where there is no GPU they would be skipped: that is not what was asked for.
   nvidia-smi >/dev/null || fail "there is no GPU here: nvidia-smi does not answer"
   log="$(mktemp)"
   trap 'rm -f "$log"' EXIT
   code=0
-  for program in compute_test memory_attention_test; do
-    "build/cuda-release/bin/$program" --gtest_filter='*cuda*:*BFloat16*' 2>&1 |
+  for program in "${programs[@]}"; do
+    "build/cuda-release/bin/$program" --gtest_filter='*cuda*:*BFloat16*:*GpuIndex*:*OnAGpu' 2>&1 |
       tee -a "$log" || code=$?
   done
   passed="$(grep -c '^\[       OK \]' "$log" || true)"

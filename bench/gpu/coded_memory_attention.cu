@@ -15,16 +15,11 @@
 // find, too; of *needles*, heads whose softmax over the exact best 16 gives one key at least half,
 // the share whose best key is found; and of all heads the share of the exact best 16 that is.
 // A JSON object goes to stdout, a table to stderr.
-#include "bench/gpu/gpu_bench.cuh"
-#include "compute/coded_memory_attention.h"
-#include "compute/memory_attention.h"
+#include "bench/gpu/memory_layer.cuh"
 
 namespace fovea::compute {
 namespace {
 
-constexpr int64_t kHeads = 9, kKvHeads = 3, kDim = 64;
-constexpr int kTopK = 16;
-constexpr float kScale = 0.125f;
 constexpr int64_t kRecallQueries = 64;
 constexpr int64_t kCacheBytes = int64_t{200} << 20;
 
@@ -52,109 +47,44 @@ struct Recall {
   double of_top_k = 0.0;
 };
 
-struct Found {
-  std::vector<int64_t> positions;
-  std::vector<float> scores;
-};
-
 struct Layer {
-  cuda::CudaDevice& gpu;
   int64_t n_tokens;
-  int64_t n_queries;
-  Buffer queries, output, lse, positions, scores;
+  LayerQueries queries;
 
-  Layer(cuda::CudaDevice& device, int64_t n, const std::vector<float>& host)
-      : gpu(device), n_tokens(n), n_queries(static_cast<int64_t>(host.size()) / (kHeads * kDim)) {
-    const size_t n_rows = static_cast<size_t>(n_queries * kHeads);
-    queries = *gpu.Allocate(host.size() * sizeof(float));
-    CHECK_OK(gpu.CopyFromHost(host.data(), host.size() * sizeof(float), queries.data<void>()));
-    output = *gpu.Allocate(host.size() * sizeof(float));
-    lse = *gpu.Allocate(n_rows * sizeof(float));
-    positions = *gpu.Allocate(n_rows * kTopK * sizeof(int64_t));
-    scores = *gpu.Allocate(n_rows * kTopK * sizeof(float));
-  }
   MemoryPart Part(const Memory& memory) const {
     return {.keys = {DType::kBF16, memory.keys.data<void>(), {kKvHeads, n_tokens, kDim}},
             .values = {DType::kBF16, memory.values.data<void>(), {kKvHeads, n_tokens, kDim}}};
   }
-  void Exact(const Memory& memory) const {
-    const MemoryPart part = Part(memory);
-    CHECK_OK(MemoryAttention(gpu, {.queries = {queries.data<float>(), {n_queries, kHeads, kDim}},
-                                   .parts = {&part, 1},
-                                   .top_k = kTopK,
-                                   .scale = kScale,
-                                   .output = {output.data<float>(), {n_queries, kHeads, kDim}},
-                                   .lse = {lse.data<float>(), {n_queries, kHeads}},
-                                   .positions = positions.data<int64_t>(),
-                                   .scores = scores.data<float>()}));
-  }
+  void Exact(const Memory& memory) const { queries.Exact(Part(memory)); }
   void Coded(const Memory& memory, int bits, const Buffer& rotation, int n_candidates) const {
-    const CodedMemoryPart part{.entries = Part(memory),
-                               .codes = {.bits = bits,
-                                         .codes = memory.codes.data<std::byte>(),
-                                         .factors = memory.factors.data<BFloat16>(),
-                                         .mean = memory.mean.data<float>(),
-                                         .rotation = rotation.data<float>()}};
-    CHECK_OK(
-        CodedMemoryAttention(gpu, {.queries = {queries.data<float>(), {n_queries, kHeads, kDim}},
-                                   .parts = {&part, 1},
-                                   .n_candidates = n_candidates,
-                                   .top_k = kTopK,
-                                   .scale = kScale,
-                                   .output = {output.data<float>(), {n_queries, kHeads, kDim}},
-                                   .lse = {lse.data<float>(), {n_queries, kHeads}},
-                                   .positions = positions.data<int64_t>(),
-                                   .scores = scores.data<float>()}));
-  }
-  Found Read() const {
-    Found found{std::vector<int64_t>(static_cast<size_t>(n_queries * kHeads * kTopK)), {}};
-    found.scores.resize(found.positions.size());
-    CHECK_OK(
-        gpu.CopyToHost(positions.data<void>(), positions.size_bytes(), found.positions.data()));
-    CHECK_OK(gpu.CopyToHost(scores.data<void>(), scores.size_bytes(), found.scores.data()));
-    return found;
+    queries.Approximate({.entries = Part(memory),
+                         .codes = {.bits = bits,
+                                   .codes = memory.codes.data<std::byte>(),
+                                   .factors = memory.factors.data<BFloat16>(),
+                                   .mean = memory.mean.data<float>(),
+                                   .rotation = rotation.data<float>()}},
+                        n_candidates);
   }
 };
 
-// Row r looks for key Fact(r), with more or less noise.
-int64_t Fact(int64_t row, int64_t n) {
-  return static_cast<int64_t>(static_cast<uint64_t>(row) * 0x9e3779b97f4a7c15u >> 1) % n;
-}
 std::vector<float> FactQueries(const Memory& memory, int64_t n) {
-  std::vector<float> queries;
-  for (int64_t row = 0; row < kRecallQueries * kHeads; ++row) {
-    const int64_t kv_head = row % kHeads / (kHeads / kKvHeads);
-    for (int64_t d = 0; d < kDim; ++d) {
-      const auto at = static_cast<uint64_t>((kv_head * n + Fact(row, n)) * kDim + d);
-      const float noise = Normal(999'999'937u * static_cast<uint64_t>(row * kDim + d));
-      queries.push_back(1.5f * Normal(memory.seed + at) +
-                        (0.5f + 0.25f * static_cast<float>(row % 4)) * noise);
-    }
-  }
-  return queries;
+  return SeekingQueries(kRecallQueries, n, [&](int64_t kv_head, int64_t key, int64_t d) {
+    return Normal(memory.seed + static_cast<uint64_t>((kv_head * n + key) * kDim + d));
+  });
 }
 
 Recall Compare(const Found& exact, const Found& coded, int64_t n) {
   Recall recall;
-  for (int64_t row = 0; row < kRecallQueries * kHeads; ++row) {
-    const auto at = static_cast<size_t>(row * kTopK);
-    const auto has = [&](const Found& found, int64_t position) {
-      return std::find(found.positions.begin() + static_cast<int64_t>(at),
-                       found.positions.begin() + static_cast<int64_t>(at) + kTopK,
-                       position) != found.positions.begin() + static_cast<int64_t>(at) + kTopK;
-    };
-    double sum = 0.0;
-    for (size_t j = 0; j < kTopK; ++j) {
-      sum += std::exp((exact.scores[at + j] - exact.scores[at]) * kScale);
-      recall.of_top_k += has(coded, exact.positions[at + j]) ? 1.0 : 0.0;
-    }
-    if (sum <= 2.0) {
+  for (size_t row = 0; row < kRecallQueries * kHeads; ++row) {
+    recall.of_top_k += CountFound(exact, coded, row);
+    if (IsConfident(exact, row)) {
       ++recall.n_needles;
-      recall.n_needles_found += has(coded, exact.positions[at]) ? 1 : 0;
+      recall.n_needles_found += coded.Has(row, exact.positions[row * kTopK]) ? 1 : 0;
     }
-    if (exact.positions[at] == Fact(row, n)) {
+    const int64_t fact = SoughtKey(static_cast<int64_t>(row), n);
+    if (exact.positions[row * kTopK] == fact) {
       ++recall.n_facts;
-      recall.n_facts_found += coded.positions[at] == Fact(row, n) ? 1 : 0;
+      recall.n_facts_found += coded.positions[row * kTopK] == fact ? 1 : 0;
     }
   }
   recall.of_top_k /= static_cast<double>(exact.positions.size());
@@ -189,8 +119,8 @@ void Run(const BenchOptions& bench, const Options& options) {
     }
     std::vector<float> one(kHeads * kDim);
     for (size_t i = 0; i < one.size(); ++i) one[i] = Normal(77 + i);
-    const Layer layer(gpu, n, one);
-    const Layer many(gpu, n, FactQueries(memories[0], n));
+    const Layer layer{n, LayerQueries(gpu, one)};
+    const Layer many{n, LayerQueries(gpu, FactQueries(memories[0], n))};
     const auto memory_of = [&](int64_t i) -> const Memory& {
       return memories[static_cast<size_t>(i % n_memories)];
     };
@@ -200,7 +130,7 @@ void Run(const BenchOptions& bench, const Options& options) {
       exact_us = MedianMicroseconds(gpu, std::min(bench.repeats, 20),
                                     [&](int64_t i) { layer.Exact(memory_of(i)); });
       many.Exact(memories[0]);
-      exact = many.Read();
+      exact = many.queries.Read();
     }
     for (const int64_t bits : options.bits) {
       const KeyCoder coder(static_cast<int>(bits), kDim);
@@ -230,7 +160,7 @@ void Run(const BenchOptions& bench, const Options& options) {
       Recall recall;
       if (!options.is_pinned) {
         many.Coded(memories[0], static_cast<int>(bits), *rotation, options.n_candidates);
-        recall = Compare(exact, many.Read(), n);
+        recall = Compare(exact, many.queries.Read(), n);
       }
       std::fprintf(stderr, "%12lld %5d %10.1f %10.1f %8.3f %10.1f %6d of %4d %6d of %4d %8.4f\n",
                    static_cast<long long>(n), static_cast<int>(bits), us, read_us, us / read_us,

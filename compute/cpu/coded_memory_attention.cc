@@ -46,6 +46,35 @@ void ScanCodes(CpuDevice& device, const CodedMemoryAttentionArgs& args, const Co
   }
 }
 
+// What an index of a part found, scored by the stored keys.
+void ScoreFound(const CodedMemoryAttentionArgs& args, const CodedMemoryPart& part,
+                int64_t first_position, std::vector<TopK>* kept) {
+  const int64_t n_tokens = part.entries.keys.dim(1);
+  const int64_t head_dim = args.queries.dim(2);
+  const int64_t n_found = part.found.n_found;
+  const auto n_kv_heads = static_cast<int64_t>(kept->size());
+  const int64_t group = args.queries.dim(1) / n_kv_heads;
+  const int64_t n_lists = args.queries.dim(0) * group;
+  for (int64_t kv_head = 0; kv_head < n_kv_heads && n_tokens > 0; ++kv_head) {
+    const EntryPointer keys = KeysOf(part.entries, kv_head);
+    for (int64_t list = 0; list < n_lists; ++list) {
+      const int64_t head = kv_head * group + list % group;
+      const float* const query =
+          args.queries.As<float>() + (list / group * args.queries.dim(1) + head) * head_dim;
+      for (int64_t j = 0; j < n_found; ++j) {
+        const int64_t key = part.found.keys[(kv_head * n_lists + list) * n_found + j];
+        if (key < 0) continue;
+        const int64_t token = part.found.tokens != nullptr ? part.found.tokens[key] : key;
+        if (token < 0 || token >= n_tokens) continue;
+        const uint64_t* const allowed = part.entries.allowed;
+        if (allowed != nullptr && (allowed[token / 64] >> (token % 64) & 1) == 0) continue;
+        (*kept)[static_cast<size_t>(kv_head)].Push(
+            list, {KeyScore(query, keys + token * head_dim, head_dim), first_position + token});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status CodedMemoryAttention(CpuDevice& device, const CodedMemoryAttentionArgs& args) {
@@ -56,7 +85,9 @@ absl::Status CodedMemoryAttention(CpuDevice& device, const CodedMemoryAttentionA
   int64_t first_position = 0;
   for (const CodedMemoryPart& part : args.parts) {
     entries.push_back(part.entries);
-    if (part.codes.bits == 0) {
+    if (part.found.n_found > 0) {
+      ScoreFound(args, part, first_position, &kept);
+    } else if (part.codes.bits == 0) {
       RETURN_IF_ERROR(ScanPart(device, args.queries, part.entries, first_position, &kept));
     } else {
       ScanCodes(device, args, part, first_position, &kept);

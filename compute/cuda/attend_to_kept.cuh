@@ -165,6 +165,8 @@ absl::Status ForQueriesThatFit(CudaDevice& device, const Problem& all, Launch la
     const int64_t row = begin * all.n_heads;
     Problem problem = all;
     problem.n_queries = static_cast<int>(std::min(at_once, all.n_queries - begin));
+    problem.first_query = static_cast<int>(begin);
+    problem.n_all_queries = all.n_queries;
     problem.queries += row * all.head_dim;
     problem.candidates = reinterpret_cast<uint64_t*>(scratch);
     problem.extra = scratch + at_once * all.n_heads * candidate_bytes;

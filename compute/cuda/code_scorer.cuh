@@ -33,6 +33,7 @@ struct CodedPart {
   int64_t n_blocks;
   int bits;  // 0: none
   int n_lines;
+  FoundKeys found;  // of an index, which is searched in the place of a scan
 };
 struct CodedParts {
   Parts parts;

@@ -7,7 +7,7 @@
 // is at least. The third kernel, some blocks a query head, looks at the codes of these tiles again
 // and scores the keys that reach it as they are stored; the last of the blocks attends to the top
 // k. Parts without codes are scanned by their keys, and all keys of their tiles that are among the
-// best are scored.
+// best are scored; of parts that an index was searched for, the keys that it found.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -286,6 +286,32 @@ __global__ void __launch_bounds__(kSelectThreads)
     }
   }
 
+  // What indexes found, eight lanes a key.
+  const int64_t list = (static_cast<int64_t>(kv_head) * problem.n_all_queries +
+                        problem.first_query + row / problem.n_heads) *
+                           problem.group +
+                       row % problem.group;
+  for (int p = 0; p < parts.n_parts; ++p) {
+    const FoundKeys& found = all.coded[p].found;
+    const Part& part = parts.part[p];
+    constexpr int kAtOnce = kSelectThreads / 8;
+    for (int base = static_cast<int>(blockIdx.y) * kAtOnce; base < found.n_found;
+         base += static_cast<int>(gridDim.y) * kAtOnce) {
+      const int i = base + static_cast<int>(threadIdx.x) / 8;
+      int64_t key = i < found.n_found ? found.keys[list * found.n_found + i] : -1;
+      if (key >= 0 && found.tokens != nullptr) key = found.tokens[key];
+      const bool is_there = key >= 0 && IsAllowed(part, key);
+      if (!is_there) key = 0;
+      const float score = ScoreOf(static_cast<const Element*>(part.keys) +
+                                      kv_head * part.key_stride + key * problem.head_dim,
+                                  query, problem.head_dim);
+      if (is_there && lane % 8 == 0 && score > -INFINITY) {
+        candidates[atomicAdd(&chosen->n_scored, 1)] =
+            Pack(score, static_cast<uint32_t>(part.first_position + key));
+      }
+    }
+  }
+
   // What a block wrote is there before it counts as done.
   __threadfence();
   __syncthreads();
@@ -337,7 +363,7 @@ void Select(const CodedParts& all, int bits, CodedParts* some, int* first_tile) 
   *some = {};
   some->parts.tile_keys = all.parts.tile_keys;
   for (int p = 0; p < all.parts.n_parts; ++p) {
-    if (all.coded[p].bits != bits) continue;
+    if (all.coded[p].bits != bits || all.coded[p].found.n_found > 0) continue;
     if (some->parts.n_parts == 0) *first_tile = all.parts.part[p].first_tile;
     some->coded[some->parts.n_parts] = all.coded[p];
     Part& part = some->parts.part[some->parts.n_parts++];
@@ -371,11 +397,12 @@ absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs
     all.parts.tile_keys *= 2;
   }
   constexpr int kKinds[] = {2, 4, 8, 0};
+  int64_t n_found = 0;
   for (const int bits : kKinds) {
     int64_t first_position = 0;
     for (const CodedMemoryPart& part : args.parts) {
       const int64_t n = part.entries.keys.dim(1);
-      if (n > 0 && part.codes.bits == bits) {
+      if (n > 0 && part.codes.bits == bits && part.found.n_found == 0) {
         CodedPart& coded = all.coded[all.parts.n_parts];
         coded = {};
         if (bits > 0) {
@@ -392,6 +419,18 @@ absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs
       first_position += n;
     }
   }
+  int64_t first_position = 0;
+  for (const CodedMemoryPart& part : args.parts) {
+    const int64_t n = part.entries.keys.dim(1);
+    if (n > 0 && part.found.n_found > 0) {
+      CodedPart& coded = all.coded[all.parts.n_parts];
+      coded = {};
+      coded.found = part.found;
+      n_found += part.found.n_found;
+      AddPart(part.entries, first_position, &all.parts, /*is_scanned=*/false);
+    }
+    first_position += n;
+  }
   const Problem problem{
       .queries = args.queries.As<float>(),
       .n_queries = static_cast<int>(args.queries.dim(0)),
@@ -404,7 +443,8 @@ absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs
       .maxima_per_row = all.parts.n_tiles,
       .candidates = nullptr,
       .candidates_per_row = int64_t{std::min(args.n_candidates, std::max(all.parts.n_tiles, 1))} *
-                            all.parts.tile_keys,
+                                all.parts.tile_keys +
+                            n_found,
       .extra = nullptr,
       .extra_per_row = sizeof(ChosenTiles),
       .output = args.output.As<float>(),

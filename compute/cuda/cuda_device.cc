@@ -118,6 +118,12 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   static auto* const opened = new std::map<int, std::weak_ptr<Gpu>>();
   const std::lock_guard<std::mutex> lock(mutex);
   if (std::shared_ptr<Gpu> gpu = (*opened)[number].lock(); gpu != nullptr) return gpu;
+  ASSIGN_OR_RETURN(std::shared_ptr<Gpu> gpu, OpenApart(number));
+  (*opened)[number] = gpu;
+  return gpu;
+}
+
+absl::StatusOr<std::shared_ptr<Gpu>> Gpu::OpenApart(int number) {
   int n_gpus = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&n_gpus); error != cudaSuccess) {
     return ExplainNoGpu(error);
@@ -154,7 +160,6 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   uint64_t keep_bytes = UINT64_MAX;
   RETURN_IF_CUDA_ERROR(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_bytes),
                        "the GPU's memory pool");
-  (*opened)[number] = gpu;
   return gpu;
 }
 
@@ -168,6 +173,16 @@ Gpu::~Gpu() {
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int number, int n_threads) {
   ASSIGN_OR_RETURN(std::shared_ptr<Gpu> gpu, Gpu::Open(number));
+  return Create(std::move(gpu), n_threads);
+}
+
+absl::StatusOr<std::unique_ptr<Device>> CudaDevice::CreateAnother(int n_threads) const {
+  ASSIGN_OR_RETURN(std::shared_ptr<Gpu> gpu, Gpu::OpenApart(gpu_->number()));
+  return Create(std::move(gpu), n_threads);
+}
+
+absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(std::shared_ptr<Gpu> gpu,
+                                                               int n_threads) {
   auto allocator = std::make_shared<PoolAllocator>(gpu);
   std::unique_ptr<CudaDevice> device(
       new CudaDevice(gpu, std::move(allocator), n_threads > 0 ? n_threads : NumProcessors()));

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "compute/cpu/cpu_device.h"
@@ -25,6 +26,8 @@ class Gpu {
  public:
   // See CreateDevice (ops.h). The same object for the same number while it lives.
   static absl::StatusOr<std::shared_ptr<Gpu>> Open(int number);
+  // The same GPU with a stream of its own: what is queued in one waits for nothing of the other.
+  static absl::StatusOr<std::shared_ptr<Gpu>> OpenApart(int number);
   ~Gpu();
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
@@ -73,11 +76,11 @@ class Gpu {
 class CudaDevice final : public Device {
  public:
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(int number, int n_threads);
+  static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(std::shared_ptr<Gpu> gpu,
+                                                            int n_threads);
   ~CudaDevice() override;
 
-  absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const override {
-    return Create(gpu_->number(), n_threads);
-  }
+  absl::StatusOr<std::unique_ptr<Device>> CreateAnother(int n_threads) const override;
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   ThreadPool& threads() override { return host_.threads(); }
   Device& host() override { return host_; }
@@ -97,6 +100,9 @@ class CudaDevice final : public Device {
   absl::Status CopyFromPinned(const void* pinned, size_t size_bytes, void* device) override;
   bool CanRecord() const override { return true; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override;
+  std::optional<NativeQueue> native_queue() const override {
+    return NativeQueue{gpu_->number(), gpu_->stream()};
+  }
 
   // Where ops are queued: those of other threads go to the same stream of the GPU, but for what is
   // recorded.

@@ -43,10 +43,15 @@ struct Problem {
   float* lse;
   int64_t* positions;  // or null
   float* scores;       // or null
+  // Queries are answered some at a time: the first of these among all.
+  int first_query = 0;
+  int n_all_queries = 0;
 };
 
-// Appends a part, unless it has no tokens; its tiles follow those that there are.
-inline void AddPart(const MemoryPart& part, int64_t first_position, Parts* parts) {
+// Appends a part, unless it has no tokens; its tiles follow those that there are. A part that is
+// not scanned has none, and comes after those that are.
+inline void AddPart(const MemoryPart& part, int64_t first_position, Parts* parts,
+                    bool is_scanned = true) {
   const int64_t n = part.keys.dim(1);
   if (n == 0) return;
   parts->part[parts->n_parts++] = {.keys = part.keys.data(),
@@ -57,6 +62,7 @@ inline void AddPart(const MemoryPart& part, int64_t first_position, Parts* parts
                                    .first_position = first_position,
                                    .n_tokens = static_cast<int>(n),
                                    .first_tile = parts->n_tiles};
+  if (!is_scanned) return;
   parts->n_tiles += static_cast<int>((n + parts->tile_keys - 1) / parts->tile_keys);
 }
 

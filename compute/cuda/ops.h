@@ -13,6 +13,7 @@
 #include "compute/convert.h"
 #include "compute/decode_attention.h"
 #include "compute/embedding.h"
+#include "compute/index_queries.h"
 #include "compute/linear.h"
 #include "compute/memory_attention.h"
 #include "compute/rms_norm.h"
@@ -39,6 +40,7 @@ absl::Status ArgMax(Device& device, const ArgMaxArgs& args);
 absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args);
 absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs& args);
 absl::Status EncodeKeys(Device& device, const EncodeKeysArgs& args);
+absl::Status IndexQueries(Device& device, const IndexQueriesArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const LinearWeights& weights);
 absl::Status ForwardTogether(Device& device, std::span<const Linear::Output> outputs,
                              const ConstView& x);

@@ -258,10 +258,9 @@ absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::str
   result.status = replaces            ? IngestStatus::kReplaced
                   : stored != nullptr ? IngestStatus::kUnchanged
                                       : IngestStatus::kAdded;
-  result.is_new_source =
-      result.status == IngestStatus::kUnchanged &&
-      !seen_.contains({reference.source, reference.collection}) &&
-      SourceTable::IsNewSource(*stored, reference);
+  result.is_new_source = result.status == IngestStatus::kUnchanged &&
+                         !seen_.contains({reference.source, reference.collection}) &&
+                         SourceTable::IsNewSource(*stored, reference);
   seen_ids_.insert(id);
   seen_.insert({reference.source, reference.collection});
   seen_source_ids_[reference.source] = id;

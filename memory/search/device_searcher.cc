@@ -77,7 +77,10 @@ class DeviceSearcher final : public MemorySearcher {
     const int wanted = entries_ != nullptr ? entries_->n_candidates(memory_layer) : 0;
     return std::clamp(wanted, top_k, compute::kMaxCandidates);
   }
-  // By codes or by keys, as the entries were loaded.
+  // Searches the indexes of slabs that have them, and tells their parts what was found.
+  absl::Status SearchIndexes(const model::MemoryQuery& query, int top_k,
+                             std::vector<compute::CodedMemoryPart>* parts);
+  // By codes, indexes or keys, as the entries were loaded.
   absl::Status Search(const compute::CodedMemoryAttentionArgs& args);
 
   compute::Device* device_;
@@ -87,7 +90,9 @@ class DeviceSearcher final : public MemorySearcher {
   std::shared_ptr<const ResidentEntries> entries_;  // null: nothing is stored
   std::vector<uint32_t> windows_;                   // allowed ones
   uint64_t n_tokens_ = 0;
-  Buffer allowed_;  // bits of positions; of no size: all
+  Buffer allowed_;                  // bits of positions; of no size: all
+  std::vector<int64_t> n_allowed_;  // of each slab
+  Buffer found_;                    // by indexes
   // A conversation's own windows: host blocks per memory layer, and all of them on the device.
   std::vector<std::vector<storage::Block>> session_;
   bool session_is_uploaded_ = true;
@@ -125,6 +130,7 @@ absl::Status DeviceSearcher::Initialize() {
       for (size_t p = begin + from; p < begin + to; ++p) bits[p / 64] |= uint64_t{1} << (p % 64);
     });
   }
+  n_allowed_ = entries_->CountAllowed(bits);
   if (n_allowed == static_cast<size_t>(entries_->n_positions())) return absl::OkStatus();
   ASSIGN_OR_RETURN(allowed_, device_->Allocate(bits.size() * sizeof(uint64_t)));
   return device_->CopyFromHost(bits.data(), bits.size() * sizeof(uint64_t), allowed_.data<void>());
@@ -223,7 +229,8 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
   const auto top_k = static_cast<int>(
       std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
   ASSIGN_OR_RETURN(const DeviceMassLog::Room room, log_.Reserve(query, top_k));
-  const std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
+  std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
+  RETURN_IF_ERROR(SearchIndexes(query, top_k, &parts));
   RETURN_IF_ERROR(
       Search({.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
               .parts = parts,
@@ -240,10 +247,50 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
 absl::Status DeviceSearcher::BeginStep(uint64_t* recording_id) {
   *recording_id = 0;
   if (entries_ == nullptr && session_.empty()) return absl::OkStatus();
+  if (entries_ != nullptr && entries_->has_indexes()) return absl::OkStatus();
   RETURN_IF_ERROR(options_.progress.CheckCancelled());
   RETURN_IF_ERROR(UploadSession());
   RETURN_IF_ERROR(log_.BeginStep());
   *recording_id = recording_id_;
+  return absl::OkStatus();
+}
+
+absl::Status DeviceSearcher::SearchIndexes(const model::MemoryQuery& query, int top_k,
+                                           std::vector<compute::CodedMemoryPart>* parts) {
+  if (entries_ == nullptr || !entries_->has_indexes()) return absl::OkStatus();
+  const int64_t n_rows = query.n_queries * query.n_heads;
+  std::vector<ResidentSlab::Index> indexes;
+  int64_t n_all = 0;
+  for (size_t slab = 0; slab < n_allowed_.size(); ++slab) {
+    ResidentSlab::Index index = entries_->IndexOf(slab, query.memory_layer);
+    if (index.index != nullptr && n_allowed_[slab] == 0) {
+      index.n_candidates = 1;  // which is none that may be
+    } else if (index.index != nullptr) {
+      // An index knows no filter: where few of its keys may be selected, more are fetched; where
+      // very few may, all keys are scored instead.
+      const int64_t n_keys = index.index->ids().size();
+      const int64_t wanted = std::max(index.n_candidates, top_k);
+      const int64_t n = (wanted * n_keys + n_allowed_[slab] - 1) / n_allowed_[slab];
+      index.n_candidates = static_cast<int>(std::min<int64_t>(n, index::kMaxDeviceCandidates));
+      if (n > index::kMaxDeviceCandidates) index = {};
+    }
+    n_all += index.n_candidates;
+    indexes.push_back(index);
+  }
+  RETURN_IF_ERROR(device_->Reserve(static_cast<size_t>(n_rows * n_all) * sizeof(int64_t), &found_));
+  auto* keys = found_.data<int64_t>();
+  for (size_t slab = 0; slab < indexes.size(); ++slab) {
+    const ResidentSlab::Index& index = indexes[slab];
+    if (index.index == nullptr) continue;
+    RETURN_IF_ERROR(index.index->Search(*device_, {.queries = query.queries,
+                                                   .n_queries = query.n_queries,
+                                                   .n_heads = query.n_heads,
+                                                   .n_candidates = index.n_candidates,
+                                                   .n_probe = index.n_probe,
+                                                   .keys = keys}));
+    (*parts)[slab].found = {.keys = keys, .n_found = index.n_candidates, .tokens = index.tokens};
+    keys += n_rows * index.n_candidates;
+  }
   return absl::OkStatus();
 }
 

@@ -1,6 +1,7 @@
 // Search in a memory that lies where the device reads it that the model runs on, one op a memory
 // layer, and nothing waits for the host: exact (compute/memory_attention.h), or by codes of the
-// keys (compute/coded_memory_attention.h), as memory/residency_plan.h says.
+// keys (compute/coded_memory_attention.h), as memory/residency_plan.h says. FAISS's indexes are
+// searched by calls of the host's, which wait for nothing either, but cannot be recorded.
 #pragma once
 
 #include <memory>

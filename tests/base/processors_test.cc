@@ -15,7 +15,8 @@ namespace {
 class ProcessorsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ = std::filesystem::path(::testing::TempDir()) / ("processors_" + std::to_string(getpid()));
+    root_ =
+        std::filesystem::path(::testing::TempDir()) / ("processors_" + std::to_string(getpid()));
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
   void Write(const std::string& path, const std::string& text) {

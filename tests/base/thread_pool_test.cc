@@ -137,6 +137,5 @@ TEST(ThreadPoolTest, EndsWhileItsThreadsSleep) {
   for (int i = 0; i < 20; ++i) ThreadPool pool(4);
 }
 
-
 }  // namespace
 }  // namespace fovea

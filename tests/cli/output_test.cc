@@ -64,9 +64,12 @@ TEST(StatsJsonTest, CollectionsAreNamesWithNumbersOfDocuments) {
 TEST(SearchStatsTest, SayWhatLiesWhere) {
   memory::SearchStats stats;
   stats.by = "indexes";
-  EXPECT_EQ(FormatSearchStats(stats), "search       by indexes on the host\n");
+  stats.faiss = "1.7.3, CPU";
+  EXPECT_EQ(FormatSearchStats(stats),
+            "search       by indexes on the host\nFAISS        1.7.3, CPU\n");
   stats.note = "dense attention";
-  EXPECT_EQ(FormatSearchStats(stats), "search       by indexes on the host: dense attention\n");
+  EXPECT_EQ(FormatSearchStats(stats),
+            "search       by indexes on the host: dense attention\nFAISS        1.7.3, CPU\n");
   stats.is_on_gpu = true;
   stats.by = "codes";
   stats.gpu_code_bytes = 2'000'000;
@@ -75,10 +78,10 @@ TEST(SearchStatsTest, SayWhatLiesWhere) {
   EXPECT_EQ(FormatSearchStats(stats),
             StrCat("search       by codes on the GPU: keys ", FormatBytes(8'000'000), ", codes ",
                    FormatBytes(2'000'000), "; in pinned host memory: values ",
-                   FormatBytes(9'000'000), "\n"));
+                   FormatBytes(9'000'000), "\nFAISS        1.7.3, CPU\n"));
   EXPECT_EQ(ToJson(stats).dump(),
-            R"({"on":"gpu","by":"codes","gpu_bytes":{"keys":8000000,"codes":2000000,"values":0},)"
-            R"("pinned_bytes":{"keys":0,"values":9000000},"note":"dense attention"})");
+            R"({"on":"gpu","by":"codes","gpu_bytes":{"keys":8000000,"codes":2000000,"indexes":0,)"
+            R"("values":0},"pinned_bytes":{"keys":0,"values":9000000},"note":"dense attention"})");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <set>
 
 #include "tests/compute/kept_keys.h"
@@ -19,7 +20,8 @@ struct Shape {
   std::vector<int> bits;          // of each part
   bool in_bf16 = true;
   bool filtered = false;
-  bool pinned = false;  // keys and values
+  bool pinned = false;            // keys and values
+  std::vector<int> n_found = {};  // by an index of each part; 0: it has none
 };
 
 std::string ShapeName(const Shape& s) {
@@ -29,7 +31,8 @@ std::string ShapeName(const Shape& s) {
   }
   return StrCat(s.n_queries, " x ", s.n_heads, "/", s.n_kv_heads, " x ", s.head_dim, ", top ",
                 s.top_k, " of ", s.n_candidates, " of ", parts, s.in_bf16 ? ", bfloat16" : "",
-                s.filtered ? ", filtered" : "", s.pinned ? ", pinned" : "");
+                s.filtered ? ", filtered" : "", s.pinned ? ", pinned" : "",
+                s.n_found.empty() ? "" : ", with indexes");
 }
 
 struct PartData {
@@ -37,6 +40,8 @@ struct PartData {
   std::vector<float> keys, values;  // [n_kv_heads, n_tokens, head_dim], as they are stored
   std::vector<uint64_t> allowed;    // empty: all
   StoredCodes codes;                // of no keys: none
+  std::vector<int64_t> found;       // [n_kv_heads, n_queries, group, n_found]: of what an index has
+  std::vector<int32_t> tokens;      // of the keys of the index
 };
 
 struct Result {
@@ -58,7 +63,9 @@ class Memory {
                        .keys = RandomFloats(size, ++seed),
                        .values = RandomFloats(size, ++seed),
                        .allowed = {},
-                       .codes = {}});
+                       .codes = {},
+                       .found = {},
+                       .tokens = {}});
       PartData& part = parts.back();
       // Means differ from part to part.
       for (size_t i = 0; i < size; ++i) part.keys[i] += 0.5f * static_cast<float>((i % d + p) % 3);
@@ -66,6 +73,7 @@ class Memory {
         for (float& x : part.keys) x = static_cast<float>(BFloat16(x));
         for (float& x : part.values) x = static_cast<float>(BFloat16(x));
       }
+      if (NumFound(p) > 0) MakeFound(&part, NumFound(p), &generator);
       if (!s_.filtered) continue;
       part.allowed.resize(static_cast<size_t>((n + 63) / 64));
       for (uint64_t& word : part.allowed) {
@@ -80,6 +88,36 @@ class Memory {
            (part.allowed[static_cast<size_t>(key / 64)] >> (key % 64) & 1) != 0;
   }
 
+  int NumFound(size_t p) const { return s_.n_found.empty() ? 0 : s_.n_found[p]; }
+  // Some keys of an index for each query head, each once, in any order. The index has keys of
+  // tokens that are not here any more, and counts in another order.
+  void MakeFound(PartData* part, int n_found, std::mt19937* generator) const {
+    for (int64_t t = 0; t < part->n_tokens; ++t) {
+      part->tokens.push_back(static_cast<int32_t>(part->n_tokens - 1 - t));
+      if (t % 5 == 2) part->tokens.push_back(-1);
+    }
+    std::vector<int64_t> keys(part->tokens.size());
+    for (size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<int64_t>(i);
+    for (int64_t list = 0; list < s_.n_queries * s_.n_heads; ++list) {
+      std::shuffle(keys.begin(), keys.end(), *generator);
+      for (size_t j = 0; j < static_cast<size_t>(n_found); ++j) {
+        // Fewer were found, now and then.
+        const bool is_there = j < keys.size() && (list % 3 != 1 || j % 4 != 3);
+        part->found.push_back(is_there ? keys[j] : -1);
+      }
+    }
+  }
+  bool Found(const PartData& part, int n_found, int64_t row, int64_t token) const {
+    const int64_t group = s_.n_heads / s_.n_kv_heads;
+    const int64_t head = row % s_.n_heads;
+    const int64_t list = (head / group * s_.n_queries + row / s_.n_heads) * group + head % group;
+    for (int64_t j = list * n_found; j < (list + 1) * n_found; ++j) {
+      const int64_t key = part.found[static_cast<size_t>(j)];
+      if (key >= 0 && part.tokens[static_cast<size_t>(key)] == token) return true;
+    }
+    return false;
+  }
+
   void Upload() {
     on_device_.clear();
     for (size_t p = 0; p < parts.size(); ++p) {
@@ -90,6 +128,12 @@ class Memory {
       if (!part.allowed.empty()) {
         buffers_.push_back(ToDevice(device_, part.allowed));
         to.entries.allowed = buffers_.back().data<uint64_t>();
+      }
+      if (NumFound(p) > 0) {
+        buffers_.push_back(ToDevice(device_, part.found));
+        to.found = {.keys = buffers_.back().data<int64_t>(), .n_found = NumFound(p)};
+        buffers_.push_back(ToDevice(device_, part.tokens));
+        to.found.tokens = buffers_.back().data<int32_t>();
       }
       if (s_.bits[p] == 0) continue;
       part.codes = Encode(device_, s_.bits[p], to.entries.keys);
@@ -142,12 +186,15 @@ class Memory {
       std::vector<Key> all;
       double magnitude = 1.0, largest_estimate = 0.0;
       int64_t position = 0;
+      size_t n_found = 0;
       for (size_t p = 0; p < parts.size(); ++p) {
         const PartData& part = parts[p];
         const std::vector<double> digits =
             s_.bits[p] == 0 ? std::vector<double>() : Digits(part, query);
         for (int64_t k = 0; k < part.n_tokens; ++k, ++position) {
           if (!Allows(part, k)) continue;
+          const bool has_index = NumFound(p) > 0;
+          if (has_index && !Found(part, NumFound(p), row, k)) continue;
           const size_t at = static_cast<size_t>(kv_head * part.n_tokens + k) * d;
           double score = 0.0, terms = 0.0;
           for (size_t i = 0; i < d; ++i) {
@@ -165,13 +212,17 @@ class Memory {
             for (size_t i = 0; i < d; ++i) estimate += query[i] * part.codes.MeanOf(kv_head)[i];
           }
           largest_estimate = std::max(largest_estimate, std::abs(estimate));
+          if (has_index) {
+            ++n_found;
+            estimate = std::numeric_limits<double>::infinity();  // it is scored whatever it is
+          }
           all.push_back({{score, position, part.values.data() + at}, estimate});
         }
       }
       const size_t n_want = std::min(all.size(), static_cast<size_t>(s_.top_k));
       std::sort(all.begin(), all.end(),
                 [](const Key& a, const Key& b) { return a.estimate > b.estimate; });
-      const size_t n_sure = std::min(all.size(), static_cast<size_t>(s_.n_candidates));
+      const size_t n_sure = std::min(all.size(), n_found + static_cast<size_t>(s_.n_candidates));
       const double sure = n_sure == 0 ? 0.0 : all[n_sure - 1].estimate + 1e-5 * largest_estimate;
       const double tolerance = 4.0 * kEpsilon * magnitude;
       const int64_t* const positions = result.positions.data() + row * s_.top_k;
@@ -271,6 +322,31 @@ TEST_P(CodedMemoryAttentionTest, KeepsTheBestOfTheBestEstimates) {
     shapes.push_back({1, 3, 3, 24, 40, 9, {900, 100}, {2, 0}, false, filtered, true});
   }
   uint32_t seed = 1;
+  for (const Shape& s : shapes) {
+    SCOPED_TRACE(ShapeName(s));
+    Memory memory(*device, s, seed += 100);
+    memory.Upload();
+    memory.ExpectBest(memory.Attend());
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(CodedMemoryAttentionTest, WhatIndexesFoundIsScoredInThePlaceOfAScan) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  std::vector<Shape> shapes;
+  for (const bool filtered : {false, true}) {
+    shapes.push_back({1, 9, 3, 64, 40, 16, {9000}, {0}, true, filtered, false, {100}});
+    shapes.push_back(
+        {3, 6, 2, 64, 50, 16, {700, 2000, 1500}, {0, 4, 0}, true, filtered, false, {64, 0, 333}});
+    shapes.push_back({5, 4, 1, 33, 20, 7, {300, 90}, {0, 0}, false, filtered, false, {20, 0}});
+    shapes.push_back({2, 8, 2, 80, 20, 15, {90, 3000}, {0, 2}, true, filtered, true, {30, 0}});
+    // Codes of a part whose index was searched are not looked at.
+    shapes.push_back({1, 2, 1, 128, 30, 5, {2000}, {8}, true, filtered, false, {70}});
+    // More than are sorted in one place.
+    shapes.push_back(
+        {1, 3, 1, 16, 20, 500, {4000, 4000}, {0, 0}, true, filtered, false, {2048, 1000}});
+  }
+  uint32_t seed = 9000;
   for (const Shape& s : shapes) {
     SCOPED_TRACE(ShapeName(s));
     Memory memory(*device, s, seed += 100);

@@ -144,14 +144,14 @@ TEST_F(ZipDocumentTest, DocxLeavesOutWhatAStyleHides) {
     return "<w:pStyle w:val=\"" + name + "\"/>";
   };
   const std::string hidden = "<w:rStyle w:val=\"Hidden\"/>";
-  auto files = DocxFiles(
-      WordParagraph(run(hidden, "no") + run("<w:rStyle w:val=\"Based\"/>", "no") +
-                    run("<w:rStyle w:val=\"Shown\"/>", "a") + run("", "b") +
-                    run(hidden + "<w:vanish w:val=\"0\"/>", "c") +
-                    run("<w:rStyle w:val=\"Round\"/>", "d")) +
-      WordParagraph(run("", "no") + run(hidden, "both undo each other"),
-                    paragraph_style("Secret")) +
-      WordParagraph(run("", "its mark is hidden"), paragraph_style("Mark")));
+  auto files =
+      DocxFiles(WordParagraph(run(hidden, "no") + run("<w:rStyle w:val=\"Based\"/>", "no") +
+                              run("<w:rStyle w:val=\"Shown\"/>", "a") + run("", "b") +
+                              run(hidden + "<w:vanish w:val=\"0\"/>", "c") +
+                              run("<w:rStyle w:val=\"Round\"/>", "d")) +
+                WordParagraph(run("", "no") + run(hidden, "both undo each other"),
+                              paragraph_style("Secret")) +
+                WordParagraph(run("", "its mark is hidden"), paragraph_style("Mark")));
   const auto style = [](const std::string& type, const std::string& id, const std::string& more) {
     return "<w:style w:type=\"" + type + "\" w:styleId=\"" + id + "\">" + more + "</w:style>";
   };
@@ -166,8 +166,8 @@ TEST_F(ZipDocumentTest, DocxLeavesOutWhatAStyleHides) {
       style("paragraph", "Mark", "<w:pPr>" + vanish + "</w:pPr>");
   const auto with_styles = [&](const std::string& part, const std::string& content) {
     auto all = files;
-    all.push_back({part, std::string("<w:styles ") + kWord + ">" + content + "</w:styles>",
-                   kZipDeflated});
+    all.push_back(
+        {part, std::string("<w:styles ") + kWord + ">" + content + "</w:styles>", kZipDeflated});
     return all;
   };
   const std::string kShown = "abcd\n\nboth undo each other\n\nits mark is hidden";
@@ -176,8 +176,8 @@ TEST_F(ZipDocumentTest, DocxLeavesOutWhatAStyleHides) {
   elsewhere.push_back({"word/_rels/document.xml.rels", Relation("styles", "looks.xml")});
   EXPECT_EQ(TextOfZip("a.docx", elsewhere), kShown);
   // A style for what names none.
-  styles += "<w:style w:type=\"paragraph\" w:default=\"1\" w:styleId=\"Normal\">" + vanish +
-            "</w:style>";
+  styles +=
+      "<w:style w:type=\"paragraph\" w:default=\"1\" w:styleId=\"Normal\">" + vanish + "</w:style>";
   EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles)),
             "nonoc\n\nboth undo each other\n\nits mark is hidden");
   // Broken styles hide nothing.

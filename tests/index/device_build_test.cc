@@ -48,8 +48,10 @@ TEST_P(DeviceBuildTest, FindsTheBestKeysThatTheHostFinds) {
   const std::vector<HeadKeys> keys = keys_.Some(Runs());
   const std::vector<float> queries = RandomQueries(kQueries * kHeads * kDim, 12);
   const compute::ConstView view(queries.data(), {kQueries, kHeads, kDim});
-  const auto wanted = FindBestKeys(device_->host(), keys, view, kBest);
-  const auto found = FindBestKeys(*device_, keys, view, kBest);
+  const auto wanted = FindBestKeys(*device_, keys, nullptr, view, kBest);
+  const auto copied = DeviceKeys::Copy(*device_, keys, kDim);
+  ASSERT_TRUE(copied.ok() && copied->has_value()) << copied.status();
+  const auto found = FindBestKeys(*device_, keys, &**copied, view, kBest);
   ASSERT_TRUE(wanted.ok() && found.ok()) << wanted.status() << found.status();
   ASSERT_EQ(found->size(), static_cast<size_t>(kQueries * kHeads * kBest));
   for (size_t i = 0; i < found->size(); ++i) {
@@ -70,7 +72,10 @@ TEST_P(DeviceBuildTest, FindsTheBestKeysThatTheHostFinds) {
 TEST_P(DeviceBuildTest, FewerKeysThanAreWantedEndInMinusOne) {
   const std::vector<HeadKeys> keys = keys_.Some({{nullptr, 5, 3}});
   const std::vector<float> queries = RandomQueries(kHeads * kDim, 13);
-  const auto found = FindBestKeys(*device_, keys, {queries.data(), {1, kHeads, kDim}}, 8);
+  const auto copied = DeviceKeys::Copy(*device_, keys, kDim);
+  ASSERT_TRUE(copied.ok() && copied->has_value()) << copied.status();
+  const auto found =
+      FindBestKeys(*device_, keys, &**copied, {queries.data(), {1, kHeads, kDim}}, 8);
   ASSERT_TRUE(found.ok()) << found.status();
   for (size_t i = 0; i < found->size(); ++i) {
     EXPECT_EQ((*found)[i].id >= 3 && (*found)[i].id < 8, i % 8 < 5) << i;
@@ -79,7 +84,10 @@ TEST_P(DeviceBuildTest, FewerKeysThanAreWantedEndInMinusOne) {
     }
   }
   const std::vector<HeadKeys> none(kKvHeads);
-  const auto nothing = FindBestKeys(*device_, none, {queries.data(), {1, kHeads, kDim}}, 8);
+  const auto copied_none = DeviceKeys::Copy(*device_, none, kDim);
+  ASSERT_TRUE(copied_none.ok() && !copied_none->has_value()) << copied_none.status();
+  const auto nothing =
+      FindBestKeys(*device_, none, nullptr, {queries.data(), {1, kHeads, kDim}}, 8);
   ASSERT_TRUE(nothing.ok()) << nothing.status();
   EXPECT_TRUE(std::all_of(nothing->begin(), nothing->end(),
                           [](const ScoredId& best) { return best.id == -1; }));

@@ -85,6 +85,14 @@ TEST(CallFaissTest, ExceptionsBecomeWhatWasDoneWhatIsWrongAndWhatToDo) {
       AllOf(HasSubstr("out of range"), HasSubstr("do something else"), Not(HasSubstr("vector"))));
   EXPECT_TRUE(absl::IsResourceExhausted(
       CallFaiss(action, []() -> absl::Status { throw std::bad_alloc(); })));
+  const absl::Status gpu_is_full = CallFaiss(action, []() -> absl::Status {
+    throw faiss::FaissException(
+        "Error: 'err == cudaSuccess' failed: StandardGpuResources: alloc fail type IVFLists dev 0 "
+        "space Device stream 0x5 size 9000 bytes (cudaMalloc error out of memory [2])\n",
+        "virtual void* faiss::gpu::StandardGpuResourcesImpl::allocMemory()", "f.cpp", 1);
+  });
+  EXPECT_TRUE(absl::IsResourceExhausted(gpu_is_full));
+  EXPECT_EQ(gpu_is_full.message(), "doing it: out of memory on the GPU");
   const absl::Status own = absl::NotFoundError("of its own");
   EXPECT_EQ(CallFaiss(action, [&] { return own; }), own);
 }

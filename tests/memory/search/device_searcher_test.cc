@@ -65,7 +65,8 @@ class DeviceSearcherTest : public testing::Test {
     return query;
   }
   // What a searcher on the guarded device says, against an exact search on the host.
-  void ExpectExact(compute::GuardedDevice& guarded, const SearchOptions& options) {
+  void ExpectExact(compute::Device& guarded, const SearchOptions& options,
+                   double tolerance = 1e-5) {
     auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), options);
     ASSERT_TRUE(on_device.ok()) << on_device.status();
     ASSERT_EQ((*on_device)->place(), model::MemoryPlace::kDevice);
@@ -88,8 +89,8 @@ class DeviceSearcherTest : public testing::Test {
       ASSERT_TRUE(status.ok()) << status;
       ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), n, got.data()).ok());
       ASSERT_TRUE(guarded.CopyToHost(lse.data<void>(), lse.size_bytes(), got_lse.data()).ok());
-      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-5);
-      for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
+      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance);
+      for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], tolerance);
     }
     ExpectSameMass((*on_device)->Mass(), (*on_host)->Mass());
   }
@@ -157,6 +158,104 @@ TEST_F(DeviceSearcherTest, SearchesByKeysAndByCodesFindTheSame) {
       if (restricted) options.scope.documents = {documents_[1].id};
       ExpectExact(guarded, options);
     }
+  }
+}
+
+// Segments with FAISS's indexes: one list is as good as all.
+class FaissSearcherTest : public DeviceSearcherTest {
+ protected:
+  void SetUp() override {
+    DeviceSearcherTest::SetUp();
+    const auto rebuilt = Rebuild(*device_, memory_.get(), "IVF1,SQ4", Progress());
+    ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+    ASSERT_EQ(rebuilt->specs, std::vector<std::string>({"IVF1,SQ4"}));
+    Add();
+  }
+  void ExpectExactWithIndexes(compute::Device& device, double tolerance) {
+    const auto view = memory_->Current();
+    const ResidencyLimits limits = LimitsOf(device, 0);
+    const auto plan = PlanResidency(*view, true, limits);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    ASSERT_TRUE(plan->uses_codes);
+    ASSERT_GT(plan->index_bytes, 0u);
+    EXPECT_EQ(plan->code_bytes, 0u);
+    EXPECT_LE(plan->DeviceBytes(), limits.device_bytes);
+    for (const bool restricted : {false, true}) {
+      SCOPED_TRACE(restricted ? "one document" : "all");
+      SearchOptions options{.mode = SearchMode::kApproximate, .top_k = 5};
+      if (restricted) options.scope.documents = {documents_[1].id};
+      ExpectExact(device, options, tolerance);
+    }
+  }
+};
+
+TEST_F(FaissSearcherTest, SearchesIndexesInThePlaceOfCodes) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);  // the keys would fit else
+  ExpectExactWithIndexes(guarded, 1e-5);
+  const SearchStats stats = ComputeSearchStats(*memory_, guarded);
+  EXPECT_EQ(stats.by, "indexes");
+  EXPECT_TRUE(stats.is_on_gpu);
+  EXPECT_GT(stats.gpu_index_bytes, 0u);
+  EXPECT_THAT(stats.faiss, testing::StartsWith(index::FaissVersion()));
+}
+
+TEST_F(FaissSearcherTest, WhatIsDeletedIsNotFound) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectExactWithIndexes(guarded, 1e-5);  // loaded before
+  ASSERT_TRUE(memory_->DeleteDocuments({documents_[0].number}).ok());
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectExactWithIndexes(guarded, 1e-5);
+  // Loaded after it: the index has keys that the slab has not.
+  compute::GuardedDevice other(2);
+  other.set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectExactWithIndexes(other, 1e-5);
+}
+
+TEST_F(FaissSearcherTest, AnotherIndexIsLoadedAgain) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectExactWithIndexes(guarded, 1e-5);
+  const auto rebuilt = Rebuild(*device_, memory_.get(), "IVF1,SQ8", Progress());
+  ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+  ExpectExactWithIndexes(guarded, 1e-5);
+}
+
+TEST_F(FaissSearcherTest, StepsAreNotRecorded) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  auto searcher = MemorySearcher::Create(&guarded, memory_->Current(),
+                                         {.mode = SearchMode::kApproximate, .top_k = 5});
+  ASSERT_TRUE(searcher.ok()) << searcher.status();
+  uint64_t recording_id = 7;
+  ASSERT_TRUE((*searcher)->BeginStep(&recording_id).ok());
+  EXPECT_EQ(recording_id, 0u);
+}
+
+TEST_F(FaissSearcherTest, OnAGpu) {
+  auto gpu = compute::Device::Create("cuda", 2);
+  if (absl::IsUnimplemented(gpu.status()) || absl::IsUnavailable(gpu.status())) {
+    GTEST_SKIP() << std::string(gpu.status().message());
+  }
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  if (!index::FaissHasGpuPart()) {
+    GTEST_SKIP() << "FAISS " << index::FaissVersion() << " has no part for GPUs";
+  }
+  (*gpu)->set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectExactWithIndexes(**gpu, 1e-4);
+  // Built there as well.
+  for (const char* const spec : {"IVF1,SQ4", "IVF2,SQ8"}) {
+    SCOPED_TRACE(spec);
+    const auto rebuilt = Rebuild(**gpu, memory_.get(), spec, Progress());
+    ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+    ASSERT_EQ(rebuilt->specs, std::vector<std::string>({spec}));
+    for (const auto& recalls : rebuilt->needle_recall) {
+      for (const double recall : recalls) EXPECT_GE(recall, 0.99);
+    }
+    Add();
+    (*gpu)->set_entry_limit_bytes(HalfBytes() - 1);
+    if (std::string(spec) == "IVF1,SQ4") ExpectExactWithIndexes(**gpu, 1e-4);
   }
 }
 

@@ -1,0 +1,203 @@
+#include "index/faiss_gpu.h"
+
+#include <cuda_runtime.h>
+#include <faiss/IndexIVF.h>
+#include <faiss/gpu/GpuCloner.h>
+#include <faiss/gpu/GpuIndexIVF.h>
+#include <faiss/gpu/StandardGpuResources.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "compute/buffer.h"
+#include "compute/index_queries.h"
+#include "index/faiss_call.h"
+#include "index/faiss_search.h"
+#include "index/faiss_structure.h"
+
+namespace fovea::index {
+namespace {
+
+// What FAISS keeps of the GPU for searches. More would be of use to batches of many thousand
+// queries alone.
+constexpr size_t kTempBytes = size_t{256} << 20;
+// Pinned memory speeds up copies of batches, which searches do not make.
+constexpr size_t kPinnedBytes = size_t{1} << 20;
+
+constexpr FaissAction kCopying{"copying an index to the GPU",
+                               "search without it (--mode exact), or with --device cpu"};
+constexpr FaissAction kSearching{"index search on the GPU",
+                                 "search without it (--mode exact), or with --device cpu"};
+
+// FAISS's own needs for searches of one GPU, queued on the stream of our ops. One thread at a time.
+struct SearchResources {
+  std::mutex mutex;
+  compute::Buffer queries, distances;  // they keep the stream alive: they go after FAISS's part
+  faiss::gpu::StandardGpuResources faiss;
+};
+
+// Made once a process and GPU, which takes a tenth of a second, while somebody has an index there.
+std::shared_ptr<SearchResources> ResourcesOf(const compute::NativeQueue& queue) {
+  static std::mutex mutex;
+  static auto& all = *new std::map<int, std::weak_ptr<SearchResources>>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::weak_ptr<SearchResources>& of_gpu = all[queue.number];
+  std::shared_ptr<SearchResources> resources = of_gpu.lock();
+  if (resources == nullptr) {
+    resources = std::make_shared<SearchResources>();
+    resources->faiss.setTempMemory(kTempBytes);
+    resources->faiss.setPinnedMemory(kPinnedBytes);
+    resources->faiss.setDefaultStream(queue.number, static_cast<cudaStream_t>(queue.stream));
+    of_gpu = resources;
+  }
+  return resources;
+}
+
+faiss::gpu::GpuClonerOptions ClonerOptions() {
+  faiss::gpu::GpuClonerOptions options;
+  options.use_cuvs = false;  // the structures that the CPU has, bit for bit
+  return options;
+}
+
+class GpuFaissIndex final : public DeviceIndex {
+ public:
+  GpuFaissIndex(std::shared_ptr<SearchResources> resources, KeyIds ids, int64_t head_dim)
+      : resources_(std::move(resources)), ids_(std::move(ids)), head_dim_(head_dim) {}
+  ~GpuFaissIndex() override {
+    const std::lock_guard<std::mutex> lock(resources_->mutex);
+    structures_.clear();
+  }
+
+  absl::Status Copy(compute::Device& device, const std::vector<FaissHead>& heads) {
+    const std::lock_guard<std::mutex> lock(resources_->mutex);
+    RETURN_IF_ERROR(device.Reserve(sizeof(float), &resources_->queries));
+    std::vector<float> radii;
+    default_probe_ = FaissEffort(heads[0].index, 0);
+    max_probe_ = std::min(FaissProbeRange(heads[0].index).second, kMaxDeviceProbe);
+    faiss::gpu::GpuClonerOptions options = ClonerOptions();
+    options.indicesOptions = faiss::gpu::INDICES_32_BIT;  // there are fewer than 2³¹ keys
+    const auto copy = [&](const faiss::Index* index) {
+      structures_.emplace_back(faiss::gpu::index_cpu_to_gpu(
+          &resources_->faiss, device.native_queue()->number, index, &options));
+    };
+    n_kv_heads_ = static_cast<int64_t>(heads.size());
+    RETURN_IF_ERROR(CallFaiss(kCopying, [&]() -> absl::Status {
+      const MergedHeads merged = MergeHeads(heads);
+      if (merged.index != nullptr) {
+        first_axis_ = merged.first_axis;
+        axis_value_ = merged.axis_value;
+        copy(merged.index.get());
+        return absl::OkStatus();
+      }
+      for (const FaissHead& head : heads) {
+        options.useFloat16 = GpuWantsHalfTables(head.index);
+        copy(head.index);
+      }
+      return absl::OkStatus();
+    }));
+    for (const FaissHead& head : heads) radii.push_back(head.radius);
+    if (heads[0].radius > 0.0f) {
+      ASSIGN_OR_RETURN(radii_, device.Allocate(radii.size() * sizeof(float)));
+      RETURN_IF_ERROR(
+          device.CopyFromHost(radii.data(), radii.size() * sizeof(float), radii_.data<void>()));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Search(compute::Device& device, const DeviceSearchArgs& args) const override {
+    const int64_t n_kv_heads = n_kv_heads_;
+    if (args.n_heads % n_kv_heads != 0 || args.n_candidates < 1 ||
+        args.n_candidates > kMaxDeviceCandidates) {
+      return absl::InvalidArgumentError(
+          StrCat(kSearching.action, ": ", args.n_heads, " heads, ", args.n_candidates,
+                 " candidates, want a multiple of ", n_kv_heads, " heads and 1 … ",
+                 kMaxDeviceCandidates, " candidates"));
+    }
+    const int64_t n_lists = args.n_queries * (args.n_heads / n_kv_heads);
+    if (n_lists == 0) return absl::OkStatus();
+    const int64_t index_dim = structures_[0]->d;
+    const std::lock_guard<std::mutex> lock(resources_->mutex);
+    compute::Buffer& queries = resources_->queries;
+    compute::Buffer& distances = resources_->distances;
+    RETURN_IF_ERROR(device.Reserve(
+        static_cast<size_t>(n_kv_heads * n_lists * index_dim) * sizeof(float), &queries));
+    RETURN_IF_ERROR(device.Reserve(
+        static_cast<size_t>(n_kv_heads * n_lists * args.n_candidates) * sizeof(float), &distances));
+    compute::IndexQueriesArgs map{
+        .queries = {args.queries, {args.n_queries, args.n_heads, head_dim_}},
+        .first_axis = first_axis_,
+        .axis_value = axis_value_,
+        .out = {queries.data<float>(), {n_kv_heads, n_lists, index_dim}}};
+    if (radii_.size_bytes() > 0) map.radii = {radii_.data<float>(), {n_kv_heads}};
+    RETURN_IF_ERROR(compute::IndexQueries(device, map));
+    return CallFaiss(kSearching, [&]() -> absl::Status {
+      faiss::SearchParametersIVF parameters;
+      parameters.nprobe = static_cast<size_t>(
+          std::clamp(args.n_probe > 0 ? args.n_probe : default_probe_, 1, max_probe_));
+      const int64_t n_rows =
+          n_kv_heads * n_lists / static_cast<int64_t>(structures_.size());  // of each structure
+      for (size_t s = 0; s < structures_.size(); ++s) {
+        const auto first = static_cast<int64_t>(s) * n_rows;
+        structures_[s]->search(n_rows, queries.data<float>() + first * index_dim, args.n_candidates,
+                               distances.data<float>() + first * args.n_candidates,
+                               args.keys + first * args.n_candidates, &parameters);
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  const KeyIds& ids() const override { return ids_; }
+
+ private:
+  const std::shared_ptr<SearchResources> resources_;
+  const KeyIds ids_;
+  const int64_t head_dim_;
+  int default_probe_ = 0;
+  int max_probe_ = 0;
+  int64_t n_kv_heads_ = 0;
+  std::vector<std::unique_ptr<faiss::Index>> structures_;  // one a KV head, or one of all
+  int64_t first_axis_ = 0;                                 // of one of all
+  float axis_value_ = 0.0f;
+  compute::Buffer radii_;  // [n_kv_heads]; of no size: queries stay as they are
+};
+
+}  // namespace
+
+bool HasFaissGpu() { return true; }
+
+absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& device,
+                                                            const std::vector<FaissHead>& heads,
+                                                            const KeyIds& ids, int64_t head_dim) {
+  std::shared_ptr<SearchResources> resources;
+  RETURN_IF_ERROR(CallFaiss(kCopying, [&]() -> absl::Status {
+    resources = ResourcesOf(*device.native_queue());
+    return absl::OkStatus();
+  }));
+  auto index = std::make_unique<GpuFaissIndex>(std::move(resources), ids, head_dim);
+  RETURN_IF_ERROR(index->Copy(device, heads));
+  return index;
+}
+
+std::unique_ptr<faiss::Index> MoveEmptyToGpu(const compute::Device& device,
+                                             const faiss::Index& empty) {
+  // Of its own, on a stream of its own: other threads may search meanwhile. The index keeps what
+  // it needs.
+  faiss::gpu::StandardGpuResources resources;
+  faiss::gpu::GpuClonerOptions options = ClonerOptions();
+  options.useFloat16 = GpuWantsHalfTables(&empty);
+  std::unique_ptr<faiss::Index> on_gpu(
+      faiss::gpu::index_cpu_to_gpu(&resources, device.native_queue()->number, &empty, &options));
+  // How it is trained is not copied.
+  if (auto* ivf = dynamic_cast<faiss::gpu::GpuIndexIVF*>(on_gpu.get())) {
+    ivf->cp = static_cast<const faiss::IndexIVF&>(empty).cp;
+  }
+  return on_gpu;
+}
+
+std::unique_ptr<faiss::Index> CopyFaissFromGpu(const faiss::Index& on_gpu) {
+  return std::unique_ptr<faiss::Index>(faiss::gpu::index_gpu_to_cpu(&on_gpu));
+}
+
+}  // namespace fovea::index
