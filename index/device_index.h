@@ -28,7 +28,8 @@ struct DeviceSearchArgs {
 inline constexpr int kMaxDeviceCandidates = 2048;  // of FAISS on a GPU
 inline constexpr int kMaxDeviceProbe = 2048;
 
-// Immutable. Search is thread-safe with a Device a thread, of the place that it was copied to.
+// Immutable. Search is thread-safe with a Device a thread; their ops have the order of those of the
+// device that it was copied to (not CreateAnother's), else it is InvalidArgument on a GPU.
 class DeviceIndex {
  public:
   virtual ~DeviceIndex() = default;

@@ -31,26 +31,31 @@ constexpr FaissAction kCopying{"copying an index to the GPU",
 constexpr FaissAction kSearching{"index search on the GPU",
                                  "search without it (--mode exact), or with --device cpu"};
 
-// FAISS's own needs for searches of one GPU, queued on the stream of our ops. One thread at a time.
+// FAISS's own needs for searches, queued on the stream of a device's ops. One thread at a time.
 struct SearchResources {
   std::mutex mutex;
+  void* stream = nullptr;
   compute::Buffer queries, distances;  // they keep the stream alive: they go after FAISS's part
   faiss::gpu::StandardGpuResources faiss;
 };
 
-// Made once a process and GPU, which takes a tenth of a second, while somebody has an index there.
+// Made once for each stream, which takes a tenth of a second, while somebody has an index there.
+// Devices of a GPU share a stream, but for those that are to wait for nobody
+// (Device::CreateAnother).
 std::shared_ptr<SearchResources> ResourcesOf(const compute::NativeQueue& queue) {
   static std::mutex mutex;
-  static auto& all = *new std::map<int, std::weak_ptr<SearchResources>>;
+  static auto& all = *new std::map<void*, std::weak_ptr<SearchResources>>;
   const std::lock_guard<std::mutex> lock(mutex);
-  std::weak_ptr<SearchResources>& of_gpu = all[queue.number];
-  std::shared_ptr<SearchResources> resources = of_gpu.lock();
+  std::erase_if(all, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<SearchResources>& of_stream = all[queue.stream];
+  std::shared_ptr<SearchResources> resources = of_stream.lock();
   if (resources == nullptr) {
     resources = std::make_shared<SearchResources>();
+    resources->stream = queue.stream;
     resources->faiss.setTempMemory(kTempBytes);
     resources->faiss.setPinnedMemory(kPinnedBytes);
     resources->faiss.setDefaultStream(queue.number, static_cast<cudaStream_t>(queue.stream));
-    of_gpu = resources;
+    of_stream = resources;
   }
   return resources;
 }
@@ -114,6 +119,11 @@ class GpuFaissIndex final : public DeviceIndex {
           StrCat(kSearching.action, ": ", args.n_heads, " heads, ", args.n_candidates,
                  " candidates, want a multiple of ", n_kv_heads, " heads and 1 … ",
                  kMaxDeviceCandidates, " candidates"));
+    }
+    const auto queue = device.native_queue();
+    if (!queue.has_value() || queue->stream != resources_->stream) {
+      return absl::InvalidArgumentError(
+          StrCat(kSearching.action, ": the index was copied to another device"));
     }
     const int64_t n_lists = args.n_queries * (args.n_heads / n_kv_heads);
     if (n_lists == 0) return absl::OkStatus();

@@ -171,6 +171,30 @@ TEST_P(GpuIndexTest, SearchesOnTheGpuAsOnTheHost) {
   }
 }
 
+// A device that waits for nobody (a sealer's) has a copy and FAISS's needs of its own.
+TEST_P(GpuIndexTest, DevicesThatDoNotWaitForEachOtherHaveCopiesOfTheirOwn) {
+  const uint32_t seed = FreshSeed();
+  const SyntheticKeys keys(kKvHeads, 5'000, 64, seed);
+  const std::vector<float> queries = RandomQueries(kQueries * kHeads * 64, seed + 1);
+  const auto other = gpu_->CreateAnother(1);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const auto index = BuildOn(**other, GetParam(), keys);
+  ASSERT_NE(index, nullptr);
+  const auto copy = index->CopyTo(*gpu_);
+  const auto others = index->CopyTo(**other);
+  ASSERT_TRUE(copy.ok() && others.ok()) << copy.status() << others.status();
+  std::vector<int64_t> first, second, refused;
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(
+        SearchOnDevice(*gpu_, **copy, kKvHeads, 64, Args(queries, 50, 8), &first).ok());
+    ASSERT_TRUE(
+        SearchOnDevice(**other, **others, kKvHeads, 64, Args(queries, 50, 8), &second).ok());
+    EXPECT_GE(Overlap(first, second, 50), 0.98);
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      SearchOnDevice(*gpu_, **others, kKvHeads, 64, Args(queries, 50, 8), &refused)));
+}
+
 TEST_P(GpuIndexTest, WhatTheGpuBuildsIsReadAndSearchedOnTheHost) {
   const uint32_t seed = FreshSeed();
   const SyntheticKeys keys(kKvHeads, 20'000, 64, seed);
