@@ -146,6 +146,35 @@ __device__ inline void LoadEntry(const T* entry, int head_dim, bool exists, floa
   }
 }
 
+// The lane's dimensions of an entry as they are stored, on their way while something else is
+// computed.
+template <typename T, int kVector, int kVectors>
+struct StoredEntry {
+  Vector<T, kVector> vectors[kVectors];
+
+  __device__ void Load(const T* entry, int head_dim) {
+    const int lane = threadIdx.x % kGroupLanes;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int vector = lane + v * kGroupLanes;
+      if (vector >= head_dim / kVector) continue;
+      vectors[v] = *reinterpret_cast<const Vector<T, kVector>*>(entry + vector * kVector);
+    }
+  }
+  // As LoadEntry gives them.
+  __device__ void Convert(int head_dim, float* to) const {
+    const int lane = threadIdx.x % kGroupLanes;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const bool is_there = lane + v * kGroupLanes < head_dim / kVector;
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) {
+        to[v * kVector + i] = is_there ? ToFloat(vectors[v].values[i]) : 0.0f;
+      }
+    }
+  }
+};
+
 // Keys begin … end − 1 of a KV head into the running softmaxes, one for each group and row. Row r
 // sees the first n_visible[r] keys; `query` is scaled already.
 template <typename T, int kVector, int kVectors, int kRows, bool kValuesAhead = false>

@@ -41,18 +41,41 @@ __device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row
   const int group_size = in.n_heads / in.n_kv_heads;
   const int n_rows = min(kRows, group_size - row0);
   const int64_t first = static_cast<int64_t>(kv_head * group_size + row0) * max_splits;
+  // What a thread reads first is on its way before it waits for anything.
+  const auto output_of = [&](int i) {
+    const int r = i / in.head_dim;
+    return parts.output + (first + r * max_splits) * in.head_dim + i % in.head_dim;
+  };
+  constexpr int kAhead = 4;
+  float ahead[kAhead];
+#pragma unroll
+  for (int s = 0; s < kAhead; ++s) {
+    if (static_cast<int>(threadIdx.x) < n_rows * in.head_dim && s < n_splits) {
+      ahead[s] =
+          __ldcg(output_of(static_cast<int>(threadIdx.x)) + static_cast<int64_t>(s) * in.head_dim);
+    }
+  }
   // A warp a row.
   for (int r = threadIdx.x / kWarpSize; r < n_rows; r += kSplitWarps) {
     const int lane = threadIdx.x % kWarpSize;
     const float* const maximum = parts.maximum + first + r * max_splits;
-    float high = -INFINITY;
-    for (int s = lane; s < n_splits; s += kWarpSize) high = fmaxf(high, __ldcg(maximum + s));
+    const float* const part_sum = parts.sum + first + r * max_splits;
+    // Of the lane's first split.
+    const bool has_split = lane < n_splits;
+    const float own_maximum = has_split ? __ldcg(maximum + lane) : -INFINITY;
+    const float own_sum = has_split ? __ldcg(part_sum + lane) : 0.0f;
+    float high = own_maximum;
+    for (int s = lane + kWarpSize; s < n_splits; s += kWarpSize) {
+      high = fmaxf(high, __ldcg(maximum + s));
+    }
     high = GroupMax(high);
     float sum = 0.0f;
     for (int s = lane; s < n_splits; s += kWarpSize) {
-      const float weight = high > -INFINITY ? expf(__ldcg(maximum + s) - high) : 0.0f;
+      const bool is_first = s == lane;
+      const float weight =
+          high > -INFINITY ? expf((is_first ? own_maximum : __ldcg(maximum + s)) - high) : 0.0f;
       weights[r * max_splits + s] = weight;
-      sum += weight * __ldcg(parts.sum + first + r * max_splits + s);
+      sum += weight * (is_first ? own_sum : __ldcg(part_sum + s));
     }
     sum = GroupSum(sum);
     if (lane == 0) {
@@ -64,10 +87,18 @@ __device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row
   for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
     const int r = i / in.head_dim;
     const int dim = i % in.head_dim;
-    const float* const output = parts.output + (first + r * max_splits) * in.head_dim + dim;
+    const float* const output = output_of(i);
     float total = 0.0f;
+    int s = 0;
+    if (i == static_cast<int>(threadIdx.x)) {
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (j < n_splits) total += ahead[j] * weights[r * max_splits + j];
+      }
+      s = min(kAhead, n_splits);
+    }
 #pragma unroll 4
-    for (int s = 0; s < n_splits; ++s) {
+    for (; s < n_splits; ++s) {
       total += __ldcg(output + static_cast<int64_t>(s) * in.head_dim) * weights[r * max_splits + s];
     }
     const int row = kv_head * group_size + row0 + r;
@@ -96,6 +127,25 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
   if (begin >= in.n_keys) return;
   const auto n_splits =
       static_cast<int>((in.n_keys + step.keys_per_split - 1) / step.keys_per_split);
+  // The first pass over what lies there already is on its way beside the query, as far as registers
+  // go.
+  constexpr bool kKeysAhead = kVector * kVectors <= 16;
+  constexpr bool kValuesAhead = kVector * kVectors * kRows <= 32 && kKeysAhead;
+  constexpr int kStride = kSplitWarps * kGroups;
+  const int64_t end = min(begin + step.keys_per_split, in.n_keys);
+  const int64_t own =
+      begin + threadIdx.x / kWarpSize * kGroups + threadIdx.x % kWarpSize / kGroupLanes;
+  const T* const keys = static_cast<const T*>(in.keys) + kv_head * in.key_head_stride;
+  const T* const values = static_cast<const T*>(in.values) + kv_head * in.value_head_stride;
+  StoredEntry<T, kVector, kVectors> first_keys[kKeysAtOnce], first_values[kKeysAtOnce];
+#pragma unroll
+  for (int j = 0; j < kKeysAtOnce; ++j) {
+    const int64_t key = own + j * kStride;
+    if (key >= end || key >= place.row) continue;
+    if constexpr (kKeysAhead) first_keys[j].Load(keys + key * in.key_token_stride, in.head_dim);
+    if constexpr (kValuesAhead)
+      first_values[j].Load(values + key * in.value_token_stride, in.head_dim);
+  }
   // A thread a pair of dimensions: of the queries, then of the new key, which the block that has
   // the last run of keys appends to them.
   const int half = in.head_dim / 2;
@@ -136,8 +186,29 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
                                          [&](int i, int dim) { query[r][i] = queries[r][dim]; });
   }
   Running<kVector * kVectors> running[kRows];
-  AttendToRun<T, kVector, kVectors, kRows, true>(
-      in, kv_head, begin, min(begin + step.keys_per_split, in.n_keys), query, n_visible, running);
+  AttendToKeys<kVector * kVectors, kRows, false>(
+      query,
+      [&](int j, float* to) {
+        const int64_t key = own + j * kStride;
+        if (kKeysAhead && key < end && key < place.row) {
+          first_keys[j].Convert(in.head_dim, to);
+        } else {
+          LoadEntry<T, kVector, kVectors>(keys + key * in.key_token_stride, in.head_dim, key < end,
+                                          to);
+        }
+      },
+      [&](int j, float* to) {
+        const int64_t key = own + j * kStride;
+        if (kValuesAhead && key < end && key < place.row) {
+          first_values[j].Convert(in.head_dim, to);
+        } else {
+          LoadEntry<T, kVector, kVectors>(values + key * in.value_token_stride, in.head_dim,
+                                          key < end, to);
+        }
+      },
+      [&](int, int j) { return own + j * kStride < end; }, running);
+  AttendToRun<T, kVector, kVectors, kRows, true>(in, kv_head, begin + kStride * kKeysAtOnce, end,
+                                                 query, n_visible, running);
   StoreParts<kVector, kVectors, kRows>(in, kv_head, row0, split, step.max_splits, running, parts);
   __threadfence();
   __syncthreads();

@@ -262,6 +262,8 @@ class CudaLinear final : public Linear {
       absl::StatusOr<Buffer> copy = device.Allocate(size_bytes);
       if (copy.ok()) {
         ConvertRows(device, 0, out_features_, copy->data<void>());
+        // A kernel may read its weights before the one before it has ended (dependent_launch.cuh).
+        RETURN_IF_ERROR(device.Synchronize());
         copy_ = *std::move(copy);
       } else {
         budget_->Release(size_bytes);

@@ -238,6 +238,19 @@ __device__ inline Chunk LoadChunk<DType::kQ6_K>(const std::byte* row, int chunk)
   return c;
 }
 
+// sum += <c, what it is multiplied with>: a of its first values, b of its second ones. One order
+// and one rounding a step, whichever kernel it is part of.
+__device__ inline void AddChunk(const Chunk& c, const float4& a, const float4& b, float& sum) {
+  sum = __fmaf_rn(c.values[0], a.x, sum);
+  sum = __fmaf_rn(c.values[1], a.y, sum);
+  sum = __fmaf_rn(c.values[2], a.z, sum);
+  sum = __fmaf_rn(c.values[3], a.w, sum);
+  sum = __fmaf_rn(c.values[4], b.x, sum);
+  sum = __fmaf_rn(c.values[5], b.y, sum);
+  sum = __fmaf_rn(c.values[6], b.z, sum);
+  sum = __fmaf_rn(c.values[7], b.w, sum);
+}
+
 // One value of a plain type, however the row is aligned.
 template <DType kType>
 __device__ inline float LoadPlain(const std::byte* row, int i) {
