@@ -3,9 +3,12 @@
 #include "compute/cpu/code_scan.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <utility>
 
 #include "compute/cpu/code_scan_kernel.h"
@@ -34,6 +37,15 @@ int64_t SampleRank(int64_t n_keys, int64_t n_candidates) {
   // Four standard deviations of a Poisson variable, and some more since neighbours are alike.
   const auto rank = static_cast<int64_t>(1.25 * expected + 4.0 * std::sqrt(expected) + 8.0);
   return rank * 4 <= n_keys * kSampleRun / kSampleEvery ? rank : 0;
+}
+
+// Smaller for better hits (IsBetter), in one number: comparing those is faster. Scores are no NaNs.
+uint64_t OrderedKey(const Hit& hit) {
+  // + 0: −0 and 0 are equal scores.
+  const auto bits = std::bit_cast<uint32_t>(hit.score + 0.0f);
+  // Of positive numbers larger bits are larger numbers, of negative ones smaller.
+  const uint32_t descending = (bits & 0x80000000) != 0 ? bits : ~(bits | 0x80000000);
+  return uint64_t{descending} << 32 | static_cast<uint32_t>(hit.position);
 }
 
 // Rows first … first + n of each KV head: row = query · group + head in group.
@@ -142,33 +154,48 @@ class Scanner {
                                -std::numeric_limits<float>::infinity());
     const int64_t rank = SampleRank(n_keys_, args_.n_candidates);
     if (rank == 0) return;
-    if (static_cast<int64_t>(scratch_.samples.size()) < n_rows_) {
-      scratch_.samples.resize(static_cast<size_t>(n_rows_));
+    // A head's sample is cut into parts where there are fewer groups than keep all threads busy.
+    const int64_t n_groups = n_kv_heads_ * groups_per_head_;
+    const int64_t n_runs = (n_blocks_ - kSampleRun) / kSampleEvery + 1;
+    const int64_t n_parts =
+        threads_.n_threads() == 1
+            ? 1
+            : std::clamp<int64_t>(4 * threads_.n_threads() / n_groups, 1, n_runs);
+    const int64_t runs_per_part = (n_runs + n_parts - 1) / n_parts;
+    if (static_cast<int64_t>(scratch_.samples.size()) < n_rows_ * n_parts) {
+      scratch_.samples.resize(static_cast<size_t>(n_rows_ * n_parts));
     }
-    threads_.ParallelFor(
-        n_kv_heads_ * groups_per_head_, 1, [&](int64_t begin, int64_t end, int /*thread*/) {
-          for (int64_t g = begin; g < end; ++g) {
-            const RowGroup group = Group(g);
-            const int64_t first = FirstRow(g);
-            Collector* samples = scratch_.samples.data() + first;
-            for (int r = 0; r < group.n_rows; ++r) {
-              samples[r].Start(rank, -std::numeric_limits<float>::infinity());
-            }
-            BlockRange range = Range(g / groups_per_head_, 0, 0);
-            for (int64_t block = 0; block + kSampleRun <= n_blocks_; block += kSampleEvery) {
-              range.begin = block;
-              range.end = block + kSampleRun;
-              range.next = std::min(block + kSampleEvery, n_blocks_ - kSampleRun);
-              ScanCodeBlocks(args_.coder->bits(), vnni_, range, group, samples);
-            }
-            for (int r = 0; r < group.n_rows; ++r) {
-              samples[r].Shrink();
-              if (static_cast<int64_t>(samples[r].hits().size()) == rank) {
-                scratch_.thresholds[static_cast<size_t>(first + r)] = samples[r].threshold();
-              }
-            }
-          }
-        });
+    threads_.ParallelFor(n_groups * n_parts, 1, [&](int64_t begin, int64_t end, int /*thread*/) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t g = item / n_parts;
+        const int64_t part = item % n_parts;
+        const RowGroup group = Group(g);
+        Collector* samples = scratch_.samples.data() + part * n_rows_ + FirstRow(g);
+        for (int r = 0; r < group.n_rows; ++r) {
+          samples[r].Start(rank, -std::numeric_limits<float>::infinity());
+        }
+        BlockRange range = Range(g / groups_per_head_, 0, 0);
+        const int64_t last_run = std::min((part + 1) * runs_per_part, n_runs);
+        for (int64_t run = part * runs_per_part; run < last_run; ++run) {
+          range.begin = run * kSampleEvery;
+          range.end = range.begin + kSampleRun;
+          range.next = std::min(range.begin + kSampleEvery, n_blocks_ - kSampleRun);
+          ScanCodeBlocks(args_.coder->bits(), vnni_, range, group, samples);
+        }
+      }
+    });
+    for (int64_t row = 0; row < n_rows_; ++row) {
+      Collector& all = scratch_.samples[static_cast<size_t>(row)];
+      for (int64_t part = 1; part < n_parts; ++part) {
+        for (const Hit& hit : scratch_.samples[static_cast<size_t>(part * n_rows_ + row)].hits()) {
+          all.Add(hit);
+        }
+      }
+      all.Shrink();
+      if (static_cast<int64_t>(all.hits().size()) == rank) {
+        scratch_.thresholds[static_cast<size_t>(row)] = all.threshold();
+      }
+    }
   }
 
   void Scan() {
@@ -216,7 +243,8 @@ class Scanner {
     // A row takes some microseconds; those of a single token suffice for a few threads.
     const int64_t grain = n_rows_ < 64 ? 2 : 32;
     threads_.ParallelFor(n_rows_, grain, [&](int64_t begin, int64_t end, int /*thread*/) {
-      std::vector<Hit> all;
+      std::vector<uint64_t> all;
+      std::vector<int32_t> sorted;
       for (int64_t row = begin; row < end; ++row) {
         float& threshold = scratch_.thresholds[static_cast<size_t>(row)];
         if (threshold == kInfinity) continue;
@@ -224,7 +252,7 @@ class Scanner {
         for (size_t thread = 0; thread < scratch_.started.size(); ++thread) {
           if (scratch_.started[thread][static_cast<size_t>(row)] == 0) continue;
           const auto& hits = scratch_.collectors[thread][static_cast<size_t>(row)].hits();
-          all.insert(all.end(), hits.begin(), hits.end());
+          for (const Hit& hit : hits) all.push_back(OrderedKey(hit));
         }
         const auto n_found = static_cast<int64_t>(all.size());
         if (n_found < n_wanted && threshold != -kInfinity) {
@@ -236,15 +264,43 @@ class Scanner {
         int64_t* out = positions + Place(row) * args_.n_candidates;
         const int64_t n_kept = std::min(args_.n_candidates, n_found);
         if (n_kept < n_found) {
-          std::nth_element(all.begin(), all.begin() + n_kept - 1, all.end(), IsBetter);
+          std::nth_element(all.begin(), all.begin() + n_kept - 1, all.end());
         }
-        for (int64_t i = 0; i < n_kept; ++i) out[i] = all[static_cast<size_t>(i)].position;
         // Which threads found them must not show in the order.
-        std::sort(out, out + n_kept);
+        SortPositions({all.data(), static_cast<size_t>(n_kept)}, &sorted, out);
         std::fill(out + n_kept, out + args_.n_candidates, int64_t{-1});
       }
     });
     *is_short = any_short.load();
+  }
+
+  // The positions of `hits` (in their lower halves), ascending, by their digits.
+  void SortPositions(std::span<const uint64_t> hits, std::vector<int32_t>* scratch,
+                     int64_t* out) const {
+    constexpr int kDigitBits = 11;
+    constexpr uint32_t kDigits = 1u << kDigitBits;
+    const size_t n = hits.size();
+    scratch->resize(2 * n);
+    int32_t* from = scratch->data();
+    int32_t* to = from + n;
+    for (size_t i = 0; i < n; ++i) from[i] = static_cast<int32_t>(hits[i] & 0xffffffff);
+    if (n < 64) {
+      std::sort(from, from + n);
+      std::copy_n(from, n, out);
+      return;
+    }
+    for (int shift = 0; (n_keys_ - 1) >> shift != 0; shift += kDigitBits) {
+      std::array<uint32_t, kDigits> begins{};
+      const auto digit = [shift](int32_t position) {
+        return (static_cast<uint32_t>(position) >> shift) & (kDigits - 1);
+      };
+      for (size_t i = 0; i < n; ++i) ++begins[digit(from[i])];
+      uint32_t begin = 0;
+      for (uint32_t& count : begins) begin += std::exchange(count, begin);
+      for (size_t i = 0; i < n; ++i) to[begins[digit(from[i])]++] = from[i];
+      std::swap(from, to);
+    }
+    std::copy_n(from, n, out);
   }
 
   ThreadPool& threads_;

@@ -56,7 +56,7 @@ struct CodeScanScratch {
   std::vector<uint32_t> words;                     // [n_groups][padded_dim / 4, rows of the group]
   std::vector<float> offsets;                      // [n_rows]
   std::vector<float> thresholds;                   // [n_rows]
-  std::vector<Collector> samples;                  // [n_rows]
+  std::vector<Collector> samples;                  // [n_parts][n_rows]
   std::vector<std::vector<Collector>> collectors;  // [n_threads][n_rows]
   std::vector<std::vector<uint8_t>> started;       // [n_threads][n_rows]
 };
