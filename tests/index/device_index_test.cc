@@ -185,8 +185,7 @@ TEST_P(GpuIndexTest, DevicesThatDoNotWaitForEachOtherHaveCopiesOfTheirOwn) {
   ASSERT_TRUE(copy.ok() && others.ok()) << copy.status() << others.status();
   std::vector<int64_t> first, second, refused;
   for (int round = 0; round < 3; ++round) {
-    ASSERT_TRUE(
-        SearchOnDevice(*gpu_, **copy, kKvHeads, 64, Args(queries, 50, 8), &first).ok());
+    ASSERT_TRUE(SearchOnDevice(*gpu_, **copy, kKvHeads, 64, Args(queries, 50, 8), &first).ok());
     ASSERT_TRUE(
         SearchOnDevice(**other, **others, kKvHeads, 64, Args(queries, 50, 8), &second).ok());
     EXPECT_GE(Overlap(first, second, 50), 0.98);
