@@ -1,9 +1,8 @@
 // Checksums for SQLite databases, whose pages have none: a flipped bit would be another row. It is
 // a layer between SQLite and the file (a VFS, public API), used for the main file and its WAL:
 //
-//   main file   the last 8 bytes of each page (SQLite's reserved bytes) are XXH3-64 of the rest,
-//   with
-//               the page's number: written with the page, looked at whenever it is read
+//   main file   the last 8 bytes of each page (SQLite's reserved bytes) are XXH3-64 of the page's
+//               number and the rest: written with the page, looked at whenever it is read
 //   WAL         SQLite chains the checksums of its frames, but looks at them only when the WAL is
 //               recovered, and takes the first wrong one for its end. Here a frame is looked at
 //               when a reader reads it or when it goes to the main file, and a recovery fails where
