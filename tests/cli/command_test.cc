@@ -619,7 +619,8 @@ TEST_F(CommandTest, StatsHasExactlyTheFieldsOfTheContract) {
   const Json json = result.json();
   EXPECT_THAT(Keys(json),
               ElementsAre("documents", "collections", "tokens", "slots", "deleted_slots", "bytes",
-                          "segments", "model", "fingerprint", "format_version"));
+                          "segments", "model", "fingerprint", "format_version", "faiss"));
+  EXPECT_THAT(json["faiss"].get<std::string>(), HasSubstr("."));  // its version and its parts
   EXPECT_THAT(Keys(json["bytes"]), ElementsAre("text", "blocks", "index"));
   for (const Json& segment : json["segments"]) {
     EXPECT_THAT(Keys(segment),
