@@ -187,13 +187,7 @@ TEST_F(CrashTest, NothingIsDurableWithoutWhatWasCommittedBeforeIt) {
     const TestDocument large = WorkloadDocument(1);
     const TestDocument small = WorkloadDocument(2, 1);
     {
-      ASSERT_OK_AND_ASSIGN(
-          auto store, DocumentStore::Open(folder, {.mode = OpenMode::kCreate,
-                                                   .write_buffer_bytes = kWorkloadWriteBufferBytes,
-                                                   .file_system = disk.file_system()}));
-      Mutation settings;
-      settings.PutSettings(TestSettings());
-      ASSERT_OK(store->Commit(std::move(settings)));
+      ASSERT_OK_AND_ASSIGN(auto store, MakeWorkloadStore(folder, disk.file_system()));
       Mutation first;
       PutDocument(large, &first);
       ASSERT_OK_AND_ASSIGN(const uint64_t epoch, store->BeginCommit(std::move(first)));
@@ -220,13 +214,7 @@ TEST_F(CrashTest, LargeCommitsThatWereOnlyBegunAreThereWholeOrNotAtAll) {
   const TestDocument first = WorkloadDocument(1);
   const TestDocument second = WorkloadDocument(3);
   {
-    ASSERT_OK_AND_ASSIGN(
-        auto store, DocumentStore::Open(folder, {.mode = OpenMode::kCreate,
-                                                 .write_buffer_bytes = kWorkloadWriteBufferBytes,
-                                                 .file_system = disk.file_system()}));
-    Mutation settings;
-    settings.PutSettings(TestSettings());
-    ASSERT_OK(store->Commit(std::move(settings)));
+    ASSERT_OK_AND_ASSIGN(auto store, MakeWorkloadStore(folder, disk.file_system()));
     Mutation large;
     PutDocument(first, &large);
     ASSERT_OK_AND_ASSIGN(const uint64_t epoch, store->BeginCommit(std::move(large)));

@@ -69,14 +69,7 @@ TEST(FullDiskTest, ALargeCommitThatCannotBeFlushedEndsWritingAndLeavesNoHalf) {
   TemporaryFolder folder(FastTemporaryRoot());
   FaultFileSystem disk;
   {
-    ASSERT_OK_AND_ASSIGN(
-        auto store,
-        DocumentStore::Open(folder.path(), {.mode = OpenMode::kCreate,
-                                            .write_buffer_bytes = kWorkloadWriteBufferBytes,
-                                            .file_system = disk.file_system()}));
-    Mutation settings;
-    settings.PutSettings(TestSettings());
-    ASSERT_OK(store->Commit(std::move(settings)));
+    ASSERT_OK_AND_ASSIGN(auto store, MakeWorkloadStore(folder.path(), disk.file_system()));
     Mutation small;
     PutDocument(WorkloadDocument(2, 1), &small);
     ASSERT_OK(store->Commit(std::move(small)));

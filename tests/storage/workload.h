@@ -67,6 +67,19 @@ inline std::vector<WorkloadStep> Workload() {
   return steps;
 }
 
+// A new store with the workload's write buffer and the tests' settings.
+inline absl::StatusOr<std::unique_ptr<DocumentStore>> MakeWorkloadStore(
+    const std::filesystem::path& folder, std::shared_ptr<rocksdb::FileSystem> file_system) {
+  ASSIGN_OR_RETURN(auto store,
+                   DocumentStore::Open(folder, {.mode = OpenMode::kCreate,
+                                                .write_buffer_bytes = kWorkloadWriteBufferBytes,
+                                                .file_system = std::move(file_system)}));
+  Mutation settings;
+  settings.PutSettings(TestSettings());
+  RETURN_IF_ERROR(store->Commit(std::move(settings)));
+  return store;
+}
+
 // Runs the workload; calls `done(i)` after step i succeeded. Returns the first error.
 inline absl::Status RunWorkload(const std::filesystem::path& folder, StoreOptions options,
                                 const std::function<void(size_t)>& done) {
