@@ -300,7 +300,10 @@ absl::Status CheckUncoded(const std::vector<BFloat16>& factors, const HeadKeys& 
 // The same by compute::EncodeKeys.
 absl::StatusOr<CodedHeads> EncodeOnDevice(compute::Device& device, const KeyCoder& coder,
                                           const std::vector<HeadKeys>& keys,
-                                          const DeviceKeys& copied, int64_t n_keys) {
+                                          const DeviceKeys& copied, int64_t n_keys,
+                                          const Progress& progress) {
+  RETURN_IF_ERROR(
+      progress.Report({"index", 0, n_keys * static_cast<int64_t>(keys.size()), "keys"}));
   using compute::Buffer;
   const auto head_dim = static_cast<size_t>(coder.head_dim());
   const auto code_bytes = static_cast<size_t>(coder.code_bytes(n_keys));
@@ -347,15 +350,15 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildCodedIndex(
   RETURN_IF_ERROR(ValidateCodedSpec(spec, head_dim));
   auto coder = std::make_unique<const KeyCoder>(CodeBits(spec), head_dim);
   const int64_t n_keys = ids.size();
-  absl::StatusOr<CodedHeads> coded = absl::UnimplementedError("");
-  if (copied != nullptr) {
-    RETURN_IF_ERROR(
-        progress.Report({"index", 0, n_keys * static_cast<int64_t>(keys.size()), "keys"}));
-    coded = EncodeOnDevice(device, *coder, keys, *copied, n_keys);
-  }
-  // Also where the device has no room for the keys, or no kernel for their dimensions.
+  const auto encode_on_host = [&] {
+    return EncodeOnHost(device.host(), *coder, keys, n_keys, progress);
+  };
+  absl::StatusOr<CodedHeads> coded =
+      copied != nullptr ? EncodeOnDevice(device, *coder, keys, *copied, n_keys, progress)
+                        : encode_on_host();
+  // Where the device has no room for the codes, or no kernel for the dimensions.
   if (absl::IsUnimplemented(coded.status()) || absl::IsResourceExhausted(coded.status())) {
-    coded = EncodeOnHost(device.host(), *coder, keys, n_keys, progress);
+    coded = encode_on_host();
   }
   if (absl::IsInvalidArgument(coded.status())) {
     return Annotate(coded.status(), StrCat("index \"", spec, "\" over ", n_keys, " keys"));

@@ -40,7 +40,8 @@ struct StoreOptions {
   bool salvage = false;
   // Memory for blocks of text records; keys and values of windows are not cached here.
   size_t block_cache_bytes = size_t{16} << 20;
-  // Memory for what is not in table files yet. Twice this at most while a full buffer is written.
+  // Memory for what is not in table files yet. Twice this at most while a full buffer is written,
+  // or what two commits take that are larger.
   size_t write_buffer_bytes = size_t{64} << 20;
   // Tests put a fault-injecting file system here; null: the real one.
   std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;
