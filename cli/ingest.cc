@@ -287,6 +287,9 @@ class Ingest {
           [this](const std::string& source) { return gone_->IsGone(source); }));
     }
     RETURN_IF_ERROR(ingester->Finish());
+    if (const std::string reason = memory->text_index_made_again(); !reason.empty()) {
+      Warn(arguments_.memory, StrCat("the text index was made again: ", reason));
+    }
     stamps_ = std::move(stamps);
     return absl::OkStatus();
   }
@@ -355,7 +358,7 @@ class Ingest {
       }
       if (!arguments_.title.empty()) (*document)->title = arguments_.title;
       ended = add(**document);
-      Warn(**document);
+      if (!(*document)->warning.empty()) Warn((*document)->source, (*document)->warning);
       return ended;
     };
     absl::Status status;
@@ -386,12 +389,10 @@ class Ingest {
   }
 
   // What is not stored is said even to those who asked for quiet.
-  void Warn(const documents::TextDocument& document) {
-    if (document.warning.empty()) return;
+  void Warn(const std::string& source, const std::string& warning) {
     bar_.Clear();
-    std::fprintf(stderr, "fovea: %s: %s\n", Printable(document.source).c_str(),
-                 Printable(document.warning).c_str());
-    summary_.warnings.push_back({document.source, document.warning});
+    std::fprintf(stderr, "fovea: %s: %s\n", Printable(source).c_str(), Printable(warning).c_str());
+    summary_.warnings.push_back({source, warning});
   }
 
   void Fail(const std::string& source, const absl::Status& status) {

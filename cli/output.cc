@@ -144,7 +144,8 @@ Json ToJson(const memory::VerifyReport& report) {
             {"blocks", report.blocks},
             {"index_files", report.index_files}}},
           {"damaged", ToJsonList(report.damaged)},
-          {"repaired", ToJsonList(report.repaired)}};
+          {"repaired", ToJsonList(report.repaired)},
+          {"notes", ToJsonList(report.notes)}};
 }
 
 Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) {

@@ -295,6 +295,7 @@ std::string FormatReport(const memory::VerifyReport& report) {
   };
   list("damaged ", report.damaged);
   list("repaired", report.repaired);
+  list("note    ", report.notes);
   text +=
       StrCat("checked ", Plural(report.documents, "document"), ", ", Plural(report.blocks, "block"),
              ", ", Plural(report.index_files, "index file"), ": ");

@@ -64,7 +64,7 @@ absl::StatusOr<memory::VerifyReport> CheckMemory(const VerifyArguments& argument
   options.progress = bar->progress();
   ASSIGN_OR_RETURN(memory::VerifyReport report, memory::Verify(*device, memory.get(), options));
   if (!arguments.repair) return report;
-  if (report.ok) {
+  if (report.ok && report.notes.empty()) {
     report.repaired = std::move(repaired);
     return report;
   }

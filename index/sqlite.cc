@@ -116,12 +116,11 @@ absl::Status SqliteDatabase::ToStatus(int code, std::string_view action) const {
   // FTS5 passes some codes on without their extension.
   if (const std::string damage = ChecksumDamage(db_.get());
       (code & 0xff) == SQLITE_IOERR && !damage.empty()) {
-    return absl::DataLossError(StrCat(path_.string(), ": ", action, ": ", damage, ": rebuild it"));
+    return absl::DataLossError(StrCat(path_.string(), ": ", damage));
   }
-  const std::string message =
-      StrCat(path_.string(), ": ", action, ": ",
-             db_ != nullptr ? sqlite3_errmsg(db_.get()) : sqlite3_errstr(code), " (SQLite code ",
-             code, ")");
+  const std::string message = StrCat(
+      path_.string(), ": ", db_ != nullptr ? sqlite3_errmsg(db_.get()) : sqlite3_errstr(code),
+      " (SQLite code ", code, ")");
   switch (code & 0xff) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
@@ -150,13 +149,13 @@ absl::Status SqliteDatabase::ToStatus(int code, std::string_view action) const {
         // A full disk is SQLITE_FULL, so under a limit on the size of files it is that limit.
         rlimit limit;
         if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-          return ErrnoToStatus(EFBIG, StrCat(action, " (SQLite code ", code, ")"), path_);
+          return ErrnoToStatus(EFBIG, StrCat("write (SQLite code ", code, ")"), path_);
         }
         return absl::ResourceExhaustedError(StrCat(message, "; free some space"));
       }
       return absl::InternalError(message);
-    default:
-      return absl::InternalError(message);
+    default:  // a fault of ours: the statement tells where
+      return absl::InternalError(StrCat(message, " in ", action));
   }
 }
 

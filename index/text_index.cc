@@ -10,6 +10,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "index/sqlite.h"
 #include "index/text_query.h"
 #include "index/text_words.h"
@@ -18,9 +19,12 @@ namespace fovea::index {
 namespace {
 
 constexpr int64_t kApplicationId = 0x666f7674;  // "fovt"
-// Of the tables, and of how words are cut and folded; files without checksums have the second one.
-constexpr int64_t kFormatVersion = kChecksummedVersion | kWordsVersion;
-constexpr int64_t kPlainFormatVersion = kWordsVersion;
+// PRAGMA user_version: what the file has beside the words, and how those are cut and folded.
+// Earlier versions had none of it, then checksums alone.
+constexpr int64_t kWindowHashesVersion = 0x20000;
+constexpr int64_t kNewestVersion = kWindowHashesVersion | kChecksummedVersion | kWordsVersion;
+constexpr int64_t kReadVersions[] = {kNewestVersion, kChecksummedVersion | kWordsVersion,
+                                     kWordsVersion};
 constexpr char kCreatePassages[] =
     "CREATE VIRTUAL TABLE passages USING fts5(text, content='', tokenize=\"porter unicode61 "
     "remove_diacritics 2 categories 'L* M* N* Co'\")";
@@ -29,6 +33,9 @@ constexpr char kCreatePassages[] =
 constexpr char kSetPageSize[] = "INSERT INTO passages(passages, rank) VALUES('pgsz', 4040)";
 constexpr char kCreateState[] =
     "CREATE TABLE state(id INTEGER PRIMARY KEY CHECK (id = 0), next_slot INTEGER NOT NULL)";
+constexpr char kCreateWindows[] =
+    "CREATE TABLE windows(slot_begin INTEGER PRIMARY KEY, slot_end INTEGER NOT NULL, "
+    "hash_high INTEGER NOT NULL, hash_low INTEGER NOT NULL)";
 
 // Another process may replace a file while it is copied or read; more often than this in a row
 // means that it is being written all the time.
@@ -108,26 +115,45 @@ absl::Status CheckFormat(const SqliteDatabase& db, const std::filesystem::path& 
   if (application_id == 0 && version == 0 && n_objects == 0) {
     return absl::NotFoundError(StrCat(path, ": an empty file, nothing was indexed yet"));
   }
-  const int64_t want = db.has_checksums() ? kFormatVersion : kPlainFormatVersion;
-  if (application_id != kApplicationId || version != want) {
+  const bool is_known = std::ranges::find(kReadVersions, version) != std::end(kReadVersions) &&
+                        db.has_checksums() == ((version & kChecksummedVersion) != 0);
+  if (application_id != kApplicationId || !is_known) {
     return absl::DataLossError(StrCat(path, ": application id ", application_id, ", version ",
                                       version, ", want a text index of fovea (", kApplicationId,
-                                      "), version ", want, ": rebuild it"));
+                                      "), version ", kNewestVersion));
   }
   ASSIGN_OR_RETURN(SqliteStatement schema,
                    db.Prepare("SELECT count(*) FROM sqlite_schema WHERE "
-                              "(name = 'passages' AND sql = ?1) OR (name = 'state' AND sql = ?2)"));
+                              "(name = 'passages' AND sql = ?1) OR (name = 'state' AND sql = ?2) "
+                              "OR (name = 'windows' AND sql = ?3)"));
   RETURN_IF_ERROR(schema.BindText(1, kCreatePassages));
   RETURN_IF_ERROR(schema.BindText(2, kCreateState));
+  RETURN_IF_ERROR(schema.BindText(3, kCreateWindows));
   RETURN_IF_ERROR(schema.Step().status());
+  const int64_t n_tables = (version & kWindowHashesVersion) != 0 ? 3 : 2;
   ASSIGN_OR_RETURN(
       const int64_t n_strange,
       db.QueryInt64("SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')"));
-  if (schema.Int64(0) != 2 || n_strange != 0) {
-    return absl::DataLossError(
-        StrCat(path, ": its tables are not those of a text index: rebuild it"));
+  if (schema.Int64(0) != n_tables || n_strange != 0) {
+    return absl::DataLossError(StrCat(path, ": its tables are not those of a text index"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> HasWindowHashes(const SqliteDatabase& db) {
+  ASSIGN_OR_RETURN(const int64_t version, db.QueryInt64("PRAGMA user_version"));
+  return (version & kWindowHashesVersion) != 0;
+}
+
+// Of what is indexed of a window.
+Hash128 HashOf(const WindowText& window) {
+  FastHasher hasher;
+  for (const PassageText& passage : window.passages) {
+    const uint64_t head[] = {passage.slot_begin - window.slot_begin, passage.text.size()};
+    hasher.Update(AsBytes(std::span<const uint64_t>(head)));
+    hasher.Update(passage.text);
+  }
+  return hasher.Finish();
 }
 
 // Both integrity checks. Needs a database that may be written to, though nothing is written.
@@ -142,6 +168,14 @@ absl::Status CheckIntegrity(const SqliteDatabase& db, const std::filesystem::pat
     return absl::DataLossError(StrCat(path, ": holds a passage at slot ", last,
                                       ", but says that it ends before slot ", next_slot));
   }
+  ASSIGN_OR_RETURN(const bool has_hashes, HasWindowHashes(db));
+  if (!has_hashes) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t end,
+                   db.QueryInt64("SELECT ifnull(max(slot_end), 0) FROM windows"));
+  if (end > next_slot) {
+    return absl::DataLossError(StrCat(path, ": holds a window that ends at slot ", end,
+                                      ", but says that it ends before slot ", next_slot));
+  }
   return absl::OkStatus();
 }
 
@@ -152,18 +186,20 @@ class SqliteTextIndex final : public TextIndex {
   absl::Status OpenForWriting();
   absl::Status OpenForReading();
 
-  absl::Status Add(std::span<const PassageText> passages, uint64_t next_slot) override;
+  absl::Status Add(std::span<const WindowText> windows, uint64_t next_slot) override;
   absl::StatusOr<uint64_t> NextSlot() const override;
-  bool has_checksums() const override;
+  bool is_newest_version() const override;
+  absl::StatusOr<Holding> Compare(const WindowText& window) const override;
   absl::StatusOr<std::vector<PassageHit>> Search(
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const override;
+  absl::Status VerifyPages() const override;
   absl::Status Verify() const override;
 
  private:
   absl::Status OpenLive();
   absl::Status OpenWithoutLocks();
-  absl::Status AddInTransaction(std::span<const PassageText> passages, uint64_t next_slot);
+  absl::Status AddInTransaction(std::span<const WindowText> windows, uint64_t next_slot);
   // Calls `read` under the lock; again with the new files where they were replaced meanwhile and
   // nothing but looking can tell.
   absl::Status Read(absl::FunctionRef<absl::Status(const SqliteDatabase&)> read) const;
@@ -194,7 +230,6 @@ absl::Status SqliteTextIndex::OpenForWriting() {
   // A process that is ended leaves a WAL whose end is known for one, as long as frames are written
   // with their commit only, in order, and not behind those of a commit that was cut off.
   RETURN_IF_ERROR(db_->Execute("PRAGMA cache_spill = OFF"));
-  RETURN_IF_ERROR(db_->Execute("PRAGMA journal_size_limit = 0"));
   // A full disk, say, is no reason not to open.
   if (const absl::Status status = db_->Checkpoint(); absl::IsDataLoss(status)) return status;
   if (format.ok()) return format;
@@ -204,9 +239,9 @@ absl::Status SqliteTextIndex::OpenForWriting() {
   };
   for (const std::string& sql :
        {std::string(kCreatePassages), std::string(kSetPageSize), std::string(kCreateState),
-        std::string("INSERT INTO state VALUES (0, 0)"),
+        std::string(kCreateWindows), std::string("INSERT INTO state VALUES (0, 0)"),
         StrCat("PRAGMA application_id = ", kApplicationId),
-        StrCat("PRAGMA user_version = ", kFormatVersion), std::string("COMMIT")}) {
+        StrCat("PRAGMA user_version = ", kNewestVersion), std::string("COMMIT")}) {
     RETURN_IF_ERROR(db_->Execute(sql.c_str()));
   }
   return absl::OkStatus();
@@ -307,7 +342,7 @@ absl::Status SqliteTextIndex::Read(
       StrCat(path_, ": changed during each of ", kMaxReopens, " attempts to read it; try again"));
 }
 
-absl::Status SqliteTextIndex::Add(std::span<const PassageText> passages, uint64_t next_slot) {
+absl::Status SqliteTextIndex::Add(std::span<const WindowText> windows, uint64_t next_slot) {
   std::lock_guard lock(mutex_);
   if (mode_ == Mode::kRead) {
     return absl::FailedPreconditionError(StrCat(path_, ": the text index is open for reading"));
@@ -317,14 +352,14 @@ absl::Status SqliteTextIndex::Add(std::span<const PassageText> passages, uint64_
         StrCat(path_, ": next slot ", next_slot, " is beyond 2^63 - 1, the largest row number"));
   }
   RETURN_IF_ERROR(db_->Execute("BEGIN IMMEDIATE"));
-  absl::Status status = AddInTransaction(passages, next_slot);
+  absl::Status status = AddInTransaction(windows, next_slot);
   if (status.ok()) status = db_->Execute("COMMIT");
   // A full disk may have rolled back by itself.
   if (!status.ok() && db_->in_transaction()) (void)db_->Execute("ROLLBACK");
   return status;
 }
 
-absl::Status SqliteTextIndex::AddInTransaction(std::span<const PassageText> passages,
+absl::Status SqliteTextIndex::AddInTransaction(std::span<const WindowText> windows,
                                                uint64_t next_slot) {
   ASSIGN_OR_RETURN(const int64_t present, db_->QueryInt64("SELECT next_slot FROM state"));
   uint64_t lowest = static_cast<uint64_t>(present);
@@ -332,24 +367,69 @@ absl::Status SqliteTextIndex::AddInTransaction(std::span<const PassageText> pass
     return absl::InvalidArgumentError(
         StrCat(path_, ": next slot ", next_slot, " lies before the present one, ", lowest));
   }
-  ASSIGN_OR_RETURN(SqliteStatement insert,
+  ASSIGN_OR_RETURN(SqliteStatement insert_passage,
                    db_->Prepare("INSERT INTO passages(rowid, text) VALUES (?1, ?2)"));
-  for (const PassageText& passage : passages) {
-    if (passage.slot_begin < lowest || passage.slot_begin >= next_slot) {
-      return absl::InvalidArgumentError(StrCat(path_, ": passage at slot ", passage.slot_begin,
-                                               ", want an ascending one in [", lowest, ", ",
-                                               next_slot, ")"));
+  SqliteStatement insert_window;
+  ASSIGN_OR_RETURN(const bool has_hashes, HasWindowHashes(*db_));
+  if (has_hashes) {
+    ASSIGN_OR_RETURN(insert_window, db_->Prepare("INSERT INTO windows VALUES (?1, ?2, ?3, ?4)"));
+  }
+  for (const WindowText& window : windows) {
+    if (window.slot_begin < lowest || window.slot_end > next_slot) {
+      return absl::InvalidArgumentError(StrCat(path_, ": window of slots ", window.slot_begin,
+                                               " to ", window.slot_end, ", want ascending ones in [",
+                                               lowest, ", ", next_slot, ")"));
     }
-    lowest = passage.slot_begin + 1;
-    const std::string text = PassageWords(passage.text);
-    RETURN_IF_ERROR(insert.BindInt64(1, static_cast<int64_t>(passage.slot_begin)));
-    RETURN_IF_ERROR(insert.BindText(2, text));
-    RETURN_IF_ERROR(insert.Step().status());
-    insert.Reset();
+    lowest = window.slot_begin;
+    for (const PassageText& passage : window.passages) {
+      if (passage.slot_begin < lowest || passage.slot_begin >= window.slot_end) {
+        return absl::InvalidArgumentError(StrCat(path_, ": passage at slot ", passage.slot_begin,
+                                                 ", want an ascending one in [", lowest, ", ",
+                                                 window.slot_end, ")"));
+      }
+      lowest = passage.slot_begin + 1;
+      const std::string text = PassageWords(passage.text);
+      RETURN_IF_ERROR(insert_passage.BindInt64(1, static_cast<int64_t>(passage.slot_begin)));
+      RETURN_IF_ERROR(insert_passage.BindText(2, text));
+      RETURN_IF_ERROR(insert_passage.Step().status());
+      insert_passage.Reset();
+    }
+    lowest = std::max(lowest, window.slot_end);
+    if (!has_hashes) continue;
+    const Hash128 hash = HashOf(window);
+    RETURN_IF_ERROR(insert_window.BindInt64(1, static_cast<int64_t>(window.slot_begin)));
+    RETURN_IF_ERROR(insert_window.BindInt64(2, static_cast<int64_t>(window.slot_end)));
+    RETURN_IF_ERROR(insert_window.BindInt64(3, static_cast<int64_t>(hash.high)));
+    RETURN_IF_ERROR(insert_window.BindInt64(4, static_cast<int64_t>(hash.low)));
+    RETURN_IF_ERROR(insert_window.Step().status());
+    insert_window.Reset();
   }
   ASSIGN_OR_RETURN(SqliteStatement update, db_->Prepare("UPDATE state SET next_slot = ?1"));
   RETURN_IF_ERROR(update.BindInt64(1, static_cast<int64_t>(next_slot)));
   return update.Step().status();
+}
+
+absl::StatusOr<TextIndex::Holding> SqliteTextIndex::Compare(const WindowText& window) const {
+  Holding holding = Holding::kNothing;
+  RETURN_IF_ERROR(Read([&](const SqliteDatabase& db) -> absl::Status {
+    holding = Holding::kNothing;
+    ASSIGN_OR_RETURN(const bool has_hashes, HasWindowHashes(db));
+    if (!has_hashes) return absl::OkStatus();
+    // Windows do not overlap: the last one that begins before this one's end is the only one that
+    // can share a slot with it, unless there are several, and then none of them is this one.
+    ASSIGN_OR_RETURN(SqliteStatement select,
+                     db.Prepare("SELECT slot_begin, slot_end, hash_high, hash_low FROM windows "
+                                "WHERE slot_begin < ?1 ORDER BY slot_begin DESC LIMIT 1"));
+    RETURN_IF_ERROR(select.BindInt64(1, static_cast<int64_t>(window.slot_end)));
+    ASSIGN_OR_RETURN(const bool has_row, select.Step());
+    const auto column = [&](int i) { return static_cast<uint64_t>(select.Int64(i)); };
+    if (!has_row || column(1) <= window.slot_begin) return absl::OkStatus();
+    const bool is_same = column(0) == window.slot_begin && column(1) == window.slot_end &&
+                         Hash128{column(2), column(3)} == HashOf(window);
+    holding = is_same ? Holding::kSame : Holding::kOther;
+    return absl::OkStatus();
+  }));
+  return holding;
 }
 
 absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
@@ -360,14 +440,16 @@ absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
   }));
   if (next_slot < 0) {
     return absl::DataLossError(
-        StrCat(path_, ": next slot is ", next_slot, ", want at least 0: rebuild it"));
+        StrCat(path_, ": next slot is ", next_slot, ", want at least 0"));
   }
   return static_cast<uint64_t>(next_slot);
 }
 
-bool SqliteTextIndex::has_checksums() const {
+bool SqliteTextIndex::is_newest_version() const {
   std::lock_guard lock(mutex_);
-  return db_ != nullptr && db_->has_checksums();
+  if (db_ == nullptr) return false;
+  const absl::StatusOr<int64_t> version = db_->QueryInt64("PRAGMA user_version");
+  return version.ok() && *version == kNewestVersion;
 }
 
 absl::StatusOr<std::vector<PassageHit>> SqliteTextIndex::Search(
@@ -405,13 +487,19 @@ absl::StatusOr<std::vector<PassageHit>> SqliteTextIndex::Search(
   return best;
 }
 
-absl::Status SqliteTextIndex::Verify() const {
+absl::Status SqliteTextIndex::VerifyPages() const {
   return Read([&](const SqliteDatabase& db) -> absl::Status {
     RETURN_IF_ERROR(CheckFormat(db, path_));
     RETURN_IF_ERROR(db.Execute("BEGIN"));
     const absl::Status pages = db.CheckPages();
     RETURN_IF_ERROR(db.Execute("ROLLBACK"));
-    RETURN_IF_ERROR(pages);
+    return pages;
+  });
+}
+
+absl::Status SqliteTextIndex::Verify() const {
+  RETURN_IF_ERROR(VerifyPages());
+  return Read([&](const SqliteDatabase& db) -> absl::Status {
     if (mode_ == Mode::kWrite) return CheckIntegrity(db, path_);
     // FTS5's check is an INSERT: done on a temporary copy.
     ASSIGN_OR_RETURN(const std::string report, db.QueryText("PRAGMA integrity_check(1)"));

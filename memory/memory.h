@@ -66,6 +66,8 @@ class Memory {
   // Why there is none.
   absl::Status text_index_status() const { return version_->text_index().status(); }
 
+  // Why the text index had to be made again since this was opened; empty: it had not.
+  std::string text_index_made_again() const { return version_->text_index().made_again(); }
   // memory/text_index_file.h. Writers only.
   absl::Status UpdateTextIndex(const Progress& progress);
   absl::Status RebuildTextIndex(const Progress& progress);

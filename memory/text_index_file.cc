@@ -26,6 +26,21 @@ fs::path UnfinishedPath(const fs::path& path) { return fs::path(path) += ".new";
 
 }  // namespace
 
+index::WindowText TextOf(const storage::WindowRecord& window) {
+  index::WindowText text;
+  text.slot_begin = window.slot_begin;
+  text.slot_end = window.slot_begin + window.ids.size();
+  const auto& begins = window.passage_begins;
+  for (size_t p = 0; p < begins.size(); ++p) {
+    const uint32_t first = begins[p] == 0 ? 0 : window.ends[begins[p] - 1];
+    const uint32_t last = p + 1 < begins.size() ? window.ends[begins[p + 1] - 1]
+                                                : static_cast<uint32_t>(window.text.size());
+    text.passages.push_back({window.slot_begin + begins[p],
+                             std::string_view(window.text).substr(first, last - first)});
+  }
+  return text;
+}
+
 fs::path TextIndexFile::PathOf(uint64_t generation) const {
   return version_folder_ / StrCat("text-", generation, ".sqlite");
 }
@@ -38,6 +53,11 @@ uint64_t TextIndexFile::generation() const {
 absl::Status TextIndexFile::status() const {
   const std::shared_lock lock(mutex_);
   return status_;
+}
+
+std::string TextIndexFile::made_again() const {
+  const std::shared_lock lock(mutex_);
+  return made_again_;
 }
 
 absl::StatusOr<std::vector<index::PassageHit>> TextIndexFile::Search(
@@ -80,31 +100,64 @@ absl::Status TextIndexFile::Open() {
     RemoveDatabase(UnfinishedPath(path));
   }
   std::error_code error;
-  const bool is_missing = !fs::exists(path, error);
+  // SQLite takes an empty file for a database that nobody has written to yet.
+  const bool is_missing = !fs::exists(path, error) || fs::file_size(path, error) == 0;
   absl::Status opened;
   if (!is_missing || !makes_files()) {
     const std::unique_lock lock(mutex_);
-    opened = OpenLocked(generation);
+    opened = OpenLocked(generation, makes_files() ? TextIndex::Mode::kWrite : TextIndex::Mode::kRead);
   }
-  if (makes_files() && (is_missing || absl::IsDataLoss(opened))) {
-    opened = Replace(generation, Progress());
+  if (makes_files() && is_missing) {
+    const bool was_there = counters.next_slot > 0;
+    opened = MakeAgain(generation, was_there ? StrCat(path, ": no such file, or an empty one") : "",
+                       Progress());
+  } else if (makes_files() && absl::IsDataLoss(opened)) {
+    opened = MakeAgain(generation, std::string(opened.message()), Progress());
   }
   if (opened.ok()) return FillOpened();
   // Derived data: a reader does without it until a writer has made it again.
-  if (!options_.writes || (options_.is_salvage && absl::IsDataLoss(opened))) {
-    return absl::OkStatus();
-  }
+  const bool is_lost = absl::IsDataLoss(opened) || absl::IsNotFound(opened);
+  if (!options_.writes || (options_.is_salvage && is_lost)) return absl::OkStatus();
   return opened;
 }
 
-absl::Status TextIndexFile::OpenLocked(uint64_t generation) {
+absl::Status TextIndexFile::OpenLocked(uint64_t generation, TextIndex::Mode mode) {
   open_.reset();
   generation_ = generation;
-  auto opened = TextIndex::Open(PathOf(generation),
-                                options_.writes ? TextIndex::Mode::kWrite : TextIndex::Mode::kRead);
+  has_sound_pages_ = false;
+  auto opened = TextIndex::Open(PathOf(generation), mode);
   status_ = opened.status();
-  if (opened.ok()) open_ = *std::move(opened);
+  if (opened.ok()) status_ = CheckIsOfStore(**opened, PathOf(generation));
+  if (status_.ok()) open_ = *std::move(opened);
   return status_;
+}
+
+absl::Status TextIndexFile::CheckIsOfStore(const TextIndex& text_index,
+                                           const fs::path& path) const {
+  ASSIGN_OR_RETURN(const uint64_t indexed, text_index.NextSlot());
+  const absl::StatusOr<storage::Counters> counters = store_->ReadCounters();
+  if (!counters.ok()) return absl::OkStatus();  // the store's damage is not the index's
+  // A reader may not have seen yet what the writer has stored and indexed.
+  if (options_.writes && indexed > counters->next_slot) {
+    return absl::DataLossError(StrCat(path, ": is the text index of another memory: it reaches to ",
+                                      "slot ", indexed, ", this one only to ",
+                                      counters->next_slot));
+  }
+  const Slot end = std::min<Slot>(indexed, counters->next_slot);
+  // The last one, and others: copies of one memory that went ways of their own differ at the end.
+  constexpr Slot kSamples = 8;
+  for (Slot i = kSamples; i > 0; --i) {
+    const absl::StatusOr<storage::WindowRecord> window =
+        store_->FindWindowBefore(end / kSamples * i + end % kSamples * i / kSamples);
+    if (!window.ok()) continue;
+    const index::WindowText text = TextOf(*window);
+    ASSIGN_OR_RETURN(const TextIndex::Holding holding, text_index.Compare(text));
+    if (holding != TextIndex::Holding::kOther) continue;
+    return absl::DataLossError(StrCat(path, ": is the text index of another memory: at slots ",
+                                      text.slot_begin, " to ", text.slot_end,
+                                      " it has other text than this one"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status TextIndexFile::FillOpened() {
@@ -114,21 +167,34 @@ absl::Status TextIndexFile::FillOpened() {
 
 absl::Status TextIndexFile::FillOrReplace(const Progress& progress) {
   const absl::Status filled = Fill(open_.get(), progress);
-  return absl::IsDataLoss(filled) ? Replace(generation(), progress) : filled;
+  if (!absl::IsDataLoss(filled)) return filled;
+  return MakeAgain(generation(), std::string(filled.message()), progress);
+}
+
+absl::Status TextIndexFile::MakeAgain(uint64_t generation, const std::string& reason,
+                                      const Progress& progress) {
+  RETURN_IF_ERROR(Replace(generation, progress));
+  const std::unique_lock lock(mutex_);
+  made_again_ = reason;
+  return absl::OkStatus();
 }
 
 absl::Status TextIndexFile::Update(const Progress& progress) {
-  if (open_ == nullptr) RETURN_IF_ERROR(Open());
-  if (open_ == nullptr) {
-    return absl::DataLossError(StrCat(path(), ": damaged: run `fovea verify --repair`"));
+  if (makes_files() && open_ == nullptr) RETURN_IF_ERROR(Open());
+  absl::Status sound;
+  if (options_.is_salvage) {
+    const std::unique_lock lock(mutex_);
+    sound = OpenLocked(generation_, TextIndex::Mode::kWrite);
+  } else {
+    sound = CheckIsOfStore(*open_, path());
   }
-  ASSIGN_OR_RETURN(const storage::Counters counters, store_->ReadCounters());
-  const absl::StatusOr<uint64_t> next_slot = open_->NextSlot();
-  if (absl::IsDataLoss(next_slot.status())) return Rebuild(progress);
-  RETURN_IF_ERROR(next_slot.status());
-  const bool is_of_another_store = *next_slot > counters.next_slot;
-  if (is_of_another_store || !open_->has_checksums()) return Rebuild(progress);
-  return makes_files() ? FillOrReplace(progress) : Fill(open_.get(), progress);
+  if (sound.ok() && !has_sound_pages_) sound = open_->VerifyPages();
+  if (absl::IsDataLoss(sound)) {
+    return MakeAgain(generation(), std::string(sound.message()), progress);
+  }
+  RETURN_IF_ERROR(sound);
+  has_sound_pages_ = true;
+  return open_->is_newest_version() ? FillOrReplace(progress) : Rebuild(progress);
 }
 
 absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress) {
@@ -149,7 +215,6 @@ absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress
   for (size_t begin = 0; begin < missing.size(); begin += kWindowsInTransaction) {
     const size_t end = std::min(begin + kWindowsInTransaction, missing.size());
     std::vector<storage::WindowRecord> windows;
-    std::vector<index::PassageText> passages;
     for (size_t i = begin; i < end; ++i) {
       absl::StatusOr<storage::WindowRecord> window = store_->GetWindow(missing[i]);
       // A damaged window cannot be found by its words; `verify` names it.
@@ -157,18 +222,10 @@ absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress
       RETURN_IF_ERROR(window.status());
       windows.push_back(*std::move(window));
     }
-    for (const storage::WindowRecord& window : windows) {
-      const auto& begins = window.passage_begins;
-      for (size_t p = 0; p < begins.size(); ++p) {
-        const uint32_t first = begins[p] == 0 ? 0 : window.ends[begins[p] - 1];
-        const uint32_t last = p + 1 < begins.size() ? window.ends[begins[p + 1] - 1]
-                                                    : static_cast<uint32_t>(window.text.size());
-        passages.push_back({window.slot_begin + begins[p],
-                            std::string_view(window.text).substr(first, last - first)});
-      }
-    }
+    std::vector<index::WindowText> texts;
+    for (const storage::WindowRecord& window : windows) texts.push_back(TextOf(window));
     const uint64_t covered = end < missing.size() ? missing[end] : counters.next_slot;
-    RETURN_IF_ERROR(text_index->Add(passages, covered));
+    RETURN_IF_ERROR(text_index->Add(texts, covered));
     RETURN_IF_ERROR(progress.Report({"index words", static_cast<int64_t>(end),
                                      static_cast<int64_t>(missing.size()), "windows"}));
   }
@@ -177,6 +234,8 @@ absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress
 }
 
 absl::Status TextIndexFile::Rebuild(const Progress& progress) {
+  // What an interrupted rebuild has prepared may hold what was deleted since.
+  RemoveDatabase(PathOf(generation() + 1));
   RETURN_IF_ERROR(Replace(generation(), progress));
   return FillOpened();
 }
@@ -202,24 +261,28 @@ absl::Status TextIndexFile::Replace(uint64_t generation, const Progress& progres
   RemoveDatabase(path);
   fs::rename(unfinished, path, error);
   if (error) return ErrnoToStatus(error.value(), "rename", unfinished);
-  return OpenLocked(generation);
+  RETURN_IF_ERROR(OpenLocked(generation, TextIndex::Mode::kWrite));
+  has_sound_pages_ = true;
+  return absl::OkStatus();
 }
 
 absl::Status TextIndexFile::Prepare(uint64_t generation, const Progress& progress) {
   const fs::path path = PathOf(generation);
-  constexpr auto kWrite = TextIndex::Mode::kWrite;
-  auto opened = TextIndex::Open(path, kWrite);
-  if (absl::IsDataLoss(opened.status())) {
-    RemoveDatabase(path);
-    opened = TextIndex::Open(path, kWrite);
-  }
-  RETURN_IF_ERROR(opened.status());
-  absl::Status filled = Fill(opened->get(), progress);
-  if (!absl::IsDataLoss(filled)) return filled;
-  opened->reset();
+  const absl::Status prepared = FillPrepared(path, progress);
+  if (!absl::IsDataLoss(prepared)) return prepared;
   RemoveDatabase(path);
-  ASSIGN_OR_RETURN(const std::unique_ptr<TextIndex> fresh, TextIndex::Open(path, kWrite));
-  return Fill(fresh.get(), progress);
+  return FillPrepared(path, progress);
+}
+
+absl::Status TextIndexFile::FillPrepared(const fs::path& path, const Progress& progress) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<TextIndex> text_index,
+                   TextIndex::Open(path, TextIndex::Mode::kWrite));
+  if (!text_index->is_newest_version()) {
+    return absl::DataLossError(StrCat(path, ": of an earlier version"));
+  }
+  RETURN_IF_ERROR(text_index->VerifyPages());
+  RETURN_IF_ERROR(CheckIsOfStore(*text_index, path));
+  return Fill(text_index.get(), progress);
 }
 
 }  // namespace fovea::memory

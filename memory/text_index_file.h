@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,13 +23,17 @@
 
 namespace fovea::memory {
 
+// A window as the text index takes it: views of its text.
+index::WindowText TextOf(const storage::WindowRecord& window);
+
 // Thread-safe: searches go on while a new file is made, and wait only while it takes its place.
 // Whoever changes it (Open, Update, Rebuild, Prepare) does so one at a time.
 class TextIndexFile {
  public:
   struct Options {
     bool writes = false;
-    // The file is taken as it is: what is missing or damaged is not made again.
+    // The file is taken as it is: what is missing or damaged is made again by Update and Rebuild
+    // alone.
     bool is_salvage = false;
   };
   // `store`, open for writing where options.writes, outlives this.
@@ -38,20 +43,24 @@ class TextIndexFile {
 
   // Opens the file of the store's generation in the place of what is open. Writers remove the files
   // of earlier ones, make a new one in the place of a damaged or lost one, and bring it up to the
-  // store. Readers do without where there is none: status() then says why.
+  // store. Readers do without where there is none: status() then says why. A file that holds other
+  // text than the store, by a few windows, is as good as damaged.
   absl::Status Open();
-  // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file, and
-  // one of an earlier version, whose pages have no checksums, are replaced by a new one.
+  // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file (the
+  // first call reads all of its pages), and one of an earlier version, are replaced by a new one.
   absl::Status Update(const Progress& progress);
   // A new file in the place of the old one once it is whole. Writers only; readers go on with it.
   absl::Status Rebuild(const Progress& progress);
-  // Makes the file of a generation that is not published yet, or goes on with it. Writers only.
+  // Makes the file of a generation that is not published yet, or goes on with one that an
+  // interrupted call left sound. Writers only.
   absl::Status Prepare(uint64_t generation, const Progress& progress);
 
   std::filesystem::path path() const { return PathOf(generation()); }
   uint64_t generation() const;
   // OK: it is open, and nothing that the last search read was damaged.
   absl::Status status() const;
+  // Why Open or Update made a file again that should have been there; empty: they did not.
+  std::string made_again() const;
   // Passages of slots below this can be found. As index::TextIndex::NextSlot; 0 where no file is
   // open.
   absl::StatusOr<uint64_t> NextSlot() const;
@@ -68,15 +77,22 @@ class TextIndexFile {
   std::filesystem::path PathOf(uint64_t generation) const;
   bool makes_files() const { return options_.writes && !options_.is_salvage; }
   // Opens what lies there in the place of what is open; with the lock.
-  absl::Status OpenLocked(uint64_t generation);
+  absl::Status OpenLocked(uint64_t generation, index::TextIndex::Mode mode);
+  // Whether it holds the text that the store has, by a few windows: DataLoss where it does not.
+  absl::Status CheckIsOfStore(const index::TextIndex& text_index,
+                              const std::filesystem::path& path) const;
   absl::Status FillOpened();
   // As FillOpened, for writers; where the file turns out to be damaged, a new one takes its place.
   absl::Status FillOrReplace(const Progress& progress);
+  // Replace, with the reason for made_again().
+  absl::Status MakeAgain(uint64_t generation, const std::string& reason, const Progress& progress);
   // Keeps what a read of `file` ended with for status(), where that is still open.
   void Keep(const index::TextIndex* file, const absl::Status& status) const;
   // Makes a whole file beside the generation's, puts it there, and opens it.
   absl::Status Replace(uint64_t generation, const Progress& progress);
   absl::Status Fill(index::TextIndex* text_index, const Progress& progress);
+  // Fills what lies at `path`, or a new file there. DataLoss: it is of no use.
+  absl::Status FillPrepared(const std::filesystem::path& path, const Progress& progress);
 
   storage::DocumentStore* store_;
   const std::filesystem::path version_folder_;
@@ -88,6 +104,9 @@ class TextIndexFile {
   std::unique_ptr<index::TextIndex> open_;
   mutable absl::Status status_;
   uint64_t generation_ = 0;
+  std::string made_again_;
+  // Of a writer: this file's pages were all found sound, or are its own.
+  bool has_sound_pages_ = false;
 };
 
 }  // namespace fovea::memory

@@ -115,12 +115,18 @@ absl::Status DocumentStoreImpl::Get(ColumnFamily family, RecordType type, const 
       return absl::NotFoundError(StrCat(DescribeRecord(type, key), ": not in ", folder()));
     }
     const std::string doing = StrCat(folder(), ": reading the ", DescribeRecord(type, key));
-    if (!IsMissingFile(status)) return FromRocksDb(status, doing);
-    if (!context_->is_reader() || attempt == kMaxReadAttempts) {
-      return absl::DataLossError(StrCat(doing, ": a file is missing: ", status.ToString()));
-    }
-    RETURN_IF_ERROR(Annotate(ReplaceView(view), doing));
+    RETURN_IF_ERROR(HandleFailedRead(view, status, attempt, doing));
   }
+}
+
+absl::Status DocumentStoreImpl::HandleFailedRead(const std::shared_ptr<StoreView>& view,
+                                                 const rocksdb::Status& status, int attempt,
+                                                 const std::string& doing) const {
+  if (!IsMissingFile(status)) return FromRocksDb(status, doing);
+  if (!context_->is_reader() || attempt == kMaxReadAttempts) {
+    return absl::DataLossError(StrCat(doing, ": a file is missing: ", status.ToString()));
+  }
+  return Annotate(ReplaceView(view), doing);
 }
 
 absl::Status DocumentStoreImpl::ForEach(ColumnFamily family, RecordType type,
@@ -146,11 +152,7 @@ absl::Status DocumentStoreImpl::ForEach(ColumnFamily family, RecordType type,
                    ? std::string()
                    : StrCat(" after the ", DescribeRecord(type, std::string_view(position).substr(
                                                                     0, position.size() - 1))));
-    if (!IsMissingFile(status)) return FromRocksDb(status, doing);
-    if (!context_->is_reader() || attempt == kMaxReadAttempts) {
-      return absl::DataLossError(StrCat(doing, ": a file is missing: ", status.ToString()));
-    }
-    RETURN_IF_ERROR(Annotate(ReplaceView(view), doing));
+    RETURN_IF_ERROR(HandleFailedRead(view, status, attempt, doing));
   }
 }
 
@@ -238,6 +240,23 @@ absl::StatusOr<WindowRecord> DocumentStoreImpl::GetWindow(Slot slot_begin,
       },
       hold));
   return window;
+}
+
+absl::StatusOr<WindowRecord> DocumentStoreImpl::FindWindowBefore(Slot end) const {
+  if (end == 0) return absl::NotFoundError(StrCat(folder(), ": no window begins before slot 0"));
+  for (int attempt = 1;; ++attempt) {
+    const std::shared_ptr<StoreView> view = this->view();
+    std::unique_ptr<rocksdb::Iterator> it(
+        view->db().NewIterator(WalkOptions(), view->family(ColumnFamily::kWindows)));
+    it->SeekForPrev(NumberKey(end - 1));
+    if (it->Valid()) return DecodeWindow(ToView(it->key()), ToView(it->value()));
+    if (it->status().ok()) {
+      return absl::NotFoundError(StrCat(folder(), ": no window begins before slot ", end));
+    }
+    RETURN_IF_ERROR(HandleFailedRead(
+        view, it->status(), attempt,
+        StrCat(folder(), ": reading the last window that begins before slot ", end)));
+  }
 }
 
 absl::StatusOr<Block> DocumentStoreImpl::GetBlock(Slot slot_begin, int memory_layer,

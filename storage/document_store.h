@@ -171,6 +171,8 @@ class DocumentStore {
   // `hold` here and below: null, or one of this store, which finds what it holds as well.
   virtual absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin,
                                                  const WindowHold* hold = nullptr) const = 0;
+  // The last window that begins before `end`. NotFound: none does.
+  virtual absl::StatusOr<WindowRecord> FindWindowBefore(Slot end) const = 0;
   // Keys, values, or both of a block; the part that is not asked for stays empty and is not read.
   enum class BlockPart { kKeys, kValues, kBoth };
   virtual absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer,

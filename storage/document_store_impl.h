@@ -42,6 +42,7 @@ class DocumentStoreImpl : public DocumentStore {
   absl::StatusOr<std::vector<SegmentRecord>> Segments() const override;
   absl::StatusOr<WindowRecord> GetWindow(Slot slot_begin,
                                          const WindowHold* hold = nullptr) const override;
+  absl::StatusOr<WindowRecord> FindWindowBefore(Slot end) const override;
   absl::StatusOr<Block> GetBlock(Slot slot_begin, int memory_layer, BlockPart part) const override;
   absl::Status VisitBlock(Slot slot_begin, int memory_layer, BlockPart part,
                           absl::FunctionRef<absl::Status(const BlockView&)> use,
@@ -81,6 +82,11 @@ class DocumentStoreImpl : public DocumentStore {
                                      const StoreSettings* settings)>
           use,
       const WindowHold* hold = nullptr) const;
+  // What a read that failed with `status` on attempt number `attempt` does: with OK it is tried
+  // again, on the new view of a reader whose files the writer has removed.
+  absl::Status HandleFailedRead(const std::shared_ptr<StoreView>& view,
+                                const rocksdb::Status& status, int attempt,
+                                const std::string& doing) const;
   // Every record with begin <= key < end (empty: to the last one), in ascending order.
   absl::Status ForEach(ColumnFamily family, RecordType type, const std::string& begin,
                        const std::string& end, const Use& use) const;

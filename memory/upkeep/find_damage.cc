@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "memory/segment_files.h"
 #include "memory/upkeep/damage.h"
+#include "storage/find_writer.h"
 
 namespace fovea::memory {
 namespace {
@@ -300,32 +301,87 @@ class Checker {
   absl::Status CheckTextIndex() {
     ASSIGN_OR_RETURN(storage::Counters counters, store().ReadCounters());
     const index::TextIndex* text_index = memory_->text_index();
-    std::string what;
+    const auto add = [&](Repair repair, std::string what) {
+      Add("text_index", 0, std::move(what)).repair = repair;
+    };
     if (text_index == nullptr) {
       const absl::Status& status = memory_->text_index_status();
       // A full disk, say: nothing is known about the index.
       if (!absl::IsDataLoss(status) && !absl::IsNotFound(status)) return status;
-      if (counters.next_slot > 0) {
-        what = StrCat(memory_->text_index_path(), ": missing or damaged: ", status.message());
-      }
-    } else if (absl::Status status = text_index->Verify(); !status.ok()) {
-      if (!absl::IsDataLoss(status)) return status;
-      what = std::string(status.message());
-    } else {
-      // Less is what an interrupted ingest leaves; the next one goes on.
-      ASSIGN_OR_RETURN(const uint64_t next_slot, text_index->NextSlot());
-      // A writer adds to the index what it has committed: a reader may not have seen that yet.
-      if (next_slot > counters.next_slot) {
-        memory_->Refresh().IgnoreError();
-        ASSIGN_OR_RETURN(counters, store().ReadCounters());
-      }
-      if (next_slot > counters.next_slot) {
-        what = StrCat(memory_->text_index_path(), ": reaches to slot ", next_slot,
-                      ", the store only to ", counters.next_slot);
-      }
+      if (counters.next_slot > 0) add(Repair::kRebuildText, std::string(status.message()));
+      return absl::OkStatus();
     }
-    if (!what.empty()) Add("text_index", 0, std::move(what)).repair = Repair::kRebuildText;
+    absl::Status sound = text_index->Verify();
+    if (sound.ok()) sound = CheckIndexedWindows(*text_index);
+    if (absl::IsDataLoss(sound)) {
+      add(Repair::kRebuildText, std::string(sound.message()));
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(sound);
+    ASSIGN_OR_RETURN(const uint64_t next_slot, text_index->NextSlot());
+    // A writer adds to the index what it has committed: a reader may not have seen that yet.
+    if (next_slot > counters.next_slot) {
+      memory_->Refresh().IgnoreError();
+      ASSIGN_OR_RETURN(counters, store().ReadCounters());
+    }
+    if (next_slot > counters.next_slot) {
+      add(Repair::kRebuildText,
+          StrCat(memory_->text_index_path(), ": reaches to slot ", next_slot,
+                 ", the store only to ", counters.next_slot));
+    } else if (next_slot < counters.next_slot && !storage::FindWriter(store().folder())) {
+      // What an interrupted ingest leaves; one that is at it makes up for it.
+      add(Repair::kFillText,
+          StrCat(memory_->text_index_path(), ": lacks the words of the last ",
+                 counters.next_slot - next_slot, " of ", counters.next_slot,
+                 " stored tokens: the next ingest adds them, or `fovea verify --repair`"));
+    }
     return absl::OkStatus();
+  }
+
+  // The index holds the windows of complete documents, as far as it reaches. DataLoss: it does not.
+  absl::Status CheckIndexedWindows(const index::TextIndex& text_index) {
+    if (!text_index.is_newest_version()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const uint64_t next_slot, text_index.NextSlot());
+    std::map<Slot, DocumentNumber> missing;
+    int64_t n_done = 0;
+    for (const WindowLink& link : links_) {
+      RETURN_IF_ERROR(progress_.Report({.stage = "verify words",
+                                        .done = n_done++,
+                                        .total = static_cast<int64_t>(links_.size()),
+                                        .unit = "windows"}));
+      const auto document = documents_.find(link.document);
+      if (document == documents_.end() || !document->second.complete ||
+          link.slot_begin >= next_slot) {
+        continue;
+      }
+      const absl::StatusOr<storage::WindowRecord> window = store().GetWindow(link.slot_begin);
+      // Damage to it is among the findings; a writer may have deleted it.
+      if (absl::IsDataLoss(window.status()) || absl::IsNotFound(window.status())) continue;
+      RETURN_IF_ERROR(window.status());
+      ASSIGN_OR_RETURN(const index::TextIndex::Holding holding,
+                       text_index.Compare(TextOf(*window)));
+      if (holding == index::TextIndex::Holding::kOther) {
+        return absl::DataLossError(StrCat(memory_->text_index_path(), ": at slot ",
+                                          link.slot_begin, " it has other text than document ",
+                                          document->second.id,
+                                          ": it is the text index of another memory"));
+      }
+      if (holding == index::TextIndex::Holding::kNothing) missing[link.slot_begin] = link.document;
+    }
+    if (missing.empty()) return absl::OkStatus();
+    // A writer makes the index again when documents are deleted, without what a reader still sees.
+    memory_->Refresh().IgnoreError();
+    std::set<Slot> linked;
+    RETURN_IF_ERROR(store().ForEachLink([&](const WindowLink& link) {
+      linked.insert(link.slot_begin);
+      return absl::OkStatus();
+    }));
+    std::erase_if(missing, [&](const auto& window) { return !linked.contains(window.first); });
+    if (missing.empty()) return absl::OkStatus();
+    return absl::DataLossError(StrCat(memory_->text_index_path(), ": lacks the words of ",
+                                      missing.size(), " windows, of document ",
+                                      IdOf(missing.begin()->second), " first, at slot ",
+                                      missing.begin()->first));
   }
 
   Memory* memory_;

@@ -295,14 +295,14 @@ class Repairer {
   }
 
   absl::Status RepairTextIndex() {
-    if (!Needs(Repair::kRebuildText)) {
-      // Nothing is wrong with it, but it may lag behind.
-      const absl::Status status = memory_->UpdateTextIndex(progress_);
-      return absl::IsDataLoss(status) ? absl::OkStatus() : status;
-    }
-    const absl::Status status = memory_->RebuildTextIndex(progress_);
+    // Nothing may be wrong with it, but it may lag behind.
+    const absl::Status status = Needs(Repair::kRebuildText)
+                                    ? memory_->RebuildTextIndex(progress_)
+                                    : memory_->UpdateTextIndex(progress_);
+    if (!absl::IsDataLoss(status)) RETURN_IF_ERROR(status);
     for (Damage& damage : damage_) {
-      if (damage.repair == Repair::kRebuildText) RETURN_IF_ERROR(Settle(status, &damage));
+      if (damage.repair != Repair::kRebuildText && damage.repair != Repair::kFillText) continue;
+      RETURN_IF_ERROR(Settle(status, &damage));
     }
     return absl::OkStatus();
   }

@@ -14,7 +14,9 @@ absl::StatusOr<VerifyReport> Verify(compute::Device& device, Memory* memory,
     RETURN_IF_ERROR(RepairDamage(device, memory, options.model, options.progress, &damage));
   }
   for (Damage& found : damage) {
-    (found.repaired ? report.repaired : report.damaged).push_back(std::move(found.finding));
+    const bool is_damage = found.repair != Repair::kFillText;
+    (found.repaired ? report.repaired : is_damage ? report.damaged : report.notes)
+        .push_back(std::move(found.finding));
   }
   report.ok = report.damaged.empty();
   return report;

@@ -39,6 +39,9 @@ struct VerifyReport {
   int64_t index_files = 0;
   std::vector<VerifyFinding> damaged;
   std::vector<VerifyFinding> repaired;
+  // What is no damage, but a repair puts right too ("text_index" that an interrupted ingest left
+  // behind the store).
+  std::vector<VerifyFinding> notes;
 };
 
 // Works on a reader too, without repair. With repair, nothing else seals or rebuilds meanwhile.

@@ -634,7 +634,7 @@ TEST_F(CommandTest, VerifyFindsDamageAndRepairsIt) {
   IngestBoth();
   const ProgramResult sound = Command({"verify", "--json"});
   ASSERT_EQ(sound.code, 0) << sound.err;
-  EXPECT_THAT(Keys(sound.json()), ElementsAre("ok", "checked", "damaged", "repaired"));
+  EXPECT_THAT(Keys(sound.json()), ElementsAre("ok", "checked", "damaged", "repaired", "notes"));
   EXPECT_THAT(Keys(sound.json()["checked"]), ElementsAre("documents", "blocks", "index_files"));
   EXPECT_EQ(sound.json()["checked"]["documents"], 2);
   EXPECT_EQ(sound.json()["ok"], true);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "index/text_index.h"
+#include "tests/index/add_passages.h"
 #include "tests/index/plain_text_index.h"
 
 namespace fovea::index {
@@ -35,7 +37,7 @@ absl::Status AddTexts(TextIndex* index, uint64_t begin, uint64_t end, uint64_t s
     for (uint64_t i = begin; i < begin + step; ++i) texts.push_back(Text(i));
     std::vector<PassageText> passages;
     for (uint64_t i = 0; i < step; ++i) passages.push_back({begin + i, texts[i]});
-    RETURN_IF_ERROR(index->Add(passages, begin + step));
+    RETURN_IF_ERROR(AddPassages(*index, passages, begin + step));
   }
   return absl::OkStatus();
 }
@@ -267,6 +269,51 @@ TEST_F(TextIndexDamageTest, WhatIsFlippedUnderOpenConnectionsReachesNobody) {
   EXPECT_GT(n_refused, 5);
 }
 
+// The moments that a kill hardly ever meets: the WAL is begun anew over the frames of an earlier one,
+// and the process ends in the middle of a frame. A limit on the size of files ends the writing there.
+TEST_F(TextIndexDamageTest, AWalThatIsBegunAnewMayEndAnywhere) {
+  constexpr size_t kWalHeaderBytes = 32, kFrameBytes = 24 + kPageBytes;
+  for (const size_t limit :
+       {kWalHeaderBytes + 10, kWalHeaderBytes + 24, kWalHeaderBytes + 1000,
+        kWalHeaderBytes + kFrameBytes, kWalHeaderBytes + kFrameBytes + 24 + 512,
+        kWalHeaderBytes + 2 * kFrameBytes + 4000}) {
+    SCOPED_TRACE(limit);
+    std::filesystem::remove(path_);
+    std::filesystem::remove(wal_);
+    std::filesystem::remove(path_.string() + "-shm");
+    const pid_t child = fork();
+    if (child == 0) {
+      auto writer = TextIndex::Open(path_, TextIndex::Mode::kWrite);
+      if (!writer.ok()) _exit(1);
+      // Until a checkpoint has put all of the WAL into the database: it stays as long as it is, and
+      // the next commit begins it anew.
+      uint64_t next = 0;
+      const uintmax_t n_bytes = std::filesystem::file_size(path_);
+      while (std::filesystem::file_size(path_) == n_bytes) {
+        if (!AddTexts(writer->get(), next, next + 200, 200).ok()) _exit(2);
+        next += 200;
+      }
+      std::ofstream(folder_ / "next") << next;
+      signal(SIGXFSZ, SIG_IGN);
+      const rlimit small{limit, RLIM_INFINITY};
+      if (setrlimit(RLIMIT_FSIZE, &small) != 0) _exit(4);
+      _exit(AddTexts(writer->get(), next, next + 200, 200).ok() ? 5 : 0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFEXITED(status));
+    ASSERT_EQ(WEXITSTATUS(status), 0);
+    uint64_t next = 0;
+    std::ifstream(folder_ / "next") >> next;
+    for (const auto mode : {TextIndex::Mode::kRead, TextIndex::Mode::kWrite}) {
+      const auto index = TextIndex::Open(path_, mode);
+      ASSERT_TRUE(index.ok()) << index.status();
+      EXPECT_TRUE((*index)->Verify().ok()) << (*index)->Verify();
+      EXPECT_EQ(*(*index)->NextSlot(), next);
+    }
+  }
+}
+
 TEST_F(TextIndexDamageTest, AKillAtAnyMomentLeavesASoundIndex) {
   std::mt19937 random(14);
   uint64_t n_before = 0;
@@ -295,22 +342,22 @@ TEST_F(TextIndexDamageTest, AKillAtAnyMomentLeavesASoundIndex) {
     n_before = next_slot;
   }
   EXPECT_GT(n_before, 0u);
-  EXPECT_TRUE(Writer()->has_checksums());
+  EXPECT_TRUE(Writer()->is_newest_version());
 }
 
 TEST_F(TextIndexDamageTest, AFileOfAnEarlierVersionIsReadAndAddedToAsItIs) {
   const PassageText old[] = {{0, "the white whale"}, {10, "a gold doubloon"}};
   MakePlainTextIndex(path_, kWordsVersion, old, 20);
-  EXPECT_FALSE(Reader()->has_checksums());
+  EXPECT_FALSE(Reader()->is_newest_version());
   {
     auto writer = Writer();
-    EXPECT_FALSE(writer->has_checksums());
+    EXPECT_FALSE(writer->is_newest_version());
     const PassageText more[] = {{20, "another whale"}};
-    ASSERT_TRUE(writer->Add(more, 30).ok());
+    ASSERT_TRUE(AddPassages(*writer, more, 30).ok());
     EXPECT_TRUE(writer->Verify().ok()) << writer->Verify();
   }
   auto reader = Reader();
-  EXPECT_FALSE(reader->has_checksums());
+  EXPECT_FALSE(reader->is_newest_version());
   EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
   const auto hits = reader->Search("whales", 10, kAllowAll);
   ASSERT_TRUE(hits.ok()) << hits.status();

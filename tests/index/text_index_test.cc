@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "tests/index/add_passages.h"
 #include "tests/index/plain_text_index.h"
 
 namespace fovea::index {
@@ -89,7 +90,7 @@ const PassageText kPassages[] = {
 
 TEST_F(TextIndexTest, FindsThePassageThatAnswers) {
   auto index = Writer();
-  ASSERT_TRUE(index->Add(kPassages, 500).ok());
+  ASSERT_TRUE(AddPassages(*index, kPassages, 500).ok());
   EXPECT_THAT(Slots(*index, "What did the captain nail to the mast?"), ElementsAre(200));
   EXPECT_THAT(Slots(*index, "Ishmael's coffin"), ElementsAre(300, 0));
   EXPECT_THAT(Slots(*index, "whales"), ElementsAre(100, 200));  // stemmed
@@ -100,7 +101,7 @@ TEST_F(TextIndexTest, FindsThePassageThatAnswers) {
 
 TEST_F(TextIndexTest, ReadsEveryQuestionAsPlainWords) {
   auto index = Writer();
-  ASSERT_TRUE(index->Add(kPassages, 500).ok());
+  ASSERT_TRUE(AddPassages(*index, kPassages, 500).ok());
   for (const std::string_view question :
        {"\"white whale", "white AND (whale", "NEAR(white whale, 2)", "text : whale", "^whale *",
         "whale\" OR \"x", "-whale +", "{text} : whale", "whale; DROP TABLE passages; --",
@@ -114,7 +115,7 @@ TEST_F(TextIndexTest, ReadsEveryQuestionAsPlainWords) {
 
 TEST_F(TextIndexTest, FindsEastAsianText) {
   auto index = Writer();
-  ASSERT_TRUE(index->Add(kPassages, 500).ok());
+  ASSERT_TRUE(AddPassages(*index, kPassages, 500).ok());
   EXPECT_THAT(Slots(*index, "海淀区在哪里？"), ElementsAre(400));
   EXPECT_THAT(Slots(*index, "猫"), ElementsAre(400));
   EXPECT_THAT(Slots(*index, "京北"), IsEmpty());  // the characters, but never in this order
@@ -131,7 +132,7 @@ TEST_F(TextIndexTest, FindsAWordInWhateverFormItWasWritten) {
       {50, "ผู้อำนวยการชื่อสมชาย แมวชื่อดำ"},
       {60, "हिन्दी भाषा"},
   };
-  ASSERT_TRUE(index->Add(passages, 70).ok());
+  ASSERT_TRUE(AddPassages(*index, passages, 70).ok());
   EXPECT_THAT(Slots(*index, "고양이"), ElementsAre(0));
   for (const std::string_view cat : {"Mướp", "MƯỚP", "Muop", "me\u0300o", "mèo", "meo"}) {
     EXPECT_THAT(Slots(*index, cat), ElementsAre(10)) << cat;
@@ -175,7 +176,7 @@ TEST_F(TextIndexTest, ScoresAreBm25) {
     passages.push_back({i * 10, texts[i]});
   }
   auto index = Writer();
-  ASSERT_TRUE(index->Add(passages, 2000).ok());
+  ASSERT_TRUE(AddPassages(*index, passages, 2000).ok());
   const std::vector<std::string> question = {"w3q", "w17q", "w40q", "w49q"};
   std::vector<std::pair<double, uint64_t>> want;
   for (size_t i = 0; i < texts.size(); ++i) {
@@ -204,7 +205,7 @@ TEST_F(TextIndexTest, FiltersInsideTheSearch) {
   std::vector<PassageText> passages;
   for (uint64_t i = 0; i < 100; ++i) passages.push_back({i, "the same words everywhere"});
   auto index = Writer();
-  ASSERT_TRUE(index->Add(passages, 100).ok());
+  ASSERT_TRUE(AddPassages(*index, passages, 100).ok());
   auto hits = index->Search("words", 3, [](uint64_t slot) { return slot % 30 == 29; });
   ASSERT_TRUE(hits.ok()) << hits.status();
   ASSERT_EQ(hits->size(), 3u);
@@ -217,29 +218,56 @@ TEST_F(TextIndexTest, AddMovesNextSlotAndSurvivesReopening) {
   {
     auto index = Writer();
     EXPECT_EQ(*index->NextSlot(), 0u);
-    ASSERT_TRUE(index->Add(std::span(kPassages).first(2), 150).ok());
+    ASSERT_TRUE(AddPassages(*index, std::span(kPassages).first(2), 150).ok());
     EXPECT_EQ(*index->NextSlot(), 150u);
   }
   auto index = Writer();
   EXPECT_EQ(*index->NextSlot(), 150u);
-  ASSERT_TRUE(index->Add(std::span(kPassages).subspan(2), 500).ok());
-  ASSERT_TRUE(index->Add({}, 600).ok());
+  ASSERT_TRUE(AddPassages(*index, std::span(kPassages).subspan(2), 500).ok());
+  ASSERT_TRUE(AddPassages(*index, {}, 600).ok());
   EXPECT_EQ(*index->NextSlot(), 600u);
   EXPECT_THAT(Slots(*index, "whale"), ElementsAre(100, 200));
   EXPECT_TRUE(index->Verify().ok());
 }
 
+TEST_F(TextIndexTest, TellsItsWindowsFromOthers) {
+  const std::string text = "Call me Ishmael. The white whale.";
+  const PassageText first{100, std::string_view(text).substr(0, 16)};
+  const PassageText second{104, std::string_view(text).substr(17)};
+  const WindowText window{100, 110, {first, second}};
+  {
+    auto index = Writer();
+    ASSERT_TRUE(index->Add(std::span(&window, 1), 200).ok());
+  }
+  using Holding = TextIndex::Holding;
+  for (const auto mode : {TextIndex::Mode::kRead, TextIndex::Mode::kWrite}) {
+    const auto index = Open(mode);
+    EXPECT_EQ(*index->Compare(window), Holding::kSame);
+    EXPECT_EQ(*index->Compare({10, 100, {{10, "before"}}}), Holding::kNothing);
+    EXPECT_EQ(*index->Compare({110, 120, {{110, "after"}}}), Holding::kNothing);
+    // Other words, other passages, other slots.
+    EXPECT_EQ(*index->Compare({100, 110, {first, {104, "the white whale."}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({100, 110, {{100, text}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({100, 110, {first, {105, second.text}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({100, 111, {first, second}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({99, 109, {{99, first.text}, {103, second.text}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({50, 101, {{50, text}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({109, 150, {{109, text}}}), Holding::kOther);
+    EXPECT_EQ(*index->Compare({105, 106, {{105, text}}}), Holding::kOther);
+  }
+}
+
 TEST_F(TextIndexTest, AddRefusesSlotsOutOfOrderAndChangesNothing) {
   auto index = Writer();
-  ASSERT_TRUE(index->Add(std::span(kPassages).first(2), 150).ok());
+  ASSERT_TRUE(AddPassages(*index, std::span(kPassages).first(2), 150).ok());
   const PassageText old[] = {{149, "too old"}};
   const PassageText beyond[] = {{200, "fine"}, {300, "beyond"}};
   const PassageText twice[] = {{200, "fine"}, {200, "again"}};
-  EXPECT_TRUE(absl::IsInvalidArgument(index->Add(old, 300)));
-  EXPECT_TRUE(absl::IsInvalidArgument(index->Add(beyond, 300)));
-  EXPECT_TRUE(absl::IsInvalidArgument(index->Add(twice, 300)));
-  EXPECT_TRUE(absl::IsInvalidArgument(index->Add({}, 149)));
-  EXPECT_TRUE(absl::IsInvalidArgument(index->Add({}, uint64_t{1} << 63)));
+  EXPECT_TRUE(absl::IsInvalidArgument(AddPassages(*index, old, 300)));
+  EXPECT_TRUE(absl::IsInvalidArgument(AddPassages(*index, beyond, 300)));
+  EXPECT_TRUE(absl::IsInvalidArgument(AddPassages(*index, twice, 300)));
+  EXPECT_TRUE(absl::IsInvalidArgument(AddPassages(*index, {}, 149)));
+  EXPECT_TRUE(absl::IsInvalidArgument(AddPassages(*index, {}, uint64_t{1} << 63)));
   EXPECT_EQ(*index->NextSlot(), 150u);
   EXPECT_THAT(Slots(*index, "fine again old beyond"), IsEmpty());
   EXPECT_TRUE(index->Verify().ok());
@@ -252,16 +280,16 @@ TEST_F(TextIndexTest, ReadModeNeedsAFileAndCannotAdd) {
   EXPECT_TRUE(absl::IsNotFound(TextIndex::Open(path_, TextIndex::Mode::kRead).status()));
   Writer();
   auto reader = Reader();
-  EXPECT_TRUE(absl::IsFailedPrecondition(reader->Add({}, 10)));
+  EXPECT_TRUE(absl::IsFailedPrecondition(AddPassages(*reader, {}, 10)));
   EXPECT_TRUE(reader->Verify().ok());
 }
 
 TEST_F(TextIndexTest, ReaderSeesCommitsOfAWriterBesideIt) {
   auto writer = Writer();
-  ASSERT_TRUE(writer->Add(std::span(kPassages).first(2), 150).ok());
+  ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).first(2), 150).ok());
   auto reader = Reader();
   EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100));
-  ASSERT_TRUE(writer->Add(std::span(kPassages).subspan(2), 500).ok());
+  ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).subspan(2), 500).ok());
   EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100, 200));
   EXPECT_EQ(*reader->NextSlot(), 500u);
   EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
@@ -269,7 +297,7 @@ TEST_F(TextIndexTest, ReaderSeesCommitsOfAWriterBesideIt) {
 
 TEST_F(TextIndexTest, AReaderGoesOnWithTheFileThatTakesThePlaceOfItsOwn) {
   auto writer = Writer();
-  ASSERT_TRUE(writer->Add(std::span(kPassages).first(2), 150).ok());
+  ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).first(2), 150).ok());
   auto reader = Reader();
   EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100));
   for (const bool is_closed : {false, true}) {
@@ -280,10 +308,10 @@ TEST_F(TextIndexTest, AReaderGoesOnWithTheFileThatTakesThePlaceOfItsOwn) {
     // What is gone and not there again is the best that there is.
     EXPECT_THAT(Slots(*reader, "Ishmael"), ::testing::Contains(0));
     writer = Writer();
-    ASSERT_TRUE(writer->Add(std::span(kPassages).first(3), 250).ok());
+    ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).first(3), 250).ok());
     EXPECT_THAT(Slots(*reader, "whale"), ElementsAre(100, 200));
     EXPECT_EQ(*reader->NextSlot(), 250u);
-    ASSERT_TRUE(writer->Add(std::span(kPassages).subspan(3), 500).ok());
+    ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).subspan(3), 500).ok());
     EXPECT_EQ(*reader->NextSlot(), 500u);
     EXPECT_TRUE(reader->Verify().ok()) << reader->Verify();
   }
@@ -313,7 +341,7 @@ TEST_F(TextIndexTest, ReaderProcessesNeverSeeHalfACommit) {
   auto writer = Writer();
   for (uint64_t i = 0; i < 100; ++i) {
     const PassageText passages[] = {{3 * i, "word"}, {3 * i + 1, "word"}, {3 * i + 2, "word"}};
-    ASSERT_TRUE(writer->Add(passages, 3 * i + 3).ok());
+    ASSERT_TRUE(AddPassages(*writer, passages, 3 * i + 3).ok());
   }
   int status = 0;
   waitpid(child, &status, 0);
@@ -323,7 +351,7 @@ TEST_F(TextIndexTest, ReaderProcessesNeverSeeHalfACommit) {
 
 TEST_F(TextIndexTest, ServesManyThreads) {
   auto index = Writer();
-  ASSERT_TRUE(index->Add(std::span(kPassages).first(2), 150).ok());
+  ASSERT_TRUE(AddPassages(*index, std::span(kPassages).first(2), 150).ok());
   std::vector<std::thread> threads;
   std::atomic<int> n_wrong{0};
   for (int t = 0; t < 4; ++t) {
@@ -336,7 +364,7 @@ TEST_F(TextIndexTest, ServesManyThreads) {
   }
   for (uint64_t i = 150; i < 200; ++i) {
     const PassageText passage[] = {{i, "filler text"}};
-    EXPECT_TRUE(index->Add(passage, i + 1).ok());
+    EXPECT_TRUE(AddPassages(*index, passage, i + 1).ok());
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(n_wrong, 0);
@@ -345,7 +373,7 @@ TEST_F(TextIndexTest, ServesManyThreads) {
 TEST_F(TextIndexTest, ReadsInAReadOnlyFolder) {
   {
     auto writer = Writer();
-    ASSERT_TRUE(writer->Add(kPassages, 500).ok());
+    ASSERT_TRUE(AddPassages(*writer, kPassages, 500).ok());
   }
   ASSERT_FALSE(std::filesystem::exists(path_.native() + "-wal"));  // closed cleanly
   std::filesystem::permissions(folder_, std::filesystem::perms(0555));
@@ -364,7 +392,7 @@ TEST_F(TextIndexTest, ReadsTheWalOfAKilledWriterInAReadOnlyFolder) {
   // machine's read-only view of it.
   if (const pid_t child = fork(); child == 0) {
     auto writer = TextIndex::Open(path_, TextIndex::Mode::kWrite);
-    if (!writer.ok() || !(*writer)->Add(kPassages, 500).ok()) _exit(1);
+    if (!writer.ok() || !AddPassages(**writer, kPassages, 500).ok()) _exit(1);
     _exit(0);  // no destructor, no checkpoint
   } else {
     int status = 0;
@@ -387,7 +415,7 @@ TEST_F(TextIndexTest, ReadsTheWalOfAKilledWriterInAReadOnlyFolder) {
 TEST_F(TextIndexTest, AReaderWithoutLocksNoticesNewContent) {
   {
     auto writer = Writer();
-    ASSERT_TRUE(writer->Add(std::span(kPassages).first(2), 150).ok());
+    ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).first(2), 150).ok());
   }
   std::filesystem::permissions(folder_, std::filesystem::perms(0555));
   int to_child[2], to_parent[2];
@@ -409,7 +437,7 @@ TEST_F(TextIndexTest, AReaderWithoutLocksNoticesNewContent) {
   std::filesystem::permissions(folder_, std::filesystem::perms(0755));
   {
     auto writer = Writer();
-    ASSERT_TRUE(writer->Add(std::span(kPassages).subspan(2), 500).ok());
+    ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).subspan(2), 500).ok());
   }
   std::filesystem::permissions(folder_, std::filesystem::perms(0555));
   ASSERT_EQ(write(to_child[1], &byte, 1), 1);
@@ -451,7 +479,7 @@ TEST_F(TextIndexTest, DamageIsAStatusNeverACrash) {
                       std::to_string(i % 17));
     }
     for (size_t i = 0; i < texts.size(); ++i) passages.push_back({i, texts[i]});
-    ASSERT_TRUE(writer->Add(passages, 300).ok());
+    ASSERT_TRUE(AddPassages(*writer, passages, 300).ok());
   }
   const std::string sound = *ReadFile(path_);
   std::mt19937 random(5);
@@ -488,7 +516,7 @@ TEST_F(TextIndexTest, DamageIsAStatusNeverACrash) {
 
 TEST_F(TextIndexTest, AFullDiskLeavesTheLastCommit) {
   auto writer = Writer();
-  ASSERT_TRUE(writer->Add(std::span(kPassages).first(2), 150).ok());
+  ASSERT_TRUE(AddPassages(*writer, std::span(kPassages).first(2), 150).ok());
   writer = nullptr;
   const int result = RunUnprivileged([] { return 0; });  // forks work here
   ASSERT_EQ(result, 0);
@@ -504,7 +532,7 @@ TEST_F(TextIndexTest, AFullDiskLeavesTheLastCommit) {
     for (int i = 0; i < 20'000; ++i) texts.push_back("w" + std::to_string(i * 7919));
     std::vector<PassageText> passages;
     for (size_t i = 0; i < texts.size(); ++i) passages.push_back({1000 + i, texts[i]});
-    if ((*index)->Add(passages, 100'000).ok()) _exit(2);
+    if (AddPassages(**index, passages, 100'000).ok()) _exit(2);
     if ((*index)->NextSlot().value_or(0) != 150) _exit(3);
     if (Slots(**index, "whale") != std::vector<uint64_t>{100}) _exit(4);
     _exit(0);
@@ -516,7 +544,7 @@ TEST_F(TextIndexTest, AFullDiskLeavesTheLastCommit) {
   writer = Writer();
   EXPECT_EQ(*writer->NextSlot(), 150u);
   EXPECT_TRUE(writer->Verify().ok());
-  EXPECT_TRUE(writer->Add(std::span(kPassages).subspan(2), 500).ok());
+  EXPECT_TRUE(AddPassages(*writer, std::span(kPassages).subspan(2), 500).ok());
 }
 
 TEST_F(TextIndexTest, AddWaitsForTheLockThenSaysUnavailable) {
@@ -528,7 +556,7 @@ TEST_F(TextIndexTest, AddWaitsForTheLockThenSaysUnavailable) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     sqlite3_exec(db, "ROLLBACK", nullptr, nullptr, nullptr);
   });
-  EXPECT_TRUE(writer->Add(kPassages, 500).ok());  // waited
+  EXPECT_TRUE(AddPassages(*writer, kPassages, 500).ok());  // waited
   release.join();
   sqlite3_close(db);
 }

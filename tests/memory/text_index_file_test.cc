@@ -67,11 +67,11 @@ TEST_F(TextIndexFileTest, TheNextUpdateGivesAFileOfAnEarlierVersionItsChecksums)
     const auto memory = Open(mode);
     EXPECT_EQ(CountHits(*memory, 0), n_hits);
     ASSERT_NE(memory->text_index(), nullptr);
-    EXPECT_FALSE(memory->text_index()->has_checksums());
+    EXPECT_FALSE(memory->text_index()->is_newest_version());
   }
   const auto memory = Open(storage::OpenMode::kWrite);
   ASSERT_OK(memory->UpdateTextIndex(Progress()));
-  EXPECT_TRUE(memory->text_index()->has_checksums());
+  EXPECT_TRUE(memory->text_index()->is_newest_version());
   EXPECT_EQ(CountHits(*memory, 0), n_hits);
   EXPECT_EQ(*FileOf(*memory).NextSlot(), next_slot);
 }
@@ -96,6 +96,7 @@ TEST_F(TextIndexFileTest, DamageMeansNoPassagesAndAReason) {
         EXPECT_THAT(std::string(status.message()), HasSubstr(path_.string()));
         // Once a whole file is there, nothing is said any more.
         ASSERT_OK(WriteFileAtomic(path_, sound));
+        ASSERT_OK(reader->Refresh().status());
         EXPECT_GT(CountHits(*reader, 0), 0u);
         EXPECT_OK(FileOf(*reader).status());
         ASSERT_OK(WriteFileAtomic(path_, bytes));
@@ -109,6 +110,111 @@ TEST_F(TextIndexFileTest, DamageMeansNoPassagesAndAReason) {
     EXPECT_EQ(*FileOf(*writer).NextSlot(), writer->Current()->next_slot);
   }
   EXPECT_GT(n_damaged_searches, 1);
+}
+
+// The text index of another memory, put where this one's should be.
+TEST_F(TextIndexFileTest, TheIndexOfAnotherMemoryIsToldAndMadeAgain) {
+  const auto make_other = [&](const std::filesystem::path& folder, int n_same, int n_other) {
+    auto other = CreateSyntheticMemory(folder, "exact");
+    ASSERT_OK(other.status());
+    for (int i = 0; i < n_same; ++i) ASSERT_OK(AddDocument((*other)->store(), {}).status());
+    for (int i = 0; i < n_other; ++i) {
+      ASSERT_OK(AddDocument((*other)->store(), {.n_tokens = static_cast<uint32_t>(30 + i % 7)}).status());
+    }
+    ASSERT_OK((*other)->UpdateTextIndex(Progress()));
+  };
+  const std::string own = *ReadFile(path_);
+  const size_t n_hits = CountHits(*Open(storage::OpenMode::kRead), 0);
+  struct Case {
+    const char* name;
+    int n_same;
+    int n_other;
+  };
+  // Of other documents; a copy that went another way at the end; one that went on.
+  for (const Case& c : {Case{"other", 0, 12}, Case{"fork", 7, 1}, Case{"ahead", 9, 0}}) {
+    SCOPED_TRACE(c.name);
+    make_other(folder_ / c.name, c.n_same, c.n_other);
+    const std::string foreign = *ReadFile(folder_ / c.name / "0001" / path_.filename());
+    ASSERT_OK(WriteFileAtomic(path_, foreign));
+    if (c.n_other > 0) {
+      // A reader does without; of one that is ahead it cannot know.
+      const auto reader = Open(storage::OpenMode::kRead);
+      EXPECT_TRUE(absl::IsDataLoss(FileOf(*reader).status())) << FileOf(*reader).status();
+      EXPECT_THAT(std::string(FileOf(*reader).status().message()),
+                  testing::AllOf(HasSubstr(path_.string()), HasSubstr("another memory")));
+      EXPECT_EQ(CountHits(*reader, 0), 0u);
+    }
+    const auto writer = Open(storage::OpenMode::kWrite);
+    EXPECT_THAT(writer->text_index_made_again(), HasSubstr("another memory"));
+    EXPECT_EQ(*FileOf(*writer).NextSlot(), writer->Current()->next_slot);
+    EXPECT_EQ(CountHits(*writer, 0), n_hits);
+  }
+}
+
+TEST_F(TextIndexFileTest, TheNextUpdateReadsEveryPage) {
+  const std::string sound = *ReadFile(path_);
+  for (size_t page = 4096; page < sound.size(); page += 4096) {
+    SCOPED_TRACE(page / 4096);
+    std::string bytes = sound;
+    bytes[page + 1000] = static_cast<char>(bytes[page + 1000] ^ 4);
+    ASSERT_OK(WriteFileAtomic(path_, bytes));
+    // Nothing new to add: what is damaged is made again all the same.
+    const auto writer = Open(storage::OpenMode::kWrite);
+    ASSERT_OK(writer->UpdateTextIndex(Progress()));
+    EXPECT_THAT(writer->text_index_made_again(), HasSubstr("checksum"));
+    EXPECT_OK(writer->text_index()->Verify());
+  }
+  const auto writer = Open(storage::OpenMode::kWrite);
+  ASSERT_OK(writer->UpdateTextIndex(Progress()));
+  EXPECT_EQ(writer->text_index_made_again(), "");
+}
+
+TEST_F(TextIndexFileTest, AMissingOrEmptyFileIsMadeAgain) {
+  for (const bool is_empty : {false, true}) {
+    std::filesystem::remove(path_);
+    if (is_empty) ASSERT_OK(WriteFileAtomic(path_, ""));
+    const auto writer = Open(storage::OpenMode::kWrite);
+    EXPECT_THAT(writer->text_index_made_again(), HasSubstr(path_.string()));
+    EXPECT_EQ(*FileOf(*writer).NextSlot(), writer->Current()->next_slot);
+  }
+}
+
+TEST_F(TextIndexFileTest, WhatARebuildHasPreparedGoesWithWhatIsDeleted) {
+  const auto writer = Open(storage::OpenMode::kWrite);
+  const uint64_t next = FileOf(*writer).generation() + 1;
+  ASSERT_OK(writer->PrepareTextIndex(next, Progress()));
+  const std::filesystem::path prepared =
+      writer->version_folder() / StrCat("text-", next, ".sqlite");
+  EXPECT_TRUE(std::filesystem::exists(prepared));
+  ASSERT_OK(writer->DeleteDocuments({writer->Current()->documents[0].number}));
+  ASSERT_OK(writer->EraseDeletedTexts(Progress()));
+  EXPECT_FALSE(std::filesystem::exists(prepared));
+}
+
+TEST_F(TextIndexFileTest, ARebuildGoesOnWithWhatIsSoundAndItsOwnAlone) {
+  const auto writer = Open(storage::OpenMode::kWrite);
+  const uint64_t next = FileOf(*writer).generation() + 1;
+  const std::filesystem::path prepared =
+      writer->version_folder() / StrCat("text-", next, ".sqlite");
+  auto other = CreateSyntheticMemory(folder_ / "other", "exact");
+  ASSERT_OK(other.status());
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_OK(AddDocument((*other)->store(), {.n_tokens = 30}).status());
+  }
+  ASSERT_OK((*other)->UpdateTextIndex(Progress()));
+  std::string flipped = *ReadFile(path_);
+  flipped[flipped.size() - 2000] ^= 1;
+  for (const std::string& left : {*ReadFile((*other)->text_index_path()), flipped,
+                                  std::string("no database"), std::string()}) {
+    ASSERT_OK(WriteFileAtomic(prepared, left));
+    ASSERT_OK(writer->PrepareTextIndex(next, Progress()));
+    const auto made = index::TextIndex::Open(prepared, index::TextIndex::Mode::kRead);
+    ASSERT_OK(made.status());
+    EXPECT_OK((*made)->Verify());
+    EXPECT_EQ(*(*made)->Compare(TextOf(*writer->store().GetWindow(0))),
+              index::TextIndex::Holding::kSame);
+    EXPECT_EQ(*(*made)->NextSlot(), writer->Current()->next_slot);
+  }
 }
 
 }  // namespace
