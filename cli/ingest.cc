@@ -147,6 +147,7 @@ class Ingest {
     left_out_.clear();
     summary_ = {};
     n_stored_ = 0;
+    bar_.Restart();
     RETURN_IF_ERROR(ListFiles());
     absl::Status status = absl::OkStatus();
     if (!files_.empty() || gone_ != nullptr) {

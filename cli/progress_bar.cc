@@ -81,6 +81,12 @@ void ProgressBar::SetTotal(const std::string& stage, int64_t total) {
   total_ = total;
 }
 
+void ProgressBar::Restart() {
+  const std::lock_guard lock(mutex_);
+  stages_.clear();
+  reported_at_ = shown_at_ = Clock::now();
+}
+
 void ProgressBar::Clear() {
   const std::lock_guard lock(mutex_);
   if (!on_screen_) return;

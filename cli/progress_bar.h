@@ -33,6 +33,8 @@ class ProgressBar {
   void Show(const ProgressUpdate& update);
   // The total of a stage whose updates come without one.
   void SetTotal(const std::string& stage, int64_t total);
+  // Before work that has nothing to do with what was shown: rates and intervals begin anew.
+  void Restart();
   // Takes the bar off the screen, so that results can be printed.
   void Clear();
 

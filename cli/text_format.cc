@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_format.h"
 
@@ -190,11 +191,20 @@ std::string FormatSummary(const IngestSummary& summary) {
     }
     return StrCat(text, n_by_status.empty() ? "nothing" : "", FormatSkipped(summary), "\n");
   }
-  const auto n_removed = std::count_if(
-      summary.documents.begin(), summary.documents.end(),
-      [](const auto& document) { return document.status == memory::IngestStatus::kRemoved; });
+  // A source that is gone, and whose text has come back under another name.
+  std::multiset<std::string_view> moved_ids;
+  for (const auto& document : summary.documents) {
+    if (document.is_new_source) moved_ids.insert(document.id);
+  }
+  int64_t n_moved = 0;
+  int64_t n_removed = 0;
+  for (const auto& document : summary.documents) {
+    if (document.status != memory::IngestStatus::kRemoved) continue;
+    ++(moved_ids.extract(document.id).empty() ? n_removed : n_moved);
+  }
   const auto n_documents = static_cast<int64_t>(summary.ids.size());
-  const int64_t n_sources = static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed;
+  const int64_t n_sources =
+      static_cast<int64_t>(summary.documents.size()) - n_failed - n_removed - n_moved;
   std::string text = StrCat(
       n_sources == n_documents ? "" : StrCat(Plural(n_sources, "source"), " of "),
       Plural(n_documents, "document"), ", ", Plural(static_cast<int64_t>(summary.tokens), "token"),
@@ -203,6 +213,7 @@ std::string FormatSummary(const IngestSummary& summary) {
   if (summary.encoded_tokens > 0) {
     text += absl::StrFormat(" (%.0f tokens/s)", summary.tokens_per_second());
   }
+  if (n_moved > 0) text += StrCat("; ", n_moved, " moved");
   if (n_removed > 0) text += StrCat("; ", n_removed, " removed");
   if (n_failed > 0) text += StrCat("; ", n_failed, " failed");
   return StrCat(text, FormatSkipped(summary), "\n");

@@ -20,6 +20,10 @@ class BlockText {
 
   void OpenParagraph() { paragraphs_.emplace_back(); }
   void CloseParagraph(bool is_list_item);
+  // Forgets what the paragraph that is open has so far.
+  void ClearParagraph() {
+    if (in_paragraph()) paragraphs_.back().clear();
+  }
   // To the paragraph that is open.
   bool in_paragraph() const { return !paragraphs_.empty(); }
   void Append(std::string_view text);

@@ -42,10 +42,12 @@ bool IsOn(std::string_view value) { return value != "0" && value != "false" && v
 struct WordStyles {
   HidingStyles styles;  // families: "paragraph" and "character"
   std::map<std::string, std::string, std::less<>> defaults;  // by family: of what names no style
+  bool hides_all = false;                                    // by the defaults of the document
 
-  // Of a run without hiding properties of its own. ECMA-376 calls hiding a toggle property: the two
-  // styles of a run undo each other.
+  // Of a run without hiding properties of its own. ECMA-376 (17.7.3) calls hiding a toggle
+  // property: the two styles of a run undo each other, but not the document's defaults.
   bool Hides(std::string_view paragraph_style, std::string_view run_style) const {
+    if (hides_all) return true;
     return StyleHides("paragraph", paragraph_style) != StyleHides("character", run_style);
   }
 
@@ -76,13 +78,21 @@ class StylesVisitor : public XmlVisitor {
       ++inner_depth_;
     } else if (name.local == "basedOn") {
       style_.parent = std::string(attributes.Find("val"));
+    } else if (name.local == "docDefaults") {
+      is_in_defaults_ = true;
     } else if (name.local == "vanish" && inner_depth_ == 0) {
-      style_.hides = IsOn(attributes.Find("val"));
+      const bool hides = IsOn(attributes.Find("val"));
+      if (is_in_defaults_) {
+        styles_.hides_all = hides;
+      } else {
+        style_.hides = hides;
+      }
     }
   }
   void End(const XmlName& name) override {
     if (!IsWord(name)) return;
     if (IsInner(name)) --inner_depth_;
+    if (name.local == "docDefaults") is_in_defaults_ = false;
     if (name.local == "style") styles_.styles.Add(family_, name_, std::exchange(style_, {}));
   }
   void Text(std::string_view) override {}
@@ -98,6 +108,7 @@ class StylesVisitor : public XmlVisitor {
   std::string name_;
   HidingStyles::Style style_;
   int64_t inner_depth_ = 0;
+  bool is_in_defaults_ = false;
 };
 
 // The main part, and the parts with notes.

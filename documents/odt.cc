@@ -104,9 +104,16 @@ class OdtVisitor : public XmlVisitor {
     if (vocabulary != "text") return;
     if (name.local == "p" || name.local == "h") {
       text_.OpenParagraph();
-      hides_.push_back(styles_.Hides("paragraph", attributes.Find("style-name")).value_or(false));
+      hides_.push_back(
+          {.is_paragraph = true,
+           .hides = styles_.Hides("paragraph", attributes.Find("style-name")).value_or(false)});
     } else if (name.local == "span") {
-      hides_.push_back(styles_.Hides("text", attributes.Find("style-name")).value_or(IsHidden()));
+      hides_.push_back(
+          {.hides = styles_.Hides("text", attributes.Find("style-name")).value_or(IsHidden()),
+           .hides_to_its_end = !hides_.empty() && hides_.back().hides_to_its_end});
+    } else if (name.local == "hidden-paragraph") {
+      // A field that hides the paragraph which it stands in, wherever that is.
+      if (attributes.Find("is-hidden") == "true") HideParagraph();
     } else if (name.local == "list") {
       ++list_depth_;
     } else if (IsHidden()) {
@@ -178,21 +185,38 @@ class OdtVisitor : public XmlVisitor {
   }
 
   // By the styles of the paragraph and the spans that are open.
-  bool IsHidden() const { return !hides_.empty() && hides_.back(); }
+  bool IsHidden() const {
+    return !hides_.empty() && (hides_.back().hides || hides_.back().hides_to_its_end);
+  }
+  void HideParagraph() {
+    text_.ClearParagraph();
+    for (auto open = hides_.rbegin(); open != hides_.rend(); ++open) {
+      open->hides_to_its_end = true;
+      if (open->is_paragraph) break;
+    }
+  }
 
   // A section that is hidden; what is anchored in hidden text.
   bool IsHiddenHere(std::string_view vocabulary, std::string_view local,
                     const XmlAttributes& attributes) const {
-    if (vocabulary == "text" && local == "section") return attributes.Find("display") == "none";
+    if (vocabulary == "text" && local == "section") {
+      return attributes.Find("display") == "none" || attributes.Find("is-hidden") == "true";
+    }
     return IsHidden() && (vocabulary == "drawing" || (vocabulary == "text" && local == "note"));
   }
+
+  struct Open {
+    bool is_paragraph = false;
+    bool hides = false;             // by its style
+    bool hides_to_its_end = false;  // with the paragraph
+  };
 
   static constexpr size_t kMaxLabelBytes = 64;
 
   BlockText& text_;
   HidingStyles& styles_;
   StyleReader reader_;
-  std::vector<bool> hides_;  // paragraphs and spans that are open: whether their text is hidden
+  std::vector<Open> hides_;  // paragraphs and spans that are open
   const bool& is_done_;
   int64_t skipped_depth_ = 0;
   int64_t list_depth_ = 0;

@@ -28,6 +28,29 @@ std::string ToUtf8(const poppler::ustring& text) {
   return std::string(bytes.begin(), bytes.end());
 }
 
+// Whether poppler's message says that a page's own stream broke off, so that the text before it is
+// not all: its other messages may be about anything on the page.
+bool IsOfAStream(std::string_view message) {
+  return message.find("flate stream") != message.npos || message.find("LZW") != message.npos;
+}
+
+// Some of the pages: how many, and which was the first.
+struct Pages {
+  int n = 0;
+  std::string first;
+
+  void Add(int index, std::string_view why) {
+    if (n++ == 0) first = StrCat("page ", index + 1, why.empty() ? "" : ": ", why);
+  }
+  // Words for a warning, after those in *text; nothing where there are none.
+  void Describe(int n_pages, std::string_view what, std::string_view after,
+                std::string* text) const {
+    if (n == 0) return;
+    *text += StrCat(text->empty() ? "" : "; ", n, " of ", n_pages, " pages ", what,
+                    ", the first: ", first, after);
+  }
+};
+
 // A page's text without control characters (form feeds too), trailing spaces of lines and empty
 // lines at both ends.
 std::string CleanPage(std::string_view page) {
@@ -86,56 +109,48 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   sender.SendTitle(ToUtf8(pdf->info_key("Title")));
   const int n_pages = pdf->pages();
   if (n_pages <= 0) return sender.SendError(absl::DataLossError("broken PDF: it has no pages"));
-  int n_without_text = 0;
-  int n_unreadable = 0;
+  Pages unreadable, damaged, without_text;
   bool any = false;
-  std::string unreadable;  // the first one, and why
   for (int index = 0; index < n_pages; ++index) {
     ConfinedProcess::AllowSeconds(page_seconds);
     poppler_message.clear();
     const std::unique_ptr<poppler::page> page(pdf->create_page(index));
     if (page == nullptr) {
-      if (n_unreadable++ == 0) {
-        unreadable = StrCat("page ", index + 1, ": ",
-                            poppler_message.empty() ? "no such page" : poppler_message);
-      }
+      unreadable.Add(index, poppler_message.empty() ? "no such page" : poppler_message);
       // A file may claim any number of pages.
       constexpr int kMaxUnreadable = 1000;
-      if (n_unreadable <= kMaxUnreadable) continue;
+      if (unreadable.n <= kMaxUnreadable) continue;
       return sender.SendError(
           absl::DataLossError(StrCat("broken PDF: more than ", kMaxUnreadable, " of ", n_pages,
-                                     " pages cannot be read, the first: ", unreadable)));
+                                     " pages cannot be read, the first: ", unreadable.first)));
     }
     const std::string text =
         CleanPage(ToUtf8(page->text(poppler::rectf(), poppler::page::non_raw_non_physical_layout)));
-    if (IsBlank(text)) {
-      ++n_without_text;
-      continue;
+    const bool is_blank = IsBlank(text);
+    if (IsOfAStream(poppler_message)) {
+      damaged.Add(index, poppler_message);
+    } else if (is_blank && !poppler_message.empty()) {
+      unreadable.Add(index, poppler_message);
+    } else if (is_blank) {
+      without_text.Add(index, "");
     }
+    if (is_blank) continue;
     if (!sender.SendText(StrCat(any ? "\n\n" : "", text))) return;
     any = true;
   }
-  // Its other pages may have had text.
-  if (n_unreadable > 0 && !any) {
-    return sender.SendError(
-        absl::DataLossError(StrCat("broken PDF: ", n_unreadable, " of ", n_pages,
-                                   " pages cannot be read, the first: ", unreadable)));
-  }
   constexpr std::string_view kWhatToDo = ": scanned pages need text recognition (OCR) first";
-  if (n_without_text == n_pages) {
+  if (without_text.n == n_pages) {
     sender.SendWarning(StrCat(n_pages, n_pages == 1 ? " page" : " pages", kWhatToDo));
     sender.SendEmpty(kEmptyPdfKind);
     return;
   }
   std::string warning;
-  if (n_unreadable > 0) {
-    warning =
-        StrCat(n_unreadable, " of ", n_pages, " pages cannot be read, the first: ", unreadable);
-  }
-  if (n_without_text > 0) {
-    warning += StrCat(warning.empty() ? "" : "; ", n_without_text, " of ", n_pages,
-                      " pages have no text", kWhatToDo);
-  }
+  unreadable.Describe(n_pages, "cannot be read", "", &warning);
+  damaged.Describe(n_pages, any ? "are damaged, so that text of theirs is missing" : "are damaged",
+                   "", &warning);
+  // Those may have had text.
+  if (!any) return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", warning)));
+  without_text.Describe(n_pages, "have no text", kWhatToDo, &warning);
   if (!warning.empty()) sender.SendWarning(warning);
 }
 

@@ -100,9 +100,9 @@ class CheckedFile {
         bytes = page_.data();
       }
     }
-    // A WAL that is begun anew is begun empty: a process that is ended leaves no new frame over half
-    // of an old one then, which would look like a damaged one. Nobody reads the old ones: SQLite
-    // begins anew when all of them are in the database and no reader uses them.
+    // A WAL that is begun anew is begun empty: a process that is ended leaves no new frame over
+    // half of an old one then, which would look like a damaged one. Nobody reads the old ones:
+    // SQLite begins anew when all of them are in the database and no reader uses them.
     if (main_ != nullptr && offset == 0 && amount == kWalHeaderBytes) {
       if (const int code = real_->pMethods->xTruncate(real_, 0); code != SQLITE_OK) return code;
     }

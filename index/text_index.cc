@@ -376,9 +376,9 @@ absl::Status SqliteTextIndex::AddInTransaction(std::span<const WindowText> windo
   }
   for (const WindowText& window : windows) {
     if (window.slot_begin < lowest || window.slot_end > next_slot) {
-      return absl::InvalidArgumentError(StrCat(path_, ": window of slots ", window.slot_begin,
-                                               " to ", window.slot_end, ", want ascending ones in [",
-                                               lowest, ", ", next_slot, ")"));
+      return absl::InvalidArgumentError(
+          StrCat(path_, ": window of slots ", window.slot_begin, " to ", window.slot_end,
+                 ", want ascending ones in [", lowest, ", ", next_slot, ")"));
     }
     lowest = window.slot_begin;
     for (const PassageText& passage : window.passages) {
@@ -439,8 +439,7 @@ absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
     return absl::OkStatus();
   }));
   if (next_slot < 0) {
-    return absl::DataLossError(
-        StrCat(path_, ": next slot is ", next_slot, ", want at least 0"));
+    return absl::DataLossError(StrCat(path_, ": next slot is ", next_slot, ", want at least 0"));
   }
   return static_cast<uint64_t>(next_slot);
 }

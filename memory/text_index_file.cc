@@ -35,8 +35,8 @@ index::WindowText TextOf(const storage::WindowRecord& window) {
     const uint32_t first = begins[p] == 0 ? 0 : window.ends[begins[p] - 1];
     const uint32_t last = p + 1 < begins.size() ? window.ends[begins[p + 1] - 1]
                                                 : static_cast<uint32_t>(window.text.size());
-    text.passages.push_back({window.slot_begin + begins[p],
-                             std::string_view(window.text).substr(first, last - first)});
+    text.passages.push_back(
+        {window.slot_begin + begins[p], std::string_view(window.text).substr(first, last - first)});
   }
   return text;
 }
@@ -105,7 +105,8 @@ absl::Status TextIndexFile::Open() {
   absl::Status opened;
   if (!is_missing || !makes_files()) {
     const std::unique_lock lock(mutex_);
-    opened = OpenLocked(generation, makes_files() ? TextIndex::Mode::kWrite : TextIndex::Mode::kRead);
+    opened =
+        OpenLocked(generation, makes_files() ? TextIndex::Mode::kWrite : TextIndex::Mode::kRead);
   }
   if (makes_files() && is_missing) {
     const bool was_there = counters.next_slot > 0;

@@ -325,9 +325,8 @@ class Checker {
       ASSIGN_OR_RETURN(counters, store().ReadCounters());
     }
     if (next_slot > counters.next_slot) {
-      add(Repair::kRebuildText,
-          StrCat(memory_->text_index_path(), ": reaches to slot ", next_slot,
-                 ", the store only to ", counters.next_slot));
+      add(Repair::kRebuildText, StrCat(memory_->text_index_path(), ": reaches to slot ", next_slot,
+                                       ", the store only to ", counters.next_slot));
     } else if (next_slot < counters.next_slot && !storage::FindWriter(store().folder())) {
       // What an interrupted ingest leaves; one that is at it makes up for it.
       add(Repair::kFillText,
@@ -361,9 +360,8 @@ class Checker {
       ASSIGN_OR_RETURN(const index::TextIndex::Holding holding,
                        text_index.Compare(TextOf(*window)));
       if (holding == index::TextIndex::Holding::kOther) {
-        return absl::DataLossError(StrCat(memory_->text_index_path(), ": at slot ",
-                                          link.slot_begin, " it has other text than document ",
-                                          document->second.id,
+        return absl::DataLossError(StrCat(memory_->text_index_path(), ": at slot ", link.slot_begin,
+                                          " it has other text than document ", document->second.id,
                                           ": it is the text index of another memory"));
       }
       if (holding == index::TextIndex::Holding::kNothing) missing[link.slot_begin] = link.document;

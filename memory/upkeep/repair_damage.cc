@@ -296,9 +296,8 @@ class Repairer {
 
   absl::Status RepairTextIndex() {
     // Nothing may be wrong with it, but it may lag behind.
-    const absl::Status status = Needs(Repair::kRebuildText)
-                                    ? memory_->RebuildTextIndex(progress_)
-                                    : memory_->UpdateTextIndex(progress_);
+    const absl::Status status = Needs(Repair::kRebuildText) ? memory_->RebuildTextIndex(progress_)
+                                                            : memory_->UpdateTextIndex(progress_);
     if (!absl::IsDataLoss(status)) RETURN_IF_ERROR(status);
     for (Damage& damage : damage_) {
       if (damage.repair != Repair::kRebuildText && damage.repair != Repair::kFillText) continue;

@@ -15,7 +15,9 @@ absl::StatusOr<VerifyReport> Verify(compute::Device& device, Memory* memory,
   }
   for (Damage& found : damage) {
     const bool is_damage = found.repair != Repair::kFillText;
-    (found.repaired ? report.repaired : is_damage ? report.damaged : report.notes)
+    (found.repaired ? report.repaired
+     : is_damage    ? report.damaged
+                    : report.notes)
         .push_back(std::move(found.finding));
   }
   report.ok = report.damaged.empty();

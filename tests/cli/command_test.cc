@@ -291,7 +291,7 @@ TEST_F(CommandTest, AMemoryIsNotIngestedIntoItself) {
 #ifdef FOVEA_PDF
 TEST_F(CommandTest, PagesWithoutTextAreSaid) {
   const std::string cover = documents::PdfPage({"Annual report of the canal trust."});
-  std::vector<std::string> pages(10, "0 0 m 9 9 l S");
+  std::vector<documents::PdfStream> pages(10, "0 0 m 9 9 l S");
   pages[0] = cover;
   const std::string report = Write("report.pdf", documents::MakePdf(pages, ""));
   const ProgramResult result = Ingest({"--quiet", report});

@@ -51,7 +51,7 @@ TEST(VerifyJsonTest, NamesWhatIsDamaged) {
   EXPECT_EQ(JsonLine(ToJson(report)),
             "{\"ok\":false,\"checked\":{\"documents\":2,\"blocks\":0,\"index_files\":0},"
             "\"damaged\":[{\"kind\":\"block\",\"document\":\"abc\",\"what\":\"checksum\"}],"
-            "\"repaired\":[]}\n");
+            "\"repaired\":[],\"notes\":[]}\n");
 }
 
 TEST(StatsJsonTest, CollectionsAreNamesWithNumbersOfDocuments) {

@@ -118,7 +118,7 @@ TEST_F(SyncTest, AWatchedFolderNamesAFileThatMoved) {
   EXPECT_TRUE(wait_for(out, "1.txt is gone")) << Slurp(out) << Slurp(err);
   EXPECT_TRUE(wait_for(out, "; stored before; now also " + (files_ / "3.txt").string()))
       << Slurp(out);
-  EXPECT_TRUE(wait_for(out, "; 1 removed")) << Slurp(out);
+  EXPECT_TRUE(wait_for(out, "; 1 moved")) << Slurp(out);
   watching.Signal(SIGINT);
   EXPECT_EQ(watching.Wait().code, 0);
   EXPECT_EQ(Sources(), (std::set<std::string>{"2.txt", "3.txt"}));

@@ -3,13 +3,24 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fovea::documents {
 
+// The content of a page: the entries of its dictionary beside /Length, and its bytes.
+struct PdfStream {
+  PdfStream(std::string entries, std::string bytes)
+      : entries(std::move(entries)), bytes(std::move(bytes)) {}
+  PdfStream(std::string bytes) : bytes(std::move(bytes)) {}  // NOLINT(google-explicit-constructor)
+  PdfStream(const char* bytes) : bytes(bytes) {}             // NOLINT(google-explicit-constructor)
+  std::string entries;
+  std::string bytes;
+};
+
 // A PDF of `pages` (each a content stream), written by hand: catalogue, page tree, one font, an
 // information dictionary, and a cross-reference table with the objects' offsets.
-inline std::string MakePdf(const std::vector<std::string>& pages, const std::string& info,
+inline std::string MakePdf(const std::vector<PdfStream>& pages, const std::string& info,
                            const std::string& trailer_extra = "",
                            const std::vector<std::string>& extra_objects = {}) {
   std::vector<std::string> objects = {
@@ -17,13 +28,13 @@ inline std::string MakePdf(const std::vector<std::string>& pages, const std::str
       "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
       "<< " + info + " >>"};
   std::string kids;
-  for (const std::string& content : pages) {
+  for (const PdfStream& content : pages) {
     const size_t page = objects.size() + 1;
     kids += std::to_string(page) + " 0 R ";
     objects.push_back("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents " +
                       std::to_string(page + 1) + " 0 R /Resources << /Font << /F1 3 0 R >> >> >>");
-    objects.push_back("<< /Length " + std::to_string(content.size()) + " >>\nstream\n" + content +
-                      "\nendstream");
+    objects.push_back("<< /Length " + std::to_string(content.bytes.size()) + " " + content.entries +
+                      " >>\nstream\n" + content.bytes + "\nendstream");
   }
   objects[1] =
       "<< /Type /Pages /Count " + std::to_string(pages.size()) + " /Kids [" + kids + "] >>";

@@ -1,3 +1,5 @@
+#include <zlib.h>
+
 #include "documents/file_kind.h"
 #include "tests/documents/document_files.h"
 #include "tests/documents/make_pdf.h"
@@ -61,12 +63,43 @@ TEST_F(PdfTest, GivesTheOtherPagesOfAFileWithOneThatCannotBeRead) {
   EXPECT_EQ(*ReadText(*document), "second\n\nlast");
   EXPECT_THAT(document->warning,
               ::testing::StartsWith("1 of 4 pages cannot be read, the first: page 4: "));
-  EXPECT_THAT(document->warning, ::testing::HasSubstr("; 1 of 4 pages have no text"));
+  EXPECT_THAT(document->warning,
+              ::testing::HasSubstr("; 1 of 4 pages have no text, the first: page 2: scanned"));
   // What cannot be read may have had text.
   const absl::Status status = OpenError(Write("one.pdf", damaged(MakePdf({PdfPage({"x"})}, ""))));
   EXPECT_THAT(status, IsStatus(absl::StatusCode::kDataLoss,
                                "one.pdf: broken PDF: 1 of 1 pages cannot be read, the first: "));
   EXPECT_EQ(KindOfError(status), "");
+}
+
+TEST_F(PdfTest, NamesPagesWhoseContentIsDamaged) {
+  // A deflated page that ends early, one whose bytes are none, one that is no stream at all.
+  const std::string content = PdfPage({std::string(200, 'a') + " whole", "text of the page"});
+  std::string deflated(compressBound(content.size()), '\0');
+  uLongf n_bytes = deflated.size();
+  ASSERT_EQ(compress(reinterpret_cast<Bytef*>(deflated.data()), &n_bytes,
+                     reinterpret_cast<const Bytef*>(content.data()), content.size()),
+            Z_OK);
+  deflated.resize(n_bytes);
+  const auto page = [](const std::string& bytes) {
+    return PdfStream{"/Filter /FlateDecode", bytes};
+  };
+  std::string flipped = deflated;
+  flipped[2] = '\x07';  // a block of a kind that there is not
+  const auto whole = Open(Write("whole.pdf", MakePdf({page(deflated)}, "")));
+  EXPECT_EQ(whole->warning, "");
+  EXPECT_THAT(*ReadText(*whole), ::testing::HasSubstr("text of the page"));
+  const auto document = Open(
+      Write("damaged.pdf", MakePdf({PdfPage({"first"}), page(flipped), PdfPage({"last"})}, "")));
+  EXPECT_EQ(*ReadText(*document), "first\n\nlast");
+  EXPECT_THAT(
+      document->warning,
+      ::testing::StartsWith(
+          "1 of 3 pages are damaged, so that text of theirs is missing, the first: page 2: "));
+  const absl::Status status = OpenError(Write("all.pdf", MakePdf({page(flipped)}, "")));
+  EXPECT_THAT(status,
+              IsStatus(absl::StatusCode::kDataLoss,
+                       "all.pdf: broken PDF: 1 of 1 pages are damaged, the first: page 1: "));
 }
 
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {

@@ -180,6 +180,11 @@ TEST_F(ZipDocumentTest, DocxLeavesOutWhatAStyleHides) {
       "<w:style w:type=\"paragraph\" w:default=\"1\" w:styleId=\"Normal\">" + vanish + "</w:style>";
   EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles)),
             "nonoc\n\nboth undo each other\n\nits mark is hidden");
+  // Defaults of the document hide all that does not say otherwise itself.
+  EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml",
+                                            "<w:docDefaults><w:rPrDefault>" + vanish +
+                                                "</w:rPrDefault></w:docDefaults>" + styles)),
+            "c");
   // Broken styles hide nothing.
   EXPECT_EQ(TextOfZip("a.docx", with_styles("word/styles.xml", styles + "<")),
             "nonoabcd\n\nnoboth undo each other\n\nits mark is hidden");
@@ -323,6 +328,21 @@ TEST_F(ZipDocumentTest, OdtLeavesOutWhatAStyleHides) {
            "</office:automatic-styles></office:document-styles>",
        kZipDeflated});
   EXPECT_EQ(TextOfZip("a.odt", files), "abc\n\nd\n\ne\n\nf");
+}
+
+TEST_F(ZipDocumentTest, OdtLeavesOutWhatAFieldHides) {
+  const auto field = [](const std::string& is_hidden) {
+    return "<text:hidden-paragraph text:condition=\"x\" text:is-hidden=\"" + is_hidden + "\"/>";
+  };
+  EXPECT_EQ(
+      TextOfOdt("<text:p>no<text:span>no" + field("true") + "no</text:span>no</text:p>" +
+                "<text:p>a" + field("false") + "</text:p><text:p>b<draw:frame><draw:text-box>" +
+                "<text:p>no" + field("true") + "</text:p></draw:text-box></draw:frame>c" +
+                "</text:p><text:section text:display=\"condition\" text:is-hidden=\"true\">" +
+                "<text:p>no</text:p></text:section>"
+                "<text:section text:display=\"condition\" text:is-hidden=\"false\">" +
+                "<text:p>d</text:p></text:section>"),
+      "a\n\nbc\n\nd");
 }
 
 TEST_F(ZipDocumentTest, OdtTakesItsTitleFromTheProperties) {

@@ -269,8 +269,9 @@ TEST_F(TextIndexDamageTest, WhatIsFlippedUnderOpenConnectionsReachesNobody) {
   EXPECT_GT(n_refused, 5);
 }
 
-// The moments that a kill hardly ever meets: the WAL is begun anew over the frames of an earlier one,
-// and the process ends in the middle of a frame. A limit on the size of files ends the writing there.
+// The moments that a kill hardly ever meets: the WAL is begun anew over the frames of an earlier
+// one, and the process ends in the middle of a frame. A limit on the size of files ends the writing
+// there.
 TEST_F(TextIndexDamageTest, AWalThatIsBegunAnewMayEndAnywhere) {
   constexpr size_t kWalHeaderBytes = 32, kFrameBytes = 24 + kPageBytes;
   for (const size_t limit :

@@ -119,7 +119,8 @@ TEST_F(TextIndexFileTest, TheIndexOfAnotherMemoryIsToldAndMadeAgain) {
     ASSERT_OK(other.status());
     for (int i = 0; i < n_same; ++i) ASSERT_OK(AddDocument((*other)->store(), {}).status());
     for (int i = 0; i < n_other; ++i) {
-      ASSERT_OK(AddDocument((*other)->store(), {.n_tokens = static_cast<uint32_t>(30 + i % 7)}).status());
+      ASSERT_OK(
+          AddDocument((*other)->store(), {.n_tokens = static_cast<uint32_t>(30 + i % 7)}).status());
     }
     ASSERT_OK((*other)->UpdateTextIndex(Progress()));
   };
