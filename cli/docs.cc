@@ -98,6 +98,10 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
                             std::find(arguments.collections.begin(), arguments.collections.end(),
                                       source.collection) != arguments.collections.end();
                    }));
+  // Who is told that a text is deleted does not find it in a file any more.
+  const absl::Status erased = gone.empty()
+                                  ? absl::OkStatus()
+                                  : memory->EraseDeletedTexts(Progress(nullptr, InterruptFlag()));
   Json deleted = Json::array();
   for (const DocumentRecord& document : gone) {
     if (arguments.output.json) {
@@ -110,9 +114,6 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   if (arguments.output.json) {
     RETURN_IF_ERROR(WriteOutput(JsonLine({{"deleted", std::move(deleted)}})));
   }
-  const absl::Status erased = gone.empty()
-                                  ? absl::OkStatus()
-                                  : memory->EraseDeletedTexts(Progress(nullptr, InterruptFlag()));
   if (!erased.ok()) {
     return Annotate(erased,
                     "deleted, but the text still lies in files of the memory; with some "

@@ -2,11 +2,13 @@
 
 #include <poll.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "base/file.h"
 #include "documents/names.h"
@@ -45,7 +47,18 @@ absl::Status FolderWatch::Add(const fs::path& folder) {
   return ErrnoToStatus(errno, "watch", folder);
 }
 
+std::vector<FolderWatch::RootId> FolderWatch::LookAtRoots() const {
+  std::vector<RootId> ids;
+  for (const fs::path& root : roots_) {
+    struct stat status {};
+    ids.push_back(stat(root.c_str(), &status) == 0 ? RootId{status.st_dev, status.st_ino}
+                                                   : RootId{});
+  }
+  return ids;
+}
+
 absl::Status FolderWatch::Update() {
+  root_ids_ = LookAtRoots();
   for (const fs::path& root : roots_) {
     RETURN_IF_ERROR(Add(root));
     std::error_code error;
@@ -92,7 +105,11 @@ absl::StatusOr<bool> FolderWatch::Wait(std::chrono::milliseconds quiet,
     if (poll(&ready, 1, static_cast<int>(kPollStep.count())) < 0 && errno != EINTR) {
       return ErrnoToStatus(errno, "watch", roots_.front());
     }
-    ASSIGN_OR_RETURN(const bool more, Drain());
+    ASSIGN_OR_RETURN(const bool has_events, Drain());
+    // One that was gone and is there again has no watch that could tell.
+    std::vector<RootId> ids = LookAtRoots();
+    const bool more = has_events || ids != root_ids_;
+    root_ids_ = std::move(ids);
     const Clock::time_point now = Clock::now();
     if (more) {
       if (!changed) first = now;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -25,8 +26,8 @@ class FolderWatch {
   FolderWatch& operator=(const FolderWatch&) = delete;
 
   // Watches the folders that are there now, with those below them (not hidden ones, not links,
-  // not what is left out). To
-  // be called before their files are read: what changes after it ends the next Wait.
+  // not what is left out). To be called before their files are read: what changes after it ends the
+  // next Wait, a root that comes back included.
   // ResourceExhausted where the system has no more watches to give.
   absl::Status Update();
 
@@ -38,6 +39,13 @@ class FolderWatch {
  private:
   FolderWatch(int fd, std::vector<std::filesystem::path> roots, LeavesOut leaves_out)
       : fd_(fd), roots_(std::move(roots)), leaves_out_(std::move(leaves_out)) {}
+  // Device and inode; zeros: not there.
+  struct RootId {
+    uint64_t device = 0;
+    uint64_t inode = 0;
+    bool operator==(const RootId&) const = default;
+  };
+  std::vector<RootId> LookAtRoots() const;
   absl::Status Add(const std::filesystem::path& folder);
   // Whether events were waiting; they are dropped.
   absl::StatusOr<bool> Drain();
@@ -45,6 +53,7 @@ class FolderWatch {
   const int fd_;
   const std::vector<std::filesystem::path> roots_;
   const LeavesOut leaves_out_;
+  std::vector<RootId> root_ids_;  // as they were looked at last
 };
 
 }  // namespace fovea::cli

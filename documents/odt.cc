@@ -28,7 +28,7 @@ bool IsSkipped(std::string_view vocabulary, std::string_view local) {
     return local == "annotation" || local == "forms" || local == "binary-data";
   }
   if (vocabulary != "text") return false;
-  return local == "tracked-changes" || local == "ruby-text" || local == "hidden-text";
+  return local == "tracked-changes" || local == "ruby-text";
 }
 
 // Styles as they are declared: those of "paragraph" and "text" hide what has them.
@@ -199,6 +199,9 @@ class OdtVisitor : public XmlVisitor {
   // A section that is hidden; what is anchored in hidden text.
   bool IsHiddenHere(std::string_view vocabulary, std::string_view local,
                     const XmlAttributes& attributes) const {
+    if (vocabulary == "text" && local == "hidden-text") {
+      return attributes.Find("is-hidden") != "false";
+    }
     if (vocabulary == "text" && local == "section") {
       return attributes.Find("display") == "none" || attributes.Find("is-hidden") == "true";
     }

@@ -20,7 +20,11 @@ namespace {
 std::string poppler_message;
 
 void KeepMessage(const std::string& message, void*) {
-  if (poppler_message.empty()) poppler_message = OneLine(message, 200);
+  if (!poppler_message.empty()) return;
+  // It writes control characters of a file's as "<0a>".
+  std::string text = message;
+  for (size_t at = 0; (at = text.find("<0a>", at)) != text.npos;) text.replace(at, 4, " ");
+  poppler_message = OneLine(text, 200);
 }
 
 std::string ToUtf8(const poppler::ustring& text) {
@@ -146,8 +150,8 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   }
   std::string warning;
   unreadable.Describe(n_pages, "cannot be read", "", &warning);
-  damaged.Describe(n_pages, any ? "are damaged, so that text of theirs is missing" : "are damaged",
-                   "", &warning);
+  damaged.Describe(n_pages, any ? "damaged, so that text of theirs is missing" : "damaged", "",
+                   &warning);
   // Those may have had text.
   if (!any) return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", warning)));
   without_text.Describe(n_pages, "have no text", kWhatToDo, &warning);

@@ -83,6 +83,9 @@ class CheckedFile {
       if (code != SQLITE_OK) return code;
     }
     const int code = ReadReal(bytes, amount, offset);
+    if (code == SQLITE_IOERR_SHORT_READ && main_ == nullptr && IsPageSize(amount)) {
+      return CheckShortRead(amount, offset);
+    }
     if (code != SQLITE_OK || !IsPageSize(amount)) return code;
     const auto* page = static_cast<const uint8_t*>(bytes);
     return main_ == nullptr ? CheckPage(page, amount, offset) : CheckFrame(page, amount, offset);
@@ -123,7 +126,7 @@ class CheckedFile {
       return code;
     }
     std::vector<uint8_t> page(page_bytes);
-    for (int64_t offset = 0; offset + page_bytes <= size_bytes; offset += page_bytes) {
+    for (int64_t offset = 0; offset < size_bytes; offset += page_bytes) {
       if (offset <= kLockByte && kLockByte < offset + page_bytes) continue;
       // Another process may be writing back a page of the WAL just now; it is done soon.
       constexpr int kMaxReads = 10;
@@ -177,6 +180,19 @@ class CheckedFile {
     if (stored == PageChecksum(page, amount, offset)) return SQLITE_OK;
     return Damage(StrCat("page ", offset / amount + 1, " (", amount, " bytes at ", offset,
                          ") does not match its checksum"));
+  }
+
+  // SQLite reads a page that is not there yet as zeros. One that is there in part was cut off.
+  int CheckShortRead(int amount, int64_t offset) {
+    Learn();
+    sqlite3_int64 size_bytes = 0;
+    if (kind_ != Kind::kChecked || offset % amount != 0 ||
+        real_->pMethods->xFileSize(real_, &size_bytes) != SQLITE_OK || size_bytes <= offset ||
+        size_bytes >= offset + amount) {
+      return SQLITE_IOERR_SHORT_READ;
+    }
+    return Damage(StrCat("page ", offset / amount + 1, " (", amount, " bytes at ", offset,
+                         ") is cut off: the file ends at ", size_bytes));
   }
 
   int WrongFrame(int64_t frame) {

@@ -190,6 +190,7 @@ class SqliteTextIndex final : public TextIndex {
   absl::StatusOr<uint64_t> NextSlot() const override;
   bool is_newest_version() const override;
   absl::StatusOr<Holding> Compare(const WindowText& window) const override;
+  absl::StatusOr<std::vector<uint64_t>> WindowSlots() const override;
   absl::StatusOr<std::vector<PassageHit>> Search(
       std::string_view question, int n_results,
       absl::FunctionRef<bool(uint64_t slot_begin)> allows) const override;
@@ -432,6 +433,23 @@ absl::StatusOr<TextIndex::Holding> SqliteTextIndex::Compare(const WindowText& wi
   return holding;
 }
 
+absl::StatusOr<std::vector<uint64_t>> SqliteTextIndex::WindowSlots() const {
+  std::vector<uint64_t> slots;
+  RETURN_IF_ERROR(Read([&](const SqliteDatabase& db) -> absl::Status {
+    slots.clear();
+    ASSIGN_OR_RETURN(const bool has_hashes, HasWindowHashes(db));
+    if (!has_hashes) return absl::OkStatus();
+    ASSIGN_OR_RETURN(SqliteStatement select,
+                     db.Prepare("SELECT slot_begin FROM windows ORDER BY slot_begin"));
+    while (true) {
+      ASSIGN_OR_RETURN(const bool has_row, select.Step());
+      if (!has_row) return absl::OkStatus();
+      slots.push_back(static_cast<uint64_t>(select.Int64(0)));
+    }
+  }));
+  return slots;
+}
+
 absl::StatusOr<uint64_t> SqliteTextIndex::NextSlot() const {
   int64_t next_slot = 0;
   RETURN_IF_ERROR(Read([&](const SqliteDatabase& db) -> absl::Status {
@@ -514,6 +532,15 @@ absl::Status SqliteTextIndex::Verify() const {
 
 absl::StatusOr<std::unique_ptr<TextIndex>> TextIndex::Open(const std::filesystem::path& path,
                                                            Mode mode) {
+  // Opening a FIFO would wait for somebody to write to it.
+  for (const std::filesystem::path& file : {path, WalPath(path)}) {
+    std::error_code error;
+    const auto type = std::filesystem::status(file, error).type();
+    if (type != std::filesystem::file_type::regular &&
+        type != std::filesystem::file_type::not_found) {
+      return absl::DataLossError(StrCat(file, ": is no file"));
+    }
+  }
   auto index = std::make_unique<SqliteTextIndex>(path, mode);
   RETURN_IF_ERROR(mode == Mode::kWrite ? index->OpenForWriting() : index->OpenForReading());
   return index;

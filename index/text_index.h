@@ -52,8 +52,9 @@ struct PassageHit {
 class TextIndex {
  public:
   enum class Mode { kWrite, kRead };
-  // kWrite makes the file where there is none. DataLoss for a file that is not a sound text index
-  // of this format (the caller removes and rebuilds it); NotFound for kRead without a file.
+  // kWrite makes the file where there is none. DataLoss for what is not a sound text index of this
+  // format (the caller removes and rebuilds it), a FIFO or a folder included; NotFound for kRead
+  // without a file.
   static absl::StatusOr<std::unique_ptr<TextIndex>> Open(const std::filesystem::path& path,
                                                          Mode mode);
   virtual ~TextIndex() = default;
@@ -73,6 +74,8 @@ class TextIndex {
     kOther,    // another window: the index is of another store
   };
   virtual absl::StatusOr<Holding> Compare(const WindowText& window) const = 0;
+  // The first slot of each window that was added, ascending; of a file without hashes none.
+  virtual absl::StatusOr<std::vector<uint64_t>> WindowSlots() const = 0;
 
   // The best passages for the words of `question` (any text: it is never parsed as a query
   // language), best first; equal scores by slot. `allows` hides deleted or filtered passages; it

@@ -1,10 +1,12 @@
 #include "memory/text_index_file.h"
 
 #include <algorithm>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
 #include "base/file.h"
+#include "storage/find_writer.h"
 
 namespace fovea::memory {
 namespace {
@@ -13,12 +15,20 @@ namespace fs = std::filesystem;
 using index::TextIndex;
 using storage::Slot;
 
-// A database with what SQLite keeps beside it.
+// A database with what SQLite keeps beside it; whatever somebody has put there in its place.
 void RemoveDatabase(const fs::path& path) {
   for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
     std::error_code error;
-    fs::remove(fs::path(path) += suffix, error);
+    fs::remove_all(fs::path(path) += suffix, error);
   }
+}
+
+// What was deleted changes scores, and takes place. Making the index again takes about a second for
+// two million tokens, too long for every edit of a large memory.
+bool IsWorthMakingAgain(const IndexedWindows& windows) {
+  constexpr int64_t kFewWindows = 512;
+  return windows.n_deleted > 0 &&
+         (windows.n_windows <= kFewWindows || windows.n_deleted * 10 > windows.n_windows);
 }
 
 // Where a new one is made before it takes the place of `path`.
@@ -39,6 +49,35 @@ index::WindowText TextOf(const storage::WindowRecord& window) {
         {window.slot_begin + begins[p], std::string_view(window.text).substr(first, last - first)});
   }
   return text;
+}
+
+absl::StatusOr<IndexedWindows> CompareWindows(const TextIndex& text_index,
+                                              const storage::DocumentStore& store) {
+  IndexedWindows windows;
+  if (!text_index.is_newest_version()) return windows;
+  ASSIGN_OR_RETURN(const uint64_t next_slot, text_index.NextSlot());
+  ASSIGN_OR_RETURN(const std::vector<uint64_t> indexed, text_index.WindowSlots());
+  std::vector<Slot> stored;
+  RETURN_IF_ERROR(store.ForEachLink([&](const storage::WindowLink& link) {
+    stored.push_back(link.slot_begin);
+    return absl::OkStatus();
+  }));
+  std::sort(stored.begin(), stored.end());
+  stored.erase(std::unique(stored.begin(), stored.end()), stored.end());
+  windows.n_windows = static_cast<int64_t>(stored.size());
+  std::vector<Slot> both;
+  std::set_intersection(stored.begin(), stored.end(), indexed.begin(), indexed.end(),
+                        std::back_inserter(both));
+  windows.n_deleted = static_cast<int64_t>(indexed.size() - both.size());
+  std::vector<Slot> lacking;
+  std::set_difference(stored.begin(), stored.end(), both.begin(), both.end(),
+                      std::back_inserter(lacking));
+  for (const Slot slot : lacking) {
+    if (slot >= next_slot) break;
+    // What could not be read could not be indexed.
+    if (store.GetWindow(slot).ok()) windows.lacking.push_back(slot);
+  }
+  return windows;
 }
 
 fs::path TextIndexFile::PathOf(uint64_t generation) const {
@@ -69,10 +108,26 @@ absl::StatusOr<std::vector<index::PassageHit>> TextIndexFile::Search(
     file = open_.get();
     if (file == nullptr) return hits;
     hits = file->Search(question, n_results, allows);
+    // Opening it has looked at a few windows only: what is found here is what an answer is made of.
+    constexpr size_t kChecked = 8;
+    for (size_t i = 0; hits.ok() && i < std::min(hits->size(), kChecked); ++i) {
+      const absl::Status status = CheckHit(*file, (*hits)[i].slot_begin);
+      if (!status.ok()) hits = status;
+    }
   }
   Keep(file, hits.status());
   if (absl::IsDataLoss(hits.status())) return std::vector<index::PassageHit>();
   return hits;
+}
+
+absl::Status TextIndexFile::CheckHit(const TextIndex& file, Slot slot) const {
+  const absl::StatusOr<storage::WindowRecord> window = store_->FindWindowBefore(slot + 1);
+  if (!window.ok()) return absl::OkStatus();  // of the store, which who reads it will be told
+  ASSIGN_OR_RETURN(const TextIndex::Holding holding, file.Compare(TextOf(*window)));
+  if (holding != TextIndex::Holding::kOther) return absl::OkStatus();
+  return absl::DataLossError(StrCat(PathOf(generation_),
+                                    ": is the text index of another memory: at slot ", slot,
+                                    " it has other text than this one"));
 }
 
 absl::StatusOr<uint64_t> TextIndexFile::NextSlot() const {
@@ -101,7 +156,8 @@ absl::Status TextIndexFile::Open() {
   }
   std::error_code error;
   // SQLite takes an empty file for a database that nobody has written to yet.
-  const bool is_missing = !fs::exists(path, error) || fs::file_size(path, error) == 0;
+  const bool is_missing = !fs::exists(path, error) ||
+                          (fs::is_regular_file(path, error) && fs::file_size(path, error) == 0);
   absl::Status opened;
   if (!is_missing || !makes_files()) {
     const std::unique_lock lock(mutex_);
@@ -135,15 +191,10 @@ absl::Status TextIndexFile::OpenLocked(uint64_t generation, TextIndex::Mode mode
 
 absl::Status TextIndexFile::CheckIsOfStore(const TextIndex& text_index,
                                            const fs::path& path) const {
+  const std::string begin = StrCat(path, ": is the text index of another memory: ");
   ASSIGN_OR_RETURN(const uint64_t indexed, text_index.NextSlot());
   const absl::StatusOr<storage::Counters> counters = store_->ReadCounters();
   if (!counters.ok()) return absl::OkStatus();  // the store's damage is not the index's
-  // A reader may not have seen yet what the writer has stored and indexed.
-  if (options_.writes && indexed > counters->next_slot) {
-    return absl::DataLossError(StrCat(path, ": is the text index of another memory: it reaches to ",
-                                      "slot ", indexed, ", this one only to ",
-                                      counters->next_slot));
-  }
   const Slot end = std::min<Slot>(indexed, counters->next_slot);
   // The last one, and others: copies of one memory that went ways of their own differ at the end.
   constexpr Slot kSamples = 8;
@@ -154,11 +205,28 @@ absl::Status TextIndexFile::CheckIsOfStore(const TextIndex& text_index,
     const index::WindowText text = TextOf(*window);
     ASSIGN_OR_RETURN(const TextIndex::Holding holding, text_index.Compare(text));
     if (holding != TextIndex::Holding::kOther) continue;
-    return absl::DataLossError(StrCat(path, ": is the text index of another memory: at slots ",
-                                      text.slot_begin, " to ", text.slot_end,
+    return absl::DataLossError(StrCat(begin, "at slots ", text.slot_begin, " to ", text.slot_end,
                                       " it has other text than this one"));
   }
-  return absl::OkStatus();
+  const auto find_fault = [&](const storage::DocumentStore& store) -> absl::Status {
+    ASSIGN_OR_RETURN(const uint64_t next_slot, text_index.NextSlot());
+    ASSIGN_OR_RETURN(const storage::Counters now, store.ReadCounters());
+    if (next_slot > now.next_slot) {
+      return absl::DataLossError(
+          StrCat(begin, "it reaches to slot ", next_slot, ", this one only to ", now.next_slot));
+    }
+    const absl::StatusOr<IndexedWindows> windows = CompareWindows(text_index, store);
+    if (!windows.ok() || windows->lacking.empty()) return absl::OkStatus();
+    return absl::DataLossError(StrCat(path, ": lacks the words of ", windows->lacking.size(),
+                                      " of ", windows->n_windows, " windows, the first at slot ",
+                                      windows->lacking.front()));
+  };
+  absl::Status fault = find_fault(*store_);
+  if (options_.writes || !absl::IsDataLoss(fault)) return fault;
+  // A reader may not have seen yet what a writer, at work or just gone, has stored and deleted.
+  if (storage::FindWriter(store_->folder()).has_value()) return absl::OkStatus();
+  const auto now = storage::DocumentStore::Open(store_->folder(), {});
+  return now.ok() ? find_fault(**now) : absl::OkStatus();
 }
 
 absl::Status TextIndexFile::FillOpened() {
@@ -195,7 +263,14 @@ absl::Status TextIndexFile::Update(const Progress& progress) {
   }
   RETURN_IF_ERROR(sound);
   has_sound_pages_ = true;
-  return open_->is_newest_version() ? FillOrReplace(progress) : Rebuild(progress);
+  if (!open_->is_newest_version()) return Rebuild(progress);
+  const absl::StatusOr<IndexedWindows> windows = CompareWindows(*open_, *store_);
+  // In salvage, for a repair, whatever there is of it goes.
+  if (windows.ok() &&
+      (IsWorthMakingAgain(*windows) || (options_.is_salvage && windows->n_deleted > 0))) {
+    return Rebuild(progress);
+  }
+  return FillOrReplace(progress);
 }
 
 absl::Status TextIndexFile::Fill(TextIndex* text_index, const Progress& progress) {
@@ -283,6 +358,10 @@ absl::Status TextIndexFile::FillPrepared(const fs::path& path, const Progress& p
   }
   RETURN_IF_ERROR(text_index->VerifyPages());
   RETURN_IF_ERROR(CheckIsOfStore(*text_index, path));
+  ASSIGN_OR_RETURN(const IndexedWindows windows, CompareWindows(*text_index, *store_));
+  if (windows.n_deleted > 0) {
+    return absl::DataLossError(StrCat(path, ": holds what was deleted since"));
+  }
   return Fill(text_index.get(), progress);
 }
 

@@ -26,6 +26,16 @@ namespace fovea::memory {
 // A window as the text index takes it: views of its text.
 index::WindowText TextOf(const storage::WindowRecord& window);
 
+// How the windows of a text index differ from those of the store that it should be of.
+struct IndexedWindows {
+  std::vector<storage::Slot> lacking;  // that the store has, and can be read, below next_slot
+  int64_t n_deleted = 0;               // in the index, and not in the store any more
+  int64_t n_windows = 0;               // of the store
+};
+// Of a file without hashes nothing differs.
+absl::StatusOr<IndexedWindows> CompareWindows(const index::TextIndex& text_index,
+                                              const storage::DocumentStore& store);
+
 // Thread-safe: searches go on while a new file is made, and wait only while it takes its place.
 // Whoever changes it (Open, Update, Rebuild, Prepare) does so one at a time.
 class TextIndexFile {
@@ -43,11 +53,12 @@ class TextIndexFile {
 
   // Opens the file of the store's generation in the place of what is open. Writers remove the files
   // of earlier ones, make a new one in the place of a damaged or lost one, and bring it up to the
-  // store. Readers do without where there is none: status() then says why. A file that holds other
-  // text than the store, by a few windows, is as good as damaged.
+  // store. Readers do without where there is none: status() then says why. A file that lacks
+  // windows of the store, or holds others (which is asked of a few), is as good as damaged.
   absl::Status Open();
   // Brings it up to the store: passages of windows that it lacks. Writers only. A damaged file (the
-  // first call reads all of its pages), and one of an earlier version, are replaced by a new one.
+  // first call reads all of its pages), one of an earlier version, and one that holds much of what
+  // was deleted are replaced by a new one.
   absl::Status Update(const Progress& progress);
   // A new file in the place of the old one once it is whole. Writers only; readers go on with it.
   absl::Status Rebuild(const Progress& progress);
@@ -78,9 +89,12 @@ class TextIndexFile {
   bool makes_files() const { return options_.writes && !options_.is_salvage; }
   // Opens what lies there in the place of what is open; with the lock.
   absl::Status OpenLocked(uint64_t generation, index::TextIndex::Mode mode);
-  // Whether it holds the text that the store has, by a few windows: DataLoss where it does not.
+  // Whether it holds the windows of the store as far as it reaches, and, asked of a few of them,
+  // their texts: DataLoss where it does not.
   absl::Status CheckIsOfStore(const index::TextIndex& text_index,
                               const std::filesystem::path& path) const;
+  // The same of the window that a hit is in; with the lock.
+  absl::Status CheckHit(const index::TextIndex& file, storage::Slot slot) const;
   absl::Status FillOpened();
   // As FillOpened, for writers; where the file turns out to be damaged, a new one takes its place.
   absl::Status FillOrReplace(const Progress& progress);

@@ -22,7 +22,7 @@ enum class Repair {
   kSealAgain,       // segment records: all removed, sealed again from slot 0
   kRebuildSegment,  // index files: built again
   kRebuildText,     // the text index: built again
-  kFillText,        // a text index that is sound, but lacks the last windows: filled. No damage
+  kFillText,  // a sound text index that lacks the last windows, or holds deleted ones. No damage
 };
 
 struct Damage {

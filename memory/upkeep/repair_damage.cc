@@ -295,7 +295,9 @@ class Repairer {
   }
 
   absl::Status RepairTextIndex() {
-    // Nothing may be wrong with it, but it may lag behind.
+    // Nothing may be wrong with it, but it may lag behind, or hold texts of a deletion that was
+    // ended before it had taken them out of the files.
+    if (Needs(Repair::kFillText)) RETURN_IF_ERROR(store_.CompactTexts());
     const absl::Status status = Needs(Repair::kRebuildText) ? memory_->RebuildTextIndex(progress_)
                                                             : memory_->UpdateTextIndex(progress_);
     if (!absl::IsDataLoss(status)) RETURN_IF_ERROR(status);

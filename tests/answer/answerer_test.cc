@@ -413,7 +413,7 @@ TEST_F(AnswererTest, AnErrorThatNoWriterCausedIsReported) {
   auto answerer = Answerer::Create(device_.get(), model_.get(), reader->get());
   ASSERT_TRUE(answerer.ok()) << answerer.status();
   disk.FailAt(storage::FileOperation::kRead, 1, storage::FileFailure::kIoError, /*lasting=*/true,
-              ".sst");
+              ".blob");
   const auto answer = (*answerer)->Ask("Where does the otter live?", Brief(), nullptr, {});
   ASSERT_FALSE(answer.ok());
   EXPECT_THAT(std::string(answer.status().message()), HasSubstr("injected"));

@@ -92,14 +92,12 @@ TEST_F(PdfTest, NamesPagesWhoseContentIsDamaged) {
   const auto document = Open(
       Write("damaged.pdf", MakePdf({PdfPage({"first"}), page(flipped), PdfPage({"last"})}, "")));
   EXPECT_EQ(*ReadText(*document), "first\n\nlast");
-  EXPECT_THAT(
-      document->warning,
-      ::testing::StartsWith(
-          "1 of 3 pages are damaged, so that text of theirs is missing, the first: page 2: "));
+  EXPECT_THAT(document->warning,
+              ::testing::StartsWith(
+                  "1 of 3 pages damaged, so that text of theirs is missing, the first: page 2: "));
   const absl::Status status = OpenError(Write("all.pdf", MakePdf({page(flipped)}, "")));
-  EXPECT_THAT(status,
-              IsStatus(absl::StatusCode::kDataLoss,
-                       "all.pdf: broken PDF: 1 of 1 pages are damaged, the first: page 1: "));
+  EXPECT_THAT(status, IsStatus(absl::StatusCode::kDataLoss,
+                               "all.pdf: broken PDF: 1 of 1 pages damaged, the first: page 1: "));
 }
 
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +165,40 @@ TEST_F(TextIndexDamageTest, AFlippedBitOfAnyPageIsToldAndNeverAnswers) {
     }
   }
   EXPECT_GT(n_searches_refused, 20);
+}
+
+TEST_F(TextIndexDamageTest, AFileThatIsCutOffAnywhereIsToldAndNeverAnswers) {
+  {
+    auto writer = Writer();
+    ASSERT_TRUE(AddTexts(writer.get(), 0, 400, 100).ok());
+  }
+  const std::string whole = *Answers(*Reader());
+  const std::string sound = *ReadFile(path_);
+  const size_t last = sound.size() - kPageBytes;
+  for (const size_t size : {sound.size() - 1, sound.size() - 100, sound.size() - 2000, last + 100,
+                            last, last - 10, size_t{kPageBytes} + 7}) {
+    SCOPED_TRACE(size);
+    ASSERT_TRUE(WriteFileAtomic(path_, sound.substr(0, size)).ok());
+    const auto reader = TextIndex::Open(path_, TextIndex::Mode::kRead);
+    if (!reader.ok()) {
+      EXPECT_TRUE(absl::IsDataLoss(reader.status())) << reader.status();
+      continue;
+    }
+    EXPECT_TRUE(absl::IsDataLoss((*reader)->VerifyPages()) ||
+                absl::IsDataLoss((*reader)->Verify()));
+    const std::optional<std::string> answers = Answers(**reader);
+    EXPECT_TRUE(!answers.has_value() || *answers == whole);
+  }
+}
+
+TEST_F(TextIndexDamageTest, WhatIsNoFileIsNotOpened) {
+  std::filesystem::create_directories(path_);
+  EXPECT_TRUE(absl::IsDataLoss(TextIndex::Open(path_, TextIndex::Mode::kRead).status()));
+  EXPECT_TRUE(absl::IsDataLoss(TextIndex::Open(path_, TextIndex::Mode::kWrite).status()));
+  std::filesystem::remove(path_);
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_TRUE(absl::IsDataLoss(TextIndex::Open(path_, TextIndex::Mode::kRead).status()));
+  EXPECT_TRUE(absl::IsDataLoss(TextIndex::Open(path_, TextIndex::Mode::kWrite).status()));
 }
 
 TEST_F(TextIndexDamageTest, EveryBitOfTheHeaderCounts) {

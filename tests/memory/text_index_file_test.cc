@@ -1,6 +1,9 @@
 // What a memory makes of a text index that is damaged, or of an earlier version.
 #include "memory/text_index_file.h"
 
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <random>
 
 #include "base/file.h"
@@ -137,8 +140,8 @@ TEST_F(TextIndexFileTest, TheIndexOfAnotherMemoryIsToldAndMadeAgain) {
     make_other(folder_ / c.name, c.n_same, c.n_other);
     const std::string foreign = *ReadFile(folder_ / c.name / "0001" / path_.filename());
     ASSERT_OK(WriteFileAtomic(path_, foreign));
-    if (c.n_other > 0) {
-      // A reader does without; of one that is ahead it cannot know.
+    {
+      // A reader does without.
       const auto reader = Open(storage::OpenMode::kRead);
       EXPECT_TRUE(absl::IsDataLoss(FileOf(*reader).status())) << FileOf(*reader).status();
       EXPECT_THAT(std::string(FileOf(*reader).status().message()),
@@ -149,6 +152,98 @@ TEST_F(TextIndexFileTest, TheIndexOfAnotherMemoryIsToldAndMadeAgain) {
     EXPECT_THAT(writer->text_index_made_again(), HasSubstr("another memory"));
     EXPECT_EQ(*FileOf(*writer).NextSlot(), writer->Current()->next_slot);
     EXPECT_EQ(CountHits(*writer, 0), n_hits);
+  }
+}
+
+// The memory's own, or that of a copy, from before or after a deletion.
+TEST_F(TextIndexFileTest, AnIndexWithOtherWindowsIsToldAndMadeAgain) {
+  const std::string with_all = *ReadFile(path_);
+  std::string without_one;
+  {
+    auto writer = Open(storage::OpenMode::kWrite);
+    ASSERT_OK(writer->DeleteDocuments({writer->Current()->documents[3].number}));
+    ASSERT_OK(writer->EraseDeletedTexts(Progress()));
+    writer.reset();
+    without_one = *ReadFile(path_);
+  }
+  // What was deleted is in it: the next update takes it out.
+  ASSERT_OK(WriteFileAtomic(path_, with_all));
+  {
+    const auto writer = Open(storage::OpenMode::kWrite);
+    EXPECT_EQ(CompareWindows(*writer->text_index(), writer->store())->n_deleted, 4);
+    ASSERT_OK(writer->UpdateTextIndex(Progress()));
+    EXPECT_EQ(CompareWindows(*writer->text_index(), writer->store())->n_deleted, 0);
+  }
+  // Nor does a rebuild go on with such a one.
+  {
+    const auto writer = Open(storage::OpenMode::kWrite);
+    const uint64_t next = FileOf(*writer).generation() + 1;
+    const std::filesystem::path prepared =
+        writer->version_folder() / StrCat("text-", next, ".sqlite");
+    ASSERT_OK(WriteFileAtomic(prepared, with_all));
+    ASSERT_OK(writer->PrepareTextIndex(next, Progress()));
+    const auto made = index::TextIndex::Open(prepared, index::TextIndex::Mode::kRead);
+    ASSERT_OK(made.status());
+    EXPECT_EQ(CompareWindows(**made, writer->store())->n_deleted, 0);
+  }
+  // Windows in the middle are not in it, in a memory that has them.
+  auto other = CreateSyntheticMemory(folder_ / "whole", "exact");
+  ASSERT_OK(other.status());
+  for (int i = 0; i < 8; ++i) ASSERT_OK(AddDocument((*other)->store(), {}).status());
+  ASSERT_OK((*other)->UpdateTextIndex(Progress()));
+  const std::filesystem::path path = (*other)->text_index_path();
+  other->reset();
+  ASSERT_OK(WriteFileAtomic(path, without_one));
+  {
+    const auto reader = OpenMemory(folder_ / "whole", storage::OpenMode::kRead);
+    ASSERT_OK(reader.status());
+    EXPECT_THAT(std::string(FileOf(**reader).status().message()),
+                HasSubstr("lacks the words of 4"));
+  }
+  const auto writer = OpenMemory(folder_ / "whole", storage::OpenMode::kWrite);
+  ASSERT_OK(writer.status());
+  EXPECT_THAT((*writer)->text_index_made_again(), HasSubstr("lacks the words of 4"));
+}
+
+// Opening looks at a few windows; a hit in any other one is compared when it is found.
+TEST_F(TextIndexFileTest, AHitInAnotherTextIsNoHit) {
+  const auto reader = Open(storage::OpenMode::kRead);
+  const uint64_t next_slot = reader->Current()->next_slot;
+  const std::filesystem::path forged = folder_ / "forged.sqlite";
+  {
+    const auto index = index::TextIndex::Open(forged, index::TextIndex::Mode::kWrite);
+    ASSERT_OK(index.status());
+    std::vector<storage::WindowRecord> windows;
+    for (Slot slot = 0; slot < next_slot; slot += 64) windows.push_back(SyntheticWindow(slot, 64));
+    std::string other = windows[1].text;
+    std::reverse(other.begin(), other.end());
+    windows[1].text = "sesame " + other.substr(7);
+    std::vector<index::WindowText> texts;
+    for (const auto& window : windows) texts.push_back(TextOf(window));
+    ASSERT_OK((*index)->Add(texts, next_slot));
+  }
+  ASSERT_OK(WriteFileAtomic(path_, *ReadFile(forged)));
+  const auto again = Open(storage::OpenMode::kRead);
+  ASSERT_OK(FileOf(*again).status());  // no sample was of that window
+  const auto hits = FileOf(*again).Search("sesame", 10, kAllowAll);
+  ASSERT_OK(hits.status());
+  EXPECT_THAT(*hits, IsEmpty());
+  EXPECT_THAT(std::string(FileOf(*again).status().message()), HasSubstr("another memory"));
+}
+
+TEST_F(TextIndexFileTest, WhatIsNoFileIsReplaced) {
+  for (const bool is_fifo : {true, false}) {
+    std::filesystem::remove(path_);
+    if (is_fifo) {
+      ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+    } else {
+      std::filesystem::create_directories(path_ / "in it");
+    }
+    EXPECT_TRUE(absl::IsDataLoss(FileOf(*Open(storage::OpenMode::kRead)).status()));
+    std::filesystem::create_directories((std::filesystem::path(path_) += ".new") / "in it");
+    const auto writer = Open(storage::OpenMode::kWrite);
+    EXPECT_EQ(*FileOf(*writer).NextSlot(), writer->Current()->next_slot);
+    EXPECT_NE(writer->text_index_made_again(), "");
   }
 }
 
