@@ -477,9 +477,12 @@ class AnswererImpl final : public Answerer {
                                    "longer, and see the documents that it has completed"));
   }
 
-  // Says what was asked of a search that was not made.
+  // Says what was asked of a search that was not made, and why it was made elsewhere.
   static void NoteSearch(const Inquiry& inquiry, Answer* answer) {
     const AskOptions& options = inquiry.options();
+    if (inquiry.has_searched && !inquiry.searcher->host_note().empty()) {
+      answer->notes.push_back(inquiry.searcher->host_note());
+    }
     std::string asked;
     const auto ask = [&asked](bool is_asked, std::string_view name) {
       if (is_asked) asked += StrCat(asked.empty() ? "" : ", ", name);

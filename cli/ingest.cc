@@ -121,8 +121,10 @@ class Ingest {
     for (;;) {
       RETURN_IF_ERROR(watch->Update());
       const absl::Status status = Round();
-      // Another process that writes to the memory is done some time.
-      if (!status.ok() && !absl::IsUnavailable(status)) return status;
+      // Another process that writes to the memory is done some time; a GPU that is not there stays
+      // away.
+      const bool may_become_well = absl::IsUnavailable(status) && !has_device_failed_;
+      if (!status.ok() && !may_become_well) return status;
       if (!status.ok()) {
         std::fprintf(stderr, "fovea: %s; trying again\n", std::string(status.message()).c_str());
       }
@@ -229,7 +231,10 @@ class Ingest {
       ASSIGN_OR_RETURN(*memory, memory::Memory::Open(arguments_.memory, memory_options));
     }
     if (model_ == nullptr) {
-      ASSIGN_OR_RETURN(device_, CreateDevice(arguments_.compute));
+      absl::StatusOr<std::unique_ptr<compute::Device>> device = CreateDevice(arguments_.compute);
+      has_device_failed_ = !device.ok();
+      RETURN_IF_ERROR(device.status());
+      device_ = *std::move(device);
       if (*memory != nullptr && (*memory)->settings().has_value()) {
         ASSIGN_OR_RETURN(choice_,
                          model_home::RememberedModel(model_home::ModelHome::FromEnvironment(),
@@ -456,6 +461,7 @@ class Ingest {
   std::map<fs::path, FileStamp> stamps_;       // with --watch: of what was read whole
   bool is_first_round_ = true;
   bool said_watching_ = false;
+  bool has_device_failed_ = false;
   EncodeEstimate estimate_;
   Clock::time_point started_at_ = Clock::now();
   IngestSummary summary_;

@@ -1,5 +1,7 @@
 #include "cli/options.h"
 
+#include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -32,6 +34,33 @@ bool IsDevice(std::string_view spec) {
   spec.remove_prefix(kNumbered.size());
   return !spec.empty() && spec.size() <= kMaxDigits &&
          spec.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+// "8G", "1.5 GiB", "500M" or a number of bytes, in the place of which it puts their number; letters
+// count in steps of 1024. Returns what is wrong.
+std::string ToBytes(std::string& text) {
+  const std::string wanted =
+      StrCat("\"", text, "\": want a size above 0, such as 8G, 1.5G or 500M");
+  constexpr std::string_view kUnits = "kmgtp";
+  double n_bytes = 0.0;
+  const char* const end_of_text = text.data() + text.size();
+  const auto [end, error] =
+      std::from_chars(text.data(), end_of_text, n_bytes, std::chars_format::fixed);
+  if (error != std::errc() || !std::isfinite(n_bytes)) return wanted;
+  std::string unit(end, end_of_text);
+  unit.erase(0, unit.find_first_not_of(' '));
+  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const size_t power = unit.empty() ? std::string_view::npos : kUnits.find(unit[0]);
+  if (power != std::string_view::npos) {
+    n_bytes *= std::pow(1024.0, static_cast<double>(power + 1));
+    unit.erase(0, 1);
+    if (unit.starts_with("ib")) unit.erase(0, 1);
+  }
+  if (!unit.empty() && unit != "b") return wanted;
+  constexpr double kMostBytes = 1e18;
+  if (!(n_bytes >= 1.0 && n_bytes <= kMostBytes)) return wanted;
+  text = StrCat(static_cast<uint64_t>(n_bytes));
+  return "";
 }
 
 }  // namespace
@@ -75,7 +104,7 @@ void AddDeviceOptions(CLI::App* command, ComputeOptions* options) {
       ->add_option("--gpu-memory", options->gpu_memory_bytes,
                    "What the memory's keys, codes and values may take of the GPU (default: what is "
                    "free): 8G, 500M")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(CLI::Validator(ToBytes, ""))
       ->needs(device)
       ->type_name("SIZE");
 }

@@ -43,9 +43,11 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
     return status;
   }
   if (options.gpu_memory_bytes.has_value() && (*device)->is_host_memory()) {
-    return absl::InvalidArgumentError(StrCat("--gpu-memory: the device '", options.device,
-                                             "' has no memory of its own: leave it out, or name a "
-                                             "GPU (--device cuda)"));
+    absl::Status status = absl::InvalidArgumentError(
+        StrCat("--gpu-memory: the device '", options.device,
+               "' has no memory of its own: leave it out, or name a GPU (--device cuda)"));
+    status.SetPayload(kWrongUsagePayload, absl::Cord());
+    return status;
   }
   (*device)->set_entry_limit_bytes(options.gpu_memory_bytes);
   return device;

@@ -52,14 +52,12 @@ absl::Status SetCpuPrecision(std::string_view precision, Device* device) {
   return absl::OkStatus();
 }
 
-absl::Status SetCudaPrecision(std::string_view precision, std::string_view spec, Device* device) {
-  device->set_exact(true);  // few rows are
+absl::StatusOr<Precision> ParseCudaPrecision(std::string_view precision, std::string_view spec) {
   if (precision == "auto" || precision == PrecisionName(Precision::kBFloat16)) {
-    device->set_precision(Precision::kBFloat16);
-  } else if (precision != PrecisionName(Precision::kFloat32)) {
-    return UnknownPrecision(precision, spec, Precision::kBFloat16);
+    return Precision::kBFloat16;
   }
-  return absl::OkStatus();
+  if (precision == PrecisionName(Precision::kFloat32)) return Precision::kFloat32;
+  return UnknownPrecision(precision, spec, Precision::kBFloat16);
 }
 
 }  // namespace
@@ -77,9 +75,10 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(std::string_view spec, in
   }
   int number = 0;
   if (IsGpu(spec, &number)) {
-    absl::StatusOr<std::unique_ptr<Device>> device = cuda::CreateDevice(number, n_threads);
-    RETURN_IF_ERROR(device.status());
-    RETURN_IF_ERROR(SetCudaPrecision(precision, spec, device->get()));
+    ASSIGN_OR_RETURN(const Precision products, ParseCudaPrecision(precision, spec));
+    ASSIGN_OR_RETURN(std::unique_ptr<Device> device, cuda::CreateDevice(number, n_threads));
+    device->set_exact(true);  // few rows are
+    device->set_precision(products);
     return device;
   }
   return absl::InvalidArgumentError(

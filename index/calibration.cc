@@ -341,6 +341,32 @@ absl::Status CheckHeadDim(int64_t head_dim, const CalibrationQueries& queries) {
                                            ", want that of the keys, ", head_dim));
 }
 
+absl::StatusOr<CalibratedIndex> Cheapest(compute::Device& device,
+                                         const std::vector<std::string>& specs, const Keys& judging,
+                                         int64_t head_dim, const CalibrationQueries& queries,
+                                         const Needles& needles, double target,
+                                         const Progress& progress) {
+  CalibratedIndex best = Exact(needles.n_confident);
+  if (needles.n_confident < kMinConfident) return best;
+  bool has_codes = false;
+  for (const std::string& spec : specs) {
+    if (has_codes && CodeBits(spec) > 0) continue;
+    absl::StatusOr<CalibratedIndex> built =
+        BuildJudged(device, spec, judging, head_dim, queries, needles, target, progress);
+    // A specification that does not fit these keys is one less to choose from.
+    if (absl::IsInvalidArgument(built.status())) continue;
+    RETURN_IF_ERROR(built.status());
+    if (built->needle_recall.recall < target) continue;
+    // More bits cannot be cheaper where few candidates suffice; where many are wanted, rescoring
+    // them may cost more than reading longer codes.
+    has_codes = has_codes || (CodeBits(spec) > 0 && built->effort.n_candidates <= kFewCandidates);
+    if (built->relative_cost < best.relative_cost) {
+      best = *std::move(built);
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 absl::StatusOr<NeedleRecall> MeasureNeedleRecall(compute::Device& device, const LayerIndex& index,
@@ -372,40 +398,26 @@ absl::StatusOr<CalibratedIndex> BuildCheapest(compute::Device& device,
   RETURN_IF_ERROR(CheckHeadDim(head_dim, queries));
   ASSIGN_OR_RETURN(const Keys judging, KeysFor(device, keys, head_dim));
   ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, judging, queries));
-  CalibratedIndex best = Exact(needles.n_confident);
-  if (needles.n_confident < kMinConfident) return best;
-  bool has_codes = false;
-  for (const std::string& spec : specs) {
-    if (has_codes && CodeBits(spec) > 0) continue;
-    absl::StatusOr<CalibratedIndex> built =
-        BuildJudged(device, spec, judging, head_dim, queries, needles, target, progress);
-    // A specification that does not fit these keys is one less to choose from.
-    if (absl::IsInvalidArgument(built.status())) continue;
-    RETURN_IF_ERROR(built.status());
-    if (built->needle_recall.recall < target) continue;
-    // More bits cannot be cheaper where few candidates suffice; where many are wanted, rescoring
-    // them may cost more than reading longer codes.
-    has_codes = has_codes || (CodeBits(spec) > 0 && built->effort.n_candidates <= kFewCandidates);
-    if (built->relative_cost < best.relative_cost) {
-      best = *std::move(built);
-    }
-  }
-  return best;
+  return Cheapest(device, specs, judging, head_dim, queries, needles, target, progress);
 }
 
 absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const std::string& spec,
                                                 const std::vector<HeadKeys>& keys, int64_t head_dim,
                                                 const CalibrationQueries& queries, double target,
-                                                const Progress& progress) {
+                                                const Progress& progress,
+                                                const std::string& unjudged_spec) {
   RETURN_IF_ERROR(CheckHeadDim(head_dim, queries));
-  if (spec == "auto" && CountKeys(keys) >= kAutoExactTokens) {
-    return BuildCheapest(device, AutoSpecs(CountKeys(keys)), keys, head_dim, queries, target,
-                         progress);
-  }
+  const int64_t n_keys = CountKeys(keys);
   ASSIGN_OR_RETURN(const Keys judging, KeysFor(device, keys, head_dim));
   ASSIGN_OR_RETURN(const Needles needles, FindNeedles(device, judging, queries));
-  if (spec == "exact" || spec == "auto") return Exact(needles.n_confident);
-  return BuildJudged(device, spec, judging, head_dim, queries, needles, target, progress);
+  const bool chooses = spec == "auto" && n_keys >= kAutoExactTokens;
+  if (chooses && (unjudged_spec.empty() || needles.n_confident >= kMinConfident)) {
+    return Cheapest(device, AutoSpecs(n_keys), judging, head_dim, queries, needles, target,
+                    progress);
+  }
+  const std::string& chosen = chooses ? unjudged_spec : spec;
+  if (chosen == "exact" || chosen == "auto") return Exact(needles.n_confident);
+  return BuildJudged(device, chosen, judging, head_dim, queries, needles, target, progress);
 }
 
 }  // namespace fovea::index

@@ -52,13 +52,15 @@ inline constexpr int64_t kMinConfident = 32;
 // `target`; the largest effort when none reaches it. Where the sample holds no confident query,
 // that is the smallest there is: look at needle_recall.n_confident. "exact" builds nothing. "auto":
 // BuildCheapest of AutoSpecs; the exact scan at once below `kAutoExactTokens` keys, where there is
-// less to gain than rescoring costs. InvalidArgument for a specification that cannot hold these
+// less to gain than rescoring costs. `unjudged_spec`: what "auto" builds where the sample says too
+// little to choose by; empty: nothing. InvalidArgument for a specification that cannot hold these
 // keys and for queries of another shape.
 inline constexpr int64_t kAutoExactTokens = 4096;
 absl::StatusOr<CalibratedIndex> BuildCalibrated(compute::Device& device, const std::string& spec,
                                                 const std::vector<HeadKeys>& keys, int64_t head_dim,
                                                 const CalibrationQueries& queries, double target,
-                                                const Progress& progress);
+                                                const Progress& progress,
+                                                const std::string& unjudged_spec = "");
 
 // The cheapest, by measured time, of the exact scan and those of `specs` that reach the target;
 // after a coded scan that does so with few candidates, those of more bits are not built (name them

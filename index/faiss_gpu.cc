@@ -26,10 +26,25 @@ constexpr size_t kTempBytes = size_t{256} << 20;
 // Pinned memory speeds up copies of batches, which searches do not make.
 constexpr size_t kPinnedBytes = size_t{1} << 20;
 
+// What FAISS takes before it begins on a stream, without an index: cuBLAS has a workspace of its
+// own, and where that is not to be had FAISS ends the process.
+constexpr size_t kStartBytes = size_t{256} << 20;
+// What FAISS keeps of the GPU while it builds: its own choice.
+constexpr size_t kBuildTempBytes = size_t{1536} << 20;
+
 constexpr FaissAction kCopying{"copying an index to the GPU",
                                "search without it (--mode exact), or with --device cpu"};
 constexpr FaissAction kSearching{"index search on the GPU",
                                  "search without it (--mode exact), or with --device cpu"};
+
+absl::Status CheckRoom(const compute::Device& device, std::string_view action, size_t temp_bytes) {
+  const compute::DeviceMemory memory = device.memory();
+  const size_t wanted = kStartBytes + temp_bytes;
+  if (memory.total_bytes == 0 || memory.free_bytes >= wanted) return absl::OkStatus();
+  return absl::ResourceExhaustedError(StrCat(action, ": out of memory on the GPU: FAISS takes ",
+                                             wanted >> 20, " MiB before it begins, ",
+                                             memory.free_bytes >> 20, " MiB are free"));
+}
 
 // FAISS's own needs for searches, queued on the stream of a device's ops. One thread at a time.
 struct SearchResources {
@@ -41,8 +56,9 @@ struct SearchResources {
 
 // Made once for each stream, which takes a tenth of a second, while somebody has an index there.
 // Devices of a GPU share a stream, but for those that are to wait for nobody
-// (Device::CreateAnother).
-std::shared_ptr<SearchResources> ResourcesOf(const compute::NativeQueue& queue) {
+// (Device::CreateAnother). ResourceExhausted where the GPU has no room for them.
+absl::StatusOr<std::shared_ptr<SearchResources>> ResourcesOf(const compute::Device& device) {
+  const compute::NativeQueue queue = *device.native_queue();
   static std::mutex mutex;
   static auto& all = *new std::map<void*, std::weak_ptr<SearchResources>>;
   const std::lock_guard<std::mutex> lock(mutex);
@@ -50,6 +66,7 @@ std::shared_ptr<SearchResources> ResourcesOf(const compute::NativeQueue& queue) 
   std::weak_ptr<SearchResources>& of_stream = all[queue.stream];
   std::shared_ptr<SearchResources> resources = of_stream.lock();
   if (resources == nullptr) {
+    RETURN_IF_ERROR(CheckRoom(device, kCopying.action, kTempBytes));
     resources = std::make_shared<SearchResources>();
     resources->stream = queue.stream;
     resources->faiss.setTempMemory(kTempBytes);
@@ -182,7 +199,7 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& dev
                                                             const KeyIds& ids, int64_t head_dim) {
   std::shared_ptr<SearchResources> resources;
   RETURN_IF_ERROR(CallFaiss(kCopying, [&]() -> absl::Status {
-    resources = ResourcesOf(*device.native_queue());
+    ASSIGN_OR_RETURN(resources, ResourcesOf(device));
     return absl::OkStatus();
   }));
   auto index = std::make_unique<GpuFaissIndex>(std::move(resources), ids, head_dim);
@@ -190,8 +207,9 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& dev
   return index;
 }
 
-std::unique_ptr<faiss::Index> MoveEmptyToGpu(const compute::Device& device,
-                                             const faiss::Index& empty) {
+absl::StatusOr<std::unique_ptr<faiss::Index>> MoveEmptyToGpu(const compute::Device& device,
+                                                             const faiss::Index& empty) {
+  RETURN_IF_ERROR(CheckRoom(device, "building an index on the GPU", kBuildTempBytes));
   // Of its own, on a stream of its own: other threads may search meanwhile. The index keeps what
   // it needs.
   faiss::gpu::StandardGpuResources resources;

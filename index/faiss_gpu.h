@@ -24,9 +24,10 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& dev
                                                             const std::vector<FaissHead>& heads,
                                                             const KeyIds& ids, int64_t head_dim);
 
-// A structure like `empty`, which has no keys and is not trained, on a GPU. Exceptions are FAISS's.
-std::unique_ptr<faiss::Index> MoveEmptyToGpu(const compute::Device& device,
-                                             const faiss::Index& empty);
+// A structure like `empty`, which has no keys and is not trained, on a GPU. ResourceExhausted where
+// that has no room; exceptions are FAISS's.
+absl::StatusOr<std::unique_ptr<faiss::Index>> MoveEmptyToGpu(const compute::Device& device,
+                                                             const faiss::Index& empty);
 // A copy of what MoveEmptyToGpu gave, with its keys, in the host's memory.
 std::unique_ptr<faiss::Index> CopyFaissFromGpu(const faiss::Index& on_gpu);
 

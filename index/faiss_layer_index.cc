@@ -350,7 +350,7 @@ absl::StatusOr<std::unique_ptr<LayerIndex>> BuildFaissIndex(compute::Device& dev
                             .threads = on_gpu ? &device.threads() : nullptr};
     if (on_gpu) {
       UseThreads(device.threads().n_threads());
-      empty.index = MoveEmptyToGpu(device, *empty.index);
+      ASSIGN_OR_RETURN(empty.index, MoveEmptyToGpu(device, *empty.index));
     }
     RETURN_IF_ERROR(Fill(source, empty.index.get(), [&](int64_t n_added) {
       if (failed.load()) return absl::CancelledError("");

@@ -11,8 +11,9 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device&,
   return absl::UnimplementedError("this build's FAISS has no GPU part");
 }
 
-std::unique_ptr<faiss::Index> MoveEmptyToGpu(const compute::Device&, const faiss::Index&) {
-  return nullptr;
+absl::StatusOr<std::unique_ptr<faiss::Index>> MoveEmptyToGpu(const compute::Device&,
+                                                             const faiss::Index&) {
+  return absl::UnimplementedError("this build's FAISS has no GPU part");
 }
 std::unique_ptr<faiss::Index> CopyFaissFromGpu(const faiss::Index&) { return nullptr; }
 

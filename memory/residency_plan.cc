@@ -85,16 +85,16 @@ ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes) {
   ResidencyLimits limits;
   limits.device = &device;
   limits.pinned_bytes = GetSystemMemory().available_bytes / 2;
-  if (const auto given = device.entry_limit_bytes(); given.has_value()) {
+  const compute::DeviceMemory memory = device.memory();
+  const size_t free_bytes = memory.total_bytes == 0
+                                ? std::numeric_limits<size_t>::max()  // allocating will tell
+                                : memory.free_bytes + held_bytes;
+  limits.device_bytes =
+      memory.total_bytes == 0 ? free_bytes : free_bytes - std::min(kMarginBytes, free_bytes / 8);
+  if (const auto given = device.entry_limit_bytes(); given.has_value() && *given < free_bytes) {
     limits.device_bytes = *given;
     limits.is_given = true;
-    return limits;
   }
-  const compute::DeviceMemory memory = device.memory();
-  const size_t free_bytes = memory.free_bytes + held_bytes;
-  limits.device_bytes = memory.total_bytes == 0
-                            ? std::numeric_limits<size_t>::max()  // allocating will tell
-                            : free_bytes - std::min(kMarginBytes, free_bytes / 8);
   return limits;
 }
 

@@ -33,13 +33,13 @@ struct SlabShape {
 struct ResidencyLimits {
   size_t device_bytes = 0;
   size_t pinned_bytes = 0;
-  bool is_given = false;  // device_bytes, by the user
+  bool is_given = false;  // device_bytes, by the user, who is given no more than there is
   // Whose searches of indexes count (index::LayerIndex::DeviceBytes); null: none's.
   const compute::Device* device = nullptr;
 };
-// Of the device as it is now: what its entry_limit_bytes() says, else what is free less a margin
-// for what answers need beside; `held_bytes` of it are held by entries that may go. Of the host
-// half of what is available.
+// Of the device as it is now: what is free less a margin for what answers need beside, or what its
+// entry_limit_bytes() says, where that is less than what is free; `held_bytes` of it are held by
+// entries that may go. Of the host half of what is available.
 ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes);
 
 struct ResidencyPlan {

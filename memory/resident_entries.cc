@@ -9,6 +9,7 @@ namespace fovea::memory {
 ResidentEntries::ResidentEntries(const ResidencyPlan& plan, const Generation& generation,
                                  std::vector<std::shared_ptr<const ResidentSlab>> slabs)
     : uses_codes_(plan.uses_codes),
+      is_all_on_device_(!plan.has_pinned_keys && !plan.has_pinned_values),
       slabs_(std::move(slabs)),
       slab_begin_{0},
       word_begin_{0},
@@ -40,6 +41,12 @@ Slot ResidentEntries::SlotAt(int64_t position) const {
   const auto next = std::upper_bound(slab_begin_.begin(), slab_begin_.end(), position);
   const auto slab = static_cast<size_t>(next - slab_begin_.begin()) - 1;
   return slabs_[slab]->SlotAt(position - slab_begin_[slab]);
+}
+
+ResidentEntries::Place ResidentEntries::PlaceOfBit(int64_t bit) const {
+  const auto after = std::upper_bound(word_begin_.begin(), word_begin_.end(), bit / 64);
+  const auto slab = static_cast<size_t>(after - word_begin_.begin()) - 1;
+  return {slab, bit - 64 * word_begin_[slab]};
 }
 
 std::vector<int64_t> ResidentEntries::CountAllowed(const std::vector<uint64_t>& bits) const {

@@ -27,6 +27,8 @@ class ResidentEntries {
   bool uses_codes() const { return uses_codes_; }
   // Whether indexes are searched in the place of codes, which cannot be recorded.
   bool has_indexes() const { return has_indexes_; }
+  // Whether all keys and values lie in the device's own memory.
+  bool is_all_on_device() const { return is_all_on_device_; }
   int64_t n_positions() const { return slab_begin_.back(); }
   Slot SlotAt(int64_t position) const;
   // Candidates that approximate search of a layer scores again, but for those of indexes.
@@ -39,6 +41,11 @@ class ResidentEntries {
   int64_t n_allowed_words() const { return word_begin_.back(); }
   // The bit of the first token of window w of generation.windows.
   int64_t AllowedBitOf(size_t window) const { return bit_begin_[window]; }
+  struct Place {
+    size_t slab = 0;
+    int64_t token = 0;
+  };
+  Place PlaceOfBit(int64_t bit) const;
 
   // Of each slab, how many of its tokens may be. `bits`: [n_allowed_words()].
   std::vector<int64_t> CountAllowed(const std::vector<uint64_t>& bits) const;
@@ -52,6 +59,7 @@ class ResidentEntries {
 
  private:
   bool uses_codes_;
+  bool is_all_on_device_;
   bool has_indexes_ = false;
   std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
   std::vector<int64_t> slab_begin_;  // positions, [n_slabs + 1]

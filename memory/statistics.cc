@@ -29,12 +29,12 @@ SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& devi
       generation->settings.has_value() && generation->settings->encoding == "reference";
   stats.by = has_index && !is_dense ? "indexes" : "keys";
   if (device.is_host_memory() || !generation->settings.has_value()) return stats;
-  if (is_dense) {
-    stats.note = "dense attention";
+  const absl::StatusOr<ResidencyPlan> plan =
+      PlanResidency(*generation, /*is_approximate=*/!is_dense, LimitsOf(device, 0));
+  if (is_dense && plan.ok() && plan->has_pinned_values) {
+    stats.note = "dense attention reads all values, which do not fit the GPU";
     return stats;
   }
-  const absl::StatusOr<ResidencyPlan> plan =
-      PlanResidency(*generation, /*is_approximate=*/true, LimitsOf(device, 0));
   if (!plan.ok()) {
     stats.note = std::string(plan.status().message());
     return stats;

@@ -33,7 +33,7 @@ if [[ "${1:-}" == --gpu ]]; then
   trap 'rm -f "$log"' EXIT
   code=0
   for program in "${programs[@]}"; do
-    "build/cuda-release/bin/$program" --gtest_filter='*cuda*:*BFloat16*:*GpuIndex*:*OnAGpu' 2>&1 |
+    "build/cuda-release/bin/$program" --gtest_filter='*cuda*:*BFloat16*:*GpuIndex*:*GpuRoom*:*OnAGpu' 2>&1 |
       tee -a "$log" || code=$?
   done
   passed="$(grep -c '^\[       OK \]' "$log" || true)"

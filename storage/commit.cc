@@ -34,8 +34,9 @@ rocksdb::Status DocumentStoreImpl::Write(rocksdb::WriteBatch* batch) const {
   view_->db().GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeActiveMemTable,
                                        &used_bytes);
   const size_t limit = context_->options.write_buffer_bytes;
-  // Not for an empty buffer: a batch above the limit has to go into one.
-  if (used_bytes > limit / 8 && used_bytes + batch->GetDataSize() > limit) {
+  // Not for an empty buffer: a batch above the limit has to go into one. Nor for large commits:
+  // those that are begun while another goes to the disk go there together after it, as one.
+  if (IsLogged(*batch) && used_bytes > limit / 8 && used_bytes + batch->GetDataSize() > limit) {
     const rocksdb::Status status = Flush(/*wait=*/false);
     if (!status.ok()) return status;
   }

@@ -41,7 +41,7 @@ struct StoreOptions {
   // Memory for blocks of text records; keys and values of windows are not cached here.
   size_t block_cache_bytes = size_t{16} << 20;
   // Memory for what is not in table files yet. Twice this at most while a full buffer is written,
-  // or what two commits take that are larger.
+  // and what larger commits take that are begun and not finished.
   size_t write_buffer_bytes = size_t{64} << 20;
   // Tests put a fault-injecting file system here; null: the real one.
   std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;

@@ -153,7 +153,9 @@ inline constexpr int64_t kMemoryScratchBytes = int64_t{512} << 20;
 // Runs launch(problem) for as many queries at a time as have room; problem has the queries and
 // outputs of all, n_tiles and candidates_per_row. Errors of `launch`, and ResourceExhausted.
 template <typename Launch>
-absl::Status ForQueriesThatFit(CudaDevice& device, const Problem& all, Launch launch) {
+absl::Status ForQueriesThatFit(CudaDevice& device, Problem all, Launch launch) {
+  // What lies behind them is aligned to 16 bytes, however many heads there are.
+  all.candidates_per_row += all.candidates_per_row % 2;
   const int64_t candidate_bytes = all.candidates_per_row * static_cast<int64_t>(sizeof(uint64_t));
   const int64_t row_bytes = candidate_bytes + all.extra_per_row +
                             all.maxima_per_row * static_cast<int64_t>(sizeof(float));

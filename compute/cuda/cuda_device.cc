@@ -1,10 +1,12 @@
 #include "compute/cuda/cuda_device.h"
 
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <string>
 
 #include "base/processors.h"
+#include "base/system_memory.h"
 #include "compute/cuda/ops.h"
 
 namespace fovea::compute::cuda {
@@ -13,26 +15,14 @@ namespace {
 // The oldest GPUs that this build holds machine code for (CMakeLists.txt).
 constexpr int kOldestMajor = 8;
 
-std::string VersionText(int version) { return StrCat(version / 1000, ".", version % 1000 / 10); }
-
-// Why no GPU can be used, from what CUDA answers when it is asked how many there are.
-absl::Status ExplainNoGpu(cudaError_t error) {
-  cudaGetLastError();  // it is told here
-  int driver = 0;
-  if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
-      driver > 0) {
-    return absl::UnavailableError(StrCat(
-        "the NVIDIA driver supports CUDA ", VersionText(driver), ", this build of fovea needs ",
-        VersionText(CUDART_VERSION), ": update the driver, or use device 'cpu'"));
+GpuSurroundings Surroundings() {
+  GpuSurroundings surroundings;
+  if (cudaDriverGetVersion(&surroundings.driver_version) != cudaSuccess) {
+    surroundings.driver_version = 0;
   }
-  if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice) {
-    return absl::UnavailableError(
-        "no NVIDIA driver or no NVIDIA GPU was found (does `nvidia-smi` show one?): use device "
-        "'cpu'");
-  }
-  return absl::UnavailableError(StrCat("the NVIDIA driver does not answer (",
-                                       cudaGetErrorString(error),
-                                       "): use device 'cpu', or restart the driver"));
+  cudaGetLastError();  // what went wrong is told by who asks
+  surroundings.visible_gpus = std::getenv("CUDA_VISIBLE_DEVICES");
+  return surroundings;
 }
 
 class PoolAllocator final : public Allocator {
@@ -59,7 +49,8 @@ class PoolAllocator final : public Allocator {
     return absl::ResourceExhaustedError(
         StrCat("cuda:", gpu_->number(), ": cannot allocate ", size_bytes, " bytes, ", free_bytes,
                " of ", total_bytes,
-               " are free; end other programs that use the GPU, or use a smaller model or window"));
+               " are free: end other programs that use the GPU (`nvidia-smi` names them), use a "
+               "smaller model or window, another GPU (cuda:N), or device 'cpu'"));
   }
   void Free(void* data) override {
     cudaSetDevice(gpu_->number());
@@ -81,37 +72,15 @@ class PinnedAllocator final : public Allocator {
       return data;
     }
     cudaGetLastError();  // it is told here
-    return absl::ResourceExhaustedError(StrCat(
-        "cannot allocate ", size_bytes, " bytes of pinned host memory; close other programs"));
+    return absl::ResourceExhaustedError(
+        StrCat("cannot allocate ", size_bytes, " bytes of pinned host memory (",
+               cudaGetErrorString(error), "), ", GetSystemMemory().available_bytes,
+               " are available: close other programs, or use device 'cpu'"));
   }
   void Free(void* data) override { cudaFreeHost(data); }
 };
 
 }  // namespace
-
-absl::Status ToStatus(cudaError_t error, std::string_view what) {
-  const std::string message =
-      StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
-  switch (error) {
-    case cudaSuccess:
-      return absl::OkStatus();
-    case cudaErrorMemoryAllocation:
-      return absl::ResourceExhaustedError(
-          StrCat(message, "; end other programs that use the GPU, or use a smaller model"));
-    case cudaErrorNoKernelImageForDevice:
-      return absl::UnavailableError(
-          StrCat(message,
-                 ": this build holds no code for this GPU; build fovea with "
-                 "-DCMAKE_CUDA_ARCHITECTURES=native, or use device 'cpu'"));
-    case cudaErrorNoDevice:
-    case cudaErrorInsufficientDriver:
-    case cudaErrorDevicesUnavailable:
-    case cudaErrorSystemNotReady:
-      return absl::UnavailableError(message);
-    default:
-      return absl::InternalError(message);
-  }
-}
 
 absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
   static std::mutex mutex;
@@ -126,13 +95,10 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::Open(int number) {
 absl::StatusOr<std::shared_ptr<Gpu>> Gpu::OpenApart(int number) {
   int n_gpus = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&n_gpus); error != cudaSuccess) {
-    return ExplainNoGpu(error);
+    return ExplainNoGpu(error, Surroundings());
   }
-  if (n_gpus == 0) return ExplainNoGpu(cudaErrorNoDevice);
-  if (number < 0 || number >= n_gpus) {
-    return absl::NotFoundError(
-        StrCat("there is no GPU ", number, ": this machine has ", n_gpus, ", numbered from 0"));
-  }
+  if (n_gpus == 0) return ExplainNoGpu(cudaErrorNoDevice, Surroundings());
+  if (number < 0 || number >= n_gpus) return ExplainNoSuchGpu(number, n_gpus, Surroundings());
   cudaDeviceProp properties;
   RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, number), "asking for the GPU");
   if (properties.major < kOldestMajor) {
@@ -140,19 +106,21 @@ absl::StatusOr<std::shared_ptr<Gpu>> Gpu::OpenApart(int number) {
         "GPU ", number, " (", properties.name, ") has compute capability ", properties.major, ".",
         properties.minor, ", fovea needs ", kOldestMajor, ".0 or later: use device 'cpu'"));
   }
-  RETURN_IF_CUDA_ERROR(cudaSetDevice(number), "choosing the GPU");
+  const std::string using_it = StrCat("starting to use GPU ", number, " (", properties.name, ")");
+  RETURN_IF_CUDA_ERROR(cudaSetDevice(number),
+                       StrCat(using_it, ", of which any program first takes some 500 MB"));
+  // Before anything is read or begun.
+  RETURN_IF_CUDA_ERROR(FindKernels(), StrCat(using_it, ", which has compute capability ",
+                                             properties.major, ".", properties.minor));
   std::shared_ptr<Gpu> gpu(new Gpu);
   gpu->number_ = number;
   gpu->n_multiprocessors_ = properties.multiProcessorCount;
   gpu->compute_capability_ = 10 * properties.major + properties.minor;
   gpu->max_shared_bytes_ = static_cast<int>(properties.sharedMemPerBlockOptin);
-  RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&gpu->stream_, cudaStreamNonBlocking),
-                       StrCat("starting to use GPU ", number));
+  RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&gpu->stream_, cudaStreamNonBlocking), using_it);
   constexpr size_t kCounterBytes = kMaxCounters * sizeof(uint64_t);
-  RETURN_IF_CUDA_ERROR(cudaMalloc(&gpu->counters_, kCounterBytes),
-                       StrCat("starting to use GPU ", number));
-  RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gpu->counters_, 0, kCounterBytes, gpu->stream_),
-                       StrCat("starting to use GPU ", number));
+  RETURN_IF_CUDA_ERROR(cudaMalloc(&gpu->counters_, kCounterBytes), using_it);
+  RETURN_IF_CUDA_ERROR(cudaMemsetAsync(gpu->counters_, 0, kCounterBytes, gpu->stream_), using_it);
   // Memory that was freed is kept for the next who asks: giving it back to the driver takes
   // milliseconds.
   cudaMemPool_t pool = nullptr;

@@ -138,6 +138,9 @@ inline absl::Status LaunchStatus(std::string_view op) {
   return absl::OkStatus();
 }
 
+// Whether this build holds kernels that the current GPU can carry out, or its driver can translate.
+cudaError_t FindKernels();
+
 // to[0 … n) = value; queued.
 void LaunchFill(float value, int64_t n, float* to, cudaStream_t stream);
 

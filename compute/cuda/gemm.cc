@@ -12,11 +12,18 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 // More shapes than one model has; prompts of every length would let the table grow without end.
 constexpr size_t kMaxPlans = 4096;
 
+constexpr std::string_view kMakeRoom =
+    "end other programs that use the GPU (`nvidia-smi` names them), or use device 'cpu'";
+
 absl::Status ToStatus(cublasStatus_t status, std::string_view what, const GemmArgs& args) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(StrCat(
+  const std::string message = StrCat(
       "cuBLASLt: ", what, " failed with status ", static_cast<int>(status), " for [", args.n_rows,
-      ",", args.k, "] x [", args.n, ",", args.k, "] of ", Traits(args.dtype).name));
+      ",", args.k, "] x [", args.n, ",", args.k, "] of ", Traits(args.dtype).name);
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) {
+    return absl::ResourceExhaustedError(StrCat(message, ": no memory is left: ", kMakeRoom));
+  }
+  return absl::InternalError(message);
 }
 
 int Alignment(const void* data) {
@@ -57,7 +64,7 @@ absl::StatusOr<std::unique_ptr<GemmPlans>> GemmPlans::Create() {
       status != CUBLAS_STATUS_SUCCESS) {
     return absl::UnavailableError(StrCat("cuBLASLt: cannot be started (status ",
                                          static_cast<int>(status),
-                                         "): is there free memory on the GPU?"));
+                                         "), most likely for want of memory: ", kMakeRoom));
   }
   return plans;
 }

@@ -9,8 +9,8 @@ namespace fovea::memory {
 
 BackgroundCommit::BackgroundCommit(storage::DocumentStore* store,
                                    const storage::StoreSettings& settings, WindowBatch batch,
-                                   const BackgroundCommit* before)
-    : completed_(std::move(batch.completed)) {
+                                   CommittedWindows committed, const BackgroundCommit* before)
+    : completed_(std::move(batch.completed)), committed_(std::move(committed)) {
   auto begun = std::make_shared<std::promise<absl::Status>>();
   begun_ = begun->get_future().share();
   std::shared_future<absl::Status> before_begun;

@@ -94,7 +94,13 @@ int EncodeBatchTokens(const storage::StoreSettings& settings, const model::Model
   const int64_t row = 2 * (config.hidden_size + config.intermediate_size) +
                       2 * config.head_dim * (config.n_heads + config.n_kv_heads);
   const int64_t row_bytes = row * static_cast<int64_t>(sizeof(float));
-  return static_cast<int>(std::clamp(kActivationBytes / row_bytes, kOnHost, kOnDevice));
+  // Beside other programs on the GPU smaller batches may be all that there is room for.
+  const compute::DeviceMemory memory = device.memory();
+  int64_t free_bytes = kActivationBytes;
+  if (memory.total_bytes > 0) {
+    free_bytes = std::min(free_bytes, static_cast<int64_t>(memory.free_bytes / 4));
+  }
+  return static_cast<int>(std::clamp(free_bytes / row_bytes, kOnHost, kOnDevice));
 }
 
 }  // namespace fovea::memory

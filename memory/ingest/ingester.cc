@@ -16,6 +16,7 @@
 #include "memory/ingest/ingest_settings.h"
 #include "memory/ingest/reference_encoder.h"
 #include "memory/ingest/source_table.h"
+#include "memory/ingest/text_index_filler.h"
 #include "memory/ingest/token_stream.h"
 #include "memory/ingest/window_batch.h"
 #include "memory/ingest/window_pool.h"
@@ -46,6 +47,7 @@ class IngesterImpl final : public Ingester {
         options_(std::move(options)) {}
 
   absl::Status Initialize();
+  void StartFiller();
   absl::Status Add(documents::TextDocument& document, const std::string& collection) override;
   absl::Status RemoveSources(absl::FunctionRef<bool(const std::string&)> is_gone) override;
   absl::Status Finish() override;
@@ -62,8 +64,13 @@ class IngesterImpl final : public Ingester {
   // Makes the sources of `arrivals` refer to their documents; changed records join the commit.
   void PutReferences(const Arrivals& arrivals, Mutation* mutation);
   void PutChanges(Mutation* mutation);
+  // What is on its way from the model to the disk.
+  struct EncodedBatch {
+    WindowBatch batch;
+    CommittedWindows committed;  // where filler_ is to have them
+  };
   // Begins to commit, behind what is being committed.
-  absl::Status StartCommit(WindowBatch batch);
+  absl::Status StartCommit(EncodedBatch encoded);
   // Of this run's unreferenced documents and of unfinished ones that it has made superfluous.
   absl::Status DeleteLeftovers();
   // Windows attend to the memory so far, so that none of another day can be used again.
@@ -96,6 +103,7 @@ class IngesterImpl final : public Ingester {
   IngestOptions options_;
   storage::StoreSettings settings_;
   std::unique_ptr<BackgroundSealer> sealer_;
+  std::unique_ptr<TextIndexFiller> filler_;  // null: words wait for the end
   storage::Counters counters_;
   SourceTable table_;
   // Stored documents that are not complete: unfinished ones, and complete ones that nothing refers
@@ -116,7 +124,7 @@ class IngesterImpl final : public Ingester {
   int64_t encoded_tokens_ = 0;
   // In this order of batches, the oldest first; destroying one waits.
   std::deque<BackgroundCommit> in_flight_;
-  std::future<absl::StatusOr<WindowBatch>> encoding_;
+  std::future<absl::StatusOr<EncodedBatch>> encoding_;
   // What could not be encoded is in no commit, so that none may follow it.
   absl::Status encode_failure_;
 };
@@ -155,7 +163,20 @@ absl::Status IngesterImpl::Initialize() {
     ASSIGN_OR_RETURN(sealer_, BackgroundSealer::Start(&memory_->store(), memory_->index_folder(),
                                                       std::move(damaged), std::move(sealing)));
   }
+  StartFiller();
   return absl::OkStatus();
+}
+
+void IngesterImpl::StartFiller() {
+  // A host that encodes has no processor to spare.
+  index::TextIndex* const text_index = memory_->text_index();
+  if (device_->is_host_memory() || text_index == nullptr) return;
+  // A damaged one, or one of an earlier version, is made again at the end.
+  const absl::StatusOr<uint64_t> next_slot = text_index->NextSlot();
+  if (!next_slot.ok() || *next_slot != counters_.next_slot || !text_index->is_newest_version()) {
+    return;
+  }
+  filler_ = std::make_unique<TextIndexFiller>(text_index);
 }
 
 absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
@@ -337,7 +358,7 @@ absl::Status IngesterImpl::RemoveSources(absl::FunctionRef<bool(const std::strin
   WindowBatch batch;
   batch.completed = std::move(completed);
   PutChanges(&batch.mutation);
-  RETURN_IF_ERROR(StartCommit(std::move(batch)));
+  RETURN_IF_ERROR(StartCommit({.batch = std::move(batch), .committed = {}}));
   return FinishCommit();
 }
 
@@ -490,14 +511,21 @@ absl::Status IngesterImpl::Flush() {
   queued_tokens_ = 0;
   queued_new_tokens_ = 0;
   if (in_background) {
-    encoding_ = InBackground([this, shared = std::make_shared<WindowBatch>(
-                                        std::move(batch))]() -> absl::StatusOr<WindowBatch> {
+    encoding_ = InBackground([this, next_slot = counters_.next_slot,
+                              shared = std::make_shared<WindowBatch>(
+                                  std::move(batch))]() -> absl::StatusOr<EncodedBatch> {
       RETURN_IF_ERROR(Encode(shared.get()));
+      EncodedBatch encoded;
+      if (filler_ != nullptr) encoded.committed = CommittedWindows(*shared, next_slot);
       shared->PutWindows(settings_, &device_->threads());
-      return std::move(*shared);
+      encoded.batch = std::move(*shared);
+      return encoded;
     });
   } else {
-    RETURN_IF_ERROR(StartCommit(std::move(batch)));
+    EncodedBatch encoded;
+    if (filler_ != nullptr) encoded.committed = CommittedWindows(batch, counters_.next_slot);
+    encoded.batch = std::move(batch);
+    RETURN_IF_ERROR(StartCommit(std::move(encoded)));
   }
   const absl::Status cancelled = options_.progress.Report({"encode", encoded_tokens_, 0, "tokens"});
   // What is stored is also reported.
@@ -531,12 +559,13 @@ void IngesterImpl::PutChanges(Mutation* mutation) {
   }
 }
 
-absl::Status IngesterImpl::StartCommit(WindowBatch batch) {
-  // Two large ones: one is put together while the other goes to the disk.
-  const size_t n_at_once = device_->is_host_memory() ? 1 : 2;
+absl::Status IngesterImpl::StartCommit(EncodedBatch encoded) {
+  // Large ones: some are put together while others go to the disk.
+  const size_t n_at_once = device_->is_host_memory() ? 1 : 4;
   while (in_flight_.size() >= n_at_once) RETURN_IF_ERROR(FinishOldestCommit());
-  encoded_tokens_ += batch.n_encoded_tokens;
-  in_flight_.emplace_back(&memory_->store(), settings_, std::move(batch),
+  encoded_tokens_ += encoded.batch.n_encoded_tokens;
+  in_flight_.emplace_back(&memory_->store(), settings_, std::move(encoded.batch),
+                          std::move(encoded.committed),
                           in_flight_.empty() ? nullptr : &in_flight_.back());
   return absl::OkStatus();
 }
@@ -544,13 +573,13 @@ absl::Status IngesterImpl::StartCommit(WindowBatch batch) {
 absl::Status IngesterImpl::FinishEncoding() {
   RETURN_IF_ERROR(encode_failure_);
   if (!encoding_.valid()) return absl::OkStatus();
-  absl::StatusOr<WindowBatch> batch = encoding_.get();
-  if (!batch.ok()) {
-    encode_failure_ = batch.status();
+  absl::StatusOr<EncodedBatch> encoded = encoding_.get();
+  if (!encoded.ok()) {
+    encode_failure_ = encoded.status();
     RETURN_IF_ERROR(FinishCommitInFlight());  // what came before is stored: it is also reported
     return encode_failure_;
   }
-  return StartCommit(*std::move(batch));
+  return StartCommit(*std::move(encoded));
 }
 
 absl::Status IngesterImpl::FinishCommit() {
@@ -568,6 +597,7 @@ absl::Status IngesterImpl::FinishOldestCommit() {
   in_flight_.pop_front();
   RETURN_IF_ERROR(commit.Wait());
   if (sealer_ != nullptr) sealer_->Notify();
+  if (filler_ != nullptr) filler_->Add(commit.TakeCommitted());
   for (const IngestedDocument& result : commit.completed()) Report(result);
   return absl::OkStatus();
 }
@@ -594,6 +624,10 @@ absl::Status IngesterImpl::Finish() {
   RETURN_IF_ERROR(Flush());
   RETURN_IF_ERROR(FinishCommit());
   RETURN_IF_ERROR(DeleteLeftovers());
+  if (filler_ != nullptr) {
+    filler_->Finish();
+    filler_.reset();
+  }
   RETURN_IF_ERROR(memory_->UpdateTextIndex(options_.progress));
   if (sealer_ != nullptr) RETURN_IF_ERROR(sealer_->WaitUntilIdle(options_.progress));
   RETURN_IF_ERROR(memory_->Publish());

@@ -14,8 +14,9 @@ absl::StatusOr<std::vector<model::EncodedWindow>> EncodeAttending(
   SearchOptions options;
   options.mode = SearchMode::kDense;
   options.top_k = 1;  // no sources are named
+  // On the host, whatever the device: a GPU would load what is not sealed yet again for each batch.
   ASSIGN_OR_RETURN(const auto searcher,
-                   MemorySearcher::Create(device, std::move(generation), options));
+                   MemorySearcher::Create(&device->host(), std::move(generation), options));
   std::vector<model::EncodedWindow> encoded;
   for (const model::WindowTokens& window : windows) {
     RETURN_IF_ERROR(progress.CheckCancelled());

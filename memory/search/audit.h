@@ -27,6 +27,8 @@ class SearchAudit {
   };
   // Exact best keys that decide whether a query is confident (index/calibration.h).
   static constexpr int kBestKeys = 16;
+  // The last positions of a call, whose queries are compared: its cost is a dense pass for each.
+  static constexpr int64_t kPositions = 4;
   void Add(int memory_layer, const Row& row);
 
   AuditResult Result() const;

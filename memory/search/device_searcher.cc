@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -11,6 +13,8 @@
 #include "compute/memory_attention.h"
 #include "memory/block_layout.h"
 #include "memory/resident_entries.h"
+#include "memory/search/audit.h"
+#include "memory/search/device_dense_attention.h"
 #include "memory/search/device_mass_log.h"
 #include "memory/sinks.h"
 
@@ -24,7 +28,10 @@ class DeviceSearcher final : public MemorySearcher {
  public:
   DeviceSearcher(compute::Device* device, std::shared_ptr<const Generation> generation,
                  SearchOptions options)
-      : device_(device), generation_(std::move(generation)), options_(std::move(options)) {}
+      : device_(device),
+        generation_(std::move(generation)),
+        options_(std::move(options)),
+        dense_(device) {}
 
   absl::Status Initialize();
 
@@ -55,12 +62,7 @@ class DeviceSearcher final : public MemorySearcher {
     log_status_ = log_.Reset();
     n_rows_ = 0;
   }
-  AuditResult Audit() const override {
-    const auto n = static_cast<size_t>(n_mem_layers_);
-    return {.captured_mass = std::vector<double>(n, 1.0),
-            .needle_recall = std::vector<double>(n, 1.0),
-            .n_confident = std::vector<int64_t>(n, 0)};
-  }
+  AuditResult Audit() const override { return audit_->Result(); }
   const Generation& generation() const override { return *generation_; }
   const QueryScope& scope() const override { return options_.scope; }
   bool Allows(Slot slot) const override;
@@ -82,6 +84,13 @@ class DeviceSearcher final : public MemorySearcher {
                              std::vector<compute::CodedMemoryPart>* parts);
   // By codes, indexes or keys, as the entries were loaded.
   absl::Status Search(const compute::CodedMemoryAttentionArgs& args);
+  bool IsDense() const { return options_.mode == SearchMode::kDense; }
+  // Of dense attention to what `parts` has.
+  std::vector<PartRun> DenseRuns(std::span<const compute::CodedMemoryPart> parts) const;
+  // Compares what was kept for the last positions with what is there.
+  absl::Status AuditCall(const model::MemoryQuery& query,
+                         std::span<const compute::CodedMemoryPart> parts,
+                         const DeviceMassLog::Room& kept, int top_k);
 
   compute::Device* device_;
   std::shared_ptr<const Generation> generation_;
@@ -90,9 +99,12 @@ class DeviceSearcher final : public MemorySearcher {
   std::shared_ptr<const ResidentEntries> entries_;  // null: nothing is stored
   std::vector<uint32_t> windows_;                   // allowed ones
   uint64_t n_tokens_ = 0;
-  Buffer allowed_;                  // bits of positions; of no size: all
-  std::vector<int64_t> n_allowed_;  // of each slab
-  Buffer found_;                    // by indexes
+  Buffer allowed_;                   // bits of positions; of no size: all
+  std::vector<int64_t> n_allowed_;   // of each slab
+  Buffer found_;                     // by indexes
+  std::vector<PartRun> dense_runs_;  // of slabs, for dense attention and audits
+  DeviceDenseAttention dense_;
+  std::optional<SearchAudit> audit_;
   // A conversation's own windows: host blocks per memory layer, and all of them on the device.
   std::vector<std::vector<storage::Block>> session_;
   bool session_is_uploaded_ = true;
@@ -112,14 +124,22 @@ class DeviceSearcher final : public MemorySearcher {
 absl::Status DeviceSearcher::Initialize() {
   ASSIGN_OR_RETURN(windows_, SelectWindows(*generation_, options_.scope));
   for (const uint32_t w : windows_) n_tokens_ += generation_->windows[w].n_tokens;
+  if (generation_->settings.has_value()) n_mem_layers_ = generation_->settings->n_mem_layers;
+  audit_.emplace(n_mem_layers_);
   if (!generation_->settings.has_value()) return absl::OkStatus();
-  n_mem_layers_ = generation_->settings->n_mem_layers;
   log_ = DeviceMassLog(device_, n_mem_layers_, 0);
   if (generation_->windows.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(entries_, generation_->source->resident().Get(
                                  *device_, *generation_, options_.mode == SearchMode::kApproximate,
                                  options_.progress));
   log_ = DeviceMassLog(device_, n_mem_layers_, entries_->n_positions());
+  const bool reads_all = IsDense() || options_.audit;
+  if (reads_all && !entries_->is_all_on_device()) {
+    return absl::ResourceExhaustedError(StrCat(
+        IsDense() ? "dense attention" : "an audit", " reads all keys and values of the ", n_tokens_,
+        " tokens, and not all of them fit the GPU: give it more memory, or use "
+        "--device cpu"));
+  }
   std::vector<uint64_t> bits(static_cast<size_t>(entries_->n_allowed_words()));
   size_t n_allowed = 0;
   for (const uint32_t w : windows_) {
@@ -128,7 +148,19 @@ absl::Status DeviceSearcher::Initialize() {
     ForEachOther(window.sinks, window.n_tokens, [&](uint32_t from, uint32_t to) {
       n_allowed += to - from;
       for (size_t p = begin + from; p < begin + to; ++p) bits[p / 64] |= uint64_t{1} << (p % 64);
+      if (!reads_all) return;
+      const auto [slab, token] = entries_->PlaceOfBit(static_cast<int64_t>(begin + from));
+      if (dense_runs_.empty() || dense_runs_.back().part != slab ||
+          dense_runs_.back().end != token) {
+        dense_runs_.push_back({.part = slab, .begin = token, .end = token});
+      }
+      dense_runs_.back().end += to - from;
     });
+  }
+  if (dense_runs_.size() > kMaxDenseRuns) {
+    return absl::UnimplementedError(StrCat("what may be read of it lies in ", dense_runs_.size(),
+                                           " pieces, dense attention on a GPU reads at most ",
+                                           kMaxDenseRuns));
   }
   n_allowed_ = entries_->CountAllowed(bits);
   if (n_allowed == static_cast<size_t>(entries_->n_positions())) return absl::OkStatus();
@@ -241,13 +273,96 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
               .lse = {lse, {query.n_queries, query.n_heads}},
               .positions = room.positions,
               .scores = room.scores}));
+  if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, room, top_k));
+  // The best keys are what names sources.
+  if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, DenseRuns(parts), query, output, lse));
   return log_.Add(query, lse);
+}
+
+std::vector<PartRun> DeviceSearcher::DenseRuns(
+    std::span<const compute::CodedMemoryPart> parts) const {
+  std::vector<PartRun> runs = dense_runs_;
+  if (n_session_tokens_ > 0) {
+    runs.push_back({.part = parts.size() - 1, .begin = 0, .end = n_session_tokens_});
+  }
+  return runs;
+}
+
+absl::Status DeviceSearcher::AuditCall(const model::MemoryQuery& query,
+                                       std::span<const compute::CodedMemoryPart> parts,
+                                       const DeviceMassLog::Room& kept, int top_k) {
+  const int64_t n = std::min(query.n_queries, SearchAudit::kPositions);
+  const int64_t first_row = (query.n_queries - n) * query.n_heads;
+  const auto n_rows = static_cast<size_t>(n * query.n_heads);
+  model::MemoryQuery sample = query;
+  sample.queries = query.queries + first_row * query.head_dim;
+  sample.n_queries = n;
+  ASSIGN_OR_RETURN(const Buffer output,
+                   device_->Allocate(n_rows * static_cast<size_t>(query.head_dim) * sizeof(float)));
+  ASSIGN_OR_RETURN(const Buffer lse, device_->Allocate(n_rows * sizeof(float)));
+  const compute::View outputs(output.data<float>(), {n, query.n_heads, query.head_dim});
+  const compute::View sums(lse.data<float>(), {n, query.n_heads});
+  // Positions and scores of a row → its hits.
+  struct Hits {
+    std::vector<int64_t> positions;
+    std::vector<float> scores;
+    std::vector<compute::ScoredId> Of(size_t row, int n_per_row) const {
+      std::vector<compute::ScoredId> hits;
+      const size_t begin = row * static_cast<size_t>(n_per_row);
+      for (size_t i = begin; i < begin + static_cast<size_t>(n_per_row); ++i) {
+        if (positions[i] >= 0) hits.push_back({scores[i], positions[i]});
+      }
+      return hits;
+    }
+  };
+  const auto to_host = [&](const int64_t* positions, const float* scores, int n_per_row,
+                           Hits* hits) {
+    const size_t n_hits = n_rows * static_cast<size_t>(n_per_row);
+    hits->positions.resize(n_hits);
+    hits->scores.resize(n_hits);
+    RETURN_IF_ERROR(
+        device_->CopyToHost(positions, n_hits * sizeof(int64_t), hits->positions.data()));
+    return device_->CopyToHost(scores, n_hits * sizeof(float), hits->scores.data());
+  };
+  Hits of_search, best;
+  RETURN_IF_ERROR(to_host(kept.positions + first_row * top_k, kept.scores + first_row * top_k,
+                          top_k, &of_search));
+  constexpr int kBest = SearchAudit::kBestKeys;
+  ASSIGN_OR_RETURN(const Buffer positions, device_->Allocate(n_rows * kBest * sizeof(int64_t)));
+  ASSIGN_OR_RETURN(const Buffer scores, device_->Allocate(n_rows * kBest * sizeof(float)));
+  std::vector<compute::MemoryPart> entries;
+  for (const compute::CodedMemoryPart& part : parts) entries.push_back(part.entries);
+  RETURN_IF_ERROR(compute::MemoryAttention(
+      *device_, {.queries = {sample.queries, {n, query.n_heads, query.head_dim}},
+                 .parts = entries,
+                 .top_k = kBest,
+                 .scale = query.scale,
+                 .output = outputs,
+                 .lse = sums,
+                 .positions = positions.data<int64_t>(),
+                 .scores = scores.data<float>()}));
+  RETURN_IF_ERROR(to_host(positions.data<int64_t>(), scores.data<float>(), kBest, &best));
+  RETURN_IF_ERROR(
+      dense_.Attend(parts, DenseRuns(parts), sample, output.data<float>(), lse.data<float>()));
+  std::vector<float> dense_lse(n_rows);
+  RETURN_IF_ERROR(device_->CopyToHost(lse.data<void>(), n_rows * sizeof(float), dense_lse.data()));
+  for (size_t row = 0; row < n_rows; ++row) {
+    const std::vector<compute::ScoredId> best_hits = best.Of(row, kBest);
+    if (best_hits.empty()) continue;
+    audit_->Add(query.memory_layer, {.kept = of_search.Of(row, top_k),
+                                     .best = best_hits,
+                                     .scale = query.scale,
+                                     .dense_lse = dense_lse[row],
+                                     .keeps_all = IsDense()});
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DeviceSearcher::BeginStep(uint64_t* recording_id) {
   *recording_id = 0;
   if (entries_ == nullptr && session_.empty()) return absl::OkStatus();
   if (entries_ != nullptr && entries_->has_indexes()) return absl::OkStatus();
+  if (options_.audit) return absl::OkStatus();  // which waits for the device
   RETURN_IF_ERROR(options_.progress.CheckCancelled());
   RETURN_IF_ERROR(UploadSession());
   RETURN_IF_ERROR(log_.BeginStep());
@@ -339,8 +454,7 @@ std::vector<SlotMass> DeviceSearcher::Mass() const {
 }  // namespace
 
 bool CanSearchOnDevice(const compute::Device& device, const SearchOptions& options) {
-  return !device.is_host_memory() && options.mode != SearchMode::kDense && !options.audit &&
-         options.top_k <= compute::kMaxMemoryTopK;
+  return !device.is_host_memory() && options.top_k <= compute::kMaxMemoryTopK;
 }
 
 absl::StatusOr<std::unique_ptr<MemorySearcher>> CreateDeviceSearcher(

@@ -1,7 +1,8 @@
 // Search in a memory that lies where the device reads it that the model runs on, one op a memory
 // layer, and nothing waits for the host: exact (compute/memory_attention.h), or by codes of the
-// keys (compute/coded_memory_attention.h), as memory/residency_plan.h says. FAISS's indexes are
-// searched by calls of the host's, which wait for nothing either, but cannot be recorded.
+// keys (compute/coded_memory_attention.h), as memory/residency_plan.h says, or densely
+// (device_dense_attention.h). FAISS's indexes are searched by calls of the host's, which wait for
+// nothing either, but cannot be recorded; audits wait.
 #pragma once
 
 #include <memory>
@@ -12,10 +13,12 @@
 
 namespace fovea::memory {
 
-// Whether Create can answer with these options: the top k (not dense attention), without an audit.
+// Whether Create can answer with these options.
 bool CanSearchOnDevice(const compute::Device& device, const SearchOptions& options);
 
-// As MemorySearcher::Create. ResourceExhausted where the memory does not fit the device.
+// As MemorySearcher::Create. ResourceExhausted where the memory does not fit the device (for dense
+// attention and audits: all its keys and values); Unimplemented for dense attention to tokens that
+// lie in more than kMaxDenseRuns pieces.
 absl::StatusOr<std::unique_ptr<MemorySearcher>> CreateDeviceSearcher(
     compute::Device* device, std::shared_ptr<const Generation> generation,
     const SearchOptions& options);

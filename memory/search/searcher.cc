@@ -24,10 +24,6 @@ using compute::TopK;
 
 constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 
-// Positions of a call whose queries an audit compares with dense attention: its cost is a dense
-// pass for each.
-constexpr int64_t kAuditedPositions = 4;
-
 // Candidates, of as many segments as that takes, whose windows are loaded and scored together: many
 // enough to keep all threads busy, few enough (16 bytes each) for long prompts.
 constexpr size_t kRescoredAtOnce = size_t{1} << 20;
@@ -303,7 +299,7 @@ absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* 
 
 absl::Status MemorySearcherImpl::AuditCall(const Call& call, std::vector<TopK>* kept) {
   const model::MemoryQuery& query = call.query;
-  const int64_t n = std::min(query.n_queries, kAuditedPositions);
+  const int64_t n = std::min(query.n_queries, SearchAudit::kPositions);
   const int64_t first = query.n_queries - n;  // the last positions: where the answer begins
   model::MemoryQuery sample = query;
   sample.queries = query.queries + first * query.n_heads * query.head_dim;
@@ -358,17 +354,23 @@ void MemorySearcherImpl::ResetMass() {
 absl::StatusOr<std::unique_ptr<MemorySearcher>> MemorySearcher::Create(
     compute::Device* device, std::shared_ptr<const Generation> generation,
     const SearchOptions& options) {
+  std::string host_note;
   if (CanSearchOnDevice(*device, options)) {
     auto on_device = CreateDeviceSearcher(device, generation, options);
     // What does not fit is searched on the host, unless somebody counts on the device.
-    if (!absl::IsResourceExhausted(on_device.status()) || device->entry_limit_bytes().has_value()) {
-      return on_device;
-    }
+    const bool may_be_on_host =
+        absl::IsUnimplemented(on_device.status()) ||
+        (absl::IsResourceExhausted(on_device.status()) && !device->entry_limit_bytes().has_value());
+    if (!may_be_on_host) return on_device;
+    host_note = StrCat("the memory is searched on the CPU, which takes longer: ",
+                       on_device.status().message());
   }
   ASSIGN_OR_RETURN(SearchPlan plan, PlanSearch(*generation, options.scope,
                                                options.mode == SearchMode::kApproximate));
-  return std::make_unique<MemorySearcherImpl>(&device->host(), std::move(generation), options,
-                                              std::move(plan));
+  std::unique_ptr<MemorySearcher> on_host = std::make_unique<MemorySearcherImpl>(
+      &device->host(), std::move(generation), options, std::move(plan));
+  on_host->host_note_ = std::move(host_note);
+  return on_host;
 }
 
 }  // namespace fovea::memory

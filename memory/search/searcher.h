@@ -49,10 +49,9 @@ struct AuditResult {
 class MemorySearcher : public model::ShardSource {
  public:
   // `device` outlives the searcher; the generation is all that it reads. On a device with memory of
-  // its own the search is made there, where the memory fits it (device_searcher.h), unless it is
-  // dense or audited; else on the host, or it is an error, ResourceExhausted, if the device's
-  // entry_limit_bytes() is set. NotFound for unknown collections or documents
-  // in the scope.
+  // its own the search is made there, where the memory fits it (device_searcher.h); else on the
+  // host, or it is an error, ResourceExhausted, if the device's entry_limit_bytes() is set.
+  // NotFound for unknown collections or documents in the scope.
   static absl::StatusOr<std::unique_ptr<MemorySearcher>> Create(
       compute::Device* device, std::shared_ptr<const Generation> generation,
       const SearchOptions& options);
@@ -70,11 +69,18 @@ class MemorySearcher : public model::ShardSource {
   virtual int64_t n_rows() const = 0;
   virtual void ResetMass() = 0;
 
+  // For people: why the host searches where a device was to. Empty: it is searched where it was to
+  // be.
+  const std::string& host_note() const { return host_note_; }
+
   virtual AuditResult Audit() const = 0;
   virtual const Generation& generation() const = 0;
   virtual const QueryScope& scope() const = 0;
   virtual bool Allows(Slot slot) const = 0;  // live and in scope
   virtual uint64_t n_tokens() const = 0;     // in scope
+
+ private:
+  std::string host_note_;
 };
 
 }  // namespace fovea::memory

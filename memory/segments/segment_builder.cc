@@ -224,7 +224,7 @@ class Builder {
     // (index-study: 0.1%, 6% and 17% of the queries of layers 9, 15 and 21).
     std::string judged_spec;
     for (int layer = n_layers - 1; layer >= 0; --layer) {
-      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, request_.spec));
+      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, request_.spec, judged_spec));
       if (outcome == Outcome::kExact) return record;
       if (outcome == Outcome::kBuilt && judged_spec.empty()) {
         judged_spec = layers_[static_cast<size_t>(layer)]->spec;
@@ -233,7 +233,7 @@ class Builder {
     if (judged_spec.empty()) judged_spec = kUnjudgedSpec;
     for (int layer = n_layers - 1; layer >= 0; --layer) {
       if (layers_[static_cast<size_t>(layer)]) continue;
-      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, judged_spec));
+      ASSIGN_OR_RETURN(const Outcome outcome, BuildLayer(layer, judged_spec, ""));
       if (outcome == Outcome::kExact) return record;
     }
 
@@ -268,14 +268,16 @@ class Builder {
   };
   enum class Outcome { kBuilt, kExact, kUnjudged };
 
-  // kUnjudged only for "auto": too few confident queries in this layer to choose by.
-  absl::StatusOr<Outcome> BuildLayer(int layer, const std::string& spec) {
+  // kUnjudged only for "auto", where unjudged_spec is empty: too few confident queries in this
+  // layer to choose by.
+  absl::StatusOr<Outcome> BuildLayer(int layer, const std::string& spec,
+                                     const std::string& unjudged_spec) {
     ASSIGN_OR_RETURN(const LayerKeys keys, ReadLayerKeys(device_, *store_, settings_, windows_,
                                                          request_.slot_begin, layer, progress_));
     if (keys.blocks.empty()) return Outcome::kExact;  // everything was deleted meanwhile
     absl::StatusOr<index::CalibratedIndex> built = index::BuildCalibrated(
         device_, spec, keys.head_keys, settings_.head_dim, queries_[static_cast<size_t>(layer)],
-        kTargetNeedleRecall, progress_);
+        kTargetNeedleRecall, progress_, unjudged_spec);
     // The specification was validated when it was set: what remains is that it cannot hold these
     // keys, as an IVF with more lists than keys.
     if (absl::IsInvalidArgument(built.status())) return Outcome::kExact;

@@ -336,6 +336,8 @@ TEST_P(CodedMemoryAttentionTest, WhatIndexesFoundIsScoredInThePlaceOfAScan) {
   std::vector<Shape> shapes;
   for (const bool filtered : {false, true}) {
     shapes.push_back({1, 9, 3, 64, 40, 16, {9000}, {0}, true, filtered, false, {100}});
+    // Odd numbers of heads and of keys: what lies behind them in a workspace is aligned.
+    shapes.push_back({1, 9, 3, 64, 40, 16, {9000}, {0}, true, filtered, false, {129}});
     shapes.push_back(
         {3, 6, 2, 64, 50, 16, {700, 2000, 1500}, {0, 4, 0}, true, filtered, false, {64, 0, 333}});
     shapes.push_back({5, 4, 1, 33, 20, 7, {300, 90}, {0, 0}, false, filtered, false, {20, 0}});

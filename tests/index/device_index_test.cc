@@ -229,5 +229,49 @@ TEST_P(GpuIndexTest, WhatTheGpuBuildsIsReadAndSearchedOnTheHost) {
 INSTANTIATE_TEST_SUITE_P(Specs, GpuIndexTest,
                          testing::Values("IVF64,SQfp16", "IVF64,SQ8", "IVF64,PQ16", "IVF64,Flat"));
 
+// Memory that our ops had and keep for the next of them is there for FAISS, which takes its own:
+// CUDA sees to that.
+using GpuRoomTest = GpuIndexTest;
+
+TEST_P(GpuRoomTest, AGpuFullOfWhatOpsKeepHasRoomForAnIndex) {
+  const uint32_t seed = FreshSeed();
+  const SyntheticKeys keys(kKvHeads, 20'000, 64, seed);
+  const std::vector<float> queries = RandomQueries(kQueries * kHeads * 64, seed + 1);
+  // All of it, but for what is too little for FAISS to begin.
+  const auto fill = [&] {
+    std::vector<compute::Buffer> held;
+    for (size_t size = size_t{8} << 30; size >= size_t{16} << 20; size /= 2) {
+      for (auto buffer = gpu_->Allocate(size); buffer.ok(); buffer = gpu_->Allocate(size)) {
+        held.push_back(*std::move(buffer));
+      }
+    }
+    return held;
+  };
+  std::vector<compute::Buffer> held = fill();
+  ASSERT_GT(held.size(), 0u);
+  held.clear();
+  auto built = BuildOn(*gpu_, GetParam(), keys);
+  ASSERT_NE(built, nullptr);
+  {
+    const auto copy = built->CopyTo(*gpu_);
+    ASSERT_TRUE(copy.ok()) << copy.status();
+    std::vector<int64_t> found;
+    const absl::Status status =
+        SearchOnDevice(*gpu_, **copy, kKvHeads, 64, Args(queries, 256, 64), &found);
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_GE(ShareOfBest(keys, queries, found, 256), 1.0);
+  }
+  // Where it is really full that is an error, and the host builds what it was to build.
+  held = fill();
+  const auto full = built->CopyTo(*gpu_);
+  EXPECT_TRUE(absl::IsResourceExhausted(full.status())) << full.status();
+  built = BuildOn(*gpu_, GetParam(), keys);
+  held.clear();
+  ASSERT_NE(built, nullptr);
+  EXPECT_TRUE(built->CopyTo(*gpu_).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, GpuRoomTest, testing::Values("IVF64,SQ8"));
+
 }  // namespace
 }  // namespace fovea::index

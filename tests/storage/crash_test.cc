@@ -231,6 +231,57 @@ TEST_F(CrashTest, LargeCommitsThatWereOnlyBegunAreThereWholeOrNotAtAll) {
   EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
 }
 
+// Several at once on their way to the disk, which fails at one change or another: what is there
+// afterwards is those that came first, and all that was reported.
+TEST_F(CrashTest, LargeCommitsReachTheDiskInTheirOrder) {
+  constexpr uint64_t kDocuments = 4;
+  const auto run = [&](const std::filesystem::path& folder, FaultFileSystem* disk,
+                       int64_t fail_at) -> size_t {
+    absl::StatusOr<std::unique_ptr<DocumentStore>> store =
+        MakeWorkloadStore(folder, disk->file_system());
+    EXPECT_TRUE(store.ok()) << store.status();
+    if (!store.ok()) return 0;
+    if (fail_at > 0) {
+      disk->FailAt(FileOperation::kChange, fail_at, FileFailure::kIoError, /*lasting=*/true);
+    }
+    std::vector<uint64_t> epochs;
+    for (uint64_t i = 0; i < kDocuments; ++i) {
+      Mutation large;
+      PutDocument(WorkloadDocument(2 * i + 1), &large);
+      const absl::StatusOr<uint64_t> epoch = (*store)->BeginCommit(std::move(large));
+      if (!epoch.ok()) break;
+      epochs.push_back(*epoch);
+    }
+    size_t n_reported = 0;
+    while (n_reported < epochs.size() && (*store)->FinishCommit(epochs[n_reported]).ok()) {
+      ++n_reported;
+    }
+    return n_reported;
+  };
+  int64_t n_changes = 0;
+  {
+    FaultFileSystem counting;
+    ASSERT_EQ(run(NewFolder(), &counting, 0), kDocuments);
+    n_changes = counting.n_operations(FileOperation::kChange);
+  }
+  for (int64_t at = 1; at < n_changes; at += std::max<int64_t>(n_changes / 9, 1)) {
+    SCOPED_TRACE(StrCat("the disk fails at change ", at));
+    const std::filesystem::path folder = NewFolder();
+    FaultFileSystem disk;
+    const size_t n_reported = run(folder, &disk, at);
+    disk.DropUnsynced();
+    ASSERT_OK_AND_ASSIGN(const auto store, OpenStore(folder, OpenMode::kWrite));
+    size_t n_there = 0;
+    while (n_there < kDocuments && CheckDocument(*store, WorkloadDocument(2 * n_there + 1)).empty())
+      ++n_there;
+    EXPECT_GE(n_there, n_reported);
+    for (uint64_t i = n_there; i < kDocuments; ++i) {
+      EXPECT_THAT(CheckAbsent(*store, WorkloadDocument(2 * i + 1)), IsEmpty());
+    }
+    EXPECT_THAT(ToText(VerifyAll(*store)), IsEmpty());
+  }
+}
+
 // The newest log of a store whose writer was killed.
 std::filesystem::path NewestLog(const std::filesystem::path& folder) {
   std::filesystem::path newest;

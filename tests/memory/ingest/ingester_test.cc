@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <random>
 #include <set>
+#include <thread>
 
+#include "memory/ingest/ingest_settings.h"
 #include "memory/search/searcher.h"
 #include "tests/compute/guarded_device.h"
 #include "tests/memory/tiny_model.h"
@@ -504,6 +507,63 @@ TEST_P(IngestInBackgroundTest, NothingFollowsWhatCouldNotBeEncoded) {
       EXPECT_EQ(StoredText(document.id), texts[document.source]);
     }
   }
+}
+
+TEST_P(IngestInBackgroundTest, WordsAreFoundWhileItGoesOn) {
+  const auto search = [this](std::string_view word) {
+    const auto hits = memory_->text_index()->Search(word, 100, [](uint64_t) { return true; });
+    EXPECT_TRUE(hits.ok()) << hits.status();
+    std::vector<std::pair<uint64_t, double>> found;
+    for (const index::PassageHit& hit : *hits) found.emplace_back(hit.slot_begin, hit.score);
+    return found;
+  };
+  std::map<std::string, std::string> texts;
+  for (uint32_t i = 0; i < 60; ++i) {
+    texts[StrCat("source ", i)] = StrCat(RandomText(1500, i), "zebra", i % 7, " crossing.");
+  }
+  {
+    auto ingester = Ingester::Create(memory_.get(), model_.get(), Options());
+    ASSERT_TRUE(ingester.ok()) << ingester.status();
+    for (const auto& [source, text] : texts) {
+      const auto document = documents::MakeTextDocument("", source, text);
+      ASSERT_TRUE((*ingester)->Add(*document, "default").ok());
+      // Never ahead of what is stored.
+      const auto next_slot = memory_->text_index()->NextSlot();
+      ASSERT_TRUE(next_slot.ok()) << next_slot.status();
+      EXPECT_LE(*next_slot, memory_->store().ReadCounters()->next_slot);
+    }
+    // 256 windows and more are there.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (*memory_->text_index()->NextSlot() == 0 && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_GT(*memory_->text_index()->NextSlot(), 0u);
+    EXPECT_THAT(search("zebra3"), testing::Not(testing::IsEmpty()));
+    // It ends here, without Finish.
+  }
+  Reopen();
+  const auto of_opening = search("zebra3");
+  Ingest(texts);
+  EXPECT_EQ(*memory_->text_index()->NextSlot(), memory_->store().ReadCounters()->next_slot);
+  EXPECT_TRUE(memory_->text_index()->Verify().ok());
+  const auto filled = search("zebra3 crossing");
+  EXPECT_GE(filled.size(), of_opening.size());
+  EXPECT_GE(search("zebra3").size(), 8u);
+  // What the whole store gives in one go.
+  ASSERT_TRUE(memory_->RebuildTextIndex(Progress()).ok());
+  EXPECT_EQ(search("zebra3 crossing"), filled);
+}
+
+TEST_P(IngestInBackgroundTest, LittleRoomOnADeviceMakesSmallBatches) {
+  storage::StoreSettings settings;
+  settings.encoding = "window-local";
+  compute::GuardedDevice device(1);
+  const int unknown = EncodeBatchTokens(settings, model_->config(), device);
+  device.set_memory({.free_bytes = size_t{64} << 30, .total_bytes = size_t{80} << 30});
+  EXPECT_EQ(EncodeBatchTokens(settings, model_->config(), device), unknown);
+  device.set_memory({.free_bytes = size_t{1} << 20, .total_bytes = size_t{80} << 30});
+  EXPECT_LT(EncodeBatchTokens(settings, model_->config(), device), unknown);
+  EXPECT_GE(EncodeBatchTokens(settings, model_->config(), device), 4096);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, IngestInBackgroundTest, testing::Values("guarded"),

@@ -353,10 +353,59 @@ TEST_F(DeviceSearcherTest, ALimitOfTheUsersIsKept) {
   const auto on_host = MemorySearcher::Create(&guarded, memory_->Current(), {});
   ASSERT_TRUE(on_host.ok()) << on_host.status();
   EXPECT_EQ((*on_host)->place(), model::MemoryPlace::kHost);
+  EXPECT_THAT((*on_host)->host_note(),
+              testing::AllOf(testing::HasSubstr("on the CPU"), testing::HasSubstr("1920 tokens")));
+  // Nobody gets more than there is.
+  guarded.set_entry_limit_bytes(size_t{1} << 40);
+  const auto refused_too = MemorySearcher::Create(&guarded, memory_->Current(), {});
+  EXPECT_TRUE(absl::IsResourceExhausted(refused_too.status())) << refused_too.status();
+  EXPECT_THAT(std::string(refused_too.status().message()),
+              testing::AllOf(testing::HasSubstr("0.0 MB"), testing::HasSubstr("other programs")));
+  guarded.set_entry_limit_bytes(std::nullopt);
   guarded.set_memory({.free_bytes = 3 * HalfBytes(), .total_bytes = 4 * HalfBytes()});
   const auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), {});
   ASSERT_TRUE(on_device.ok()) << on_device.status();
   EXPECT_EQ((*on_device)->place(), model::MemoryPlace::kDevice);
+  EXPECT_EQ((*on_device)->host_note(), "");
+}
+
+TEST_F(DeviceSearcherTest, WhatReadsAllValuesIsNotAnsweredFromPinnedMemory) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_memory({.free_bytes = 3 * HalfBytes() / 2, .total_bytes = 4 * HalfBytes()});
+  const auto exact =
+      MemorySearcher::Create(&guarded, memory_->Current(), {.mode = SearchMode::kExact});
+  ASSERT_TRUE(exact.ok()) << exact.status();
+  EXPECT_EQ((*exact)->place(), model::MemoryPlace::kDevice);
+  for (const bool audits : {false, true}) {
+    const auto dense = MemorySearcher::Create(
+        &guarded, memory_->Current(),
+        {.mode = audits ? SearchMode::kExact : SearchMode::kDense, .audit = audits});
+    ASSERT_TRUE(dense.ok()) << dense.status();
+    EXPECT_EQ((*dense)->place(), model::MemoryPlace::kHost);
+    EXPECT_THAT((*dense)->host_note(),
+                testing::HasSubstr(audits ? "an audit reads all" : "dense attention reads all"));
+  }
+}
+
+TEST_F(DeviceSearcherTest, DenseAttentionToManyPiecesIsTheHosts) {
+  compute::GuardedDevice guarded(2);
+  SearchOptions options{.mode = SearchMode::kDense};
+  for (int i = 0; i < 520; ++i) {
+    const auto document = AddDocument(memory_->store(), {.n_windows = 1});
+    ASSERT_TRUE(document.ok()) << document.status();
+    if (i % 2 == 0) options.scope.documents.push_back(document->id);
+  }
+  ASSERT_TRUE(memory_->Publish().ok());
+  const auto place = [&] {
+    const auto searcher = MemorySearcher::Create(&guarded, memory_->Current(), options);
+    EXPECT_TRUE(searcher.ok()) << searcher.status();
+    return (*searcher)->place();
+  };
+  EXPECT_EQ(place(), model::MemoryPlace::kHost);
+  options.scope.documents.resize(200);
+  EXPECT_EQ(place(), model::MemoryPlace::kDevice);
+  options.scope = {};
+  EXPECT_EQ(place(), model::MemoryPlace::kDevice);
 }
 
 TEST_F(DeviceSearcherTest, StatsSayWhatLiesWhere) {

@@ -356,13 +356,16 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
   const compute::Buffer local_lse = upload(local_lse_);
   const compute::Buffer output = *guarded.Allocate(queries.size_bytes());
   const compute::Buffer lse = *guarded.Allocate(local_lse.size_bytes());
-  for (const bool restricted : {false, true}) {
-    for (const bool in_conversation : {false, true}) {
-      SCOPED_TRACE(
-          StrCat(restricted ? "one collection" : "all", in_conversation ? ", a turn" : ""));
+  for (const int options_of : {0, 1, 2, 3, 4, 5, 6, 7}) {
+    for (const SearchMode mode : {SearchMode::kExact, SearchMode::kDense}) {
+      const bool restricted = (options_of & 1) != 0;
+      const bool in_conversation = (options_of & 2) != 0;
+      SCOPED_TRACE(StrCat(restricted ? "one collection" : "all", in_conversation ? ", a turn" : "",
+                          mode == SearchMode::kDense ? ", dense" : ""));
       SearchOptions options;
-      options.mode = SearchMode::kExact;
+      options.mode = mode;
       options.top_k = 12;
+      options.audit = (options_of & 4) != 0;
       if (restricted) options.scope.collections = {"others"};
       auto on_host = MemorySearcher::Create(device_.get(), memory_->Current(), options);
       auto on_device = MemorySearcher::Create(&guarded, memory_->Current(), options);
@@ -405,14 +408,20 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
           for (size_t i = 0; i < want_lse.size(); ++i) ASSERT_NEAR(got_lse[i], want_lse[i], 1e-5);
         }
         ExpectSameMass((*on_device)->Mass(), (*on_host)->Mass());
+        const AuditResult want_audit = (*on_host)->Audit(), audit = (*on_device)->Audit();
+        EXPECT_EQ(audit.n_confident, want_audit.n_confident);
+        for (size_t layer = 0; layer < 2; ++layer) {
+          EXPECT_NEAR(audit.captured_mass[layer], want_audit.captured_mass[layer], 1e-5);
+          EXPECT_NEAR(audit.needle_recall[layer], want_audit.needle_recall[layer], 1e-5);
+        }
         // A step that was recorded with other turns would not see these.
         uint64_t recording_id = 0;
         ASSERT_TRUE((*on_device)->BeginStep(&recording_id).ok());
         recording_ids.insert(recording_id);
         EXPECT_EQ((*on_device)->n_rows(), (*on_host)->n_rows());
       }
-      EXPECT_EQ(recording_ids.size(), in_conversation ? 2u : 1u);
-      EXPECT_FALSE(recording_ids.contains(0));
+      EXPECT_EQ(recording_ids.size(), in_conversation && !options.audit ? 2u : 1u);
+      EXPECT_EQ(recording_ids.contains(0), options.audit);
       for (const LiveWindow& window : memory_->Current()->windows) {
         EXPECT_EQ((*on_device)->Allows(window.slot_begin), (*on_host)->Allows(window.slot_begin));
       }
