@@ -31,6 +31,8 @@ struct DecodeAttentionArgs {
   View output;                    // = [n_heads, head_dim], float32, contiguous
   View lse = {};                  // = [n_heads], natural logarithm; may be none
 };
+// On a GPU `place` and the rows before it are read while the ops queued just before this one still
+// run: they were written before a copy, or an op like Embedding, that waits for all before it.
 // head_dim is even and at most kMaxDecodeHeadDim. InvalidArgument for views of other types, shapes
 // or layouts; a place outside of the room is one, too, on a CPU, and not noticed on a GPU.
 inline constexpr int64_t kMaxDecodeHeadDim = 256;

@@ -7,6 +7,8 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "compute/cuda/attention.h"
 #include "compute/cuda/entries.cuh"
@@ -152,7 +154,24 @@ template <typename T, int kVector, int kVectors>
 struct StoredEntry {
   Vector<T, kVector> vectors[kVectors];
 
+  // From the second cache: what another kernel has written since this one began may be read, too.
   __device__ void Load(const T* entry, int head_dim) {
+    using Words = std::conditional_t<
+        sizeof(vectors[0]) == 16, uint4,
+        std::conditional_t<sizeof(vectors[0]) == 8, uint2,
+                           std::conditional_t<sizeof(vectors[0]) == 4, uint32_t, uint16_t>>>;
+    static_assert(sizeof(Words) == sizeof(vectors[0]));
+    const int lane = threadIdx.x % kGroupLanes;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int vector = lane + v * kGroupLanes;
+      if (vector >= head_dim / kVector) continue;
+      const Words words = __ldcg(reinterpret_cast<const Words*>(entry + vector * kVector));
+      memcpy(&vectors[v], &words, sizeof(words));
+    }
+  }
+  // Of an entry in shared memory.
+  __device__ void LoadShared(const T* entry, int head_dim) {
     const int lane = threadIdx.x % kGroupLanes;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -162,11 +181,11 @@ struct StoredEntry {
     }
   }
   // As LoadEntry gives them.
-  __device__ void Convert(int head_dim, float* to) const {
+  __device__ void Convert(int head_dim, bool exists, float* to) const {
     const int lane = threadIdx.x % kGroupLanes;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const bool is_there = lane + v * kGroupLanes < head_dim / kVector;
+      const bool is_there = exists && lane + v * kGroupLanes < head_dim / kVector;
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
         to[v * kVector + i] = is_there ? ToFloat(vectors[v].values[i]) : 0.0f;
@@ -209,12 +228,12 @@ __device__ inline void AttendToRun(const AttentionInput& in, int kv_head, int64_
   }
 }
 
-// Merges what the groups of the block found for rows row0 … row0 + kRows − 1 of the KV head, and
-// stores it as part `split` of `n_splits`.
-template <int kVector, int kVectors, int kRows>
-__device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row0, int split,
-                                  int n_splits, Running<kVector * kVectors> (&running)[kRows],
-                                  const SplitParts& parts) {
+// Merges what the groups of the block found for rows row0 … row0 + kRows − 1 of a KV head, and
+// stores it as part part_of(r).
+template <int kVector, int kVectors, int kRows, typename PartOf>
+__device__ inline void StorePartsAs(const AttentionInput& in, int row0,
+                                    Running<kVector * kVectors> (&running)[kRows], PartOf part_of,
+                                    const SplitParts& parts) {
   constexpr int kDims = kVector * kVectors;
   __shared__ float maximum[kRows][kSplitWarps], sum[kRows][kSplitWarps];
   __shared__ float output[kRows][kSplitWarps][kDims * kGroupLanes];
@@ -259,17 +278,31 @@ __device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row
       all += sum[r][w] * weight;
       total += output[r][w][dim] * weight;
     }
-    const int row = row0 + r;
-    const int64_t part = (static_cast<int64_t>(row / group_size) * in.n_heads +
-                          kv_head * group_size + row % group_size) *
-                             n_splits +
-                         split;
+    const int64_t part = part_of(r);
     parts.output[part * in.head_dim + dim] = total;
     if (dim == 0) {
       parts.maximum[part] = high;
       parts.sum[part] = all;
     }
   }
+}
+
+// As part `split` of `n_splits` of each row.
+template <int kVector, int kVectors, int kRows>
+__device__ inline void StoreParts(const AttentionInput& in, int kv_head, int row0, int split,
+                                  int n_splits, Running<kVector * kVectors> (&running)[kRows],
+                                  const SplitParts& parts) {
+  const int group_size = in.n_heads / in.n_kv_heads;
+  StorePartsAs<kVector, kVectors, kRows>(
+      in, row0, running,
+      [&](int r) {
+        const int row = row0 + r;
+        return (static_cast<int64_t>(row / group_size) * in.n_heads + kv_head * group_size +
+                row % group_size) *
+                   n_splits +
+               split;
+      },
+      parts);
 }
 
 // launch.operator()<T, kVector, kVectors, kRows>() with the widest reads that the entries allow and

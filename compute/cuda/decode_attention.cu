@@ -1,6 +1,9 @@
 // The local attention of one token in one kernel: the block that has the last run of keys appends
-// the new one to them first, and the last block of a KV head to finish merges what all found.
+// the new one to them first. What the blocks of a KV head found is merged by the one that has the
+// first run, to whose shared memory the others write it, or, of more blocks than a cluster has or on
+// earlier GPUs, by the last one to finish.
 #include "compute/cuda/attention_run.cuh"
+#include "compute/cuda/cluster.cuh"
 #include "compute/cuda/dependent_launch.cuh"
 #include "compute/cuda/ops.h"
 #include "compute/decode_attention.h"
@@ -19,17 +22,59 @@ struct DecodeInput {
   uint64_t* counters;  // [n_kv_heads · blocks of rows]
 };
 
-// Dimensions i and i + half of a head, rotated (rope.cu).
+// By what dimensions i and i + half of a head are rotated (rope.cu).
+struct Angle {
+  float sin = 0.0f;
+  float cos = 1.0f;
+};
+__device__ inline Angle AngleOf(const DecodeInput& step, int position, int i) {
+  Angle angle;
+  if (step.inverse_frequencies != nullptr) {
+    sincosf(__fmul_rn(static_cast<float>(position), step.inverse_frequencies[i]), &angle.sin,
+            &angle.cos);
+  }
+  return angle;
+}
 struct Pair {
   float first, second;
 };
 __device__ inline Pair RotatedPair(const float* head, int i, int half, const DecodeInput& step,
-                                   int position) {
-  const Pair x{head[i], head[i + half]};
+                                   const Angle& angle) {
+  const Pair x{__ldcg(head + i), __ldcg(head + i + half)};
   if (step.inverse_frequencies == nullptr) return x;
-  float sin, cos;
-  sincosf(__fmul_rn(static_cast<float>(position), step.inverse_frequencies[i]), &sin, &cos);
-  return {x.first * cos - x.second * sin, x.second * cos + x.first * sin};
+  return {x.first * angle.cos - x.second * angle.sin, x.second * angle.cos + x.first * angle.sin};
+}
+
+// Of the splits of a row.
+constexpr int kMostOfCluster = 8;
+template <int kRows>
+__device__ inline SplitParts SharedParts(int max_splits, float* shared) {
+  const int n = kRows * max_splits;
+  return {shared, shared + n, shared + 2 * n};
+}
+// Rows row0 … of a KV head: parts [kRows, max_splits] in shared memory → output.
+template <int kRows>
+__device__ inline void MergeSharedParts(const AttentionInput& in, int kv_head, int row0,
+                                        int n_splits, int max_splits, const SplitParts& parts) {
+  const int group_size = in.n_heads / in.n_kv_heads;
+  const int n_rows = min(kRows, group_size - row0);
+  for (int i = threadIdx.x; i < n_rows * in.head_dim; i += blockDim.x) {
+    const int r = i / in.head_dim;
+    const int dim = i % in.head_dim;
+    const int first = r * max_splits;
+    float high = -INFINITY;
+    for (int s = 0; s < n_splits; ++s) high = fmaxf(high, parts.maximum[first + s]);
+    float sum = 0.0f;
+    float total = 0.0f;
+    for (int s = 0; s < n_splits; ++s) {
+      const float weight = high > -INFINITY ? expf(parts.maximum[first + s] - high) : 0.0f;
+      sum += weight * parts.sum[first + s];
+      total += weight * parts.output[(first + s) * in.head_dim + dim];
+    }
+    const int row = kv_head * group_size + row0 + r;
+    in.output[row * in.head_dim + dim] = sum > 0.0f ? total / sum : 0.0f;
+    if (dim == 0 && in.lse != nullptr) in.lse[row] = sum > 0.0f ? high + logf(sum) : -INFINITY;
+  }
 }
 
 // Rows row0 … of a KV head: parts → output, by the block that finished last.
@@ -109,54 +154,72 @@ __device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row
   }
 }
 
+// Whether a block has the first keys and values of its run in registers before its query is there,
+// and beside them room for the blocks of the kernels before and after it.
+template <typename T, int kDims, int kRows>
+inline constexpr bool kLoadsAhead = kDims * sizeof(T) <= 32 && kDims * kRows <= 32;
+template <int kDims, int kRows>
+inline constexpr int kBlocks = kDims <= 16 && kDims * kRows <= 16 ? 2 : 1;
+
 // blockIdx: run of keys, KV head, kRows of its heads.
-template <typename T, int kVector, int kVectors, int kRows>
-__global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
+template <typename T, int kVector, int kVectors, int kRows, bool kCluster>
+__global__ void __launch_bounds__(kSplitWarps* kWarpSize, kBlocks<kVector * kVectors, kRows>)
     DecodeKernel(AttentionInput in, DecodeInput step, SplitParts parts) {
+#if __CUDA_ARCH__ < 900
+  if (kCluster) return;  // it is never launched there
+#endif
+  constexpr int kDims = kVector * kVectors;
+  constexpr bool kAhead = kLoadsAhead<T, kDims, kRows>;
+  constexpr int kStride = kSplitWarps * kGroups;
   __shared__ bool is_last;
-  __shared__ float queries[kRows][kVector * kVectors * kGroupLanes];
-  AllowNextKernel();
-  AwaitKernelBefore();
+  __shared__ float queries[kRows][kDims * kGroupLanes];
+  __shared__ alignas(16) T appended[2][kDims * kGroupLanes];  // the new key and value
+  if constexpr (kCluster) ArriveAtCluster();
   const int group_size = in.n_heads / in.n_kv_heads;
   const int kv_head = blockIdx.y;
   const int row0 = blockIdx.z * kRows;
   const int split = blockIdx.x;
+  // The place and what lies before it are there before the kernel before this one begins (see
+  // DecodeAttentionArgs).
   const TokenPlace place = *step.place;
   in.n_keys = place.row + 1;
   const int64_t begin = split * step.keys_per_split;
   if (begin >= in.n_keys) return;
   const auto n_splits =
       static_cast<int>((in.n_keys + step.keys_per_split - 1) / step.keys_per_split);
-  // The first pass over what lies there already is on its way beside the query, as far as registers
-  // go.
-  constexpr bool kKeysAhead = kVector * kVectors <= 16;
-  constexpr bool kValuesAhead = kVector * kVectors * kRows <= 32 && kKeysAhead;
-  constexpr int kStride = kSplitWarps * kGroups;
   const int64_t end = min(begin + step.keys_per_split, in.n_keys);
   const int64_t own =
       begin + threadIdx.x / kWarpSize * kGroups + threadIdx.x % kWarpSize / kGroupLanes;
   const T* const keys = static_cast<const T*>(in.keys) + kv_head * in.key_head_stride;
   const T* const values = static_cast<const T*>(in.values) + kv_head * in.value_head_stride;
-  StoredEntry<T, kVector, kVectors> first_keys[kKeysAtOnce], first_values[kKeysAtOnce];
+  StoredEntry<T, kVector, kVectors> first_keys[kAhead ? kKeysAtOnce : 1];
+  StoredEntry<T, kVector, kVectors> first_values[kAhead ? kKeysAtOnce : 1];
+  if constexpr (kAhead) {
 #pragma unroll
-  for (int j = 0; j < kKeysAtOnce; ++j) {
-    const int64_t key = own + j * kStride;
-    if (key >= end || key >= place.row) continue;
-    if constexpr (kKeysAhead) first_keys[j].Load(keys + key * in.key_token_stride, in.head_dim);
-    if constexpr (kValuesAhead)
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      const int64_t key = own + j * kStride;
+      if (key >= end || key >= place.row) continue;
+      first_keys[j].Load(keys + key * in.key_token_stride, in.head_dim);
       first_values[j].Load(values + key * in.value_token_stride, in.head_dim);
+    }
   }
+  const int half = in.head_dim / 2;
+  const Angle own_angle = AngleOf(step, place.position, static_cast<int>(threadIdx.x) % half);
+  AwaitKernelBefore();
+  // Not earlier: what the next one reads comes in the way of what is read here.
+  AllowNextKernel();
   // A thread a pair of dimensions: of the queries, then of the new key, which the block that has
   // the last run of keys appends to them.
-  const int half = in.head_dim / 2;
   const int n_pairs = (split == n_splits - 1 ? kRows + 1 : kRows) * half;
   for (int p = threadIdx.x; p < n_pairs; p += blockDim.x) {
     const int r = p / half;
     const int i = p % half;
+    const Angle angle = p == static_cast<int>(threadIdx.x) ? own_angle
+                                                           : AngleOf(step, place.position, i);
     if (r < kRows) {
       const int64_t at =
           static_cast<int64_t>(kv_head * group_size + min(row0 + r, group_size - 1)) * in.head_dim;
-      const Pair query = RotatedPair(in.queries + at, i, half, step, place.position);
+      const Pair query = RotatedPair(in.queries + at, i, half, step, angle);
       queries[r][i] = query.first * in.scale;
       queries[r][i + half] = query.second * in.scale;
       if (split == 0) {
@@ -165,19 +228,19 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
       }
     } else {
       const int64_t from = static_cast<int64_t>(kv_head) * in.head_dim;
-      const Pair key = RotatedPair(step.key + from, i, half, step, place.position);
+      const Pair key = RotatedPair(step.key + from, i, half, step, angle);
       auto* const to_key = static_cast<T*>(const_cast<void*>(in.keys)) +
                            place.row * in.key_token_stride + kv_head * in.key_head_stride;
       auto* const to_value = static_cast<T*>(const_cast<void*>(in.values)) +
                              place.row * in.value_token_stride + kv_head * in.value_head_stride;
-      to_key[i] = static_cast<T>(key.first);
-      to_key[i + half] = static_cast<T>(key.second);
-      to_value[i] = static_cast<T>(step.value[from + i]);
-      to_value[i + half] = static_cast<T>(step.value[from + i + half]);
+      for (const int dim : {i, i + half}) {
+        appended[0][dim] = to_key[dim] = static_cast<T>(dim == i ? key.first : key.second);
+        appended[1][dim] = to_value[dim] = static_cast<T>(__ldcg(step.value + from + dim));
+      }
     }
   }
   __syncthreads();
-  float query[kRows][kVector * kVectors] = {};
+  float query[kRows][kDims] = {};
   int64_t n_visible[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -185,30 +248,41 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, 1)
     LaneDims<kVector, kVectors>::ForEach(in.head_dim,
                                          [&](int i, int dim) { query[r][i] = queries[r][dim]; });
   }
-  Running<kVector * kVectors> running[kRows];
-  AttendToKeys<kVector * kVectors, kRows, false>(
-      query,
-      [&](int j, float* to) {
-        const int64_t key = own + j * kStride;
-        if (kKeysAhead && key < end && key < place.row) {
-          first_keys[j].Convert(in.head_dim, to);
-        } else {
-          LoadEntry<T, kVector, kVectors>(keys + key * in.key_token_stride, in.head_dim, key < end,
-                                          to);
-        }
-      },
-      [&](int j, float* to) {
-        const int64_t key = own + j * kStride;
-        if (kValuesAhead && key < end && key < place.row) {
-          first_values[j].Convert(in.head_dim, to);
-        } else {
-          LoadEntry<T, kVector, kVectors>(values + key * in.value_token_stride, in.head_dim,
-                                          key < end, to);
-        }
-      },
-      [&](int, int j) { return own + j * kStride < end; }, running);
-  AttendToRun<T, kVector, kVectors, kRows, true>(in, kv_head, begin + kStride * kKeysAtOnce, end,
-                                                 query, n_visible, running);
+  Running<kDims> running[kRows];
+  int64_t rest = begin;
+  if constexpr (kAhead) {
+#pragma unroll
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      if (own + j * kStride != place.row) continue;
+      first_keys[j].LoadShared(appended[0], in.head_dim);
+      first_values[j].LoadShared(appended[1], in.head_dim);
+    }
+    AttendToKeys<kDims, kRows, false>(
+        query,
+        [&](int j, float* to) {
+          first_keys[j].Convert(in.head_dim, own + j * kStride < end, to);
+        },
+        [&](int j, float* to) {
+          first_values[j].Convert(in.head_dim, own + j * kStride < end, to);
+        },
+        [&](int, int j) { return own + j * kStride < end; }, running);
+    rest += kStride * kKeysAtOnce;
+  }
+  AttendToRun<T, kVector, kVectors, kRows, kBlocks<kDims, kRows> == 1>(in, kv_head, rest, end, query,
+                                                                       n_visible, running);
+  if constexpr (kCluster) {
+    extern __shared__ float shared_parts[];
+    AwaitCluster();  // the first block has begun
+    StorePartsAs<kVector, kVectors, kRows>(
+        in, row0, running, [&](int r) { return r * step.max_splits + split; },
+        SharedParts<kRows>(step.max_splits, OfBlock(shared_parts, 0)));
+    ArriveAtCluster();
+    if (split != 0) return;
+    AwaitCluster();
+    MergeSharedParts<kRows>(in, kv_head, row0, n_splits, step.max_splits,
+                            SharedParts<kRows>(step.max_splits, shared_parts));
+    return;
+  }
   StoreParts<kVector, kVectors, kRows>(in, kv_head, row0, split, step.max_splits, running, parts);
   __threadfence();
   __syncthreads();
@@ -266,9 +340,17 @@ absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args) {
   const auto launch = [&]<typename T, int kVector, int kVectors, int kRows>() {
     const dim3 grid(static_cast<unsigned>(n_splits), static_cast<unsigned>(in.n_kv_heads),
                     static_cast<unsigned>((n_rows + kRows - 1) / kRows));
-    return LaunchDependent(cuda, "DecodeAttention", DecodeKernel<T, kVector, kVectors, kRows>, grid,
-                           kSplitWarps * kWarpSize,
-                           static_cast<size_t>(kRows * n_splits) * sizeof(float), in, step, parts);
+    constexpr std::string_view kOp = "DecodeAttention";
+    constexpr int kThreads = kSplitWarps * kWarpSize;
+    const auto n_parts_of_block = static_cast<size_t>(kRows * n_splits);
+    if (cuda.compute_capability() >= 90 && n_splits <= kMostOfCluster) {
+      return LaunchClusters(
+          cuda, kOp, DecodeKernel<T, kVector, kVectors, kRows, true>, grid,
+          static_cast<unsigned>(n_splits), kThreads,
+          n_parts_of_block * static_cast<size_t>(in.head_dim + 2) * sizeof(float), in, step, parts);
+    }
+    return LaunchDependent(cuda, kOp, DecodeKernel<T, kVector, kVectors, kRows, false>, grid,
+                           kThreads, n_parts_of_block * sizeof(float), in, step, parts);
   };
   return args.keys.dtype() == DType::kBF16 ? VisitSplitShape<__nv_bfloat16>(in, n_rows, launch)
                                            : VisitSplitShape<float>(in, n_rows, launch);

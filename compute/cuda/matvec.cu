@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "compute/cuda/matvec_kernel.cuh"
+#include "compute/cuda/matvec_stream.h"
 
 namespace fovea::compute::cuda {
 namespace {
@@ -54,28 +55,32 @@ absl::Status LaunchMatVecs(CudaDevice& device, std::span<const MatVecArgs> produ
     const auto belongs = [&](size_t i) {
       return !done[i] && products[i].dtype == dtype && ReadsChunks(products[i]) == reads_chunks;
     };
+    MatVecs together = {};
+    int n = 0;
     int64_t n_features = 0;
     for (size_t i = first; i < products.size(); ++i) {
-      if (belongs(i)) n_features += products[i].out_features;
+      if (!belongs(i)) continue;
+      done[i] = true;
+      together.args[n++] = products[i];
+      n_features += products[i].out_features;
     }
-    MatVecs together = {};
-    together.is_short = reads_chunks && IsShort(device, products.subspan(first), n_features, norm);
-    together.n_features =
-        together.is_short ? 1 : ChooseFeatures(device, products[first], n_features);
+    const std::span<const MatVecArgs> group(together.args, static_cast<size_t>(n));
+    together.is_short = reads_chunks && IsShort(device, group, n_features, norm);
+    if (!together.is_short && TakesStreamMatVecs(device, group, norm)) {
+      RETURN_IF_ERROR(LaunchStreamMatVecs(device, group, norm));
+      continue;
+    }
+    together.n_features = together.is_short ? 1 : ChooseFeatures(device, group[0], n_features);
     // As many blocks as the GPU holds at once, each with as many rounds as the others: each makes
     // the norm for itself.
     const int64_t block_features = kMatVecWarps * together.n_features;
     const int64_t most = int64_t{kBlocksPerMultiprocessor} * device.n_multiprocessors();
     const int64_t rounds = (n_features + block_features * most - 1) / (block_features * most);
-    int n = 0;
     unsigned end = 0;
-    for (size_t i = first; i < products.size(); ++i) {
-      if (!belongs(i)) continue;
-      done[i] = true;
-      end += static_cast<unsigned>((products[i].out_features + block_features * rounds - 1) /
+    for (int i = 0; i < n; ++i) {
+      end += static_cast<unsigned>((group[i].out_features + block_features * rounds - 1) /
                                    (block_features * rounds));
-      together.args[n] = products[i];
-      together.end_block[n++] = end;
+      together.end_block[i] = end;
     }
     absl::Status launched;
     VisitDType(dtype, [&]<DType kType>() {

@@ -44,42 +44,54 @@ __device__ inline uint4 LoadOnce(const std::byte* at) {
   return words;
 }
 
+// Chunk `chunk` of a row of a plain type from its stored words.
+template <DType kType>
+__device__ inline Chunk ChunkOf(const uint4& words, int chunk) {
+  Chunk c{8 * chunk, 8 * chunk + 4, {}};
+  const uint32_t pairs[] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kType == DType::kF16) {
+      const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
+      c.values[2 * i] = two.x;
+      c.values[2 * i + 1] = two.y;
+    } else {
+      static_assert(kType == DType::kBF16);
+      c.values[2 * i] = __uint_as_float(pairs[i] << 16);
+      c.values[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+  }
+  return c;
+}
+// The same, where its bytes lie in memory of any kind.
+template <DType kType>
+__device__ inline Chunk ChunkAt(const std::byte* at, int chunk) {
+  if constexpr (kType == DType::kF32) {
+    const auto* const quads = reinterpret_cast<const float4*>(at);
+    const float4 a = quads[0];
+    const float4 b = quads[1];
+    return {8 * chunk, 8 * chunk + 4, {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+  } else {
+    return ChunkOf<kType>(*reinterpret_cast<const uint4*>(at), chunk);
+  }
+}
+
 template <DType kType>
 __device__ Chunk LoadChunk(const std::byte* row, int chunk);
 
 template <>
 __device__ inline Chunk LoadChunk<DType::kF32>(const std::byte* row, int chunk) {
-  const auto* at = reinterpret_cast<const float4*>(row) + 2 * chunk;
-  const float4 a = at[0];
-  const float4 b = at[1];
-  return {8 * chunk, 8 * chunk + 4, {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+  return ChunkAt<DType::kF32>(row + 32 * static_cast<int64_t>(chunk), chunk);
 }
 
 template <>
 __device__ inline Chunk LoadChunk<DType::kF16>(const std::byte* row, int chunk) {
-  const uint4 words = LoadOnce(row + 16 * static_cast<int64_t>(chunk));
-  Chunk c{8 * chunk, 8 * chunk + 4, {}};
-  const uint32_t pairs[] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&pairs[i]));
-    c.values[2 * i] = two.x;
-    c.values[2 * i + 1] = two.y;
-  }
-  return c;
+  return ChunkOf<DType::kF16>(LoadOnce(row + 16 * static_cast<int64_t>(chunk)), chunk);
 }
 
 template <>
 __device__ inline Chunk LoadChunk<DType::kBF16>(const std::byte* row, int chunk) {
-  const uint4 words = LoadOnce(row + 16 * static_cast<int64_t>(chunk));
-  Chunk c{8 * chunk, 8 * chunk + 4, {}};
-  const uint32_t pairs[] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    c.values[2 * i] = __uint_as_float(pairs[i] << 16);
-    c.values[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
-  }
-  return c;
+  return ChunkOf<DType::kBF16>(LoadOnce(row + 16 * static_cast<int64_t>(chunk)), chunk);
 }
 
 // Blocks of 32 values have four chunks.

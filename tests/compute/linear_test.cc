@@ -432,6 +432,86 @@ TEST_P(LinearTest, NormedAndGatedProductsAreTheirPartsInOne) {
   }
 }
 
+// Of many bytes of weights, as large models have, one row's products come to what they come to as
+// one of two rows, bit for bit.
+TEST_P(LinearTest, OneRowOfLargeWeightsIsAsAmongOthers) {
+  const auto& [spec, dtype] = GetParam();
+  if (spec == "cpu" || Traits(dtype).block_size > 1) {
+    GTEST_SKIP() << "a kernel of their own have plain weights on a GPU";
+  }
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  struct Shape {
+    int64_t n_in;
+    std::vector<int64_t> n_out;
+  };
+  // Rows that are no whole number of pieces; more of them than blocks, and fewer; long ones.
+  for (const Shape& shape : std::vector<Shape>{{1536, {2600, 300, 301}},
+                                               {1280, {2100, 7}},
+                                               {8704, {330}},
+                                               {27648, {100}}}) {
+    SCOPED_TRACE(StrCat(Traits(dtype).name, ", ", shape.n_in, " x ", shape.n_out[0]));
+    const int64_t n_in = shape.n_in + 8;  // a warp's last chunks are not all lanes'
+    const Buffer x = ToDevice(*device, RandomFloats(static_cast<size_t>(2 * n_in), 3, 2.0f));
+    const Buffer weight = ToDevice(*device, RandomFloats(static_cast<size_t>(n_in), 4));
+    const Buffer normed = *device->Allocate(static_cast<size_t>(2 * n_in) * sizeof(float));
+    std::vector<Buffer> buffers, outs;
+    std::vector<std::unique_ptr<Linear>> linears;
+    for (size_t i = 0; i < shape.n_out.size(); ++i) {
+      for (int gated = 0; gated < 2; ++gated) {
+        const auto n = static_cast<size_t>(n_in * shape.n_out[i]);
+        const std::vector<std::byte> stored =
+            Quantize(dtype, RandomFloats(n, static_cast<uint32_t>(2 * i + 5 + gated), 0.05f));
+        buffers.push_back(*device->UploadConstant(stored.data(), stored.size()));
+        LinearWeights weights{
+            .name = "test",
+            .weight = {dtype, buffers.back().data<void>(), {shape.n_out[i], n_in}}};
+        if (i == 1) {
+          buffers.push_back(
+              ToDevice(*device, RandomFloats(static_cast<size_t>(shape.n_out[i]), 9)));
+          weights.bias = {buffers.back().data<float>(), {shape.n_out[i]}};
+        }
+        linears.push_back(*Linear::Create(*device, weights));
+        outs.push_back(
+            ToDevice(*device, RandomFloats(static_cast<size_t>(2 * shape.n_out[i]), 8)));
+      }
+    }
+    // [product][row][feature] of all ways: together after a norm, added, gated.
+    const auto compute = [&](int64_t row, int64_t n_rows) {
+      const ConstView rows(x.data<float>() + row * n_in, {n_rows, n_in});
+      const Linear::Norm norm{
+          {weight.data<float>(), {n_in}}, 1e-5f, {normed.data<float>(), {n_rows, n_in}}};
+      std::vector<std::vector<float>> results;
+      const auto out = [&](size_t i) -> Linear::Output {
+        return {linears[i].get(),
+                {outs[i].data<float>() + row * shape.n_out[i / 2],
+                 {n_rows, shape.n_out[i / 2]}}};
+      };
+      const auto keep = [&](size_t i) {
+        results.push_back(
+            ToHost(*device, outs[i], static_cast<size_t>(2 * shape.n_out[i / 2])));
+      };
+      std::vector<Linear::Output> together;
+      for (size_t i = 0; i < linears.size(); i += 2) together.push_back(out(i));
+      EXPECT_TRUE(Linear::ForwardNormed(*device, together, rows, norm).ok());
+      for (size_t i = 0; i < linears.size(); i += 2) keep(i);
+      EXPECT_TRUE(linears[0]->Forward(*device, rows, true, out(0).out).ok());
+      keep(0);
+      EXPECT_TRUE(Linear::ForwardGated(*device, out(0), out(1), rows, norm).ok());
+      keep(0);
+      return results;
+    };
+    const auto expected = compute(0, 2);
+    std::vector<std::vector<float>> first = compute(0, 1);
+    const auto second = compute(1, 1);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const size_t half = expected[i].size() / 2;
+      std::copy(second[i].begin() + static_cast<std::ptrdiff_t>(half), second[i].end(),
+                first[i].begin() + static_cast<std::ptrdiff_t>(half));
+      EXPECT_EQ(first[i], expected[i]) << "result " << i;
+    }
+  }
+}
+
 TEST_P(LinearTest, ValuesThatAreNotFiniteStaySo) {
   const auto& [spec, dtype] = GetParam();
   MAKE_DEVICE_OR_SKIP(device, spec, 1);

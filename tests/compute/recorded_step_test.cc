@@ -299,6 +299,18 @@ TEST_P(RecordedStepTest, IsItsOpsBitForBit) {
                   .room = 700,
                   .rows = rows},
                  "wide");
+  // More runs of keys than a cluster has blocks.
+  ExpectSameBits(*device,
+                 {.hidden = 256,
+                  .n_heads = 4,
+                  .n_kv_heads = 1,
+                  .head_dim = 64,
+                  .intermediate = 256,
+                  .vocab = 64,
+                  .types = {DType::kBF16},
+                  .room = 2500,
+                  .rows = {0, 127, 1100, 2300, 2499}},
+                 "many runs");
   // So many keys that a run of them is more than one pass.
   ExpectSameBits(*device,
                  {.hidden = 512,
