@@ -71,12 +71,9 @@ absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription&
                         {"bias", "none"},
                         {"fan_in_fan_out", false},
                         {"target_modules", targets}};
-  json fot = {{"mem_layers", options.mem_layers},
-              {"mem_positionals", options.mem_positionals},
-              {"window", description.window},
-              {"top_k", description.top_k},
-              {"encoding", "window-local"},
-              {"memory_key_gain", options.trains_key_gain}};
+  json fot = {{"mem_layers", options.mem_layers}, {"mem_positionals", options.mem_positionals},
+              {"window", description.window},     {"top_k", description.top_k},
+              {"encoding", "window-local"},       {"memory_key_gain", options.trains_key_gain}};
   if (!description.reread_layers.empty()) fot["reread_layers"] = description.reread_layers;
   if (!description.chat_template.empty()) fot["chat_template"] = description.chat_template;
   if (description.has_system_prompt) fot["system_prompt"] = description.system_prompt;

@@ -26,7 +26,8 @@ absl::StatusOr<SeenContexts> SeeEarlierEntries(int64_t n_entries, const LongLlam
         StrCat(n_entries, " entries in packs of ", pack, " that see ", range,
                " earlier ones, want at least one entry, whole packs and no negative range"));
   }
-  const int64_t step = (range + 1 + std::max<int64_t>(pack - 1, 1) - 1) / std::max<int64_t>(pack - 1, 1);
+  const int64_t step =
+      (range + 1 + std::max<int64_t>(pack - 1, 1) - 1) / std::max<int64_t>(pack - 1, 1);
   SeenContexts seen(static_cast<size_t>(n_entries));
   for (int64_t b = 0; b < n_entries; ++b) {
     const int64_t in_pack = b % pack;

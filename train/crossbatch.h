@@ -19,11 +19,10 @@ using SeenContexts = std::vector<std::vector<int64_t>>;
 absl::StatusOr<SeenContexts> SeePreviousContexts(int64_t n_documents, int64_t d);
 
 // LongLLaMA's form. `packing` consecutive entries are consecutive chunks of one document; an entry
-// is a context of later ones itself. Entry b attends to entries b − 1, …, b − range, as far as there
-// are any. With stepping, the i-th entry of a pack (from 0) sees at most
-// min(i·ceil((range + 1)/max(packing − 1, 1)) + 1, range + 1) contexts, its own included.
-// InvalidArgument for numbers below 1 (range: below 0), or entries that are no whole number of
-// packs.
+// is a context of later ones itself. Entry b attends to entries b − 1, …, b − range, as far as
+// there are any. With stepping, the i-th entry of a pack (from 0) sees at most min(i·ceil((range +
+// 1)/max(packing − 1, 1)) + 1, range + 1) contexts, its own included. InvalidArgument for numbers
+// below 1 (range: below 0), or entries that are no whole number of packs.
 struct LongLlamaPacking {
   int64_t packing = 1;
   int64_t range = 1;

@@ -60,7 +60,8 @@ void MassLoss::Observe(const Tensor& queries, const Tensor& keys, double scale) 
   const int64_t most = *std::max_element(n_of_entry.begin(), n_of_entry.end());
   const Tensor place = on_device(rank);
   const Tensor asked = queries.transpose(1, 2).index({entry, on_device(positions)});  // [n, h, dim]
-  Tensor padded = torch::zeros({queries.size(0), most, n_heads, queries.size(3)}, queries.options());
+  Tensor padded =
+      torch::zeros({queries.size(0), most, n_heads, queries.size(3)}, queries.options());
   padded = padded.index_put({entry, place}, asked);
   const Tensor grouped = padded.transpose(1, 2).reshape(
       {queries.size(0), n_kv_heads, n_heads / n_kv_heads * most, queries.size(3)});
@@ -78,9 +79,7 @@ void MassLoss::Observe(const Tensor& queries, const Tensor& keys, double scale) 
   masses_.push_back(mean.detach().exp().mean());
 }
 
-Tensor MassLoss::Mean() const {
-  return losses_.empty() ? Tensor() : torch::stack(losses_).mean();
-}
+Tensor MassLoss::Mean() const { return losses_.empty() ? Tensor() : torch::stack(losses_).mean(); }
 
 std::vector<double> MassLoss::MeanMass() const {
   std::vector<double> masses;

@@ -24,10 +24,10 @@ struct Ask {
   int64_t memory_end = 0;
 };
 
-// The contrastive loss on attention mass: −log of the share of the memory's attention mass that asks
-// give to their own stretch, its mean over heads inside of the logarithm; the mean over asks and
-// over the layers that are observed. (InfoNCE, van den Oord et al. 2018, whose scores are what a
-// softmax over all keys of a stretch adds up to.) Observe it in Forward as a MassProbe.
+// The contrastive loss on attention mass: −log of the share of the memory's attention mass that
+// asks give to their own stretch, its mean over heads inside of the logarithm; the mean over asks
+// and over the layers that are observed. (InfoNCE, van den Oord et al. 2018, whose scores are what
+// a softmax over all keys of a stretch adds up to.) Observe it in Forward as a MassProbe.
 class MassLoss {
  public:
   // `memory_layers`: indices among the memory layers. All entries see equally many tokens.

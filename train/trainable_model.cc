@@ -41,8 +41,8 @@ class TrainableLoader {
     if (options.mem_layers.empty()) {
       return absl::InvalidArgumentError("no memory layers are named: there is nothing to train");
     }
-    RETURN_IF_ERROR(model::CheckMemLayers(
-        {options.mem_layers.begin(), options.mem_layers.end()}, c.n_layers));
+    RETURN_IF_ERROR(
+        model::CheckMemLayers({options.mem_layers.begin(), options.mem_layers.end()}, c.n_layers));
     if (options.update == TrainableOptions::Update::kLora && options.lora_rank < 1) {
       return absl::InvalidArgumentError(StrCat("rank ", options.lora_rank, ", want at least 1"));
     }
@@ -65,9 +65,9 @@ class TrainableLoader {
           gain = start_->MemoryKeyGain(layer);
         }
         for (float& g : gain) g = std::log(g);
-        model_.gains_.push_back(
-            Parameter(StrCat("fot.layers.", layer, ".memory_key_gain"),
-                      FromFloats(gain, {c.n_kv_heads}, options.device), /*is_key_gain=*/true));
+        model_.gains_.push_back(Parameter(StrCat("fot.layers.", layer, ".memory_key_gain"),
+                                          FromFloats(gain, {c.n_kv_heads}, options.device),
+                                          /*is_key_gain=*/true));
       }
     }
     MakeRotations();
@@ -182,8 +182,7 @@ class TrainableLoader {
       inverse[i] /= c.rope_factors[i];
     }
     const Tensor positions = torch::arange(c.max_position_embeddings, torch::kFloat32).unsqueeze(1);
-    const Tensor angles =
-        positions * FromFloats(inverse, {1, c.head_dim / 2}, torch::kCPU);
+    const Tensor angles = positions * FromFloats(inverse, {1, c.head_dim / 2}, torch::kCPU);
     const auto options = Options(model_.options_.type, model_.options_.device);
     model_.cos_ = angles.cos().to(options);
     model_.sin_ = angles.sin().to(options);
@@ -221,8 +220,7 @@ TrainableModel::Weights TrainableModel::Compose() const {
 }
 
 Tensor TrainableModel::RmsNorm(const Tensor& x, const Tensor& weight) const {
-  return torch::rms_norm(x.to(torch::kFloat32), {config_.hidden_size}, weight,
-                         config_.rms_norm_eps)
+  return torch::rms_norm(x.to(torch::kFloat32), {config_.hidden_size}, weight, config_.rms_norm_eps)
       .to(options_.type);
 }
 
@@ -251,7 +249,8 @@ Tensor TrainableModel::Attend(const Tensor& queries, const Tensor& memory_keys,
                               const Tensor& values) const {
   const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
   const Tensor all_keys = memory_keys.defined() ? torch::cat({memory_keys, keys}, 2) : keys;
-  const Tensor all_values = memory_values.defined() ? torch::cat({memory_values, values}, 2) : values;
+  const Tensor all_values =
+      memory_values.defined() ? torch::cat({memory_values, values}, 2) : values;
   const int64_t n_tokens = queries.size(2);
   const int64_t n_memory = all_keys.size(2) - n_tokens;
   if (queries.is_cuda() && queries.scalar_type() != torch::kFloat32) {
@@ -260,9 +259,9 @@ Tensor TrainableModel::Attend(const Tensor& queries, const Tensor& memory_keys,
         queries, all_keys, all_values, /*dropout_p=*/0.0, /*is_causal=*/true,
         /*return_debug_mask=*/false, scale));
   }
-  const Tensor mask = torch::ones({n_tokens, n_memory + n_tokens},
-                                  Options(torch::kBool, queries.device()))
-                          .tril(n_memory);
+  const Tensor mask =
+      torch::ones({n_tokens, n_memory + n_tokens}, Options(torch::kBool, queries.device()))
+          .tril(n_memory);
   return at::scaled_dot_product_attention(queries, all_keys, all_values, mask, /*dropout_p=*/0.0,
                                           /*is_causal=*/false, scale, /*enable_gqa=*/true);
 }
@@ -372,6 +371,8 @@ Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int6
   return x;
 }
 
-Tensor TrainableModel::Logits(const Tensor& hidden) const { return torch::linear(hidden, lm_head_); }
+Tensor TrainableModel::Logits(const Tensor& hidden) const {
+  return torch::linear(hidden, lm_head_);
+}
 
 }  // namespace fovea::train

@@ -25,21 +25,18 @@ TEST(CrossbatchTest, EntriesOfPacksSeeTheEntriesBeforeThem) {
   ASSERT_TRUE(seen.ok()) << seen.status();
   EXPECT_THAT(*seen, ElementsAre(IsEmpty(), ElementsAre(0), ElementsAre(1, 0), ElementsAre(2, 1),
                                  ElementsAre(3, 2), ElementsAre(4, 3)));
-  EXPECT_THAT(*SeeEarlierEntries(2, {.packing = 1, .range = 0}),
-              ElementsAre(IsEmpty(), IsEmpty()));
-  EXPECT_TRUE(
-      absl::IsInvalidArgument(SeeEarlierEntries(5, {.packing = 2, .range = 1}).status()));
-  EXPECT_TRUE(
-      absl::IsInvalidArgument(SeeEarlierEntries(4, {.packing = 2, .range = -1}).status()));
+  EXPECT_THAT(*SeeEarlierEntries(2, {.packing = 1, .range = 0}), ElementsAre(IsEmpty(), IsEmpty()));
+  EXPECT_TRUE(absl::IsInvalidArgument(SeeEarlierEntries(5, {.packing = 2, .range = 1}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(SeeEarlierEntries(4, {.packing = 2, .range = -1}).status()));
 }
 
 // The formula of the paper's code, by hand: packs of 4, range 3: ceil(4 / 3) = 2 more with each.
 TEST(CrossbatchTest, SteppingAddsContextsAlongAPack) {
   const auto seen = SeeEarlierEntries(8, {.packing = 4, .range = 3, .stepping = true});
   ASSERT_TRUE(seen.ok()) << seen.status();
-  EXPECT_THAT(*seen, ElementsAre(IsEmpty(), ElementsAre(0), ElementsAre(1, 0),
-                                 ElementsAre(2, 1, 0), IsEmpty(), ElementsAre(4, 3),
-                                 ElementsAre(5, 4, 3), ElementsAre(6, 5, 4)));
+  EXPECT_THAT(
+      *seen, ElementsAre(IsEmpty(), ElementsAre(0), ElementsAre(1, 0), ElementsAre(2, 1, 0),
+                         IsEmpty(), ElementsAre(4, 3), ElementsAre(5, 4, 3), ElementsAre(6, 5, 4)));
 }
 
 }  // namespace

@@ -15,14 +15,12 @@ TEST_F(LossesTest, NextTokenLossCountsItsTargetsByWeight) {
   targets[0][3] = 17;
   targets[1][5] = 200;
   targets[1][9] = 4;
-  const torch::Tensor log_p =
-      torch::log_softmax(model->Logits(hidden).to(torch::kFloat64), -1);
+  const torch::Tensor log_p = torch::log_softmax(model->Logits(hidden).to(torch::kFloat64), -1);
   const double a = -log_p[0][3][17].item<double>();
   const double b = -log_p[1][5][200].item<double>() - log_p[1][9][4].item<double>();
   EXPECT_NEAR(NextTokenLoss(*model, hidden, targets, {}).item<double>(), (a + b) / 3, 1e-5);
-  EXPECT_NEAR(
-      NextTokenLoss(*model, hidden, targets, torch::tensor({1.0f, 0.25f})).item<double>(),
-      (a + 0.25 * b) / 1.5, 1e-5);
+  EXPECT_NEAR(NextTokenLoss(*model, hidden, targets, torch::tensor({1.0f, 0.25f})).item<double>(),
+              (a + 0.25 * b) / 1.5, 1e-5);
   targets.fill_(-100);
   EXPECT_EQ(NextTokenLoss(*model, hidden, targets, {}).item<double>(), 0.0);
 }
@@ -44,10 +42,9 @@ TEST_F(LossesTest, MassLossIsTheNaiveShareOfAttention) {
     for (int64_t head = 0; head < kHeads; ++head) {
       double own = 0.0, all = 0.0;
       for (int64_t t = 0; t < kMemory; ++t) {
-        const double score =
-            0.5 * queries[ask.entry][head][ask.position]
-                      .dot(keys[ask.entry][head * kKv / kHeads][t])
-                      .item<double>();
+        const double score = 0.5 * queries[ask.entry][head][ask.position]
+                                       .dot(keys[ask.entry][head * kKv / kHeads][t])
+                                       .item<double>();
         all += std::exp(score);
         if (t >= ask.memory_begin && t < ask.memory_end) own += std::exp(score);
       }

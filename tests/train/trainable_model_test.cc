@@ -136,9 +136,9 @@ TEST_F(TrainableModelTest, EntriesAreContextsOfLaterOnes) {
   const ContextEntries of_first = model->Encode(weights, ids.slice(0, 0, 1));
   const SeenContexts first = {{0}};
   const SeenMemory first_memory{&of_first, &first};
-  EXPECT_LT(Difference(hidden[1],
-                       model->Forward(weights, ids.slice(0, 1, 2), &first_memory, nullptr)[0]),
-            1e-4);
+  EXPECT_LT(
+      Difference(hidden[1], model->Forward(weights, ids.slice(0, 1, 2), &first_memory, nullptr)[0]),
+      1e-4);
   // A change of a later entry changes no earlier one.
   torch::Tensor changed = ids.clone();
   changed[2].fill_(9);
@@ -214,12 +214,15 @@ TEST_F(TrainableModelTest, GradientsAreThoseOfFiniteDifferences) {
 TEST_F(TrainableModelTest, RefusesWhatDoesNotFit) {
   TrainableOptions options = Options();
   options.mem_layers = {};
-  EXPECT_TRUE(absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
   options.mem_layers = {1, 3};
-  EXPECT_TRUE(absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
   options = Options();
   options.lora_rank = 0;
-  EXPECT_TRUE(absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
 }
 
 }  // namespace
