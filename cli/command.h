@@ -32,5 +32,6 @@ void AddStats(CLI::App& app, Run* run);
 void AddModel(CLI::App& app, Run* run);
 void AddTokenize(CLI::App& app, Run* run);
 void AddParity(CLI::App& app, Run* run);
+void AddTrain(CLI::App& app, Run* run);
 
 }  // namespace fovea::cli

@@ -34,6 +34,7 @@ int Main(int argc, char** argv) {
   fovea::cli::AddModel(app, &run);
   fovea::cli::AddTokenize(app, &run);
   fovea::cli::AddParity(app, &run);
+  fovea::cli::AddTrain(app, &run);
   app.footer(
       "Example:\n"
       "  fovea ingest --memory notes book.txt\n"

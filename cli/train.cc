@@ -1,0 +1,49 @@
+// fovea train: starts fovea-train, which lies beside this program where LibTorch was found when it
+// was built.
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/strings.h"
+#include "cli/command.h"
+
+namespace fovea::cli {
+namespace {
+
+constexpr char kProgram[] = "fovea-train";
+
+absl::StatusOr<ExitCode> StartTraining(const std::vector<std::string>& arguments) {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path program = self.parent_path() / kProgram;
+  if (error || !std::filesystem::exists(program, error)) {
+    return absl::UnimplementedError(
+        StrCat("this build has no training: there is no ", program,
+               "; build with LibTorch, which -DTorch_ROOT=FOLDER names (README, \"Training\")"));
+  }
+  std::vector<char*> argv = {const_cast<char*>(kProgram)};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  execv(program.c_str(), argv.data());
+  return ErrnoToStatus(errno, "start", program);
+}
+
+}  // namespace
+
+void AddTrain(CLI::App& app, Run* run) {
+  CLI::App* command = app.add_subcommand(
+      "train", "Train a model's memory layers on your texts (fovea train --help)");
+  // Everything is for the other program.
+  command->prefix_command();
+  command->set_help_flag();
+  command->callback([command, run] {
+    *run = [arguments = command->remaining()] { return StartTraining(arguments); };
+  });
+}
+
+}  // namespace fovea::cli

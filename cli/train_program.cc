@@ -1,0 +1,275 @@
+// fovea-train: trains a model's memory layers. A program of its own, since LibTorch takes a second
+// to load; `fovea train` starts it.
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "base/file.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/session.h"
+#include "cli/streams.h"
+#include "cli/text_format.h"
+#include "train/trainer.h"
+
+namespace fovea::cli {
+namespace {
+
+struct TrainArguments {
+  std::string folder;
+  std::vector<std::string> texts;
+  ModelOptions model;
+  std::string device = "cpu";
+  std::string precision = "auto";
+  std::string update = "lora";
+  std::string contexts = "1:0.12,4:0.24,16:0.5,32";
+  std::string mass_layers;
+  std::string chat;
+  int64_t max_tokens = 40'000'000;
+  bool has_key_gains = true;
+  train::TrainableOptions trainable;
+  train::BatchOptions batch;
+  train::TrainOptions train;
+  OutputOptions output;
+};
+
+absl::StatusOr<std::vector<int>> ParseLayers(const std::string& text) {
+  std::vector<int> layers;
+  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    int layer = 0;
+    if (!absl::SimpleAtoi(part, &layer)) {
+      return absl::InvalidArgumentError(
+          StrCat("layers \"", text, "\": want numbers such as 9,15,21"));
+    }
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+absl::StatusOr<torch::Device> ParseDevice(const std::string& text) {
+  if (text == "cpu") return torch::Device(torch::kCPU);
+  int number = 0;
+  if (text == "cuda" || (text.starts_with("cuda:") && absl::SimpleAtoi(text.substr(5), &number))) {
+    if (!torch::cuda::is_available()) {
+      return absl::UnavailableError(
+          "this LibTorch finds no GPU: it may be one without CUDA, or there is no driver");
+    }
+    if (number < 0 || number >= static_cast<int>(torch::cuda::device_count())) {
+      return absl::InvalidArgumentError(StrCat("no GPU ", number, ": there are ",
+                                               torch::cuda::device_count(), ", counted from 0"));
+    }
+    return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(number));
+  }
+  return absl::InvalidArgumentError(StrCat("device \"", text, "\", want cpu or cuda[:N]"));
+}
+
+std::string FormatReport(const train::TrainReport& report) {
+  std::string text =
+      absl::StrFormat("step %d  d %d  loss %.3f", report.step, report.d, report.loss);
+  if (!report.mass.empty()) {
+    text += "  mass";
+    for (const double mass : report.mass) text += absl::StrFormat(" %.3f", mass);
+  }
+  if (!report.r_d.empty()) {
+    text += "  r_d";
+    for (const double r : report.r_d) text += absl::StrFormat(" %.3f", r);
+  }
+  return text + absl::StrFormat("  %.0f tokens/s", report.tokens_per_s);
+}
+
+absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
+  ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
+  train::TrainableOptions& options = arguments.trainable;
+  ASSIGN_OR_RETURN(options.device, ParseDevice(arguments.device));
+  if (arguments.precision == "bfloat16" ||
+      (arguments.precision == "auto" && options.device.is_cuda())) {
+    options.type = torch::kBFloat16;
+  } else if (arguments.precision != "float32" && arguments.precision != "auto") {
+    return absl::InvalidArgumentError(
+        StrCat("precision \"", arguments.precision, "\", want auto, float32 or bfloat16"));
+  }
+  using Update = train::TrainableOptions::Update;
+  if (arguments.update == "full") {
+    options.update = Update::kFull;
+  } else if (arguments.update == "gains") {
+    options.update = Update::kNone;
+  } else if (arguments.update != "lora") {
+    return absl::InvalidArgumentError(
+        StrCat("update \"", arguments.update, "\", want lora, full or gains"));
+  }
+  options.trains_key_gain = arguments.has_key_gains;
+  options.seed = arguments.batch.seed;
+
+  // Memory layers by --mem-layers; an adapter to go on from by --adapter.
+  ModelOptions model_options = arguments.model;
+  model_options.mem_layers.clear();
+  if (!model_options.adapter.has_value()) model_options.adapter = "none";
+  ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseNewModel(model_options));
+  ASSIGN_OR_RETURN(const auto checkpoint, model::Checkpoint::Open(choice.model));
+  std::unique_ptr<model::Adapter> start;
+  if (choice.adapter.has_value()) {
+    ASSIGN_OR_RETURN(start, model::Adapter::Load(*choice.adapter, checkpoint->config()));
+    options.mem_layers = start->memory_config().mem_layers;
+    options.mem_positionals = start->memory_config().mem_positionals;
+  }
+  if (!arguments.model.mem_layers.empty()) {
+    ASSIGN_OR_RETURN(options.mem_layers, ParseLayers(arguments.model.mem_layers));
+  }
+  if (options.mem_layers.empty()) {
+    return absl::InvalidArgumentError(
+        "no memory layers: name them with --mem-layers (9,15,21 of 30, say), or an adapter that "
+        "has "
+        "some with --adapter");
+  }
+  ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::Create(checkpoint->tokenizer_spec()));
+  model::ChatFormat format = model::RecognizeChatFormat(checkpoint->tokenizer_spec().chat_template);
+  if (!arguments.chat.empty()) {
+    ASSIGN_OR_RETURN(format, model::ParseChatFormat(arguments.chat));
+  }
+  const train::ExchangeWriter writer(tokenizer.get(), format, nullptr);
+  ASSIGN_OR_RETURN(const train::TrainingTexts texts,
+                   train::ReadTrainingTexts({arguments.texts.begin(), arguments.texts.end()},
+                                            writer, arguments.max_tokens, bar.progress()));
+  ASSIGN_OR_RETURN(const auto batches, train::BatchMaker::Create(&texts, &writer, arguments.batch));
+  ASSIGN_OR_RETURN(arguments.train.contexts, train::ContextSchedule::Parse(arguments.contexts));
+  ASSIGN_OR_RETURN(const std::vector<int> mass_layers, ParseLayers(arguments.mass_layers));
+  train::AdapterDescription description;
+  for (size_t i = 0; i < options.mem_layers.size(); ++i) {
+    const int layer = options.mem_layers[i];
+    const bool is_named =
+        std::find(mass_layers.begin(), mass_layers.end(), layer) != mass_layers.end();
+    // By default all but the first: it does other work (docs/results.md).
+    if (mass_layers.empty() ? i > 0 || options.mem_layers.size() == 1 : is_named) {
+      arguments.train.mass_layers.push_back(static_cast<int64_t>(i));
+      description.reread_layers.push_back(layer);
+    }
+  }
+  if (!mass_layers.empty() && arguments.train.mass_layers.size() != mass_layers.size()) {
+    return absl::InvalidArgumentError(
+        StrCat("--mass-layers ", arguments.mass_layers, ": want some of the memory layers"));
+  }
+  ASSIGN_OR_RETURN(const auto model,
+                   train::TrainableModel::Load(*checkpoint, start.get(), options));
+  description.base_model = checkpoint->config().name;
+  description.base_fingerprint = checkpoint->Fingerprint().ToHex();
+  description.window = static_cast<int>(arguments.batch.context_tokens);
+  description.chat_template = model::ChatFormatName(format);
+  description.has_system_prompt = true;  // none
+  arguments.train.folder = arguments.folder;
+  const auto report = [&](const train::TrainReport& r) {
+    if (arguments.output.quiet || arguments.output.json) return;
+    bar.Clear();
+    std::fprintf(stderr, "%s\n", FormatReport(r).c_str());
+  };
+  const auto result =
+      train::Train(model.get(), *batches, arguments.train, description, bar.progress(), report);
+  bar.Clear();
+  if (absl::IsCancelled(result.status())) {
+    std::fprintf(stderr, "fovea: interrupted; --resume goes on from %s\n",
+                 Printable((arguments.train.folder / "checkpoint").native()).c_str());
+    return kFailed;
+  }
+  RETURN_IF_ERROR(result.status());
+  if (arguments.output.json) {
+    RETURN_IF_ERROR(WriteOutput(JsonLine({{"steps", result->n_steps},
+                                          {"seconds", result->seconds},
+                                          {"tokens_per_s", result->tokens_per_s},
+                                          {"adapter", result->adapter.native()}})));
+  } else {
+    RETURN_IF_ERROR(WriteOutput(absl::StrFormat("%d steps in %.1f s (%.0f tokens/s); adapter: %s\n",
+                                                result->n_steps, result->seconds,
+                                                result->tokens_per_s, result->adapter.native())));
+  }
+  return kDone;
+}
+
+void AddOptions(CLI::App& app, TrainArguments* a) {
+  app.add_option("--out", a->folder, "The run's folder: metrics, checkpoint, adapter")
+      ->required()
+      ->type_name("DIR");
+  app.add_option("texts", a->texts,
+                 "JSONL files, .zst too: records with text, or with context, question and answers")
+      ->required();
+  AddModelOptions(&app, &a->model);
+  app.add_option("--device", a->device, "cpu or cuda[:N]");
+  app.add_option("--precision", a->precision, "auto (bfloat16 on a GPU), float32 or bfloat16");
+  app.add_option("--update", a->update, "lora, full (a checkpoint alone, no adapter) or gains");
+  app.add_option("--rank", a->trainable.lora_rank, "Of the LoRA");
+  app.add_option("--alpha", a->trainable.lora_alpha, "Of the LoRA");
+  app.add_flag("!--no-key-gains", a->has_key_gains, "Train no gains of the memory keys");
+  app.add_option("--steps", a->train.n_steps, "Length of the run; a run of steps resumes exactly");
+  app.add_option("--seconds", a->train.n_seconds, "Length of the run, in time");
+  app.add_option("--lr", a->train.learning_rate.peak, "Highest learning rate");
+  app.add_option("--warmup", a->train.learning_rate.n_warmup, "Steps up to it");
+  app.add_option("--batch", a->batch.n_entries, "Contexts, and sequences, of a step");
+  app.add_option("--context-tokens", a->batch.context_tokens, "Of a context: a window");
+  app.add_option("--query-tokens", a->batch.query_tokens, "Of a sequence");
+  app.add_option("--contexts", a->contexts, "Contexts that a sequence sees, along the run");
+  app.add_option("--local", a->train.local_share, "Share of steps without a memory");
+  app.add_option("--books", a->batch.book_share, "Share of sequences that go on with a text");
+  app.add_option("--questions", a->batch.question_share, "Share of sequences with questions");
+  app.add_option("--reread", a->batch.reread_share,
+                 "Of those with questions: with the passage in the prompt as well");
+  app.add_option("--mass-weight", a->train.mass_weight,
+                 "Of the contrastive loss on attention mass");
+  app.add_option("--mass-layers", a->mass_layers, "Memory layers that it is of");
+  app.add_option("--chat", a->chat, "Format of questions, where the model's own is not known");
+  app.add_option("--max-tokens", a->max_tokens, "Of the texts, at most");
+  app.add_option("--seed", a->batch.seed, "Another run");
+  app.add_option("--log-every", a->train.log_every, "Steps between lines of metrics");
+  app.add_option("--checkpoint-every", a->train.checkpoint_every_s, "Seconds between checkpoints");
+  app.add_flag("--resume", a->train.resumes, "Go on from the folder's checkpoint");
+  AddOutputOptions(&app, &a->output);
+  SetExample(&app,
+             "fovea train --out run --mem-layers 9,15,21 --steps 2000 books.jsonl questions.jsonl");
+}
+
+int PrintError(std::string_view message) {
+  std::fprintf(stderr, "fovea: %s\n", Printable(message).c_str());
+  return kFailed;
+}
+
+int Main(int argc, char** argv) {
+  InstallSignalHandlers();
+  CLI::App app("Trains a model's memory layers (Focused Transformer).", "fovea train");
+  TrainArguments arguments;
+  AddOptions(app, &arguments);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, std::cout, std::cerr) != 0 ? kWrongUsage : kDone;
+  }
+  const absl::StatusOr<ExitCode> code = RunTrain(std::move(arguments));
+  if (code.ok()) return *code;
+  if (absl::IsAborted(code.status()) || absl::IsCancelled(code.status())) return kFailed;
+  PrintError(ToStd(code.status().message()));
+  return absl::IsInvalidArgument(code.status()) ? kWrongUsage : kFailed;
+}
+
+}  // namespace
+}  // namespace fovea::cli
+
+int main(int argc, char** argv) {
+  if (!fovea::cli::OccupyStandardDescriptors()) return fovea::cli::kFailed;
+  try {
+    return fovea::cli::Main(argc, argv);
+  } catch (const c10::OutOfMemoryError&) {
+    return fovea::cli::PrintError(
+        "the GPU's memory is full: make --batch, --context-tokens or --contexts smaller");
+  } catch (const std::bad_alloc&) {
+    return fovea::cli::PrintError("out of memory");
+  } catch (const std::exception& error) {
+    return fovea::cli::PrintError(error.what());
+  }
+}

@@ -1,0 +1,127 @@
+#include "train/batch_maker.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/train/tiny_texts.h"
+
+namespace fovea::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+class BatchMakerTest : public TinyTextsTest {
+ protected:
+  static BatchOptions Small() {
+    BatchOptions options;
+    options.n_entries = 16;
+    options.context_tokens = 512;
+    options.query_tokens = 256;
+    options.seed = 9;
+    return options;
+  }
+  std::string TextOf(const torch::Tensor& row, int64_t begin, int64_t end) const {
+    std::vector<int32_t> ids;
+    for (int64_t i = begin; i < end; ++i) ids.push_back(row[i].item<int32_t>());
+    return tokenizer_->Decode(ids);
+  }
+};
+
+// Whatever is asked for stands where the ask says, and its answer is what is counted next.
+TEST_F(BatchMakerTest, AsksPointAtWhatAnswersThem) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.reread_share = 0.0;
+  options.lookalike_share = 1.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  int n_facts = 0, n_questions = 0;
+  for (uint64_t step = 0; step < 20; ++step) {
+    const auto batch = (*maker)->Make(step, 4);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_EQ(batch->seen.size(), 16u);
+    EXPECT_EQ(batch->seen[3].front(), 3);
+    for (const Ask& ask : batch->asks) {
+      const torch::Tensor query = batch->queries[ask.entry];
+      const torch::Tensor target = batch->targets[ask.entry];
+      const std::string passage =
+          TextOf(batch->contexts[ask.entry], ask.memory_begin, ask.memory_end);
+      // From the ask on, the targets are the answer.
+      std::vector<int32_t> answer;
+      for (int64_t t = ask.position; t < options.query_tokens; ++t) {
+        const auto id = target[t].item<int32_t>();
+        if (id < 0) break;
+        EXPECT_EQ(id, query[t + 1].item<int32_t>());
+        answer.push_back(id);
+        if (tokenizer_->IsEnd(id)) break;
+      }
+      ASSERT_FALSE(answer.empty());
+      EXPECT_TRUE(tokenizer_->IsEnd(answer.back()));
+      std::string said = tokenizer_->Decode(answer);
+      if (said.ends_with(".")) said.pop_back();
+      if (!said.empty()) said[0] = static_cast<char>(std::tolower(said[0]));
+      const size_t space = said.find(' ');
+      std::string lower = passage;
+      for (char& c : lower) c = static_cast<char>(std::tolower(c));
+      for (char& c : said) c = static_cast<char>(std::tolower(c));
+      EXPECT_TRUE(lower.find(said) != std::string::npos ||
+                  lower.find(said.substr(space + 1)) != std::string::npos)
+          << passage << " | " << said;
+      const bool is_question =
+          passage.find("in the attic") != std::string::npos && passage.starts_with("The ");
+      ++(is_question ? n_questions : n_facts);
+    }
+  }
+  EXPECT_GT(n_facts, 50);
+  EXPECT_GT(n_questions, 50);
+}
+
+TEST_F(BatchMakerTest, ReadsPassagesAgainWithAndWithoutThemInTheMemory) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.book_share = 0.0;
+  options.question_share = 1.0;
+  options.reread_share = 1.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok());
+  const auto batch = (*maker)->Make(1, 2);
+  ASSERT_TRUE(batch.ok());
+  int n_with = 0, n_without = 0;
+  for (int64_t i = 0; i < options.n_entries; ++i) {
+    const std::string query = TextOf(batch->queries[i], 0, options.query_tokens);
+    EXPECT_THAT(query, HasSubstr("is in the attic."));
+    const std::string context = TextOf(batch->contexts[i], 0, options.context_tokens);
+    ++(context.find("is in the attic.") != std::string::npos ? n_with : n_without);
+  }
+  EXPECT_GT(n_with, 2);
+  EXPECT_GT(n_without, 2);
+}
+
+TEST_F(BatchMakerTest, ABatchDependsOnSeedAndStepAlone) {
+  const TrainingTexts texts = Texts();
+  const auto a = BatchMaker::Create(&texts, writer_.get(), Small());
+  const auto b = BatchMaker::Create(&texts, writer_.get(), Small());
+  (void)(*b)->Make(5, 2);
+  const auto first = (*a)->Make(7, 2);
+  const auto second = (*b)->Make(7, 2);
+  EXPECT_TRUE(torch::equal(first->contexts, second->contexts));
+  EXPECT_TRUE(torch::equal(first->targets, second->targets));
+  EXPECT_FALSE(torch::equal(first->contexts, (*a)->Make(8, 2)->contexts));
+  const auto local = (*a)->Make(7, 0);
+  EXPECT_FALSE(local->contexts.defined());
+  EXPECT_TRUE(local->asks.empty());
+  EXPECT_GT(local->targets.ne(-100).sum().item<int64_t>(), 0);
+}
+
+TEST_F(BatchMakerTest, RefusesWhatGivesNoBatch) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.context_tokens = 8;
+  EXPECT_TRUE(absl::IsInvalidArgument(BatchMaker::Create(&texts, writer_.get(), options).status()));
+  const TrainingTexts none;
+  EXPECT_TRUE(absl::IsInvalidArgument(BatchMaker::Create(&none, writer_.get(), Small()).status()));
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), Small());
+  EXPECT_TRUE(absl::IsInvalidArgument((*maker)->Make(0, 17).status()));
+}
+
+}  // namespace
+}  // namespace fovea::train

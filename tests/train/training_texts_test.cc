@@ -1,0 +1,63 @@
+#include "train/training_texts.h"
+
+#include <gmock/gmock.h>
+#include <zstd.h>
+
+#include "tests/train/tiny_texts.h"
+
+namespace fovea::train {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+class TrainingTextsTest : public TinyTextsTest {};
+
+TEST_F(TrainingTextsTest, ReadsBooksAndQuestionsAndFindsWords) {
+  const TrainingTexts texts = Texts();
+  ASSERT_EQ(texts.books.size(), 1u);
+  EXPECT_GT(texts.books[0].size(), 20000u);
+  ASSERT_EQ(texts.passages.size(), 3u);  // one for each context
+  EXPECT_EQ(texts.passages[0].questions.size(), 2u);
+  const Exchange& exchange = texts.passages[0].questions[0];
+  EXPECT_EQ(exchange.reply, "the attic");
+  EXPECT_THAT(tokenizer_->Decode(exchange.prompt), HasSubstr("Where is the lamp?"));
+  EXPECT_EQ(tokenizer_->Decode(exchange.answer), "the attic");
+  EXPECT_TRUE(tokenizer_->IsEnd(exchange.answer.back()));
+  EXPECT_THAT(texts.names, Contains("Piet"));
+  EXPECT_THAT(texts.names, Contains("Grenna"));
+  EXPECT_THAT(texts.places, Contains("cellar"));
+  EXPECT_THAT(texts.things, Contains("coat"));
+}
+
+TEST_F(TrainingTextsTest, ReadsCompressedFiles) {
+  std::ifstream file(folder_ / "books.jsonl");
+  const std::string plain((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::string packed(ZSTD_compressBound(plain.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), plain.data(), plain.size(), 3));
+  const auto texts = Read({Write("b.jsonl.zst", packed)});
+  ASSERT_TRUE(texts.ok()) << texts.status();
+  EXPECT_EQ(texts->books, Texts().books);
+  for (const std::string& wrong :
+       {packed.substr(0, packed.size() / 2), "nothing of zstd" + packed}) {
+    const absl::Status status = Read({Write("wrong.zst", wrong)}).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("wrong.zst"));
+  }
+}
+
+TEST_F(TrainingTextsTest, SaysWhatIsWrongWhere) {
+  for (const auto& [text, word] : {std::pair{"", "no records"},
+                                   {"{\"text\": \"a\"}\n{\"text\": 3}\n", "line 2"},
+                                   {"[1]\n", "line 1"},
+                                   {"{\"context\": \"a\", \"question\": \"b\"}", "answers"}}) {
+    const absl::Status status = Read({Write("wrong.jsonl", text)}).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(HasSubstr("wrong.jsonl"), HasSubstr(word)));
+  }
+  EXPECT_TRUE(absl::IsNotFound(Read({folder_ / "none.jsonl"}).status()));
+}
+
+}  // namespace
+}  // namespace fovea::train

@@ -1,0 +1,87 @@
+#include "train/adapter_writer.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "base/file.h"
+#include "base/strings.h"
+
+namespace fovea::train {
+namespace {
+
+using nlohmann::json;
+
+// The container safetensors: a header that names tensors and where they lie, and their bytes.
+class SafetensorsWriter {
+ public:
+  void Add(const std::string& name, const torch::Tensor& tensor, torch::Dtype type) {
+    const torch::Tensor values = tensor.detach().to(torch::kCPU, type).contiguous();
+    const size_t begin = bytes_.size();
+    bytes_.append(static_cast<const char*>(values.data_ptr()), values.nbytes());
+    header_[name] = {{"dtype", type == torch::kBFloat16 ? "BF16" : "F32"},
+                     {"shape", values.sizes().vec()},
+                     {"data_offsets", {begin, bytes_.size()}}};
+  }
+  std::string Finish() const {
+    std::string text = header_.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const uint64_t n_bytes = text.size();
+    return std::string(reinterpret_cast<const char*>(&n_bytes), sizeof n_bytes) + text + bytes_;
+  }
+
+ private:
+  json header_ = {{"__metadata__", {{"format", "pt"}}}};
+  std::string bytes_;
+};
+
+}  // namespace
+
+absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription& description,
+                          const std::filesystem::path& folder) {
+  const TrainableOptions& options = model.options();
+  if (options.update == TrainableOptions::Update::kFull) {
+    return absl::FailedPreconditionError(
+        "matrices that were trained whole are a checkpoint, not an adapter");
+  }
+  SafetensorsWriter writer;
+  std::set<std::string> targets;
+  int64_t rank = options.lora_rank;
+  // Gains first and in float32: they are few, and factors of everything.
+  for (const TrainableParameter& parameter : model.parameters()) {
+    if (parameter.is_key_gain) {
+      writer.Add(parameter.name, parameter.value.detach().exp(), torch::kFloat32);
+      continue;
+    }
+    writer.Add(parameter.name, parameter.value, torch::kBFloat16);
+    // base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
+    const size_t end = parameter.name.find(".lora_");
+    const size_t begin = parameter.name.rfind('.', end - 1) + 1;
+    targets.insert(parameter.name.substr(begin, end - begin));
+    if (parameter.name.find(".lora_A.") != std::string::npos) rank = parameter.value.size(0);
+  }
+  const json adapter = {{"peft_type", "LORA"},
+                        {"task_type", "CAUSAL_LM"},
+                        {"base_model_name_or_path", description.base_model},
+                        {"r", rank},
+                        {"lora_alpha", options.lora_alpha},
+                        {"lora_dropout", 0.0},
+                        {"bias", "none"},
+                        {"fan_in_fan_out", false},
+                        {"target_modules", targets}};
+  json fot = {{"mem_layers", options.mem_layers}, {"mem_positionals", options.mem_positionals},
+              {"window", description.window},     {"top_k", description.top_k},
+              {"encoding", "window-local"},       {"memory_key_gain", options.trains_key_gain}};
+  if (!description.reread_layers.empty()) fot["reread_layers"] = description.reread_layers;
+  if (!description.chat_template.empty()) fot["chat_template"] = description.chat_template;
+  if (description.has_system_prompt) fot["system_prompt"] = description.system_prompt;
+  if (!description.base_fingerprint.empty()) fot["base_fingerprint"] = description.base_fingerprint;
+  RETURN_IF_ERROR(CreateDirectories(folder));
+  RETURN_IF_ERROR(WriteFileAtomic(folder / "adapter_model.safetensors", writer.Finish()));
+  RETURN_IF_ERROR(WriteFileAtomic(folder / "adapter_config.json", adapter.dump(1) + "\n"));
+  return WriteFileAtomic(folder / "fot_config.json", fot.dump(1) + "\n");
+}
+
+}  // namespace fovea::train

@@ -1,0 +1,245 @@
+#include "train/batch_maker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/strings.h"
+
+namespace fovea::train {
+
+// One entry while it is put together.
+struct BatchMaker::Entry {
+  struct Place {
+    int64_t position = 0;
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+  Tokens context;
+  Tokens query;
+  std::vector<int64_t> counted;  // [query]: whether this id is a target
+  std::vector<Place> asks;
+  bool is_book = false;
+};
+
+absl::StatusOr<std::unique_ptr<BatchMaker>> BatchMaker::Create(const TrainingTexts* texts,
+                                                               const ExchangeWriter* writer,
+                                                               const BatchOptions& options) {
+  constexpr int64_t kFewestTokens = 64;
+  if (options.n_entries < 1 || options.context_tokens < kFewestTokens ||
+      options.query_tokens < kFewestTokens) {
+    return absl::InvalidArgumentError(
+        StrCat("a batch of ", options.n_entries, " entries with contexts of ",
+               options.context_tokens, " and sequences of ", options.query_tokens,
+               " tokens, want at least one entry and ", kFewestTokens, " tokens"));
+  }
+  if (texts->books.empty()) {
+    return absl::InvalidArgumentError(
+        "no texts: pass at least one file of records with `text`, which contexts are filled with");
+  }
+  return std::unique_ptr<BatchMaker>(new BatchMaker(texts, writer, options));
+}
+
+Tokens BatchMaker::BookPiece(int64_t n_tokens, Random& random) const {
+  const auto n = static_cast<size_t>(n_tokens);
+  Tokens piece;
+  while (piece.size() < n) {
+    const Tokens& book = random.Of(texts_.books);
+    const size_t left = n - piece.size();
+    const size_t begin = book.size() > left ? random.Below(book.size() - left + 1) : 0;
+    piece.insert(piece.end(), book.begin() + static_cast<ptrdiff_t>(begin),
+                 book.begin() + static_cast<ptrdiff_t>(std::min(book.size(), begin + left)));
+  }
+  return piece;
+}
+
+// Passes over what does not fit any more.
+void BatchMaker::AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
+                             Entry* entry) const {
+  const size_t size = entry->query.size() + exchange.prompt.size() + exchange.answer.size();
+  if (size > static_cast<size_t>(options_.query_tokens)) return;
+  entry->query.insert(entry->query.end(), exchange.prompt.begin(), exchange.prompt.end());
+  entry->counted.resize(entry->query.size(), 0);
+  if (memory_end > memory_begin) {
+    entry->asks.push_back(
+        {static_cast<int64_t>(entry->query.size()) - 1, memory_begin, memory_end});
+  }
+  entry->query.insert(entry->query.end(), exchange.answer.begin(), exchange.answer.end());
+  entry->counted.resize(entry->query.size(), 1);
+}
+
+void BatchMaker::MakeBookEntry(Random& random, Entry* entry) const {
+  const Tokens piece = BookPiece(options_.context_tokens + options_.query_tokens, random);
+  const auto cut = piece.begin() + static_cast<ptrdiff_t>(options_.context_tokens);
+  entry->context.assign(piece.begin(), cut);
+  entry->query.assign(cut, piece.end());
+  entry->counted.assign(entry->query.size(), 1);
+  entry->is_book = true;
+}
+
+absl::Status BatchMaker::MakeQuestionEntry(Random& random, Entry* entry) const {
+  const auto n_context = static_cast<size_t>(options_.context_tokens);
+  struct Asked {
+    const Passage* passage;
+    const Exchange* exchange;
+    int64_t begin, end;
+  };
+  std::vector<Asked> asked;
+  if (random.Chance(0.5)) {
+    entry->context = BookPiece(1 + static_cast<int64_t>(random.Below(n_context / 3)), random);
+  }
+  constexpr int kTries = 20;
+  for (int i = 0; i < kTries; ++i) {
+    const Passage& passage = random.Of(texts_.passages);
+    const size_t begin = entry->context.size();
+    if (begin + passage.ids.size() > n_context) continue;
+    entry->context.insert(entry->context.end(), passage.ids.begin(), passage.ids.end());
+    for (const Exchange& exchange : passage.questions) {
+      asked.push_back({&passage, &exchange, static_cast<int64_t>(begin),
+                       static_cast<int64_t>(entry->context.size())});
+    }
+    const Tokens gap = writer_.Encode("\n\n");
+    if (entry->context.size() + gap.size() > n_context) break;
+    entry->context.insert(entry->context.end(), gap.begin(), gap.end());
+  }
+  const Tokens rest = BookPiece(static_cast<int64_t>(n_context - entry->context.size()), random);
+  entry->context.insert(entry->context.end(), rest.begin(), rest.end());
+  random.Shuffle(&asked);
+  const bool rereads = random.Chance(options_.reread_share);
+  const bool is_found = !rereads || random.Chance(0.5);
+  if (!is_found) entry->context = BookPiece(options_.context_tokens, random);
+  for (const Asked& a : asked) {
+    const int64_t end = is_found ? a.end : a.begin;
+    if (!rereads) {
+      AddExchange(*a.exchange, a.begin, end, entry);
+      continue;
+    }
+    ASSIGN_OR_RETURN(
+        const Exchange exchange,
+        writer_.WriteWithPassage(a.passage->text, a.exchange->question, a.exchange->reply));
+    AddExchange(exchange, a.begin, end, entry);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BatchMaker::MakeFactEntry(Random& random, Entry* entry) const {
+  const auto n_context = static_cast<size_t>(options_.context_tokens);
+  const size_t most = size_t{1} << random.Below(4);
+  struct Planted {
+    Fact fact;
+    Tokens ids;
+    bool is_asked;
+    int64_t begin = 0, end = 0;
+  };
+  std::vector<Planted> planted;
+  size_t n_tokens = 0;
+  const auto plant = [&](Fact fact, bool is_asked) {
+    Tokens ids = writer_.Encode(StrCat(" ", fact.sentence));
+    if (n_tokens + ids.size() > n_context * 3 / 4) return;
+    n_tokens += ids.size();
+    planted.push_back({std::move(fact), std::move(ids), is_asked});
+  };
+  for (size_t i = 0; i < most; ++i) {
+    const Fact fact = facts_.Make(random);
+    plant(fact, true);
+    if (!random.Chance(options_.lookalike_share)) continue;
+    for (size_t j = 1 + random.Below(3); j > 0; --j) {
+      Fact like = facts_.MakeLike(fact, random);
+      if (like.question != fact.question) plant(std::move(like), random.Chance(0.5));
+    }
+  }
+  random.Shuffle(&planted);
+  // At random places of a book, in this order.
+  const Tokens base = BookPiece(static_cast<int64_t>(n_context - n_tokens), random);
+  std::vector<size_t> cuts;
+  for (size_t i = 0; i < planted.size(); ++i) cuts.push_back(random.Below(base.size() + 1));
+  std::sort(cuts.begin(), cuts.end());
+  size_t taken = 0;
+  for (size_t i = 0; i < planted.size(); ++i) {
+    entry->context.insert(entry->context.end(), base.begin() + static_cast<ptrdiff_t>(taken),
+                          base.begin() + static_cast<ptrdiff_t>(cuts[i]));
+    taken = cuts[i];
+    planted[i].begin = static_cast<int64_t>(entry->context.size());
+    entry->context.insert(entry->context.end(), planted[i].ids.begin(), planted[i].ids.end());
+    planted[i].end = static_cast<int64_t>(entry->context.size());
+  }
+  entry->context.insert(entry->context.end(), base.begin() + static_cast<ptrdiff_t>(taken),
+                        base.end());
+  random.Shuffle(&planted);
+  for (const Planted& p : planted) {
+    if (!p.is_asked) continue;
+    std::string answer = p.fact.answer;
+    if (random.Chance(0.4)) {
+      answer[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(answer[0])));
+      answer += ".";
+    }
+    ASSIGN_OR_RETURN(const Exchange exchange, writer_.Write(p.fact.question, answer));
+    AddExchange(exchange, p.begin, p.end, entry);
+  }
+  return absl::OkStatus();
+}
+
+// Without a memory: book text, or questions whose passages are in the prompts. Without such steps a
+// model forgets how to do without a memory.
+absl::Status BatchMaker::MakeLocalEntry(Random& random, Entry* entry) const {
+  if (texts_.passages.empty() || random.Chance(0.5)) {
+    entry->query = BookPiece(options_.query_tokens, random);
+    entry->counted.assign(entry->query.size(), 1);
+    entry->is_book = true;
+    return absl::OkStatus();
+  }
+  constexpr int kTries = 20;
+  for (int i = 0; i < kTries; ++i) {
+    const Passage& passage = random.Of(texts_.passages);
+    const Exchange& asked = random.Of(passage.questions);
+    if (passage.ids.size() + asked.prompt.size() > static_cast<size_t>(options_.query_tokens))
+      continue;
+    ASSIGN_OR_RETURN(const Exchange exchange,
+                     writer_.WriteWithPassage(passage.text, asked.question, asked.reply));
+    AddExchange(exchange, 0, 0, entry);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
+  TrainingBatch batch;
+  if (d > 0) {
+    ASSIGN_OR_RETURN(batch.seen, SeePreviousContexts(options_.n_entries, d));
+  }
+  const int64_t n = options_.n_entries;
+  const auto ids = torch::TensorOptions().dtype(torch::kInt64);
+  if (d > 0) batch.contexts = torch::empty({n, options_.context_tokens}, ids);
+  batch.queries = torch::full({n, options_.query_tokens}, writer_.end_id(), ids);
+  batch.targets = torch::full({n, options_.query_tokens}, -100, ids);
+  batch.weights = torch::ones({n}, torch::kFloat32);
+  Random random(options_.seed, step);
+  for (int64_t i = 0; i < n; ++i) {
+    Entry entry;
+    const double kind = random.Uniform();
+    if (d == 0) {
+      RETURN_IF_ERROR(MakeLocalEntry(random, &entry));
+    } else if (kind < options_.book_share) {
+      MakeBookEntry(random, &entry);
+    } else if (kind < options_.book_share + options_.question_share && !texts_.passages.empty()) {
+      RETURN_IF_ERROR(MakeQuestionEntry(random, &entry));
+    } else {
+      RETURN_IF_ERROR(MakeFactEntry(random, &entry));
+    }
+    if (d > 0) {
+      auto* to = batch.contexts[i].data_ptr<int64_t>();
+      std::copy(entry.context.begin(), entry.context.end(), to);
+    }
+    auto* queries = batch.queries[i].data_ptr<int64_t>();
+    auto* targets = batch.targets[i].data_ptr<int64_t>();
+    std::copy(entry.query.begin(), entry.query.end(), queries);
+    for (size_t t = 0; t + 1 < entry.query.size(); ++t) {
+      if (entry.counted[t + 1] != 0) targets[t] = entry.query[t + 1];
+    }
+    if (entry.is_book) batch.weights[i] = options_.book_weight;
+    for (const Entry::Place& place : entry.asks) {
+      batch.asks.push_back({i, place.position, place.begin, place.end});
+    }
+  }
+  return batch;
+}
+
+}  // namespace fovea::train

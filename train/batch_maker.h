@@ -1,0 +1,71 @@
+// Batches of a training run: contexts that go to the memory, and sequences that need them.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "train/crossbatch.h"
+#include "train/facts.h"
+#include "train/losses.h"
+#include "train/torch.h"
+#include "train/training_texts.h"
+
+namespace fovea::train {
+
+struct BatchOptions {
+  int64_t n_entries = 32;
+  int64_t context_tokens = 1024;
+  int64_t query_tokens = 512;
+  // Of the entries: continuations of a book, and questions on passages; the rest asks for facts.
+  // What there are no texts for goes to facts.
+  double book_share = 0.15;
+  double question_share = 0.55;
+  // Of the entries with questions: their passages stand in the prompts as well, the memory being
+  // on; half of these find them in the memory, too.
+  double reread_share = 0.35;
+  // Of the facts: how many have others beside them that look like them.
+  double lookalike_share = 0.5;
+  // Weight of an entry whose every token counts beside those whose answers count.
+  double book_weight = 0.25;
+  uint64_t seed = 0;
+};
+
+struct TrainingBatch {
+  torch::Tensor contexts;  // int64 [n_entries, context_tokens]; undefined: a step without a memory
+  torch::Tensor queries;   // int64 [n_entries, query_tokens]
+  torch::Tensor targets;   // int64 [n_entries, query_tokens]: the next id, or −100
+  torch::Tensor weights;   // float32 [n_entries]
+  SeenContexts seen;       // the entry's own context first
+  std::vector<Ask> asks;   // in the own context
+};
+
+// Thread-safe: a batch depends on the seed, the step and d alone.
+class BatchMaker {
+ public:
+  // `texts` and `writer` outlive it. InvalidArgument where the options or texts give no batch.
+  static absl::StatusOr<std::unique_ptr<BatchMaker>> Create(const TrainingTexts* texts,
+                                                            const ExchangeWriter* writer,
+                                                            const BatchOptions& options);
+  // `d`: contexts that each entry sees; 0: a step without a memory.
+  absl::StatusOr<TrainingBatch> Make(uint64_t step, int64_t d) const;
+  const BatchOptions& options() const { return options_; }
+
+ private:
+  struct Entry;
+  BatchMaker(const TrainingTexts* texts, const ExchangeWriter* writer, const BatchOptions& options)
+      : texts_(*texts), writer_(*writer), options_(options), facts_(*texts) {}
+  Tokens BookPiece(int64_t n_tokens, Random& random) const;
+  void AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
+                   Entry* entry) const;
+  void MakeBookEntry(Random& random, Entry* entry) const;
+  absl::Status MakeQuestionEntry(Random& random, Entry* entry) const;
+  absl::Status MakeFactEntry(Random& random, Entry* entry) const;
+  absl::Status MakeLocalEntry(Random& random, Entry* entry) const;
+
+  const TrainingTexts& texts_;
+  const ExchangeWriter& writer_;
+  const BatchOptions options_;
+  const FactMaker facts_;
+};
+
+}  // namespace fovea::train

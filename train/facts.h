@@ -1,0 +1,38 @@
+// Invented facts of many kinds, with a question and its answer: what a memory is trained to find.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "train/random.h"
+#include "train/training_texts.h"
+
+namespace fovea::train {
+
+struct Fact {
+  std::string sentence;
+  std::string question;
+  std::string answer;
+  // What it is made of, for facts that look like it.
+  size_t kind = 0;
+  std::vector<std::string> parts;
+};
+
+// Thread-safe.
+class FactMaker {
+ public:
+  // Words of real texts make facts that generalise; a few of its own stand in where `texts` has too
+  // few.
+  explicit FactMaker(const TrainingTexts& texts);
+
+  Fact Make(Random& random) const;
+  // One of the same kind in which one of the parts that its question names is another.
+  Fact MakeLike(const Fact& fact, Random& random) const;
+  static size_t n_kinds();
+
+ private:
+  std::string MakePart(char kind, Random& random) const;
+  std::vector<std::string> names_, things_, places_, qualities_;
+};
+
+}  // namespace fovea::train

@@ -1,0 +1,53 @@
+// What training minimises.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "train/torch.h"
+#include "train/trainable_model.h"
+
+namespace fovea::train {
+
+// Cross-entropy of next tokens, natural logarithm. `targets`: int64 [n_entries, n_tokens], the id
+// that is to follow each token, −100: none counts. `weights` (may be undefined): float32
+// [n_entries], of the targets of an entry. The weighted mean; 0 where nothing counts.
+torch::Tensor NextTokenLoss(const TrainableModel& model, const torch::Tensor& hidden,
+                            const torch::Tensor& targets, const torch::Tensor& weights);
+
+// A token that asks for what stands in a stretch of its entry's memory: the last one of a question.
+struct Ask {
+  int64_t entry = 0;
+  int64_t position = 0;      // of the token in the entry
+  int64_t memory_begin = 0;  // [begin, end) of the memory's tokens, in the order that it is seen in
+  int64_t memory_end = 0;
+};
+
+// The contrastive loss on attention mass: −log of the share of the memory's attention mass that
+// asks give to their own stretch, its mean over heads inside of the logarithm; the mean over asks
+// and over the layers that are observed. (InfoNCE, van den Oord et al. 2018, whose scores are what
+// a softmax over all keys of a stretch adds up to.) Observe it in Forward as a MassProbe.
+class MassLoss {
+ public:
+  // `memory_layers`: indices among the memory layers. All entries see equally many tokens.
+  MassLoss(std::vector<Ask> asks, std::vector<int64_t> memory_layers)
+      : asks_(std::move(asks)), memory_layers_(std::move(memory_layers)) {}
+
+  MassProbe Probe(double score_scale);
+  // Undefined where nothing was observed.
+  torch::Tensor Mean() const;
+  // The mean share itself, by observed layer: r_d of the paper's section 3.2 where a stretch is a
+  // whole context.
+  std::vector<double> MeanMass() const;
+
+ private:
+  void Observe(const torch::Tensor& queries, const torch::Tensor& keys, double scale);
+
+  const std::vector<Ask> asks_;
+  const std::vector<int64_t> memory_layers_;
+  std::vector<torch::Tensor> losses_;
+  std::vector<torch::Tensor> masses_;
+};
+
+}  // namespace fovea::train

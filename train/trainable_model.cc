@@ -1,0 +1,378 @@
+#include "train/trainable_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "base/strings.h"
+#include "compute/dtype.h"
+#include "compute/rope.h"
+#include "model/weights/fot_config.h"
+
+namespace fovea::train {
+namespace {
+
+using torch::Tensor;
+
+torch::TensorOptions Options(torch::Dtype type, torch::Device device) {
+  return torch::TensorOptions().dtype(type).device(device);
+}
+
+Tensor FromFloats(const std::vector<float>& values, std::vector<int64_t> shape,
+                  torch::Device device) {
+  return torch::from_blob(const_cast<float*>(values.data()), shape, torch::kFloat32)
+      .clone()
+      .to(device);
+}
+
+}  // namespace
+
+// What Load does, and what it needs for it.
+class TrainableLoader {
+ public:
+  TrainableLoader(const model::Checkpoint& checkpoint, const model::Adapter* start,
+                  TrainableModel* model)
+      : checkpoint_(checkpoint), start_(start), model_(*model) {}
+
+  absl::Status Load() {
+    const model::ModelConfig& c = model_.config_;
+    const TrainableOptions& options = model_.options_;
+    if (options.mem_layers.empty()) {
+      return absl::InvalidArgumentError("no memory layers are named: there is nothing to train");
+    }
+    RETURN_IF_ERROR(
+        model::CheckMemLayers({options.mem_layers.begin(), options.mem_layers.end()}, c.n_layers));
+    if (options.update == TrainableOptions::Update::kLora && options.lora_rank < 1) {
+      return absl::InvalidArgumentError(StrCat("rank ", options.lora_rank, ", want at least 1"));
+    }
+    generator_ = at::detail::createCPUGenerator(options.seed);
+    if (start_ != nullptr) TakeRanks();
+    ASSIGN_OR_RETURN(model_.embedding_,
+                     Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size));
+    ASSIGN_OR_RETURN(model_.final_norm_, Vector("model.norm.weight", c.hidden_size));
+    model_.lm_head_ = model_.embedding_;
+    if (!c.tie_word_embeddings) {
+      ASSIGN_OR_RETURN(model_.lm_head_, Matrix("lm_head.weight", c.vocab_size, c.hidden_size));
+    }
+    for (int64_t l = 0; l < c.n_layers; ++l) {
+      RETURN_IF_ERROR(LoadLayer(l, &model_.layers_.emplace_back()));
+    }
+    if (options.trains_key_gain) {
+      for (const int layer : options.mem_layers) {
+        std::vector<float> gain(static_cast<size_t>(c.n_kv_heads), 1.0f);
+        if (start_ != nullptr && !start_->MemoryKeyGain(layer).empty()) {
+          gain = start_->MemoryKeyGain(layer);
+        }
+        for (float& g : gain) g = std::log(g);
+        model_.gains_.push_back(Parameter(StrCat("fot.layers.", layer, ".memory_key_gain"),
+                                          FromFloats(gain, {c.n_kv_heads}, options.device),
+                                          /*is_key_gain=*/true));
+      }
+    }
+    MakeRotations();
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::StatusOr<Tensor> Floats(const std::string& name, const std::vector<int64_t>& shape) {
+    ASSIGN_OR_RETURN(const model::Tensor* tensor, checkpoint_.Find(name, shape));
+    const int64_t columns = shape.back();
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+    Tensor values = torch::empty(shape, torch::kFloat32);
+    const size_t row_bytes = rows == 0 ? 0 : tensor->size_bytes / static_cast<size_t>(rows);
+    for (int64_t row = 0; row < rows; ++row) {
+      compute::DequantizeRow(tensor->dtype, tensor->data + static_cast<size_t>(row) * row_bytes,
+                             columns, values.data_ptr<float>() + row * columns);
+    }
+    return values;
+  }
+  absl::StatusOr<Tensor> Vector(const std::string& name, int64_t size) {
+    ASSIGN_OR_RETURN(const Tensor values, Floats(name, {size}));
+    return values.to(model_.options_.device);
+  }
+  absl::StatusOr<Tensor> Matrix(const std::string& name, int64_t rows, int64_t columns) {
+    ASSIGN_OR_RETURN(const Tensor values, Floats(name, {rows, columns}));
+    return values.to(Options(model_.options_.type, model_.options_.device));
+  }
+
+  Tensor Parameter(std::string name, const Tensor& value, bool is_key_gain = false) {
+    Tensor parameter = value.detach().clone().requires_grad_();
+    model_.parameters_.push_back({std::move(name), parameter, is_key_gain});
+    return parameter;
+  }
+
+  // Those of the adapter that training goes on from.
+  void TakeRanks() {
+    for (int64_t l = 0; l < model_.config_.n_layers; ++l) {
+      const model::LoraTensors* lora =
+          start_->Find(StrCat("model.layers.", l, ".self_attn.q_proj"));
+      if (lora == nullptr) continue;
+      model_.options_.lora_rank = lora->rank;
+      model_.options_.lora_alpha = lora->scale * static_cast<double>(lora->rank);
+      return;
+    }
+  }
+
+  absl::Status LoadModule(const std::string& name, int64_t out, int64_t in, bool has_bias,
+                          TrainableModel::Module* module) {
+    const TrainableOptions& options = model_.options_;
+    ASSIGN_OR_RETURN(module->weight, Matrix(name + ".weight", out, in));
+    if (has_bias) {
+      ASSIGN_OR_RETURN(const Tensor bias, Vector(name + ".bias", out));
+      module->bias = bias.to(options.type);
+    }
+    const model::LoraTensors* lora = start_ != nullptr ? start_->Find(name) : nullptr;
+    if (options.update == TrainableOptions::Update::kFull) {
+      ASSIGN_OR_RETURN(Tensor full, Floats(name + ".weight", {out, in}));
+      if (lora != nullptr) {
+        full = full + lora->scale * FromFloats(lora->b, {out, lora->rank}, torch::kCPU)
+                                        .matmul(FromFloats(lora->a, {lora->rank, in}, torch::kCPU));
+      }
+      module->full = Parameter(name + ".weight", full.to(options.device));
+      module->weight = Tensor();
+      return absl::OkStatus();
+    }
+    const bool trains = options.update == TrainableOptions::Update::kLora;
+    if (!trains && lora == nullptr) return absl::OkStatus();
+    Tensor a, b;
+    if (lora != nullptr) {
+      a = FromFloats(lora->a, {lora->rank, in}, options.device);
+      b = FromFloats(lora->b, {out, lora->rank}, options.device);
+      module->scale = lora->scale;
+    } else {
+      a = (torch::randn({options.lora_rank, in}, generator_) / std::sqrt(static_cast<double>(in)))
+              .to(options.device);
+      b = torch::zeros({out, options.lora_rank}, Options(torch::kFloat32, options.device));
+      module->scale = options.lora_alpha / static_cast<double>(options.lora_rank);
+    }
+    const std::string prefix = StrCat("base_model.model.", name);
+    module->a = trains ? Parameter(prefix + ".lora_A.weight", a) : a;
+    module->b = trains ? Parameter(prefix + ".lora_B.weight", b) : b;
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadLayer(int64_t l, TrainableModel::Layer* layer) {
+    const model::ModelConfig& c = model_.config_;
+    const std::string prefix = StrCat("model.layers.", l, ".");
+    ASSIGN_OR_RETURN(layer->attention_norm,
+                     Vector(prefix + "input_layernorm.weight", c.hidden_size));
+    ASSIGN_OR_RETURN(layer->mlp_norm,
+                     Vector(prefix + "post_attention_layernorm.weight", c.hidden_size));
+    const int64_t q = c.n_heads * c.head_dim;
+    const int64_t kv = c.n_kv_heads * c.head_dim;
+    const int64_t h = c.hidden_size;
+    const int64_t m = c.intermediate_size;
+    const bool bias = c.attention_bias;
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.q_proj", q, h, bias, &layer->q));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.k_proj", kv, h, bias, &layer->k));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.v_proj", kv, h, bias, &layer->v));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.o_proj", h, q, false, &layer->o));
+    RETURN_IF_ERROR(LoadModule(prefix + "mlp.gate_proj", m, h, false, &layer->gate));
+    RETURN_IF_ERROR(LoadModule(prefix + "mlp.up_proj", m, h, false, &layer->up));
+    return LoadModule(prefix + "mlp.down_proj", h, m, false, &layer->down);
+  }
+
+  void MakeRotations() {
+    const model::ModelConfig& c = model_.config_;
+    std::vector<float> inverse =
+        compute::RopeInverseFrequencies(c.head_dim, c.rope_theta, c.rope_scaling);
+    for (size_t i = 0; i < c.rope_factors.size() && i < inverse.size(); ++i) {
+      inverse[i] /= c.rope_factors[i];
+    }
+    const Tensor positions = torch::arange(c.max_position_embeddings, torch::kFloat32).unsqueeze(1);
+    const Tensor angles = positions * FromFloats(inverse, {1, c.head_dim / 2}, torch::kCPU);
+    const auto options = Options(model_.options_.type, model_.options_.device);
+    model_.cos_ = angles.cos().to(options);
+    model_.sin_ = angles.sin().to(options);
+  }
+
+  const model::Checkpoint& checkpoint_;
+  const model::Adapter* start_;
+  TrainableModel& model_;
+  at::Generator generator_;
+};
+
+absl::StatusOr<std::unique_ptr<TrainableModel>> TrainableModel::Load(
+    const model::Checkpoint& checkpoint, const model::Adapter* start,
+    const TrainableOptions& options) {
+  auto model = std::make_unique<TrainableModel>();
+  model->config_ = checkpoint.config();
+  model->options_ = options;
+  RETURN_IF_ERROR(TrainableLoader(checkpoint, start, model.get()).Load());
+  return model;
+}
+
+Tensor TrainableModel::Composed(const Module& module) const {
+  if (module.full.defined()) return module.full.to(options_.type);
+  if (!module.a.defined()) return module.weight;
+  return module.weight + (module.b.matmul(module.a) * module.scale).to(options_.type);
+}
+
+TrainableModel::Weights TrainableModel::Compose() const {
+  Weights weights;
+  for (const Layer& layer : layers_) {
+    weights.push_back({Composed(layer.q), Composed(layer.k), Composed(layer.v), Composed(layer.o),
+                       Composed(layer.gate), Composed(layer.up), Composed(layer.down)});
+  }
+  return weights;
+}
+
+Tensor TrainableModel::RmsNorm(const Tensor& x, const Tensor& weight) const {
+  return torch::rms_norm(x.to(torch::kFloat32), {config_.hidden_size}, weight, config_.rms_norm_eps)
+      .to(options_.type);
+}
+
+// [n, n_heads, n_tokens, head_dim], rotate-half order, from position 0.
+Tensor TrainableModel::Rotate(const Tensor& x) const {
+  const int64_t n_tokens = x.size(2);
+  const int64_t half = config_.head_dim / 2;
+  const Tensor cos = cos_.slice(0, 0, n_tokens);
+  const Tensor sin = sin_.slice(0, 0, n_tokens);
+  const Tensor low = x.slice(3, 0, half);
+  const Tensor high = x.slice(3, half);
+  return torch::cat({low * cos - high * sin, high * cos + low * sin}, 3);
+}
+
+int64_t TrainableModel::MemoryIndex(int64_t layer) const {
+  const auto found = std::find(options_.mem_layers.begin(), options_.mem_layers.end(), layer);
+  return found == options_.mem_layers.end() ? -1 : found - options_.mem_layers.begin();
+}
+
+Tensor TrainableModel::KeyGain(size_t memory_layer) const {
+  return gains_[memory_layer].exp().to(options_.type).view({1, config_.n_kv_heads, 1, 1});
+}
+
+Tensor TrainableModel::Attend(const Tensor& queries, const Tensor& memory_keys,
+                              const Tensor& memory_values, const Tensor& keys,
+                              const Tensor& values) const {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
+  const Tensor all_keys = memory_keys.defined() ? torch::cat({memory_keys, keys}, 2) : keys;
+  const Tensor all_values =
+      memory_values.defined() ? torch::cat({memory_values, values}, 2) : values;
+  const int64_t n_tokens = queries.size(2);
+  const int64_t n_memory = all_keys.size(2) - n_tokens;
+  if (queries.is_cuda() && queries.scalar_type() != torch::kFloat32) {
+    // Its causal mask ends at the last query and the last key: the memory is seen by all.
+    return std::get<0>(at::_scaled_dot_product_flash_attention(
+        queries, all_keys, all_values, /*dropout_p=*/0.0, /*is_causal=*/true,
+        /*return_debug_mask=*/false, scale));
+  }
+  const Tensor mask =
+      torch::ones({n_tokens, n_memory + n_tokens}, Options(torch::kBool, queries.device()))
+          .tril(n_memory);
+  return at::scaled_dot_product_attention(queries, all_keys, all_values, mask, /*dropout_p=*/0.0,
+                                          /*is_causal=*/false, scale, /*enable_gqa=*/true);
+}
+
+Tensor TrainableModel::AttendWithMemory(const Tensor& queries, const Tensor& context_keys,
+                                        const Tensor& context_values, const SeenContexts& seen,
+                                        const Tensor& keys, const Tensor& values,
+                                        size_t memory_layer, const MassProbe* probe) const {
+  // Entries that see equally many contexts together.
+  std::map<size_t, std::vector<int64_t>> by_number;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    by_number[seen[i].size()].push_back(static_cast<int64_t>(i));
+  }
+  std::vector<Tensor> outputs;
+  std::vector<int64_t> order;
+  for (const auto& [n_contexts, rows] : by_number) {
+    order.insert(order.end(), rows.begin(), rows.end());
+    const bool is_all = rows.size() == seen.size();
+    const auto index = torch::tensor(rows, torch::kInt64).to(queries.device());
+    const auto take = [&](const Tensor& x) { return is_all ? x : x.index_select(0, index); };
+    Tensor memory[2];
+    if (n_contexts > 0) {
+      std::vector<int64_t> contexts;
+      for (const int64_t row : rows) {
+        const auto& of_row = seen[static_cast<size_t>(row)];
+        contexts.insert(contexts.end(), of_row.begin(), of_row.end());
+      }
+      const auto which = torch::tensor(contexts, torch::kInt64).to(queries.device());
+      const auto n_rows = static_cast<int64_t>(rows.size());
+      const Tensor* from[2] = {&context_keys, &context_values};
+      for (int i = 0; i < 2; ++i) {
+        // [rows · contexts, kv, tokens, dim] → [rows, kv, contexts · tokens, dim]
+        const Tensor taken = from[i]->index_select(0, which);
+        memory[i] = taken
+                        .view({n_rows, static_cast<int64_t>(n_contexts), taken.size(1),
+                               taken.size(2), taken.size(3)})
+                        .transpose(1, 2)
+                        .reshape({n_rows, taken.size(1), -1, taken.size(3)});
+      }
+    }
+    const Tensor of_rows = take(queries);
+    if (probe != nullptr && n_contexts > 0) (*probe)(memory_layer, of_rows, memory[0]);
+    outputs.push_back(Attend(of_rows, memory[0], memory[1], take(keys), take(values)));
+  }
+  if (outputs.size() == 1) return outputs[0];
+  const Tensor together = torch::cat(outputs, 0);
+  std::vector<int64_t> place(order.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    place[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
+  }
+  return together.index_select(0, torch::tensor(place, torch::kInt64).to(queries.device()));
+}
+
+ContextEntries TrainableModel::Encode(const Weights& weights, const Tensor& ids) const {
+  ContextEntries entries;
+  RunLayers(weights, ids, options_.mem_layers.back() + 1, nullptr, nullptr, &entries);
+  return entries;
+}
+
+Tensor TrainableModel::Forward(const Weights& weights, const Tensor& ids, const SeenMemory* memory,
+                               const MassProbe* probe) const {
+  return RmsNorm(RunLayers(weights, ids, config_.n_layers, memory, probe, nullptr), final_norm_);
+}
+
+Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int64_t n_layers,
+                                 const SeenMemory* memory, const MassProbe* probe,
+                                 ContextEntries* entries) const {
+  const int64_t n = ids.size(0);
+  const int64_t n_tokens = ids.size(1);
+  Tensor x = torch::embedding(embedding_, ids);
+  for (int64_t l = 0; l < n_layers; ++l) {
+    const Layer& layer = layers_[static_cast<size_t>(l)];
+    const LayerWeights& w = weights[static_cast<size_t>(l)];
+    const Tensor h = RmsNorm(x, layer.attention_norm);
+    const auto heads = [&](const Tensor& weight, const Tensor& bias, int64_t n_heads) {
+      return torch::linear(h, weight, bias).view({n, n_tokens, n_heads, -1}).transpose(1, 2);
+    };
+    Tensor k = heads(w.k, layer.k.bias, config_.n_kv_heads);
+    const Tensor v = heads(w.v, layer.v.bias, config_.n_kv_heads);
+    const int64_t memory_layer = MemoryIndex(l);
+    const auto m = static_cast<size_t>(memory_layer);
+    Tensor stored;  // keys as a memory has them
+    if (memory_layer >= 0) stored = gains_.empty() ? k : k * KeyGain(m);
+    if (entries != nullptr && memory_layer >= 0) {
+      entries->keys.push_back(stored);
+      entries->values.push_back(v);
+      if (l + 1 == n_layers) break;  // nothing is wanted of what comes after it
+    }
+    Tensor q = heads(w.q, layer.q.bias, config_.n_heads);
+    if (options_.mem_positionals || memory_layer < 0) {
+      q = Rotate(q);
+      k = Rotate(k);
+    }
+    Tensor attended;
+    if (memory_layer < 0 || memory == nullptr) {
+      attended = Attend(q, {}, {}, k, v);
+    } else if (memory->entries != nullptr) {
+      attended = AttendWithMemory(q, memory->entries->keys[m], memory->entries->values[m],
+                                  *memory->seen, k, v, m, probe);
+    } else {
+      attended = AttendWithMemory(q, stored, v, *memory->seen, k, v, m, probe);
+    }
+    x = x + torch::linear(attended.transpose(1, 2).reshape({n, n_tokens, -1}), w.o);
+    const Tensor g = RmsNorm(x, layer.mlp_norm);
+    x = x + torch::linear(torch::silu(torch::linear(g, w.gate)) * torch::linear(g, w.up), w.down);
+  }
+  return x;
+}
+
+Tensor TrainableModel::Logits(const Tensor& hidden) const {
+  return torch::linear(hidden, lm_head_);
+}
+
+}  // namespace fovea::train

@@ -1,0 +1,329 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <deque>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/strings.h"
+#include "train/losses.h"
+
+namespace fovea::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::json;
+using torch::Tensor;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// A checkpoint: "fovtrain", the version, the steps, the number of values, the values (float32), and
+// XXH3-64 of all before it.
+constexpr std::string_view kCheckpointMark = "fovtrain";
+constexpr uint64_t kCheckpointVersion = 1;
+
+std::string EncodeCheckpoint(const Tensor& state, int64_t n_steps) {
+  std::string bytes(kCheckpointMark);
+  const auto add = [&](uint64_t number) {
+    bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
+  };
+  add(kCheckpointVersion);
+  add(static_cast<uint64_t>(n_steps));
+  add(static_cast<uint64_t>(state.numel()));
+  bytes.append(static_cast<const char*>(state.data_ptr()), state.nbytes());
+  add(Checksum64(bytes));
+  return bytes;
+}
+
+struct Checkpoint {
+  int64_t n_steps = 0;
+  Tensor state;
+};
+
+absl::StatusOr<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+  constexpr size_t kHead = 8 + 3 * sizeof(uint64_t);
+  const auto number = [&](size_t at) {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes.data() + at, sizeof value);
+    return value;
+  };
+  const bool has_head = bytes.size() >= kHead + sizeof(uint64_t) &&
+                        bytes.compare(0, kCheckpointMark.size(), kCheckpointMark) == 0 &&
+                        number(8) == kCheckpointVersion;
+  const uint64_t n = has_head ? number(24) : 0;
+  if (!has_head || n % 3 != 0 || n > bytes.size() / sizeof(float) ||
+      bytes.size() != kHead + n * sizeof(float) + sizeof(uint64_t) ||
+      number(bytes.size() - sizeof(uint64_t)) !=
+          Checksum64(std::string_view(bytes).substr(0, bytes.size() - sizeof(uint64_t)))) {
+    return absl::DataLossError(StrCat(path, ": not a whole checkpoint of a training run"));
+  }
+  Checkpoint checkpoint;
+  checkpoint.n_steps = static_cast<int64_t>(number(16));
+  checkpoint.state = torch::empty({3, static_cast<int64_t>(n / 3)}, torch::kFloat32);
+  std::memcpy(checkpoint.state.data_ptr(), bytes.data() + kHead, n * sizeof(float));
+  return checkpoint;
+}
+
+class Trainer {
+ public:
+  Trainer(TrainableModel* model, const BatchMaker& batches, const TrainOptions& options,
+          const AdapterDescription& description, const Progress& progress,
+          const std::function<void(const TrainReport&)>& on_report)
+      : model_(*model),
+        batches_(batches),
+        options_(options),
+        description_(description),
+        progress_(progress),
+        on_report_(on_report),
+        optimizer_(model->parameters(), options.optimizer) {}
+
+  absl::StatusOr<TrainResult> Run() {
+    RETURN_IF_ERROR(Prepare());
+    began_at_ = Clock::now();
+    reported_at_ = saved_at_ = began_at_;
+    absl::Status ended;
+    while (Progressed() < 1.0) {
+      ended = progress_.CheckCancelled();
+      if (!ended.ok()) break;
+      ended = DoStep();
+      if (!ended.ok()) break;
+    }
+    ahead_.clear();  // waits for what is being made
+    // What was not looked at may be no number.
+    if (absl::IsCancelled(ended) || ended.ok()) RETURN_IF_ERROR(Report());
+    if (absl::IsCancelled(ended) || ended.ok()) RETURN_IF_ERROR(Save());
+    RETURN_IF_ERROR(ended);
+    TrainResult result;
+    result.n_steps = step_;
+    result.seconds = SecondsSince(began_at_);
+    result.tokens_per_s = static_cast<double>(n_tokens_) / std::max(result.seconds, 1e-9);
+    if (model_.options().update != TrainableOptions::Update::kFull) {
+      result.adapter = options_.folder / "adapter";
+      RETURN_IF_ERROR(WriteAdapter(model_, description_, result.adapter));
+    }
+    return result;
+  }
+
+ private:
+  std::filesystem::path checkpoint_path() const { return options_.folder / "checkpoint"; }
+  std::filesystem::path metrics_path() const { return options_.folder / "metrics.jsonl"; }
+
+  absl::Status Prepare() {
+    if ((options_.n_steps > 0) == (options_.n_seconds > 0.0)) {
+      return absl::InvalidArgumentError("a run is of a number of steps or of seconds: name one");
+    }
+    if (options_.contexts.largest() > batches_.options().n_entries) {
+      return absl::InvalidArgumentError(
+          StrCat(options_.contexts.largest(), " contexts are to be seen at once, and a batch has ",
+                 batches_.options().n_entries, ": make the batch larger, or see fewer"));
+    }
+    RETURN_IF_ERROR(CreateDirectories(options_.folder));
+    std::error_code error;
+    const bool is_there = std::filesystem::exists(checkpoint_path(), error);
+    if (is_there && !options_.resumes) {
+      return absl::FailedPreconditionError(StrCat(
+          options_.folder, " holds a run: --resume goes on with it, or name another folder"));
+    }
+    if (!is_there && options_.resumes) {
+      return absl::NotFoundError(
+          StrCat(checkpoint_path(), ": no checkpoint to go on from: leave --resume out"));
+    }
+    if (!is_there) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const Checkpoint checkpoint, ReadCheckpoint(checkpoint_path()));
+    step_ = checkpoint.n_steps;
+    return Annotate(optimizer_.SetState(checkpoint.state, step_), checkpoint_path().string());
+  }
+
+  double Progressed() const {
+    return options_.n_steps > 0 ? static_cast<double>(step_) / static_cast<double>(options_.n_steps)
+                                : SecondsSince(began_at_) / options_.n_seconds;
+  }
+
+  // Of the step that comes `later` steps after this one.
+  int64_t ContextsOf(int64_t step, double progressed) const {
+    Random random(batches_.options().seed ^ 0x10ca1, static_cast<uint64_t>(step));
+    if (random.Chance(options_.local_share)) return 0;
+    const double progress = options_.n_steps > 0
+                                ? static_cast<double>(step) / static_cast<double>(options_.n_steps)
+                                : progressed;
+    return options_.contexts.At(progress);
+  }
+
+  absl::StatusOr<TrainingBatch> NextBatch() {
+    const size_t most = static_cast<size_t>(std::max(options_.n_batch_threads, 1));
+    while (ahead_.size() < most) {
+      const int64_t step = step_ + static_cast<int64_t>(ahead_.size());
+      const int64_t d = ContextsOf(step, Progressed());
+      ahead_.push_back(std::async(std::launch::async, [this, step, d] {
+        return batches_.Make(static_cast<uint64_t>(step), d);
+      }));
+    }
+    absl::StatusOr<TrainingBatch> batch = ahead_.front().get();
+    ahead_.pop_front();
+    return batch;
+  }
+
+  absl::Status DoStep() {
+    ASSIGN_OR_RETURN(const TrainingBatch batch, NextBatch());
+    const auto device = model_.options().device;
+    const bool reports = (step_ + 1) % options_.log_every == 0;
+    const bool has_memory = batch.contexts.defined();
+    const double scale = 1.0 / std::sqrt(static_cast<double>(model_.config().head_dim));
+    const TrainableModel::Weights weights = model_.Compose();
+    ContextEntries entries;
+    SeenMemory memory;
+    std::optional<MassLoss> mass, distraction;
+    MassProbe probe;
+    if (has_memory) {
+      entries = model_.Encode(weights, batch.contexts.to(device));
+      memory = {&entries, &batch.seen};
+      mass.emplace(batch.asks, options_.mass_layers);
+      distraction.emplace(OwnContexts(batch), AllMemoryLayers());
+      const MassProbe observe = mass->Probe(scale);
+      const MassProbe measure = distraction->Probe(scale);
+      const bool learns = options_.mass_weight > 0.0 && !batch.asks.empty();
+      probe = [=](size_t layer, const Tensor& queries, const Tensor& keys) {
+        if (learns) observe(layer, queries, keys);
+        if (!reports) return;
+        torch::NoGradGuard guard;
+        measure(layer, queries.detach(), keys.detach());
+      };
+    }
+    const Tensor hidden =
+        model_.Forward(weights, batch.queries.to(device), has_memory ? &memory : nullptr,
+                       has_memory ? &probe : nullptr);
+    const Tensor next =
+        NextTokenLoss(model_, hidden, batch.targets.to(device), batch.weights.to(device));
+    Tensor loss = next;
+    Tensor mass_loss;
+    if (mass.has_value()) mass_loss = mass->Mean();
+    if (mass_loss.defined()) loss = loss + options_.mass_weight * mass_loss;
+    loss.backward();
+    last_.learning_rate = options_.learning_rate.At(step_, Progressed());
+    last_norm_ = optimizer_.Step(last_.learning_rate);
+    last_loss_ = next.detach();
+    last_mass_loss_ = mass_loss.defined() ? mass_loss.detach() : Tensor();
+    last_.d = has_memory ? static_cast<int64_t>(batch.seen[0].size()) : 0;
+    if (reports) {
+      last_.mass = mass.has_value() ? mass->MeanMass() : std::vector<double>();
+      last_.r_d = distraction.has_value() ? distraction->MeanMass() : std::vector<double>();
+    }
+    n_tokens_ += batch.queries.numel() + (has_memory ? batch.contexts.numel() : 0);
+    ++step_;
+    RETURN_IF_ERROR(progress_.Report(
+        {.stage = "train",
+         .done = options_.n_steps > 0 ? step_ : static_cast<int64_t>(SecondsSince(began_at_)),
+         .total =
+             options_.n_steps > 0 ? options_.n_steps : static_cast<int64_t>(options_.n_seconds),
+         .unit = options_.n_steps > 0 ? "steps" : "s"}));
+    if (!reports) return absl::OkStatus();
+    RETURN_IF_ERROR(Report());
+    return SecondsSince(saved_at_) >= options_.checkpoint_every_s ? Save() : absl::OkStatus();
+  }
+
+  // Of the last token of each entry: all of its own context, which comes first.
+  std::vector<Ask> OwnContexts(const TrainingBatch& batch) const {
+    std::vector<Ask> asks;
+    for (int64_t i = 0; i < batch.queries.size(0); ++i) {
+      asks.push_back({i, batch.queries.size(1) - 1, 0, batch.contexts.size(1)});
+    }
+    for (const Ask& ask : batch.asks) asks[static_cast<size_t>(ask.entry)].position = ask.position;
+    return asks;
+  }
+  std::vector<int64_t> AllMemoryLayers() const {
+    std::vector<int64_t> layers(model_.options().mem_layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) layers[i] = static_cast<int64_t>(i);
+    return layers;
+  }
+
+  absl::Status Report() {
+    if (!last_loss_.defined() || reported_step_ == step_) return absl::OkStatus();
+    last_.step = step_;
+    last_.progress = Progressed();
+    last_.seconds = SecondsSince(began_at_);
+    last_.loss = last_loss_.item<double>();
+    last_.mass_loss = last_mass_loss_.defined() ? last_mass_loss_.item<double>() : 0.0;
+    last_.gradient_norm = last_norm_.item<double>();
+    last_.tokens_per_s = static_cast<double>(n_tokens_ - reported_tokens_) /
+                         std::max(SecondsSince(reported_at_), 1e-9);
+    reported_at_ = Clock::now();
+    reported_tokens_ = n_tokens_;
+    reported_step_ = step_;
+    if (!std::isfinite(last_.loss) || !std::isfinite(last_.gradient_norm)) {
+      std::error_code error;
+      const bool has_checkpoint = std::filesystem::exists(checkpoint_path(), error);
+      return absl::DataLossError(
+          StrCat("step ", step_, ": the loss or its gradient is not a number; ",
+                 has_checkpoint ? StrCat(checkpoint_path(), " has the last good one")
+                                : std::string("there is no checkpoint yet"),
+                 "; a lower learning rate may help"));
+    }
+    RETURN_IF_ERROR(AppendMetrics());
+    if (on_report_) on_report_(last_);
+    return absl::OkStatus();
+  }
+
+  absl::Status AppendMetrics() const {
+    const json line = {{"step", last_.step},
+                       {"progress", last_.progress},
+                       {"seconds", last_.seconds},
+                       {"d", last_.d},
+                       {"loss", last_.loss},
+                       {"mass_loss", last_.mass_loss},
+                       {"mass", last_.mass},
+                       {"r_d", last_.r_d},
+                       {"gradient_norm", last_.gradient_norm},
+                       {"learning_rate", last_.learning_rate},
+                       {"tokens_per_s", last_.tokens_per_s}};
+    std::FILE* file = std::fopen(metrics_path().c_str(), "ab");
+    if (file == nullptr) return ErrnoToStatus(errno, "open", metrics_path());
+    const std::string text = line.dump() + "\n";
+    const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+    const int error = errno;
+    if (std::fclose(file) != 0 || !is_written) return ErrnoToStatus(error, "write", metrics_path());
+    return absl::OkStatus();
+  }
+
+  absl::Status Save() {
+    saved_at_ = Clock::now();
+    return WriteFileAtomic(checkpoint_path(), EncodeCheckpoint(optimizer_.State(), step_));
+  }
+
+  TrainableModel& model_;
+  const BatchMaker& batches_;
+  const TrainOptions& options_;
+  const AdapterDescription& description_;
+  const Progress& progress_;
+  const std::function<void(const TrainReport&)>& on_report_;
+  Optimizer optimizer_;
+
+  std::deque<std::future<absl::StatusOr<TrainingBatch>>> ahead_;
+  Clock::time_point began_at_, reported_at_, saved_at_;
+  int64_t step_ = 0;
+  int64_t reported_step_ = -1;
+  int64_t n_tokens_ = 0;  // of this process
+  int64_t reported_tokens_ = 0;
+  TrainReport last_;
+  Tensor last_loss_, last_mass_loss_, last_norm_;
+};
+
+}  // namespace
+
+absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchMaker& batches,
+                                  const TrainOptions& options,
+                                  const AdapterDescription& description, const Progress& progress,
+                                  const std::function<void(const TrainReport&)>& on_report) {
+  return Trainer(model, batches, options, description, progress, on_report).Run();
+}
+
+}  // namespace fovea::train
