@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test; the last line is "N passed, N failed".
 #
-# Usage: scripts/test.sh [--checks | --gpu] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
+# Usage: scripts/test.sh [--checks | --gpu | --train] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
 #   --checks  what CI does beside: the format, what reads bytes of strangers under the sanitizers, and
 #             what clang-tidy says of a part of the sources (another part for each state of them)
 #   --gpu     instead, the tests of all ops and of FAISS's indexes on the GPU, with a build for it
 #             (preset cuda-release)
+#   --train   instead, the tests of training, with LibTorch from the PyPI package torch, in a virtual
+#             environment under build/ (3 GB)
 #
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
@@ -40,6 +42,26 @@ if [[ "${1:-}" == --gpu ]]; then
   failed="$(grep -c '^\[  FAILED  \].*ms)$' "$log" || true)"
   ((passed + failed > 0)) || fail "no test ran: see above"
   say "$passed passed, $failed failed"
+  exit "$code"
+fi
+
+if [[ "${1:-}" == --train ]]; then
+  say "Packages"
+  "$root/scripts/install_deps.sh"
+  venv="$root/build/train-venv"
+  [[ -x "$venv/bin/python" ]] || python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet torch==2.11.0
+  torch="$("$venv/bin/python" -c 'import torch; print(torch.__path__[0])')"
+  say "Build"
+  cd "$root"
+  cmake --preset release -B build/train -DFOVEA_TRAIN=on -DTorch_ROOT="$torch" -DFOVEA_CUDA=off
+  cmake --build build/train --target train_test fovea_train_program fovea_cli
+  say "Tests"
+  log="$(mktemp)"
+  trap 'rm -f "$log"' EXIT
+  code=0
+  build/train/bin/train_test 2>&1 | tee "$log" || code=$?
+  say "$(grep -c '^\[       OK \]' "$log" || true) passed, $(grep -c '^\[  FAILED  \].*ms)$' "$log" || true) failed"
   exit "$code"
 fi
 
