@@ -28,10 +28,10 @@ __device__ inline void PublishBarriers() {
 __device__ inline void ExpectBytes([[maybe_unused]] uint64_t* barrier,
                                    [[maybe_unused]] uint32_t n_bytes) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(n_bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(n_bytes)
+      : "memory");
 #endif
 }
 
@@ -42,8 +42,8 @@ __device__ inline void CopyBulk([[maybe_unused]] std::byte* shared,
                                 [[maybe_unused]] uint64_t* barrier) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          SharedAddress(shared)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(shared)),
       "l"(__cvta_generic_to_global(global)), "r"(n_bytes), "r"(SharedAddress(barrier))
       : "memory");
 #endif

@@ -1,7 +1,7 @@
 // The local attention of one token in one kernel: the block that has the last run of keys appends
 // the new one to them first. What the blocks of a KV head found is merged by the one that has the
-// first run, to whose shared memory the others write it, or, of more blocks than a cluster has or on
-// earlier GPUs, by the last one to finish.
+// first run, to whose shared memory the others write it, or, of more blocks than a cluster has or
+// on earlier GPUs, by the last one to finish.
 #include "compute/cuda/attention_run.cuh"
 #include "compute/cuda/cluster.cuh"
 #include "compute/cuda/dependent_launch.cuh"
@@ -157,9 +157,9 @@ __device__ inline void MergeParts(const AttentionInput& in, int kv_head, int row
 // Whether a block has the first keys and values of its run in registers before its query is there,
 // and beside them room for the blocks of the kernels before and after it.
 template <typename T, int kDims, int kRows>
-inline constexpr bool kLoadsAhead = kDims * sizeof(T) <= 32 && kDims * kRows <= 32;
+inline constexpr bool kLoadsAhead = kDims * sizeof(T) <= 32 && kDims* kRows <= 32;
 template <int kDims, int kRows>
-inline constexpr int kBlocks = kDims <= 16 && kDims * kRows <= 16 ? 2 : 1;
+inline constexpr int kBlocks = kDims <= 16 && kDims* kRows <= 16 ? 2 : 1;
 
 // blockIdx: run of keys, KV head, kRows of its heads.
 template <typename T, int kVector, int kVectors, int kRows, bool kCluster>
@@ -214,8 +214,8 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, kBlocks<kVector * kVec
   for (int p = threadIdx.x; p < n_pairs; p += blockDim.x) {
     const int r = p / half;
     const int i = p % half;
-    const Angle angle = p == static_cast<int>(threadIdx.x) ? own_angle
-                                                           : AngleOf(step, place.position, i);
+    const Angle angle =
+        p == static_cast<int>(threadIdx.x) ? own_angle : AngleOf(step, place.position, i);
     if (r < kRows) {
       const int64_t at =
           static_cast<int64_t>(kv_head * group_size + min(row0 + r, group_size - 1)) * in.head_dim;
@@ -259,17 +259,15 @@ __global__ void __launch_bounds__(kSplitWarps* kWarpSize, kBlocks<kVector * kVec
     }
     AttendToKeys<kDims, kRows, false>(
         query,
-        [&](int j, float* to) {
-          first_keys[j].Convert(in.head_dim, own + j * kStride < end, to);
-        },
+        [&](int j, float* to) { first_keys[j].Convert(in.head_dim, own + j * kStride < end, to); },
         [&](int j, float* to) {
           first_values[j].Convert(in.head_dim, own + j * kStride < end, to);
         },
         [&](int, int j) { return own + j * kStride < end; }, running);
     rest += kStride * kKeysAtOnce;
   }
-  AttendToRun<T, kVector, kVectors, kRows, kBlocks<kDims, kRows> == 1>(in, kv_head, rest, end, query,
-                                                                       n_visible, running);
+  AttendToRun<T, kVector, kVectors, kRows, kBlocks<kDims, kRows> == 1>(in, kv_head, rest, end,
+                                                                       query, n_visible, running);
   if constexpr (kCluster) {
     extern __shared__ float shared_parts[];
     AwaitCluster();  // the first block has begun
@@ -344,10 +342,10 @@ absl::Status DecodeAttention(Device& device, const DecodeAttentionArgs& args) {
     constexpr int kThreads = kSplitWarps * kWarpSize;
     const auto n_parts_of_block = static_cast<size_t>(kRows * n_splits);
     if (cuda.compute_capability() >= 90 && n_splits <= kMostOfCluster) {
-      return LaunchClusters(
-          cuda, kOp, DecodeKernel<T, kVector, kVectors, kRows, true>, grid,
-          static_cast<unsigned>(n_splits), kThreads,
-          n_parts_of_block * static_cast<size_t>(in.head_dim + 2) * sizeof(float), in, step, parts);
+      return LaunchClusters(cuda, kOp, DecodeKernel<T, kVector, kVectors, kRows, true>, grid,
+                            static_cast<unsigned>(n_splits), kThreads,
+                            n_parts_of_block * static_cast<size_t>(in.head_dim + 2) * sizeof(float),
+                            in, step, parts);
     }
     return LaunchDependent(cuda, kOp, DecodeKernel<T, kVector, kVectors, kRows, false>, grid,
                            kThreads, n_parts_of_block * sizeof(float), in, step, parts);

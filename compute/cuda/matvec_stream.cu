@@ -1,14 +1,14 @@
 // A step of a large model is a chain of products that each read more weights than the caches hold.
 // Memory is idle wherever one of them ends and the next one waits for its input, unless weights are
-// on their way meanwhile: so a block has nearly all of a multiprocessor's shared memory, begins when
-// the one before it there ends, and fills it with weights while those elsewhere end and its input
-// comes. Two blocks of one kernel on a multiprocessor leave another one idle: they do not fit.
-#include "compute/cuda/matvec_stream.h"
-
+// on their way meanwhile: so a block has nearly all of a multiprocessor's shared memory, begins
+// when the one before it there ends, and fills it with weights while those elsewhere end and its
+// input comes. Two blocks of one kernel on a multiprocessor leave another one idle: they do not
+// fit.
 #include <algorithm>
 
 #include "compute/cuda/bulk_copy.cuh"
 #include "compute/cuda/dependent_launch.cuh"
+#include "compute/cuda/matvec_stream.h"
 #include "compute/cuda/rms_norm.cuh"
 #include "compute/cuda/silu_mul.cuh"
 #include "compute/cuda/stored_values.cuh"
@@ -161,8 +161,7 @@ __device__ inline void NormInput(const MatVecNorm& norm, int n,
 // kernel of products.
 template <DType kType, bool kGated>
 __global__ void __launch_bounds__(kThreads, 2)
-    StreamMatVecKernel(const __grid_constant__ Products products,
-                       MatVecNorm norm) {
+    StreamMatVecKernel(const __grid_constant__ Products products, MatVecNorm norm) {
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ float norm_sums[kWarpSize];
   constexpr int kChunkBytes = 8 * (kType == DType::kF32 ? 4 : 2);
@@ -288,8 +287,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// Shared memory of a block: of most of it, so that a multiprocessor has one block of one kernel, but
-// for those of the attention between two.
+// Shared memory of a block: of most of it, so that a multiprocessor has one block of one kernel,
+// but for those of the attention between two.
 int SharedBytes(const CudaDevice& device) {
   constexpr int kOfOthers = 20 << 10;
   return device.max_shared_bytes() - kOfOthers;

@@ -318,12 +318,12 @@ class Checker {
       return absl::OkStatus();
     }
     RETURN_IF_ERROR(sound);
-    ASSIGN_OR_RETURN(const uint64_t next_slot, text_index->NextSlot());
+    ASSIGN_OR_RETURN(uint64_t next_slot, text_index->NextSlot());
     // A writer adds to the index what it has committed: a reader may not have seen that yet.
-    if (next_slot > counters.next_slot) {
-      memory_->Refresh().IgnoreError();
-      ASSIGN_OR_RETURN(counters, store().ReadCounters());
-    }
+    memory_->Refresh().IgnoreError();
+    text_index = memory_->text_index();  // of another generation or version, maybe
+    if (text_index == nullptr) return absl::OkStatus();
+    ASSIGN_OR_RETURN(counters, store().ReadCounters());
     if (next_slot > counters.next_slot) {
       add(Repair::kRebuildText, StrCat(memory_->text_index_path(), ": reaches to slot ", next_slot,
                                        ", the store only to ", counters.next_slot));
@@ -331,7 +331,7 @@ class Checker {
     }
     // What a writer is at is for it to finish.
     if (storage::FindWriter(store().folder())) return absl::OkStatus();
-    memory_->Refresh().IgnoreError();
+    ASSIGN_OR_RETURN(next_slot, text_index->NextSlot());
     ASSIGN_OR_RETURN(const IndexedWindows windows, CompareWindows(*text_index, store()));
     if (!windows.lacking.empty()) {
       add(Repair::kRebuildText, StrCat(memory_->text_index_path(), ": lacks the words of ",

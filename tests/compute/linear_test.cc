@@ -445,10 +445,8 @@ TEST_P(LinearTest, OneRowOfLargeWeightsIsAsAmongOthers) {
     std::vector<int64_t> n_out;
   };
   // Rows that are no whole number of pieces; more of them than blocks, and fewer; long ones.
-  for (const Shape& shape : std::vector<Shape>{{1536, {2600, 300, 301}},
-                                               {1280, {2100, 7}},
-                                               {8704, {330}},
-                                               {27648, {100}}}) {
+  for (const Shape& shape : std::vector<Shape>{
+           {1536, {2600, 300, 301}}, {1280, {2100, 7}}, {8704, {330}}, {27648, {100}}}) {
     SCOPED_TRACE(StrCat(Traits(dtype).name, ", ", shape.n_in, " x ", shape.n_out[0]));
     const int64_t n_in = shape.n_in + 8;  // a warp's last chunks are not all lanes'
     const Buffer x = ToDevice(*device, RandomFloats(static_cast<size_t>(2 * n_in), 3, 2.0f));
@@ -463,16 +461,14 @@ TEST_P(LinearTest, OneRowOfLargeWeightsIsAsAmongOthers) {
             Quantize(dtype, RandomFloats(n, static_cast<uint32_t>(2 * i + 5 + gated), 0.05f));
         buffers.push_back(*device->UploadConstant(stored.data(), stored.size()));
         LinearWeights weights{
-            .name = "test",
-            .weight = {dtype, buffers.back().data<void>(), {shape.n_out[i], n_in}}};
+            .name = "test", .weight = {dtype, buffers.back().data<void>(), {shape.n_out[i], n_in}}};
         if (i == 1) {
           buffers.push_back(
               ToDevice(*device, RandomFloats(static_cast<size_t>(shape.n_out[i]), 9)));
           weights.bias = {buffers.back().data<float>(), {shape.n_out[i]}};
         }
         linears.push_back(*Linear::Create(*device, weights));
-        outs.push_back(
-            ToDevice(*device, RandomFloats(static_cast<size_t>(2 * shape.n_out[i]), 8)));
+        outs.push_back(ToDevice(*device, RandomFloats(static_cast<size_t>(2 * shape.n_out[i]), 8)));
       }
     }
     // [product][row][feature] of all ways: together after a norm, added, gated.
@@ -483,12 +479,10 @@ TEST_P(LinearTest, OneRowOfLargeWeightsIsAsAmongOthers) {
       std::vector<std::vector<float>> results;
       const auto out = [&](size_t i) -> Linear::Output {
         return {linears[i].get(),
-                {outs[i].data<float>() + row * shape.n_out[i / 2],
-                 {n_rows, shape.n_out[i / 2]}}};
+                {outs[i].data<float>() + row * shape.n_out[i / 2], {n_rows, shape.n_out[i / 2]}}};
       };
       const auto keep = [&](size_t i) {
-        results.push_back(
-            ToHost(*device, outs[i], static_cast<size_t>(2 * shape.n_out[i / 2])));
+        results.push_back(ToHost(*device, outs[i], static_cast<size_t>(2 * shape.n_out[i / 2])));
       };
       std::vector<Linear::Output> together;
       for (size_t i = 0; i < linears.size(); i += 2) together.push_back(out(i));
