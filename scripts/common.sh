@@ -25,16 +25,20 @@ list_sources() {
   fi | sort -z
 }
 
+# configure_release [OPTION…]: once, with these options of CMake.
+configure_release() {
+  [[ ! -f "$build/build.ninja" ]] || return 0
+  # Where nvcc is installed: for the GPU of this machine, or where it has none so that the sources
+  # of CUDA are compiled once.
+  local architectures=90
+  if nvidia-smi >/dev/null 2>&1; then architectures=native; fi
+  (cd "$root" && cmake --preset release -DCMAKE_CUDA_ARCHITECTURES="$architectures" "$@")
+}
+
 # build_release TARGET…: configures the release build once, and builds the targets. Ninja does only
 # what is missing, and runs CMake again by itself when a CMake file changed.
 build_release() {
+  configure_release
   cd "$root"
-  if [[ ! -f "$build/build.ninja" ]]; then
-    # Where nvcc is installed: for the GPU of this machine, or where it has none so that the sources
-    # of CUDA are compiled once.
-    local architectures=90
-    if nvidia-smi >/dev/null 2>&1; then architectures=native; fi
-    cmake --preset release -DCMAKE_CUDA_ARCHITECTURES="$architectures"
-  fi
   cmake --build --preset release --target "$@"
 }

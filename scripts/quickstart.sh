@@ -34,6 +34,8 @@ say "Packages"
 "$root/scripts/install_deps.sh"
 
 say "Build"
+# Kernels that nothing here could run would make the build longer: README, "On a GPU", has the switch.
+nvidia-smi >/dev/null 2>&1 || configure_release -DFOVEA_CUDA=off
 build_release fovea_cli
 
 say "Default model"
