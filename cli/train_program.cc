@@ -149,7 +149,7 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
     const int layer = options.mem_layers[i];
     const bool is_named =
         std::find(mass_layers.begin(), mass_layers.end(), layer) != mass_layers.end();
-    // By default all but the first: it does other work (docs/results.md).
+    // By default all but the first: in SmolLM2 its mass hardly names passages.
     if (mass_layers.empty() ? i > 0 || options.mem_layers.size() == 1 : is_named) {
       arguments.train.mass_layers.push_back(static_cast<int64_t>(i));
       description.reread_layers.push_back(layer);

@@ -49,7 +49,8 @@ if [[ "${1:-}" == --train ]]; then
   say "Packages"
   "$root/scripts/install_deps.sh"
   venv="$root/build/train-venv"
-  [[ -x "$venv/bin/python" ]] || python3 -m venv "$venv"
+  [[ -x "$venv/bin/python" ]] || python3 -m venv "$venv" ||
+    fail "no virtual environment could be made: Debian and Ubuntu have it in the package python3-venv"
   "$venv/bin/pip" install --quiet torch==2.11.0
   torch="$("$venv/bin/python" -c 'import torch; print(torch.__path__[0])')"
   say "Build"

@@ -1,7 +1,6 @@
 #include "train/adapter_writer.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
