@@ -26,7 +26,8 @@ if [[ "${1:-}" == --gpu ]]; then
   cd "$root"
   [[ -f build/cuda-release/build.ninja ]] ||
     cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=native
-  programs=(compute_test memory_attention_test device_index_test device_searcher_test)
+  programs=(compute_test memory_attention_test device_build_test device_index_test
+    device_searcher_test)
   cmake --build --preset cuda-release --target "${programs[@]}"
   say "Tests"
   # Where there is no GPU they would be skipped: that is not what was asked for.
