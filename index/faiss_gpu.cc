@@ -37,13 +37,31 @@ constexpr FaissAction kCopying{"copying an index to the GPU",
 constexpr FaissAction kSearching{"index search on the GPU",
                                  "search without it (--mode exact), or with --device cpu"};
 
-absl::Status CheckRoom(const compute::Device& device, std::string_view action, size_t temp_bytes) {
-  const compute::DeviceMemory memory = device.memory();
+// Whether FAISS can take these bytes with an allocator of its own: tried, since what our ops freed
+// and keep for one another counts as free, and is given back to the GPU for it here.
+absl::Status MakeRoom(const compute::Device& device, std::string_view action, size_t temp_bytes) {
   const size_t wanted = kStartBytes + temp_bytes;
-  if (memory.total_bytes == 0 || memory.free_bytes >= wanted) return absl::OkStatus();
+  const compute::NativeQueue queue = *device.native_queue();
+  int before = 0;
+  cudaMemPool_t pool = nullptr;
+  void* tried = nullptr;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error == cudaSuccess) error = cudaSetDevice(queue.number);
+  // What was freed is so when the ops before have been carried out.
+  if (error == cudaSuccess) error = cudaStreamSynchronize(static_cast<cudaStream_t>(queue.stream));
+  if (error == cudaSuccess) error = cudaDeviceGetDefaultMemPool(&pool, queue.number);
+  if (error == cudaSuccess) error = cudaMemPoolTrimTo(pool, 0);
+  if (error == cudaSuccess) error = cudaMalloc(&tried, wanted);
+  if (error == cudaSuccess) error = cudaFree(tried);
+  cudaSetDevice(before);
+  if (error == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // is told here: nobody else is to find it
+  if (error != cudaErrorMemoryAllocation) {
+    return absl::InternalError(StrCat(action, ": ", cudaGetErrorString(error)));
+  }
   return absl::ResourceExhaustedError(StrCat(action, ": out of memory on the GPU: FAISS takes ",
                                              wanted >> 20, " MiB before it begins, ",
-                                             memory.free_bytes >> 20, " MiB are free"));
+                                             device.memory().free_bytes >> 20, " MiB are free"));
 }
 
 // FAISS's own needs for searches, queued on the stream of a device's ops. One thread at a time.
@@ -66,7 +84,7 @@ absl::StatusOr<std::shared_ptr<SearchResources>> ResourcesOf(const compute::Devi
   std::weak_ptr<SearchResources>& of_stream = all[queue.stream];
   std::shared_ptr<SearchResources> resources = of_stream.lock();
   if (resources == nullptr) {
-    RETURN_IF_ERROR(CheckRoom(device, kCopying.action, kTempBytes));
+    RETURN_IF_ERROR(MakeRoom(device, kCopying.action, kTempBytes));
     resources = std::make_shared<SearchResources>();
     resources->stream = queue.stream;
     resources->faiss.setTempMemory(kTempBytes);
@@ -209,7 +227,7 @@ absl::StatusOr<std::unique_ptr<DeviceIndex>> CopyFaissToGpu(compute::Device& dev
 
 absl::StatusOr<std::unique_ptr<faiss::Index>> MoveEmptyToGpu(const compute::Device& device,
                                                              const faiss::Index& empty) {
-  RETURN_IF_ERROR(CheckRoom(device, "building an index on the GPU", kBuildTempBytes));
+  RETURN_IF_ERROR(MakeRoom(device, "building an index on the GPU", kBuildTempBytes));
   // Of its own, on a stream of its own: other threads may search meanwhile. The index keeps what
   // it needs.
   faiss::gpu::StandardGpuResources resources;
