@@ -26,7 +26,33 @@ class LoneMemory final : public model::MemorySource {
 
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override {
     if (status_.ok()) status_ = memory_->Attend(query, output, lse);
-    if (status_.ok()) return absl::OkStatus();
+    return status_.ok() ? absl::OkStatus() : FindNothing(query, output, lse);
+  }
+
+  // The memories of a batch are all of this kind.
+  void AttendTogether(std::span<model::MemoryRequest> requests) override {
+    std::vector<model::MemoryRequest> asked;
+    std::vector<LoneMemory*> askers;
+    for (const model::MemoryRequest& request : requests) {
+      auto* const lone = static_cast<LoneMemory*>(request.memory);
+      if (!lone->status_.ok()) continue;
+      asked.push_back(request);
+      asked.back().memory = lone->memory_;
+      askers.push_back(lone);
+    }
+    if (!asked.empty()) asked[0].memory->AttendTogether(asked);
+    for (size_t i = 0; i < asked.size(); ++i) askers[i]->status_ = asked[i].status;
+    for (model::MemoryRequest& request : requests) {
+      auto* const lone = static_cast<LoneMemory*>(request.memory);
+      if (lone->status_.ok()) continue;
+      request.status = lone->FindNothing(request.query, request.output, request.lse);
+    }
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  absl::Status FindNothing(const model::MemoryQuery& query, float* output, float* lse) const {
     // Nothing found. What comes of it is thrown away.
     const int64_t n = query.n_queries * query.n_heads;
     constexpr float kNothing = -std::numeric_limits<float>::infinity();
@@ -39,9 +65,6 @@ class LoneMemory final : public model::MemorySource {
     return device_->Fill(kNothing, n, lse);
   }
 
-  const absl::Status& status() const { return status_; }
-
- private:
   compute::Device* device_;
   model::MemorySource* memory_;
   absl::Status status_;

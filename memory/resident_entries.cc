@@ -49,6 +49,22 @@ ResidentEntries::Place ResidentEntries::PlaceOfBit(int64_t bit) const {
   return {slab, bit - 64 * word_begin_[slab]};
 }
 
+absl::StatusOr<std::shared_ptr<const compute::Buffer>> ResidentEntries::AllowedOnDevice(
+    compute::Device& device, std::vector<uint64_t> bits) const {
+  const std::lock_guard<std::mutex> lock(filters_mutex_);
+  std::erase_if(filters_, [](const Filter& filter) { return filter.on_device.expired(); });
+  for (const Filter& filter : filters_) {
+    if (filter.bits != bits) continue;
+    if (auto on_device = filter.on_device.lock()) return on_device;
+  }
+  ASSIGN_OR_RETURN(compute::Buffer buffer, device.Allocate(bits.size() * sizeof(uint64_t)));
+  RETURN_IF_ERROR(
+      device.CopyFromHost(bits.data(), bits.size() * sizeof(uint64_t), buffer.data<void>()));
+  auto on_device = std::make_shared<const compute::Buffer>(std::move(buffer));
+  filters_.push_back({.bits = std::move(bits), .on_device = on_device});
+  return on_device;
+}
+
 std::vector<int64_t> ResidentEntries::CountAllowed(const std::vector<uint64_t>& bits) const {
   std::vector<int64_t> counts;
   for (size_t s = 0; s < slabs_.size(); ++s) {

@@ -47,6 +47,11 @@ class ResidentEntries {
   };
   Place PlaceOfBit(int64_t bit) const;
 
+  // The bits of what may be selected, [n_allowed_words()], in the device's memory: one copy for all
+  // who ask for the same ones while it is held, so that equal filters have one address.
+  absl::StatusOr<std::shared_ptr<const compute::Buffer>> AllowedOnDevice(
+      compute::Device& device, std::vector<uint64_t> bits) const;
+
   // Of each slab, how many of its tokens may be. `bits`: [n_allowed_words()].
   std::vector<int64_t> CountAllowed(const std::vector<uint64_t>& bits) const;
 
@@ -66,6 +71,12 @@ class ResidentEntries {
   std::vector<int64_t> word_begin_;  // [n_slabs + 1]
   std::vector<int64_t> bit_begin_;   // [n_windows]
   std::vector<int> n_candidates_;    // [n_mem_layers]
+  struct Filter {
+    std::vector<uint64_t> bits;
+    std::weak_ptr<const compute::Buffer> on_device;
+  };
+  mutable std::mutex filters_mutex_;
+  mutable std::vector<Filter> filters_;  // those that are held, and some that were
 };
 
 // Of an opened version of a memory: its slabs for one device. Thread-safe.

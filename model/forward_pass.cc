@@ -262,33 +262,43 @@ absl::Status ForwardPass::StepLocally(int64_t layer, size_t i, const View& key, 
 }
 
 absl::Status ForwardPass::AttendToMemory(int64_t layer) {
+  std::vector<MemoryRequest> requests;  // of those that answer where the model's memory is
   for (size_t i = 0; i < sequences_.size(); ++i) {
     if (!Attends(sequences_[i], layer)) continue;
-    RETURN_IF_ERROR(AttendToMemory(weights_.MemoryIndex(layer), sequences_[i], rows_[i]));
+    const MemoryRequest request = RequestOf(weights_.MemoryIndex(layer), sequences_[i], rows_[i]);
+    if (request.memory->place() == MemoryPlace::kDevice || device_.is_host_memory()) {
+      requests.push_back(request);
+    } else {
+      RETURN_IF_ERROR(AttendOnHost(request));
+    }
   }
+  if (requests.empty()) return absl::OkStatus();
+  requests[0].memory->AttendTogether(requests);
+  for (const MemoryRequest& request : requests) RETURN_IF_ERROR(request.status);
   return absl::OkStatus();
 }
 
-absl::Status ForwardPass::AttendToMemory(int64_t memory_layer, const Sequence& sequence,
-                                         const Rows& rows) {
+MemoryRequest ForwardPass::RequestOf(int64_t memory_layer, const Sequence& sequence,
+                                     const Rows& rows) const {
   const ModelConfig& c = weights_.config();
-  const View queries = Heads(work_.q, rows.begin, rows.n, c.n_heads);
-  const View lse = Matrix(work_.lse, rows.begin, rows.n, c.n_heads);
-  const View memory_output = Heads(work_.memory_output, rows.begin, rows.n, c.n_heads);
-  const View memory_lse = Matrix(work_.memory_lse, rows.begin, rows.n, c.n_heads);
-  MemoryQuery query{.memory_layer = static_cast<int>(memory_layer),
-                    .queries = queries.As<float>(),
-                    .local_lse = lse.As<float>(),
+  return {.memory = sequence.memory,
+          .query = {.memory_layer = static_cast<int>(memory_layer),
+                    .queries = Heads(work_.q, rows.begin, rows.n, c.n_heads).As<float>(),
+                    .local_lse = Matrix(work_.lse, rows.begin, rows.n, c.n_heads).As<float>(),
                     .n_queries = rows.n,
                     .n_heads = c.n_heads,
                     .n_kv_heads = c.n_kv_heads,
                     .head_dim = c.head_dim,
-                    .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim))};
-  if (sequence.memory->place() == MemoryPlace::kDevice || device_.is_host_memory()) {
-    return sequence.memory->Attend(query, memory_output.As<float>(), memory_lse.As<float>());
-  }
-  const auto output_bytes = static_cast<size_t>(queries.size()) * sizeof(float);
-  const auto lse_bytes = static_cast<size_t>(lse.size()) * sizeof(float);
+                    .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim))},
+          .output = Heads(work_.memory_output, rows.begin, rows.n, c.n_heads).As<float>(),
+          .lse = Matrix(work_.memory_lse, rows.begin, rows.n, c.n_heads).As<float>()};
+}
+
+absl::Status ForwardPass::AttendOnHost(const MemoryRequest& request) {
+  MemoryQuery query = request.query;
+  const int64_t n_rows = query.n_queries * query.n_heads;
+  const auto output_bytes = static_cast<size_t>(n_rows * query.head_dim) * sizeof(float);
+  const auto lse_bytes = static_cast<size_t>(n_rows) * sizeof(float);
   const auto reserve = [&](size_t size_bytes, Buffer* buffer) -> absl::Status {
     if (buffer->size_bytes() >= size_bytes) return absl::OkStatus();
     ASSIGN_OR_RETURN(*buffer, device_.AllocatePinned(size_bytes));
@@ -303,11 +313,12 @@ absl::Status ForwardPass::AttendToMemory(int64_t memory_layer, const Sequence& s
   auto* const host_output = work_.host_output.data<float>();
   auto* const host_lse = work_.host_lse.data<float>();
   RETURN_IF_ERROR(
-      device_.CopyToHost(queries.data(), output_bytes, work_.host_queries.data<float>()));
-  RETURN_IF_ERROR(device_.CopyToHost(lse.data(), lse_bytes, work_.host_local_lse.data<float>()));
-  RETURN_IF_ERROR(sequence.memory->Attend(query, host_output, host_lse));
-  RETURN_IF_ERROR(device_.CopyFromHost(host_output, output_bytes, memory_output.data()));
-  return device_.CopyFromHost(host_lse, lse_bytes, memory_lse.data());
+      device_.CopyToHost(request.query.queries, output_bytes, work_.host_queries.data<float>()));
+  RETURN_IF_ERROR(device_.CopyToHost(request.query.local_lse, lse_bytes,
+                                     work_.host_local_lse.data<float>()));
+  RETURN_IF_ERROR(request.memory->Attend(query, host_output, host_lse));
+  RETURN_IF_ERROR(device_.CopyFromHost(host_output, output_bytes, request.output));
+  return device_.CopyFromHost(host_lse, lse_bytes, request.lse);
 }
 
 absl::Status ForwardPass::AfterMemory(int64_t layer) {

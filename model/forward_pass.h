@@ -51,7 +51,9 @@ class ForwardPass {
   bool IsStep(size_t i) const;
   absl::Status StepLocally(int64_t layer, size_t i, const compute::View& key,
                            const compute::View& value);
-  absl::Status AttendToMemory(int64_t memory_layer, const Sequence& sequence, const Rows& rows);
+  MemoryRequest RequestOf(int64_t memory_layer, const Sequence& sequence, const Rows& rows) const;
+  // Of a memory that takes queries in the host's memory.
+  absl::Status AttendOnHost(const MemoryRequest& request);
   bool Attends(const Sequence& sequence, int64_t layer) const {
     return sequence.memory != nullptr && weights_.MemoryIndex(layer) >= 0;
   }

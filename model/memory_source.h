@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -32,6 +33,16 @@ enum class MemoryPlace {
   kDevice,  // in memory of the device that the model runs on
 };
 
+// What one of several sources is asked, and what it answered.
+class MemorySource;
+struct MemoryRequest {
+  MemorySource* memory = nullptr;
+  MemoryQuery query;
+  float* output = nullptr;  // as Attend has them
+  float* lse = nullptr;
+  absl::Status status = absl::OkStatus();
+};
+
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
@@ -41,6 +52,16 @@ class MemorySource {
   // the sum of exp(score); where nothing was found output 0 and lse −inf. Called by one thread at a
   // time, layers in order.
   virtual absl::Status Attend(const MemoryQuery& query, float* output, float* lse) = 0;
+
+  // Attend of several sources that take and put what lies in the device's memory, by one thread:
+  // each request's output and lse are what its memory's Attend gives, bit for bit, and its status
+  // is its own. Asked of the first request's memory. Sources that search the same keys may read
+  // them once for all requests whose queries, outputs and log-sum-exps lie one after another.
+  virtual void AttendTogether(std::span<MemoryRequest> requests) {
+    for (MemoryRequest& request : requests) {
+      request.status = request.memory->Attend(request.query, request.output, request.lse);
+    }
+  }
 
   // Before a step of one token whose queries may be asked as a recording (compute/device.h): Attend
   // is called with is_step once for each memory layer, or what these calls queued in an earlier

@@ -114,9 +114,10 @@ inline std::vector<int64_t> ParseNumbers(const char* text) {
   return numbers;
 }
 
-// SIZES_OPTION N,N,… --repeats N --check 0|1
+// SIZES_OPTION N,N,… --repeats N --check 0|1, and where there is one, COUNTS_OPTION N,N,…
 struct BenchOptions {
-  BenchOptions(int argc, char** argv, const char* sizes_option, std::vector<int64_t> default_sizes)
+  BenchOptions(int argc, char** argv, const char* sizes_option, std::vector<int64_t> default_sizes,
+               const char* counts_option = nullptr)
       : sizes(std::move(default_sizes)) {
     for (int i = 1; i < argc; i += 2) {
       const char* const value = i + 1 < argc ? argv[i + 1] : "";
@@ -126,6 +127,8 @@ struct BenchOptions {
         check = std::atoi(value) != 0;
       } else if (std::strcmp(argv[i], sizes_option) == 0) {
         sizes = ParseNumbers(value);
+      } else if (counts_option != nullptr && std::strcmp(argv[i], counts_option) == 0) {
+        counts = ParseNumbers(value);
       } else {
         std::fprintf(stderr, "%s: unknown; want %s N,N --repeats N --check 0|1\n", argv[i],
                      sizes_option);
@@ -133,7 +136,7 @@ struct BenchOptions {
       }
     }
   }
-  std::vector<int64_t> sizes;
+  std::vector<int64_t> sizes, counts;
   int repeats = 50;
   bool check = true;
 };

@@ -119,19 +119,21 @@ __device__ inline void AttendToKept(const Parts& parts, const Problem& problem, 
   }
 }
 
-// How a scan of a memory is launched: a warp a tile. Shared memory is that of its warps.
+// How a scan of a memory is launched: a warp a tile. Shared memory is that of its warps, and
+// block_shared_bytes.
 template <typename Kernel>
 absl::Status ScanGrid(const CudaDevice& device, Kernel kernel, int shared_bytes_per_warp,
                       int max_warps, int n_tiles, int n_kv_heads, int n_row_groups, dim3* grid,
-                      int* n_warps) {
+                      int* n_warps, int block_shared_bytes = 0) {
   *n_warps = max_warps;
   if (shared_bytes_per_warp > 0) {
     cudaFuncAttributes attributes;
     RETURN_IF_CUDA_ERROR(cudaFuncGetAttributes(&attributes, kernel), "MemoryAttention");
-    const int most = device.max_shared_bytes() - static_cast<int>(attributes.sharedSizeBytes);
+    const int most = device.max_shared_bytes() - static_cast<int>(attributes.sharedSizeBytes) -
+                     block_shared_bytes;
     *n_warps = std::min(max_warps, most / shared_bytes_per_warp);
   }
-  const int shared_bytes = *n_warps * shared_bytes_per_warp;
+  const int shared_bytes = block_shared_bytes + *n_warps * shared_bytes_per_warp;
   RETURN_IF_CUDA_ERROR(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
       "MemoryAttention");

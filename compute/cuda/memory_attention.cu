@@ -11,7 +11,9 @@
 // beside the reading is that of k tiles.
 //
 // A *scorer* computes the scores of 32 keys, a *step* of a warp, with some rows (query heads):
-// scores_simd.cuh for any type and shape, scores_mma.cuh for bfloat16 keys on tensor cores.
+// scores_simd.cuh for any type and shape, scores_mma.cuh for bfloat16 keys on tensor cores, and
+// scores_mma_wide.cuh for many rows: several questions, or the tokens of a prompt, whose rows share
+// one read of the keys.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -23,20 +25,21 @@
 #include "compute/cuda/memory_parts.cuh"
 #include "compute/cuda/ops.h"
 #include "compute/cuda/scores_mma.cuh"
+#include "compute/cuda/scores_mma_wide.cuh"
 #include "compute/cuda/scores_simd.cuh"
 
 namespace fovea::compute::cuda {
 namespace {
 
-constexpr int kScanWarps = 8;     // of a block of the scan, at most
+constexpr int kScanWarps = 8;     // of a multiprocessor's two blocks of the scan
 constexpr int kMaxTileSteps = 8;  // of a tile: 256 keys
 
 enum class Kernels { kScan, kScanAndAttend };
 
 // blockIdx.y: KV head; blockIdx.z: kRows of its rows (query · group + head of the group). A warp a
-// tile, with the stride of the grid. Dynamic shared memory: kSharedBytes a warp.
+// tile, with the stride of the grid. Dynamic shared memory: kBlockSharedBytes, kSharedBytes a warp.
 template <typename Scorer>
-__global__ void __launch_bounds__(kScanWarps* kWarpSize)
+__global__ void __launch_bounds__(Scorer::kMaxWarps* kWarpSize)
     ScanKernel(const __grid_constant__ Parts parts, const __grid_constant__ Problem problem) {
   extern __shared__ uint4 shared[];
   // The next kernel reads the queries, too: it begins once they are there.
@@ -48,9 +51,17 @@ __global__ void __launch_bounds__(kScanWarps* kWarpSize)
   const int row0 = blockIdx.z * Scorer::kRows;
   const int n_warps = blockDim.x / kWarpSize;
   const int warp = threadIdx.x / kWarpSize;
-  const Scorer scorer([&](int r) { return QueryOf(problem, kv_head, row0 + r); }, problem.head_dim);
+  auto* const bytes = reinterpret_cast<std::byte*>(shared);
+  const auto query_of = [&](int r) { return QueryOf(problem, kv_head, row0 + r); };
+  const Scorer scorer = [&] {
+    if constexpr (Scorer::kBlockSharedBytes > 0) {
+      return Scorer(query_of, problem.head_dim, bytes, n_rows - row0);
+    } else {
+      return Scorer(query_of, problem.head_dim);
+    }
+  }();
   typename Scorer::Pipeline pipeline(
-      scorer, reinterpret_cast<std::byte*>(shared) + warp * Scorer::kSharedBytes);
+      scorer, bytes + Scorer::kBlockSharedBytes + warp * Scorer::kSharedBytes);
   ScanTiles<Scorer>(
       parts, static_cast<int>(blockIdx.x) * n_warps + warp, gridDim.x * n_warps, pipeline,
       [&](int p, int64_t first) {
@@ -128,12 +139,13 @@ absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& probl
     dim3 grid;
     int n_warps = 0;
     const int n_rows = problem.n_queries * problem.group;
-    RETURN_IF_ERROR(ScanGrid(device, ScanKernel<Scan>, Scan::kSharedBytes, kScanWarps,
+    RETURN_IF_ERROR(ScanGrid(device, ScanKernel<Scan>, Scan::kSharedBytes, Scan::kMaxWarps,
                              parts.n_tiles, n_kv_heads, (n_rows + Scan::kRows - 1) / Scan::kRows,
-                             &grid, &n_warps));
-    RETURN_IF_ERROR(
-        LaunchDependent(device, "MemoryAttention", ScanKernel<Scan>, grid, n_warps * kWarpSize,
-                        static_cast<size_t>(n_warps * Scan::kSharedBytes), parts, problem));
+                             &grid, &n_warps, Scan::kBlockSharedBytes));
+    RETURN_IF_ERROR(LaunchDependent(
+        device, "MemoryAttention", ScanKernel<Scan>, grid, n_warps * kWarpSize,
+        static_cast<size_t>(Scan::kBlockSharedBytes + n_warps * Scan::kSharedBytes), parts,
+        problem));
   }
   if (kernels == Kernels::kScan) return absl::OkStatus();
   return LaunchDependent(device, "MemoryAttention", AttendKernel<Attend>,
@@ -158,6 +170,13 @@ template <int kVectors>
 absl::Status LaunchMma(CudaDevice& device, const Parts& parts, const Problem& problem,
                        int n_kv_heads, Kernels kernels) {
   using Scorer = MmaScorer<kVectors>;
+  if constexpr (kVectors <= 4) {
+    // As many as one read of the keys pays for: then tensor cores take longer than it.
+    using Wide = WideMmaScorer<kVectors, 16 / kVectors>;
+    if (problem.n_queries * problem.group > Scorer::kRows) {
+      return Launch<Wide, Scorer>(device, parts, problem, n_kv_heads, kernels);
+    }
+  }
   return Launch<Scorer, Scorer>(device, parts, problem, n_kv_heads, kernels);
 }
 

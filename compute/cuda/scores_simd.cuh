@@ -23,8 +23,10 @@ class SimdScorer {
   static constexpr int kStepKeys = cuda::kStepKeys;
   static constexpr int kRows = kRowsAtOnce;
   static constexpr int kDims = kVector * kVectors;
-  // Bytes of shared memory of a warp.
+  static constexpr int kMaxWarps = 8;  // of a block of a scan
+  // Bytes of shared memory of a warp, and those that the warps of a block share.
   static constexpr int kSharedBytes = 0;
+  static constexpr int kBlockSharedBytes = 0;
 
   // row(r): the query of row r, [head_dim].
   template <typename Row>

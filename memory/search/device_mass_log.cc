@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "compute/append_row.h"
@@ -22,41 +23,63 @@ constexpr int64_t kMostSteps = 256;
 absl::StatusOr<DeviceMassLog::Room> DeviceMassLog::Reserve(const model::MemoryQuery& query,
                                                            int top_k) {
   if (query.is_step) return ReserveStep(query, top_k);
-  const int64_t n_rows = query.n_queries * query.n_heads;
-  const auto n_kept = static_cast<size_t>(n_rows * top_k);
-  const auto lse_bytes = static_cast<size_t>(n_rows) * sizeof(float);
-  Kept kept{.memory_layer = query.memory_layer,
-            .n_rows = n_rows,
-            .top_k = top_k,
-            .scale = query.scale,
-            .positions = {},
-            .scores = {},
-            .lse = {},
-            .local_lse = {},
-            .has_local_lse = query.local_lse != nullptr};
-  ASSIGN_OR_RETURN(kept.positions, device_->Allocate(n_kept * sizeof(int64_t)));
-  ASSIGN_OR_RETURN(kept.scores, device_->Allocate(n_kept * sizeof(float)));
-  ASSIGN_OR_RETURN(kept.lse, device_->Allocate(lse_bytes));
-  if (kept.has_local_lse) {
-    ASSIGN_OR_RETURN(kept.local_lse, device_->Allocate(lse_bytes));
-  }
-  // A call that failed before it was added has left a room without content: the next takes its
-  // place.
-  pending_ = std::move(kept);
-  return Room{pending_->positions.data<int64_t>(), pending_->scores.data<float>()};
+  const Call call{this, &query};
+  return ReserveTogether({&call, 1}, top_k);
 }
 
 absl::Status DeviceMassLog::Add(const model::MemoryQuery& query, const float* lse) {
   if (query.is_step) return AddStep(query, lse);
-  Kept kept = *std::exchange(pending_, std::nullopt);
-  const auto lse_bytes = static_cast<size_t>(kept.n_rows) * sizeof(float);
-  RETURN_IF_ERROR(device_->Copy(lse, lse_bytes, kept.lse.data<void>()));
-  if (kept.has_local_lse) {
-    RETURN_IF_ERROR(device_->Copy(query.local_lse, lse_bytes, kept.local_lse.data<void>()));
+  const Call call{this, &query};
+  return AddTogether({&call, 1}, lse);
+}
+
+absl::StatusOr<DeviceMassLog::Room> DeviceMassLog::ReserveTogether(std::span<const Call> calls,
+                                                                   int top_k) {
+  int64_t n_rows = 0;
+  for (const Call& call : calls) n_rows += call.query->n_queries * call.query->n_heads;
+  const auto n_kept = static_cast<size_t>(n_rows * top_k);
+  const auto lse_bytes = static_cast<size_t>(n_rows) * sizeof(float);
+  const bool has_local_lse = calls[0].query->local_lse != nullptr;
+  compute::Device& device = *calls[0].log->device_;
+  const auto rows = std::make_shared<Buffers>();
+  ASSIGN_OR_RETURN(rows->positions, device.Allocate(n_kept * sizeof(int64_t)));
+  ASSIGN_OR_RETURN(rows->scores, device.Allocate(n_kept * sizeof(float)));
+  ASSIGN_OR_RETURN(rows->lse, device.Allocate(lse_bytes));
+  if (has_local_lse) {
+    ASSIGN_OR_RETURN(rows->local_lse, device.Allocate(lse_bytes));
   }
-  calls_bytes_ += kept.positions.size_bytes() + kept.scores.size_bytes() + 2 * lse_bytes;
-  calls_.push_back(std::move(kept));
-  return calls_bytes_ > kLogBytes ? AddUp().status() : absl::OkStatus();
+  // A call that failed before it was added has left a room without content: the next takes its
+  // place.
+  int64_t first_row = 0;
+  for (const Call& call : calls) {
+    const model::MemoryQuery& query = *call.query;
+    call.log->pending_ = Kept{.memory_layer = query.memory_layer,
+                              .first_row = first_row,
+                              .n_rows = query.n_queries * query.n_heads,
+                              .top_k = top_k,
+                              .scale = query.scale,
+                              .has_local_lse = has_local_lse,
+                              .rows = rows};
+    first_row += query.n_queries * query.n_heads;
+  }
+  return Room{rows->positions.data<int64_t>(), rows->scores.data<float>()};
+}
+
+absl::Status DeviceMassLog::AddTogether(std::span<const Call> calls, const float* lse) {
+  compute::Device& device = *calls[0].log->device_;
+  const Kept& first = *calls[0].log->pending_;
+  RETURN_IF_ERROR(device.Copy(lse, first.rows->lse.size_bytes(), first.rows->lse.data<void>()));
+  if (first.has_local_lse) {
+    RETURN_IF_ERROR(device.Copy(calls[0].query->local_lse, first.rows->local_lse.size_bytes(),
+                                first.rows->local_lse.data<void>()));
+  }
+  for (const Call& call : calls) {
+    DeviceMassLog& log = *call.log;
+    log.calls_bytes_ += log.pending_->size_bytes();
+    log.calls_.push_back(*std::exchange(log.pending_, std::nullopt));
+    if (log.calls_bytes_ > kLogBytes) RETURN_IF_ERROR(log.AddUp().status());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DeviceMassLog::BeginStep() {
@@ -116,16 +139,18 @@ absl::Status DeviceMassLog::AddUpCalls() {
   std::vector<float> scores, lse, local_lse;
   for (; !calls_.empty(); calls_.pop_front()) {
     const Kept& kept = calls_.front();
-    const auto copy = [&](const Buffer& from, size_t n, auto* to) {
-      to->resize(n);
-      return device_->CopyToHost(from.data<void>(), n * sizeof((*to)[0]), to->data());
-    };
     const auto n_rows = static_cast<size_t>(kept.n_rows);
-    const auto n = n_rows * static_cast<size_t>(kept.top_k);
-    RETURN_IF_ERROR(copy(kept.positions, n, &positions));
-    RETURN_IF_ERROR(copy(kept.scores, n, &scores));
-    RETURN_IF_ERROR(copy(kept.lse, n_rows, &lse));
-    if (kept.has_local_lse) RETURN_IF_ERROR(copy(kept.local_lse, n_rows, &local_lse));
+    // n_per_row numbers of each of the call's rows.
+    const auto copy = [&](const Buffer& from, int64_t n_per_row, auto* to) {
+      to->resize(n_rows * static_cast<size_t>(n_per_row));
+      using Number = typename std::remove_reference_t<decltype(*to)>::value_type;
+      return device_->CopyToHost(from.data<Number>() + kept.first_row * n_per_row,
+                                 to->size() * sizeof(Number), to->data());
+    };
+    RETURN_IF_ERROR(copy(kept.rows->positions, kept.top_k, &positions));
+    RETURN_IF_ERROR(copy(kept.rows->scores, kept.top_k, &scores));
+    RETURN_IF_ERROR(copy(kept.rows->lse, 1, &lse));
+    if (kept.has_local_lse) RETURN_IF_ERROR(copy(kept.rows->local_lse, 1, &local_lse));
     AddRows(kept.memory_layer, {.n_rows = n_rows,
                                 .top_k = kept.top_k,
                                 .scale = kept.scale,

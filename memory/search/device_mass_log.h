@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -34,6 +36,14 @@ class DeviceMassLog {
   // What the search put into the room, with its lse, [n_queries, n_heads]. For a query with is_step
   // all of it is queued on the device, and may be recorded.
   absl::Status Add(const model::MemoryQuery& query, const float* lse);
+  // The same for several logs of one device that are searched by one call: the rows of calls[0]
+  // first, which the room, lse and their local_lse have one after another. No steps.
+  struct Call {
+    DeviceMassLog* log;
+    const model::MemoryQuery* query;
+  };
+  static absl::StatusOr<Room> ReserveTogether(std::span<const Call> calls, int top_k);
+  static absl::Status AddTogether(std::span<const Call> calls, const float* lse);
   // Before the layers of a step are searched, or what they queued is replayed.
   absl::Status BeginStep();
   // Rows (heads) of all steps.
@@ -44,15 +54,24 @@ class DeviceMassLog {
   absl::Status Reset();
 
  private:
-  // Of one call.
+  // Of one call: some rows of what several may have.
+  struct Buffers {
+    compute::Buffer positions, scores, lse;
+    compute::Buffer local_lse;  // none without a local context
+  };
   struct Kept {
     int memory_layer;
+    int64_t first_row;
     int64_t n_rows;
     int top_k;
     float scale;
-    compute::Buffer positions, scores, lse;
-    compute::Buffer local_lse;  // none without a local context
     bool has_local_lse;
+    std::shared_ptr<const Buffers> rows;
+    size_t size_bytes() const {
+      const size_t row_bytes = static_cast<size_t>(top_k) * (sizeof(int64_t) + sizeof(float)) +
+                               2 * sizeof(float);
+      return static_cast<size_t>(n_rows) * row_bytes;
+    }
   };
   // Of steps of one token, a row each, written by ops that are recorded once
   // (compute/append_row.h): [positions | scores | lse | local_lse] of all heads.

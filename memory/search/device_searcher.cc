@@ -37,6 +37,9 @@ class DeviceSearcher final : public MemorySearcher {
 
   model::MemoryPlace place() const override { return model::MemoryPlace::kDevice; }
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
+  // Neighbours whose filters are the same share a read of the keys or codes; a conversation with
+  // windows of its own is asked alone.
+  void AttendTogether(std::span<model::MemoryRequest> requests) override;
   absl::Status BeginStep(uint64_t* recording_id) override;
   // Shards on a device answer in one phase, or on the host.
   absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery&, int) override {
@@ -72,6 +75,16 @@ class DeviceSearcher final : public MemorySearcher {
   static absl::Status NoShards() {
     return absl::UnimplementedError("shards of a memory on a GPU: search them on device 'cpu'");
   }
+  absl::Status CheckQuery(const model::MemoryQuery& query) const;
+  // Whether the request after `before`, both of searchers like this one, can join it in one search.
+  bool CanJoin(const model::MemoryRequest& before, const model::MemoryRequest& next) const;
+  // One search for requests each of which can join the one before it; a status for all.
+  absl::Status AttendAtOnce(std::span<model::MemoryRequest> requests);
+  int TopK() const {
+    const int64_t n_keys = n_session_tokens_ + (entries_ != nullptr ? entries_->n_positions() : 0);
+    return static_cast<int>(
+        std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
+  }
   absl::Status UploadSession();
   // The keys that a query is asked of: what is stored, then the conversation's own.
   std::vector<compute::CodedMemoryPart> PartsOf(int memory_layer) const;
@@ -99,7 +112,7 @@ class DeviceSearcher final : public MemorySearcher {
   std::shared_ptr<const ResidentEntries> entries_;  // null: nothing is stored
   std::vector<uint32_t> windows_;                   // allowed ones
   uint64_t n_tokens_ = 0;
-  Buffer allowed_;                   // bits of positions; of no size: all
+  std::shared_ptr<const Buffer> allowed_;  // bits of positions; null: all
   std::vector<int64_t> n_allowed_;   // of each slab
   Buffer found_;                     // by indexes
   std::vector<PartRun> dense_runs_;  // of slabs, for dense attention and audits
@@ -164,8 +177,8 @@ absl::Status DeviceSearcher::Initialize() {
   }
   n_allowed_ = entries_->CountAllowed(bits);
   if (n_allowed == static_cast<size_t>(entries_->n_positions())) return absl::OkStatus();
-  ASSIGN_OR_RETURN(allowed_, device_->Allocate(bits.size() * sizeof(uint64_t)));
-  return device_->CopyFromHost(bits.data(), bits.size() * sizeof(uint64_t), allowed_.data<void>());
+  ASSIGN_OR_RETURN(allowed_, entries_->AllowedOnDevice(*device_, std::move(bits)));
+  return absl::OkStatus();
 }
 
 bool DeviceSearcher::Allows(Slot slot) const {
@@ -225,7 +238,9 @@ absl::Status DeviceSearcher::UploadSession() {
 
 std::vector<compute::CodedMemoryPart> DeviceSearcher::PartsOf(int memory_layer) const {
   std::vector<compute::CodedMemoryPart> parts;
-  if (entries_ != nullptr) parts = entries_->Parts(memory_layer, allowed_.data<uint64_t>());
+  if (entries_ != nullptr) {
+    parts = entries_->Parts(memory_layer, allowed_ != nullptr ? allowed_->data<uint64_t>() : nullptr);
+  }
   if (n_session_tokens_ > 0) {
     const storage::StoreSettings& settings = *generation_->settings;
     const auto layer = static_cast<size_t>(memory_layer);
@@ -240,6 +255,93 @@ std::vector<compute::CodedMemoryPart> DeviceSearcher::PartsOf(int memory_layer) 
   return parts;
 }
 
+absl::Status DeviceSearcher::CheckQuery(const model::MemoryQuery& query) const {
+  const storage::StoreSettings& settings = *generation_->settings;
+  if (query.n_kv_heads == settings.n_kv_heads && query.head_dim == settings.head_dim &&
+      query.memory_layer < n_mem_layers_) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(StrCat(
+      "memory has ", n_mem_layers_, " layers of ", settings.n_kv_heads, " heads of ",
+      settings.head_dim, ", the model asks layer ", query.memory_layer, " with ", query.n_kv_heads,
+      " heads of ", query.head_dim, ": use the model that made the memory"));
+}
+
+void DeviceSearcher::AttendTogether(std::span<model::MemoryRequest> requests) {
+  for (size_t begin = 0; begin < requests.size();) {
+    size_t end = begin + 1;
+    auto* const first = dynamic_cast<DeviceSearcher*>(requests[begin].memory);
+    while (first != nullptr && end < requests.size() &&
+           first->CanJoin(requests[end - 1], requests[end])) {
+      ++end;
+    }
+    if (end == begin + 1) {
+      model::MemoryRequest& request = requests[begin];
+      request.status = request.memory->Attend(request.query, request.output, request.lse);
+    } else {
+      const std::span<model::MemoryRequest> joined = requests.subspan(begin, end - begin);
+      const absl::Status status = first->AttendAtOnce(joined);
+      for (model::MemoryRequest& request : joined) request.status = status;
+    }
+    begin = end;
+  }
+}
+
+bool DeviceSearcher::CanJoin(const model::MemoryRequest& before,
+                             const model::MemoryRequest& next) const {
+  const auto* const other = dynamic_cast<const DeviceSearcher*>(next.memory);
+  if (other == nullptr || next.memory == before.memory) return false;
+  const auto is_plain = [](const DeviceSearcher& searcher) {
+    return searcher.entries_ != nullptr && searcher.session_.empty() &&
+           searcher.n_session_tokens_ == 0 && !searcher.IsDense() &&
+           !searcher.options_.audit && !searcher.entries_->has_indexes() &&
+           searcher.options_.progress.CheckCancelled().ok();
+  };
+  if (!is_plain(*this) || !is_plain(*other) || other->device_ != device_ ||
+      other->entries_ != entries_ || other->allowed_ != allowed_ || other->TopK() != TopK()) {
+    return false;
+  }
+  const model::MemoryQuery& a = before.query;
+  const model::MemoryQuery& b = next.query;
+  const int64_t n_rows = a.n_queries * a.n_heads;
+  const auto follows = [&](const float* first, const float* second, int64_t width) {
+    return first == nullptr ? second == nullptr : second == first + n_rows * width;
+  };
+  return CheckQuery(a).ok() && a.memory_layer == b.memory_layer && a.n_heads == b.n_heads &&
+         a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.scale == b.scale &&
+         !a.is_step && !b.is_step && follows(a.queries, b.queries, a.head_dim) &&
+         follows(a.local_lse, b.local_lse, 1) && follows(before.output, next.output, a.head_dim) &&
+         follows(before.lse, next.lse, 1);
+}
+
+absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> requests) {
+  std::vector<DeviceMassLog::Call> calls;
+  int64_t n_queries = 0;
+  const model::MemoryQuery& first = requests[0].query;
+  for (const model::MemoryRequest& request : requests) {
+    auto& searcher = static_cast<DeviceSearcher&>(*request.memory);
+    calls.push_back({&searcher.log_, &request.query});
+    n_queries += request.query.n_queries;
+    if (first.memory_layer == 0) {
+      searcher.n_rows_ += request.query.n_queries * request.query.n_heads;
+    }
+  }
+  const int top_k = TopK();
+  ASSIGN_OR_RETURN(const DeviceMassLog::Room room, DeviceMassLog::ReserveTogether(calls, top_k));
+  const std::vector<compute::CodedMemoryPart> parts = PartsOf(first.memory_layer);
+  RETURN_IF_ERROR(
+      Search({.queries = {first.queries, {n_queries, first.n_heads, first.head_dim}},
+              .parts = parts,
+              .n_candidates = NumCandidates(first.memory_layer, top_k),
+              .top_k = top_k,
+              .scale = first.scale,
+              .output = {requests[0].output, {n_queries, first.n_heads, first.head_dim}},
+              .lse = {requests[0].lse, {n_queries, first.n_heads}},
+              .positions = room.positions,
+              .scores = room.scores}));
+  return DeviceMassLog::AddTogether(calls, requests[0].lse);
+}
+
 absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* output, float* lse) {
   RETURN_IF_ERROR(options_.progress.CheckCancelled());
   const int64_t n_all = query.n_queries * query.n_heads;
@@ -248,18 +350,9 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
     RETURN_IF_ERROR(device_->Fill(0.0f, n_all * query.head_dim, output));
     return device_->Fill(-std::numeric_limits<float>::infinity(), n_all, lse);
   }
-  const storage::StoreSettings& settings = *generation_->settings;
-  if (query.n_kv_heads != settings.n_kv_heads || query.head_dim != settings.head_dim ||
-      query.memory_layer >= n_mem_layers_) {
-    return absl::FailedPreconditionError(StrCat(
-        "memory has ", n_mem_layers_, " layers of ", settings.n_kv_heads, " heads of ",
-        settings.head_dim, ", the model asks layer ", query.memory_layer, " with ",
-        query.n_kv_heads, " heads of ", query.head_dim, ": use the model that made the memory"));
-  }
+  RETURN_IF_ERROR(CheckQuery(query));
   RETURN_IF_ERROR(UploadSession());
-  const int64_t n_keys = n_session_tokens_ + (entries_ != nullptr ? entries_->n_positions() : 0);
-  const auto top_k = static_cast<int>(
-      std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
+  const int top_k = TopK();
   ASSIGN_OR_RETURN(const DeviceMassLog::Room room, log_.Reserve(query, top_k));
   std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
   RETURN_IF_ERROR(SearchIndexes(query, top_k, &parts));

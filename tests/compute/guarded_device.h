@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -116,6 +117,9 @@ class GuardedDevice final : public cpu::CpuDevice {
     return CpuDevice::Fill(value, n, to);
   }
 
+  // Ops, copies and fills so far.
+  int n_ops() const { return n_ops_; }
+
   // A recording calls the ops again, which then get no memory.
   bool CanRecord() const override { return true; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override {
@@ -123,8 +127,14 @@ class GuardedDevice final : public cpu::CpuDevice {
   }
 
  protected:
-  void Enter() override { memory_->Open(); }
-  void Leave() override { memory_->Close(); }
+  void Enter() override {
+    n_ops_ += depth_++ == 0 ? 1 : 0;
+    memory_->Open();
+  }
+  void Leave() override {
+    --depth_;
+    memory_->Close();
+  }
 
  private:
   class CalledAgain final : public Recording {
@@ -151,6 +161,8 @@ class GuardedDevice final : public cpu::CpuDevice {
 
   std::shared_ptr<GuardedMemory> memory_;
   CpuDevice host_;
+  std::atomic<int> n_ops_ = 0;
+  std::atomic<int> depth_ = 0;  // of scopes in one another
   std::map<const std::byte*, const std::byte*> pinned_;  // begin → end
   DeviceMemory memory_size_;
 };

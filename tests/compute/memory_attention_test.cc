@@ -285,6 +285,50 @@ TEST_P(MemoryAttentionTest, IsTheSameEveryTime) {
   }
 }
 
+// Queries that share a read of the keys, of one question or of several, get what each alone gets,
+// bit for bit; more of them than share one read, too.
+TEST_P(MemoryAttentionTest, ManyQueriesAreAsOneByOne) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  uint32_t seed = 11;
+  for (const bool in_bf16 : {false, true}) {
+    for (const bool filtered : {false, true}) {
+      for (const Shape& all : {Shape{23, 9, 3, 64, 16, {9001, 300}, in_bf16, filtered},
+                               Shape{5, 9, 3, 64, 100, {5000}, in_bf16, filtered},
+                               Shape{13, 4, 1, 128, 5, {3100, 31}, in_bf16, filtered},
+                               Shape{17, 2, 2, 40, 16, {2000}, in_bf16, filtered},
+                               Shape{9, 3, 1, 96, 16, {2000}, in_bf16, filtered},
+                               Shape{12, 2, 2, 100, 16, {1500}, in_bf16, filtered},
+                               Shape{11, 2, 1, 256, 16, {700}, in_bf16, filtered}}) {
+        SCOPED_TRACE(ShapeName(all));
+        const Data data = MakeData(all, false, seed += 100);
+        const Result together = Compute(*device, all, data);
+        ExpectBestKeys(all, data, together, false);
+        Shape one = all;
+        one.n_queries = 1;
+        const auto d = static_cast<size_t>(all.n_heads * all.head_dim);
+        for (int64_t q = 0; q < all.n_queries; ++q) {
+          SCOPED_TRACE(StrCat("query ", q));
+          const auto piece = [q](const auto& numbers, int64_t n) {
+            return std::vector(numbers.begin() + q * n, numbers.begin() + (q + 1) * n);
+          };
+          Data alone = data;
+          alone.queries = piece(data.queries, static_cast<int64_t>(d));
+          const Result result = Compute(*device, one, alone);
+          EXPECT_EQ(result.positions, piece(together.positions, all.n_heads * all.top_k));
+          EXPECT_EQ(result.output, piece(together.output, static_cast<int64_t>(d)));
+          EXPECT_EQ(result.lse, piece(together.lse, all.n_heads));
+          // Of those that were kept: scores of others are nobody's.
+          for (size_t i = 0; i < result.positions.size(); ++i) {
+            if (result.positions[i] < 0) continue;
+            ASSERT_EQ(result.scores[i],
+                      together.scores[static_cast<size_t>(q) * result.scores.size() + i]);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MemoryAttentionTest, NamesTheArgumentThatDoesNotFit) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
   const Buffer memory = ToDevice(*device, std::vector<float>(4000));

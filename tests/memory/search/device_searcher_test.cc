@@ -94,6 +94,117 @@ class DeviceSearcherTest : public testing::Test {
     }
     ExpectSameMass((*on_device)->Mass(), (*on_host)->Mass());
   }
+  static model::EncodedWindow SessionWindow() {
+    model::EncodedWindow window{.n_tokens = 20, .keys = {}, .values = {}, .queries = {}};
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal(0.0f, 2.0f);
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      for (auto* half : {&window.keys, &window.values}) {
+        std::vector<float> numbers(static_cast<size_t>(window.n_tokens * kTestKvHeads) *
+                                   kTestHeadDim);
+        for (float& x : numbers) x = normal(random);
+        EntryVector& entries = half->emplace_back(EntryType::kBFloat16, numbers.size());
+        entries.Set(0, numbers.data(), numbers.size());
+      }
+    }
+    return window;
+  }
+  // Six questions of one or more positions: two of all, two of one document, one with a window of
+  // its own, one of all. Outputs, log-sum-exps and shares are those of each by itself. Returns how
+  // much less the device was asked for.
+  template <typename CountOps>
+  int ExpectTogetherIsAsAlone(compute::Device& device, SearchMode mode, CountOps count_ops) {
+    const std::vector<int64_t> n_queries = {1, 2, 1, 3, 1, 1};
+    constexpr int64_t kRows = 9;  // of all
+    constexpr auto kWidth = static_cast<size_t>(kTestHeads * kTestHeadDim);
+    std::vector<std::unique_ptr<MemorySearcher>> together, alone;
+    for (auto* searchers : {&together, &alone}) {
+      for (size_t i = 0; i < n_queries.size(); ++i) {
+        SearchOptions options{.mode = mode, .top_k = 5};
+        if (i == 2 || i == 3) options.scope.documents = {documents_[1].id};
+        auto searcher = MemorySearcher::Create(&device, memory_->Current(), options);
+        EXPECT_TRUE(searcher.ok()) << searcher.status();
+        if (i == 4) (*searcher)->AddSessionWindow(SessionWindow());
+        searchers->push_back(*std::move(searcher));
+      }
+    }
+    std::mt19937 random(17);
+    std::normal_distribution<float> normal;
+    std::vector<float> numbers(kRows * kWidth);
+    for (float& x : numbers) x = 2.0f * normal(random);
+    std::vector<float> local(kRows * kTestHeads);
+    for (float& x : local) x = normal(random);
+    const auto upload = [&](const std::vector<float>& from) {
+      return *device.UploadConstant(from.data(), from.size() * sizeof(float));
+    };
+    const compute::Buffer queries = upload(numbers);
+    const compute::Buffer local_lse = upload(local);
+    const compute::Buffer output = *device.Allocate(numbers.size() * sizeof(float));
+    const compute::Buffer lse = *device.Allocate(local.size() * sizeof(float));
+    const auto results = [&] {
+      std::vector<float> all(numbers.size() + local.size());
+      EXPECT_TRUE(device.CopyToHost(output.data<void>(), output.size_bytes(), all.data()).ok());
+      EXPECT_TRUE(device
+                      .CopyToHost(lse.data<void>(), lse.size_bytes(), all.data() + numbers.size())
+                      .ok());
+      return all;
+    };
+    int n_fewer = 0;
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      const auto requests_of = [&](const auto& searchers) {
+        std::vector<model::MemoryRequest> requests;
+        int64_t row = 0;
+        for (size_t i = 0; i < n_queries.size(); ++i) {
+          const auto at = static_cast<size_t>(row);
+          model::MemoryQuery query = Query(layer, queries.data<float>() + at * kWidth);
+          query.n_queries = n_queries[i];
+          query.local_lse = local_lse.data<float>() + at * kTestHeads;
+          requests.push_back({.memory = searchers[i].get(),
+                              .query = query,
+                              .output = output.data<float>() + at * kWidth,
+                              .lse = lse.data<float>() + at * kTestHeads});
+          row += n_queries[i];
+        }
+        EXPECT_EQ(row, kRows);
+        return requests;
+      };
+      // What a first call alone does, uploading windows of its own, is done.
+      for (const auto* searchers : {&together, &alone}) {
+        const model::MemoryRequest own = requests_of(*searchers)[4];
+        EXPECT_TRUE(own.memory->Attend(own.query, own.output, own.lse).ok());
+      }
+      const auto clear = [&] {
+        EXPECT_TRUE(device.Fill(NAN, kRows * kWidth, output.data<float>()).ok());
+        EXPECT_TRUE(device.Fill(NAN, kRows * kTestHeads, lse.data<float>()).ok());
+      };
+      clear();
+      const int begin = count_ops();
+      for (const model::MemoryRequest& request : requests_of(alone)) {
+        const absl::Status status =
+            request.memory->Attend(request.query, request.output, request.lse);
+        EXPECT_TRUE(status.ok()) << status;
+      }
+      const int middle = count_ops();
+      const std::vector<float> want = results();
+      clear();
+      const int before = count_ops();
+      std::vector<model::MemoryRequest> requests = requests_of(together);
+      requests[0].memory->AttendTogether(requests);
+      n_fewer += middle - begin - (count_ops() - before);
+      for (const auto& request : requests) EXPECT_TRUE(request.status.ok()) << request.status;
+      const std::vector<float> got = results();
+      for (size_t i = 0; i < want.size(); ++i) {
+        EXPECT_EQ(got[i], want[i]) << i;
+        if (got[i] != want[i]) break;
+      }
+    }
+    for (size_t i = 0; i < n_queries.size(); ++i) {
+      EXPECT_EQ(together[i]->n_rows(), alone[i]->n_rows());
+      EXPECT_FALSE(alone[i]->Mass().empty());
+      ExpectSameMass(together[i]->Mass(), alone[i]->Mass(), 0.0f);
+    }
+    return n_fewer;
+  }
   const void* KeysOfSlab(compute::Device& device, bool is_approximate, size_t slab) {
     const auto view = memory_->Current();
     const auto entries = view->source->resident().Get(device, *view, is_approximate, Progress());
@@ -257,6 +368,28 @@ TEST_F(FaissSearcherTest, OnAGpu) {
     (*gpu)->set_entry_limit_bytes(HalfBytes() - 1);
     if (std::string(spec) == "IVF1,SQ4") ExpectExactWithIndexes(**gpu, 1e-4);
   }
+}
+
+TEST_F(DeviceSearcherTest, QuestionsAskedTogetherGetWhatEachAloneGets) {
+  for (const SearchMode mode : {SearchMode::kExact, SearchMode::kApproximate}) {
+    SCOPED_TRACE(mode == SearchMode::kExact ? "keys" : "codes");
+    compute::GuardedDevice guarded(2);
+    if (mode == SearchMode::kApproximate) guarded.set_entry_limit_bytes(HalfBytes() - 1);
+    const int n_fewer = ExpectTogetherIsAsAlone(guarded, mode, [&] { return guarded.n_ops(); });
+    // Two of six join the one before: each is a search and two copies less in a layer.
+    EXPECT_EQ(n_fewer, 2 * 3 * kTestLayers);
+  }
+}
+
+TEST_F(DeviceSearcherTest, QuestionsAskedTogetherOnAGpu) {
+  auto gpu = compute::Device::Create("cuda", 2);
+  if (absl::IsUnimplemented(gpu.status()) || absl::IsUnavailable(gpu.status())) {
+    GTEST_SKIP() << std::string(gpu.status().message());
+  }
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  ExpectTogetherIsAsAlone(**gpu, SearchMode::kExact, [] { return 0; });
+  (*gpu)->set_entry_limit_bytes(HalfBytes() - 1);
+  ExpectTogetherIsAsAlone(**gpu, SearchMode::kApproximate, [] { return 0; });
 }
 
 TEST_F(DeviceSearcherTest, DeletedDocumentsAreNotFoundAndNothingIsLoadedAgain) {
