@@ -79,7 +79,8 @@ using MemoryHits = std::vector<compute::TopK>;  // [n_kv_heads]
 
 // A source that can be one of several (memory/search/sharded_source.h). The best top_k keys of all
 // of them are known only after each has named its own, so it answers in two phases; what share of
-// the whole softmax a key has is known only after all have answered.
+// the whole softmax a key has is known only after all have answered. Where keys lie in one device's
+// memory, they are searched as one instead.
 class ShardSource : public MemorySource {
  public:
   // Its best keys. None where it holds nothing.
@@ -88,6 +89,14 @@ class ShardSource : public MemorySource {
   // Attend returns it, neutral where there are none. (A dense source attends to all it holds.)
   virtual absl::Status AttendTo(const MemoryQuery& query, MemoryHits* hits, float* output,
                                 float* lse) = 0;
+  // Both phases of shards whose place is the device's, in one, asked of the first of them: as if
+  // all of their keys lay in one memory, of equal scores those of the earlier shard first. Each adds
+  // the shares of its own keys to what names sources. Unimplemented where a source has no such.
+  virtual absl::Status AttendAsOne(std::span<ShardSource* const> /*shards*/,
+                                   const MemoryQuery& /*query*/, int /*top_k*/, float* /*output*/,
+                                   float* /*lse*/) {
+    return absl::UnimplementedError("shards in the device's memory: these have no search in one");
+  }
   // Adds the shares of *hits in the whole softmax to what names sources. lse: [n_queries, n_heads],
   // of what all sources attended to; query.local_lse is added to it.
   virtual absl::Status AddMass(const MemoryQuery& query, MemoryHits* hits, const float* lse) = 0;

@@ -36,7 +36,9 @@ absl::Status DeviceMassLog::Add(const model::MemoryQuery& query, const float* ls
 absl::StatusOr<DeviceMassLog::Room> DeviceMassLog::ReserveTogether(std::span<const Call> calls,
                                                                    int top_k) {
   int64_t n_rows = 0;
-  for (const Call& call : calls) n_rows += call.query->n_queries * call.query->n_heads;
+  for (const Call& call : calls) {
+    n_rows = std::max(n_rows, call.first_row + call.query->n_queries * call.query->n_heads);
+  }
   const auto n_kept = static_cast<size_t>(n_rows * top_k);
   const auto lse_bytes = static_cast<size_t>(n_rows) * sizeof(float);
   const bool has_local_lse = calls[0].query->local_lse != nullptr;
@@ -50,17 +52,16 @@ absl::StatusOr<DeviceMassLog::Room> DeviceMassLog::ReserveTogether(std::span<con
   }
   // A call that failed before it was added has left a room without content: the next takes its
   // place.
-  int64_t first_row = 0;
   for (const Call& call : calls) {
     const model::MemoryQuery& query = *call.query;
     call.log->pending_ = Kept{.memory_layer = query.memory_layer,
-                              .first_row = first_row,
+                              .first_row = call.first_row,
+                              .first_position = call.first_position,
                               .n_rows = query.n_queries * query.n_heads,
                               .top_k = top_k,
                               .scale = query.scale,
                               .has_local_lse = has_local_lse,
                               .rows = rows};
-    first_row += query.n_queries * query.n_heads;
   }
   return Room{rows->positions.data<int64_t>(), rows->scores.data<float>()};
 }
@@ -157,7 +158,8 @@ absl::Status DeviceMassLog::AddUpCalls() {
                                 .positions = positions.data(),
                                 .scores = scores.data(),
                                 .lse = lse.data(),
-                                .local_lse = kept.has_local_lse ? local_lse.data() : nullptr});
+                                .local_lse = kept.has_local_lse ? local_lse.data() : nullptr,
+                                .first_position = kept.first_position});
   }
   calls_bytes_ = 0;
   return absl::OkStatus();
@@ -200,8 +202,9 @@ void DeviceMassLog::AddRows(int memory_layer, const Rows& rows) {
                             : rows.lse[row];
     for (size_t j = row * top_k; j < (row + 1) * top_k; ++j) {
       if (rows.positions[j] < 0) break;
-      if (rows.positions[j] >= n_positions_) continue;
-      mass[rows.positions[j]] += std::exp(rows.scores[j] * rows.scale - total);
+      const int64_t position = rows.positions[j] - rows.first_position;
+      if (position < 0 || position >= n_positions_) continue;
+      mass[position] += std::exp(rows.scores[j] * rows.scale - total);
     }
   }
 }

@@ -36,11 +36,12 @@ class DeviceMassLog {
   // What the search put into the room, with its lse, [n_queries, n_heads]. For a query with is_step
   // all of it is queued on the device, and may be recorded.
   absl::Status Add(const model::MemoryQuery& query, const float* lse);
-  // The same for several logs of one device that are searched by one call: the rows of calls[0]
-  // first, which the room, lse and their local_lse have one after another. No steps.
+  // The same for several logs of one device whose memories are searched by one call. No steps.
   struct Call {
     DeviceMassLog* log;
     const model::MemoryQuery* query;
+    int64_t first_row = 0;       // of its rows, among those that room, lse and local_lse have
+    int64_t first_position = 0;  // of its keys, among those that are searched
   };
   static absl::StatusOr<Room> ReserveTogether(std::span<const Call> calls, int top_k);
   static absl::Status AddTogether(std::span<const Call> calls, const float* lse);
@@ -62,6 +63,7 @@ class DeviceMassLog {
   struct Kept {
     int memory_layer;
     int64_t first_row;
+    int64_t first_position;
     int64_t n_rows;
     int top_k;
     float scale;
@@ -97,6 +99,7 @@ class DeviceMassLog {
     const float* scores;       // [n_rows, top_k]
     const float* lse;          // [n_rows]
     const float* local_lse;    // [n_rows] or null
+    int64_t first_position = 0;
   };
   absl::StatusOr<Room> ReserveStep(const model::MemoryQuery& query, int top_k);
   absl::Status AddStep(const model::MemoryQuery& query, const float* lse);

@@ -41,7 +41,10 @@ class DeviceSearcher final : public MemorySearcher {
   // windows of its own is asked alone.
   void AttendTogether(std::span<model::MemoryRequest> requests) override;
   absl::Status BeginStep(uint64_t* recording_id) override;
-  // Shards on a device answer in one phase, or on the host.
+  // Shards on a device answer in one phase.
+  absl::Status AttendAsOne(std::span<model::ShardSource* const> shards,
+                           const model::MemoryQuery& query, int top_k, float* output,
+                           float* lse) override;
   absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery&, int) override {
     return NoShards();
   }
@@ -73,18 +76,21 @@ class DeviceSearcher final : public MemorySearcher {
 
  private:
   static absl::Status NoShards() {
-    return absl::UnimplementedError("shards of a memory on a GPU: search them on device 'cpu'");
+    return absl::UnimplementedError("shards of a memory on a GPU are searched as one (AttendAsOne)");
   }
   absl::Status CheckQuery(const model::MemoryQuery& query) const;
   // Whether the request after `before`, both of searchers like this one, can join it in one search.
   bool CanJoin(const model::MemoryRequest& before, const model::MemoryRequest& next) const;
   // One search for requests each of which can join the one before it; a status for all.
   absl::Status AttendAtOnce(std::span<model::MemoryRequest> requests);
-  int TopK() const {
-    const int64_t n_keys = n_session_tokens_ + (entries_ != nullptr ? entries_->n_positions() : 0);
-    return static_cast<int>(
-        std::clamp<int64_t>(n_keys, 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
+  int64_t n_keys() const {
+    return n_session_tokens_ + (entries_ != nullptr ? entries_->n_positions() : 0);
   }
+  int TopK() const {
+    return static_cast<int>(
+        std::clamp<int64_t>(n_keys(), 1, std::min(options_.top_k, compute::kMaxMemoryTopK)));
+  }
+  bool UsesCodes() const { return entries_ != nullptr && entries_->uses_codes(); }
   absl::Status UploadSession();
   // The keys that a query is asked of: what is stored, then the conversation's own.
   std::vector<compute::CodedMemoryPart> PartsOf(int memory_layer) const;
@@ -96,7 +102,7 @@ class DeviceSearcher final : public MemorySearcher {
   absl::Status SearchIndexes(const model::MemoryQuery& query, int top_k,
                              std::vector<compute::CodedMemoryPart>* parts);
   // By codes, indexes or keys, as the entries were loaded.
-  absl::Status Search(const compute::CodedMemoryAttentionArgs& args);
+  absl::Status Search(const compute::CodedMemoryAttentionArgs& args, bool by_codes);
   bool IsDense() const { return options_.mode == SearchMode::kDense; }
   // Of dense attention to what `parts` has.
   std::vector<PartRun> DenseRuns(std::span<const compute::CodedMemoryPart> parts) const;
@@ -320,7 +326,9 @@ absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> reques
   const model::MemoryQuery& first = requests[0].query;
   for (const model::MemoryRequest& request : requests) {
     auto& searcher = static_cast<DeviceSearcher&>(*request.memory);
-    calls.push_back({&searcher.log_, &request.query});
+    calls.push_back({.log = &searcher.log_,
+                     .query = &request.query,
+                     .first_row = n_queries * first.n_heads});
     n_queries += request.query.n_queries;
     if (first.memory_layer == 0) {
       searcher.n_rows_ += request.query.n_queries * request.query.n_heads;
@@ -338,7 +346,8 @@ absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> reques
               .output = {requests[0].output, {n_queries, first.n_heads, first.head_dim}},
               .lse = {requests[0].lse, {n_queries, first.n_heads}},
               .positions = room.positions,
-              .scores = room.scores}));
+              .scores = room.scores},
+             UsesCodes()));
   return DeviceMassLog::AddTogether(calls, requests[0].lse);
 }
 
@@ -365,11 +374,81 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
               .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
               .lse = {lse, {query.n_queries, query.n_heads}},
               .positions = room.positions,
-              .scores = room.scores}));
+              .scores = room.scores},
+             UsesCodes()));
   if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, room, top_k));
   // The best keys are what names sources.
   if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, DenseRuns(parts), query, output, lse));
   return log_.Add(query, lse);
+}
+
+absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> shards,
+                                         const model::MemoryQuery& query, int top_k, float* output,
+                                         float* lse) {
+  if (top_k > compute::kMaxMemoryTopK) {
+    return absl::InvalidArgumentError(StrCat("shards on a GPU: top_k ", top_k, ", want at most ",
+                                             compute::kMaxMemoryTopK));
+  }
+  std::vector<DeviceSearcher*> searchers;
+  int64_t n_keys = 0;
+  const int64_t n_rows = query.n_queries * query.n_heads;
+  for (model::ShardSource* const shard : shards) {
+    auto* const searcher = dynamic_cast<DeviceSearcher*>(shard);
+    if (searcher == nullptr || searcher->device_ != device_ || searcher->IsDense() != IsDense()) {
+      return absl::InvalidArgumentError(
+          "shards on a GPU: want searchers on one device, all of them dense or none");
+    }
+    if (searcher->options_.audit) {
+      return absl::UnimplementedError("audits of shards on a GPU: search them on device 'cpu'");
+    }
+    RETURN_IF_ERROR(searcher->options_.progress.CheckCancelled());
+    if (query.memory_layer == 0) searcher->n_rows_ += n_rows;
+    if (searcher->entries_ == nullptr && searcher->session_.empty()) continue;
+    RETURN_IF_ERROR(searcher->CheckQuery(query));
+    RETURN_IF_ERROR(searcher->UploadSession());
+    n_keys += searcher->n_keys();
+    searchers.push_back(searcher);
+  }
+  top_k = static_cast<int>(std::clamp<int64_t>(n_keys, 1, top_k));
+  std::vector<compute::CodedMemoryPart> parts;
+  std::vector<PartRun> runs;
+  std::vector<DeviceMassLog::Call> calls;
+  bool uses_codes = false;
+  int n_candidates = top_k;
+  int64_t first_position = 0;
+  for (DeviceSearcher* const searcher : searchers) {
+    std::vector<compute::CodedMemoryPart> own = searcher->PartsOf(query.memory_layer);
+    RETURN_IF_ERROR(searcher->SearchIndexes(query, top_k, &own));
+    if (IsDense()) {
+      for (PartRun run : searcher->DenseRuns(own)) {
+        run.part += parts.size();
+        runs.push_back(run);
+      }
+    }
+    parts.insert(parts.end(), own.begin(), own.end());
+    calls.push_back({.log = &searcher->log_, .query = &query, .first_position = first_position});
+    first_position += searcher->n_keys();
+    uses_codes |= searcher->UsesCodes();
+    n_candidates = std::max(n_candidates, searcher->NumCandidates(query.memory_layer, top_k));
+  }
+  if (searchers.empty()) {
+    RETURN_IF_ERROR(device_->Fill(0.0f, n_rows * query.head_dim, output));
+    return device_->Fill(-std::numeric_limits<float>::infinity(), n_rows, lse);
+  }
+  ASSIGN_OR_RETURN(const DeviceMassLog::Room room, DeviceMassLog::ReserveTogether(calls, top_k));
+  RETURN_IF_ERROR(
+      Search({.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+              .parts = parts,
+              .n_candidates = n_candidates,
+              .top_k = top_k,
+              .scale = query.scale,
+              .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+              .lse = {lse, {query.n_queries, query.n_heads}},
+              .positions = room.positions,
+              .scores = room.scores},
+             uses_codes));
+  if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, runs, query, output, lse));
+  return DeviceMassLog::AddTogether(calls, lse);
 }
 
 std::vector<PartRun> DeviceSearcher::DenseRuns(
@@ -502,10 +581,9 @@ absl::Status DeviceSearcher::SearchIndexes(const model::MemoryQuery& query, int 
   return absl::OkStatus();
 }
 
-absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args) {
-  if (entries_ != nullptr && entries_->uses_codes()) {
-    return compute::CodedMemoryAttention(*device_, args);
-  }
+absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args,
+                                    bool by_codes) {
+  if (by_codes) return compute::CodedMemoryAttention(*device_, args);
   std::vector<compute::MemoryPart> parts;
   for (const compute::CodedMemoryPart& part : args.parts) parts.push_back(part.entries);
   return compute::MemoryAttention(*device_, {.queries = args.queries,

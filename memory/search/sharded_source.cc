@@ -50,6 +50,9 @@ absl::StatusOr<std::unique_ptr<ShardedSource>> ShardedSource::Create(
 }
 
 absl::Status ShardedSource::Attend(const model::MemoryQuery& query, float* output, float* lse) {
+  if (place() == model::MemoryPlace::kDevice) {
+    return shards_.front()->AttendAsOne(shards_, query, top_k_, output, lse);
+  }
   std::vector<MemoryHits> hits;
   for (model::ShardSource* shard : shards_) {
     ASSIGN_OR_RETURN(hits.emplace_back(), shard->FindTop(query, top_k_));
