@@ -57,11 +57,7 @@ class MemorySource {
   // each request's output and lse are what its memory's Attend gives, bit for bit, and its status
   // is its own. Asked of the first request's memory. Sources that search the same keys may read
   // them once for all requests whose queries, outputs and log-sum-exps lie one after another.
-  virtual void AttendTogether(std::span<MemoryRequest> requests) {
-    for (MemoryRequest& request : requests) {
-      request.status = request.memory->Attend(request.query, request.output, request.lse);
-    }
-  }
+  virtual void AttendTogether(std::span<MemoryRequest> requests);
 
   // Before a step of one token whose queries may be asked as a recording (compute/device.h): Attend
   // is called with is_step once for each memory layer, or what these calls queued in an earlier

@@ -4,7 +4,7 @@
 # Usage: scripts/test.sh [--checks | --gpu | --train] [CTEST_OPTION…]     for example: scripts/test.sh -R documents
 #   --checks  what CI does beside: the format, what reads bytes of strangers under the sanitizers, and
 #             what clang-tidy says of a part of the sources (another part for each state of them)
-#   --gpu     instead, the tests of all ops and of FAISS's indexes on the GPU, with a build for it
+#   --gpu     instead, the tests of all ops, of searches and of FAISS's indexes on the GPU, with a build for it
 #             (preset cuda-release)
 #   --train   instead, the tests of training, with LibTorch from the PyPI package torch, in a virtual
 #             environment under build/ (3 GB)
@@ -27,7 +27,7 @@ if [[ "${1:-}" == --gpu ]]; then
   [[ -f build/cuda-release/build.ninja ]] ||
     cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=native
   programs=(compute_test memory_attention_test device_build_test device_index_test
-    device_searcher_test)
+    device_searcher_test sharded_source_test)
   cmake --build --preset cuda-release --target "${programs[@]}"
   say "Tests"
   # Where there is no GPU they would be skipped: that is not what was asked for.
