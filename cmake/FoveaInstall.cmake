@@ -8,10 +8,10 @@ add_library(fovea::fovea ALIAS fovea_fovea)
 set_target_properties(fovea_fovea PROPERTIES EXPORT_NAME fovea)
 target_link_libraries(fovea_fovea INTERFACE fovea_answer)
 
-# The command line is a program, not a library for others; training needs LibTorch, which a package
-# cannot bring along.
+# The command line is a program, not a library for others, and so is what only its commands use;
+# training needs LibTorch, which a package cannot bring along.
 get_property(fovea_installed_libraries GLOBAL PROPERTY FOVEA_LIBRARIES)
-list(REMOVE_ITEM fovea_installed_libraries fovea_command_line fovea_train)
+list(REMOVE_ITEM fovea_installed_libraries fovea_command_line fovea_texts fovea_train)
 install(TARGETS ${fovea_installed_libraries} fovea_fovea EXPORT fovea-targets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS fovea_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

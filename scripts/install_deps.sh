@@ -19,7 +19,7 @@ packages=(
   libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libexpat1-dev
   libpoppler-cpp-dev
   # Everything else.
-  libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev
+  libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev
   # Tests.
   libgtest-dev libgmock-dev
   # Downloads the default model.

@@ -5,7 +5,6 @@
 
 #include "base/status.h"
 #include "train/crossbatch.h"
-#include "train/facts.h"
 #include "train/losses.h"
 #include "train/torch.h"
 #include "train/training_texts.h"
@@ -53,7 +52,7 @@ class BatchMaker {
  private:
   struct Entry;
   BatchMaker(const TrainingTexts* texts, const ExchangeWriter* writer, const BatchOptions& options)
-      : texts_(*texts), writer_(*writer), options_(options), facts_(*texts) {}
+      : texts_(*texts), writer_(*writer), options_(options), facts_(texts->words) {}
   Tokens BookPiece(int64_t n_tokens, Random& random) const;
   void AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
                    Entry* entry) const;

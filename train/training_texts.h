@@ -10,8 +10,15 @@
 #include "base/status.h"
 #include "model/tokenizer/chat_template.h"
 #include "model/tokenizer/tokenizer.h"
+#include "texts/fact_words.h"
+#include "texts/facts.h"
+#include "texts/random.h"
 
 namespace fovea::train {
+
+using texts::Fact;
+using texts::FactMaker;
+using texts::Random;
 
 using Tokens = std::vector<int32_t>;
 
@@ -32,9 +39,7 @@ struct Passage {
 struct TrainingTexts {
   std::vector<Tokens> books;
   std::vector<Passage> passages;  // each with at least one question
-  // Words that occur in the books as names, things, places and what describes things: what facts
-  // are made of (facts.h).
-  std::vector<std::string> names, things, places, qualities;
+  texts::FactWords words;         // of the books
 };
 
 // Writes conversations of a model: its ids, and what is put around questions.

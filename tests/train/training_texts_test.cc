@@ -24,10 +24,10 @@ TEST_F(TrainingTextsTest, ReadsBooksAndQuestionsAndFindsWords) {
   EXPECT_THAT(tokenizer_->Decode(exchange.prompt), HasSubstr("Where is the lamp?"));
   EXPECT_EQ(tokenizer_->Decode(exchange.answer), "the attic");
   EXPECT_TRUE(tokenizer_->IsEnd(exchange.answer.back()));
-  EXPECT_THAT(texts.names, Contains("Piet"));
-  EXPECT_THAT(texts.names, Contains("Grenna"));
-  EXPECT_THAT(texts.places, Contains("cellar"));
-  EXPECT_THAT(texts.things, Contains("coat"));
+  EXPECT_THAT(texts.words.names, Contains("Piet"));
+  EXPECT_THAT(texts.words.names, Contains("Grenna"));
+  EXPECT_THAT(texts.words.places, Contains("cellar"));
+  EXPECT_THAT(texts.words.things, Contains("coat"));
 }
 
 TEST_F(TrainingTextsTest, ReadsCompressedFiles) {

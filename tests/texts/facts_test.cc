@@ -1,18 +1,18 @@
-#include "train/facts.h"
+#include "texts/facts.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
-namespace fovea::train {
+namespace fovea::texts {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
 
 TEST(FactsTest, SentencesAnswerTheirQuestions) {
-  const FactMaker facts{TrainingTexts{}};
+  const FactMaker facts{FactWords{}};
   Random random(1, 2);
   std::set<size_t> kinds;
   for (int i = 0; i < 2000; ++i) {
@@ -32,7 +32,7 @@ TEST(FactsTest, SentencesAnswerTheirQuestions) {
 }
 
 TEST(FactsTest, ALookalikeAsksForSomethingElse) {
-  const FactMaker facts{TrainingTexts{}};
+  const FactMaker facts{FactWords{}};
   Random random(3, 4);
   for (int i = 0; i < 2000; ++i) {
     const Fact fact = facts.Make(random);
@@ -45,7 +45,7 @@ TEST(FactsTest, ALookalikeAsksForSomethingElse) {
 }
 
 TEST(FactsTest, TheSameSeedGivesTheSameFacts) {
-  const FactMaker facts{TrainingTexts{}};
+  const FactMaker facts{FactWords{}};
   Random a(5, 6), b(5, 6), c(5, 7);
   const std::string first = facts.Make(a).sentence;
   EXPECT_EQ(facts.Make(b).sentence, first);
@@ -53,4 +53,4 @@ TEST(FactsTest, TheSameSeedGivesTheSameFacts) {
 }
 
 }  // namespace
-}  // namespace fovea::train
+}  // namespace fovea::texts

@@ -1,11 +1,11 @@
-#include "train/facts.h"
+#include "texts/facts.h"
 
 #include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
 
-namespace fovea::train {
+namespace fovea::texts {
 namespace {
 
 // Parts by letter: N a person, T a thing with a quality, P a place, D digits, C a code, Y a year,
@@ -100,11 +100,11 @@ std::string Characters(std::string_view alphabet, size_t n, Random& random) {
 
 }  // namespace
 
-FactMaker::FactMaker(const TrainingTexts& texts)
-    : names_(texts.names),
-      things_(texts.things),
-      places_(texts.places),
-      qualities_(texts.qualities) {
+FactMaker::FactMaker(const FactWords& words)
+    : names_(words.names),
+      things_(words.things),
+      places_(words.places),
+      qualities_(words.qualities) {
   Complete(&names_, {"Ada", "Bruno", "Celia", "Dario", "Edith", "Fergus", "Gerda", "Hamid", "Ines",
                      "Jonas", "Kira", "Leo", "Mona", "Nadir", "Oona", "Piet", "Rika", "Soren"});
   Complete(&things_, {"anvil", "bellows", "compass", "drum", "easel", "fiddle", "globe", "harp",
@@ -207,4 +207,4 @@ Fact FactMaker::MakeLike(const Fact& fact, Random& random) const {
   return FactOf(fact.kind, std::move(parts));
 }
 
-}  // namespace fovea::train
+}  // namespace fovea::texts

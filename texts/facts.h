@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "train/random.h"
-#include "train/training_texts.h"
+#include "texts/fact_words.h"
+#include "texts/random.h"
 
-namespace fovea::train {
+namespace fovea::texts {
 
 struct Fact {
   std::string sentence;
@@ -21,9 +21,9 @@ struct Fact {
 // Thread-safe.
 class FactMaker {
  public:
-  // Words of real texts make facts that generalise; a few of its own stand in where `texts` has too
+  // Words of real texts make facts that generalise; a few of its own stand in where `words` has too
   // few.
-  explicit FactMaker(const TrainingTexts& texts);
+  explicit FactMaker(const FactWords& words);
 
   Fact Make(Random& random) const;
   // One of the same kind in which one of the parts that its question names is another.
@@ -35,4 +35,4 @@ class FactMaker {
   std::vector<std::string> names_, things_, places_, qualities_;
 };
 
-}  // namespace fovea::train
+}  // namespace fovea::texts

@@ -5,9 +5,9 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "train/training_texts.h"
+#include "texts/fact_words.h"
 
-namespace fovea::train {
+namespace fovea::texts {
 
 // English, and any language that writes names in capitals and has "the" and "a" for articles. Not
 // thread-safe.
@@ -15,7 +15,7 @@ class WordHarvest {
  public:
   void Add(std::string_view text);
   // The most frequent words of each kind, sorted; common to several are one kind's only.
-  void Finish(TrainingTexts* texts) const;
+  void Finish(FactWords* words) const;
 
  private:
   struct Counts {
@@ -28,4 +28,4 @@ class WordHarvest {
   std::unordered_map<std::string, Counts> counts_;  // by the word in lower case
 };
 
-}  // namespace fovea::train
+}  // namespace fovea::texts

@@ -1,4 +1,4 @@
-#include "train/harvest.h"
+#include "texts/harvest.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace fovea::train {
+namespace fovea::texts {
 namespace {
 
 bool IsLetter(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
@@ -79,7 +79,7 @@ void WordHarvest::Add(std::string_view text) {
   }
 }
 
-void WordHarvest::Finish(TrainingTexts* texts) const {
+void WordHarvest::Finish(FactWords* words) const {
   constexpr size_t kMost = 4000;
   using Found = std::vector<std::pair<int64_t, std::string>>;
   Found names, things, places, qualities;
@@ -96,18 +96,18 @@ void WordHarvest::Finish(TrainingTexts* texts) const {
       qualities.emplace_back(counts.quality, word);
     }
   }
-  const auto take = [](Found found, std::vector<std::string>* words) {
+  const auto take = [](Found found, std::vector<std::string>* to) {
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
       return a.first > b.first || (a.first == b.first && a.second < b.second);
     });
     if (found.size() > kMost) found.resize(kMost);
-    for (auto& [count, word] : found) words->push_back(std::move(word));
-    std::sort(words->begin(), words->end());
+    for (auto& [count, word] : found) to->push_back(std::move(word));
+    std::sort(to->begin(), to->end());
   };
-  take(std::move(names), &texts->names);
-  take(std::move(things), &texts->things);
-  take(std::move(places), &texts->places);
-  take(std::move(qualities), &texts->qualities);
+  take(std::move(names), &words->names);
+  take(std::move(things), &words->things);
+  take(std::move(places), &words->places);
+  take(std::move(qualities), &words->qualities);
 }
 
-}  // namespace fovea::train
+}  // namespace fovea::texts

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace fovea::train {
+namespace fovea::texts {
 
 class Random {
  public:
@@ -33,4 +33,4 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-}  // namespace fovea::train
+}  // namespace fovea::texts

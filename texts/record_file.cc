@@ -1,0 +1,160 @@
+#include "texts/record_file.h"
+
+#include <zstd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/file.h"
+#include "base/strings.h"
+
+namespace fovea::texts {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxLineBytes = size_t{1} << 30;
+
+}  // namespace
+
+struct LineReader::Impl {
+  absl::Status Open(const std::filesystem::path& path) {
+    path_ = path;
+    file_.reset(std::fopen(path.c_str(), "rb"));
+    if (file_ == nullptr) return ErrnoToStatus(errno, "open", path);
+    if (path.extension() == ".zst") zstd_.reset(ZSTD_createDStream());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<bool> Next(std::string* line) {
+    for (;;) {
+      const size_t end = text_.find('\n', begin_);
+      if (end != std::string::npos) {
+        line->assign(text_, begin_, end - begin_);
+        begin_ = end + 1;
+        return true;
+      }
+      text_.erase(0, std::exchange(begin_, 0));
+      if (text_.size() > kMaxLineBytes) {
+        return absl::InvalidArgumentError(
+            StrCat(path_, ": a line of more than ", kMaxLineBytes, " bytes"));
+      }
+      ASSIGN_OR_RETURN(const bool more, Fill());
+      if (more) continue;
+      if (text_.empty()) return false;
+      line->swap(text_);
+      text_.clear();
+      return true;
+    }
+  }
+
+ private:
+  absl::StatusOr<bool> Fill() {
+    std::string bytes(size_t{1} << 20, '\0');
+    bytes.resize(std::fread(bytes.data(), 1, bytes.size(), file_.get()));
+    if (std::ferror(file_.get()) != 0) return ErrnoToStatus(errno, "read", path_);
+    if (zstd_ == nullptr) {
+      text_ += bytes;
+      return !bytes.empty();
+    }
+    if (bytes.empty()) {
+      if (in_frame_)
+        return absl::DataLossError(StrCat(path_, ": cut off: its last frame has no end"));
+      return false;
+    }
+    ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+    std::string out(ZSTD_DStreamOutSize(), '\0');
+    bool may_have_more = true;
+    while (in.pos < in.size || may_have_more) {
+      ZSTD_outBuffer to{out.data(), out.size(), 0};
+      const size_t left = ZSTD_decompressStream(zstd_.get(), &to, &in);
+      if (ZSTD_isError(left) != 0) {
+        return absl::DataLossError(
+            StrCat(path_, ": not what zstd compressed: ", ZSTD_getErrorName(left)));
+      }
+      in_frame_ = left != 0;
+      text_.append(out, 0, to.pos);
+      may_have_more = to.pos == to.size;
+    }
+    return true;
+  }
+
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  struct Free {
+    void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
+  };
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, Close> file_;
+  std::unique_ptr<ZSTD_DStream, Free> zstd_;
+  bool in_frame_ = false;
+  std::string text_;
+  size_t begin_ = 0;
+};
+
+LineReader::LineReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+LineReader::~LineReader() = default;
+
+absl::StatusOr<std::unique_ptr<LineReader>> LineReader::Open(const std::filesystem::path& path) {
+  auto impl = std::make_unique<Impl>();
+  RETURN_IF_ERROR(impl->Open(path));
+  return std::unique_ptr<LineReader>(new LineReader(std::move(impl)));
+}
+
+absl::StatusOr<bool> LineReader::Next(std::string* line) { return impl_->Next(line); }
+
+absl::StatusOr<Record> ParseRecord(const std::string& line) {
+  const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!record.is_object()) return absl::InvalidArgumentError("not a JSON object");
+  const auto text_of = [&](const char* key) -> std::string {
+    const auto found = record.find(key);
+    return found != record.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  Record result{.text = text_of("text"), .title = text_of("title")};
+  if (!result.text.empty()) return result;
+  result.context = text_of("context");
+  result.question = text_of("question");
+  if (const auto answers = record.find("answers"); answers != record.end() && answers->is_array()) {
+    for (const json& answer : *answers) {
+      if (answer.is_string()) result.answers.push_back(answer.get<std::string>());
+    }
+  }
+  if (result.answers.empty()) result.answers.push_back(text_of("answer"));
+  if (result.context.empty() || result.question.empty() || result.answers.front().empty()) {
+    return absl::InvalidArgumentError(
+        "a record with neither text nor context, question and answers, as strings");
+  }
+  return result;
+}
+
+absl::Status ReadRecords(const std::filesystem::path& file,
+                         const std::function<absl::StatusOr<bool>(Record record)>& visit) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> reader, LineReader::Open(file));
+  std::string line;
+  int64_t n_lines = 0;
+  int64_t n_records = 0;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
+    if (!has_line) break;
+    ++n_lines;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    absl::StatusOr<Record> record = ParseRecord(line);
+    if (!record.ok()) {
+      return absl::InvalidArgumentError(
+          StrCat(file, ", line ", n_lines, ": ", record.status().message()));
+    }
+    ++n_records;
+    ASSIGN_OR_RETURN(const bool goes_on, visit(*std::move(record)));
+    if (!goes_on) return absl::OkStatus();
+  }
+  if (n_records == 0) {
+    return absl::InvalidArgumentError(
+        StrCat(file, ": holds no records: one JSON object a line is wanted"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace fovea::texts
