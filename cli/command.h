@@ -33,5 +33,6 @@ void AddModel(CLI::App& app, Run* run);
 void AddTokenize(CLI::App& app, Run* run);
 void AddParity(CLI::App& app, Run* run);
 void AddTrain(CLI::App& app, Run* run);
+void AddEval(CLI::App& app, Run* run);
 
 }  // namespace fovea::cli

@@ -35,6 +35,7 @@ int Main(int argc, char** argv) {
   fovea::cli::AddTokenize(app, &run);
   fovea::cli::AddParity(app, &run);
   fovea::cli::AddTrain(app, &run);
+  fovea::cli::AddEval(app, &run);
   app.footer(
       "Example:\n"
       "  fovea ingest --memory notes book.txt\n"

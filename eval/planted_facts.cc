@@ -1,0 +1,157 @@
+#include "eval/planted_facts.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/strings.h"
+#include "eval/books.h"
+#include "texts/facts.h"
+#include "texts/harvest.h"
+#include "texts/random.h"
+
+namespace fovea::eval {
+namespace {
+
+// Answers begin with a preposition where sentences do ("in the attic"): the rest is right, too.
+std::vector<std::string> AcceptedAnswers(const std::string& answer) {
+  std::vector<std::string> accepted = {answer};
+  for (const std::string_view word : {"in ", "at ", "under "}) {
+    if (answer.starts_with(word)) accepted.push_back(answer.substr(word.size()));
+  }
+  return accepted;
+}
+
+// Of one trial.
+struct Planted {
+  std::vector<Document> documents;
+  std::vector<Question> questions;
+};
+
+// Facts with questions of their own.
+std::vector<texts::Fact> MakeFacts(const FactsOptions& options, const texts::FactMaker& maker,
+                                   texts::Random& random, std::vector<texts::Fact>* lookalikes) {
+  std::vector<texts::Fact> facts;
+  std::set<std::string> asked;
+  // The words make many more facts than anybody asks for.
+  while (static_cast<int64_t>(facts.size()) < options.n_facts) {
+    texts::Fact fact = maker.Make(random);
+    if (!asked.insert(fact.question).second) continue;
+    for (int64_t i = 0; i < options.n_lookalikes;) {
+      texts::Fact like = maker.MakeLike(fact, random);
+      if (!asked.insert(like.question).second) continue;
+      lookalikes->push_back(std::move(like));
+      ++i;
+    }
+    facts.push_back(std::move(fact));
+  }
+  return facts;
+}
+
+// Each sentence behind a space of the books, chosen among all of them.
+Planted Plant(const std::vector<Book>& books, const std::vector<texts::Fact>& facts,
+              const std::vector<texts::Fact>& lookalikes, texts::Random& random) {
+  struct Place {
+    size_t book = 0;
+    size_t byte = 0;
+    const texts::Fact* fact = nullptr;
+    bool is_asked = false;
+    bool operator<(const Place& other) const {
+      return std::pair(book, byte) < std::pair(other.book, other.byte);
+    }
+  };
+  size_t n_bytes = 0;
+  for (const Book& book : books) n_bytes += book.text.size();
+  std::vector<Place> places;
+  const auto add = [&](const texts::Fact& fact, bool is_asked) {
+    Place place{.fact = &fact, .is_asked = is_asked};
+    place.byte = random.Below(n_bytes);
+    while (place.byte >= books[place.book].text.size()) {
+      place.byte -= books[place.book++].text.size();
+    }
+    // The end of a text without a space behind the place is as good.
+    place.byte =
+        std::min(books[place.book].text.find(' ', place.byte), books[place.book].text.size());
+    places.push_back(place);
+  };
+  for (const texts::Fact& fact : facts) add(fact, true);
+  for (const texts::Fact& fact : lookalikes) add(fact, false);
+  std::stable_sort(places.begin(), places.end());
+
+  Planted planted{.documents = ToDocuments(books, "default"), .questions = {}};
+  for (Document& document : planted.documents) document.text.clear();
+  std::map<const texts::Fact*, Question> questions;
+  auto place = places.begin();
+  for (size_t book = 0; book < books.size(); ++book) {
+    Document& document = planted.documents[book];
+    size_t copied = 0;
+    for (; place != places.end() && place->book == book; ++place) {
+      document.text.append(books[book].text, copied, place->byte - copied);
+      copied = place->byte;
+      document.text += ' ';
+      const uint64_t begin = document.text.size();
+      document.text += place->fact->sentence;
+      if (!place->is_asked) continue;
+      questions[place->fact] = {.text = place->fact->question,
+                                .answers = AcceptedAnswers(place->fact->answer),
+                                .passage = place->fact->sentence,
+                                .source = document.source,
+                                .begin = begin,
+                                .end = document.text.size(),
+                                .kind = StrCat("kind ", place->fact->kind)};
+    }
+    document.text.append(books[book].text, copied);
+  }
+  for (const texts::Fact& fact : facts) planted.questions.push_back(std::move(questions.at(&fact)));
+  return planted;
+}
+
+}  // namespace
+
+absl::StatusOr<Report> RunFacts(const Subject& subject, const FactsOptions& options) {
+  const CommonOptions& common = options.common;
+  ASSIGN_OR_RETURN(const std::vector<Way> ways, MakeWays(common.ways, *subject.model));
+  Report report{.evaluation = "facts",
+                .settings = {{"facts", options.n_facts},
+                             {"look-alikes", options.n_lookalikes},
+                             {"trials", options.n_trials}},
+                .rows = {},
+                .plot = {.x = "tokens", .y = "right", .series = "way"}};
+  for (const int64_t tokens : common.tokens) {
+    ASSIGN_OR_RETURN(const std::vector<Book> books,
+                     ReadBooks(common.texts, subject.model->tokenizer(), tokens, subject.progress));
+    texts::WordHarvest harvest;
+    for (const Book& book : books) harvest.Add(book.text);
+    texts::FactWords words;
+    harvest.Finish(&words);
+    const texts::FactMaker maker(words);
+    ASSIGN_OR_RETURN(const auto memory, TestMemory::Open(&subject, StrCat("facts-", tokens)));
+    std::vector<std::vector<Outcome>> outcomes(ways.size());
+    std::string text_hash;
+    for (int64_t trial = 0; trial < options.n_trials; ++trial) {
+      texts::Random random(common.seed, static_cast<uint64_t>(trial));
+      std::vector<texts::Fact> lookalikes;
+      const std::vector<texts::Fact> facts = MakeFacts(options, maker, random, &lookalikes);
+      const Planted planted = Plant(books, facts, lookalikes, random);
+      RETURN_IF_ERROR(memory->Fill(planted.documents));
+      if (trial == 0) text_hash = memory->TextHash();
+      for (size_t i = 0; i < ways.size(); ++i) {
+        ASSIGN_OR_RETURN(std::vector<Outcome> more,
+                         AskAll(subject, *memory, planted.questions, ways[i], common.visit));
+        std::move(more.begin(), more.end(), std::back_inserter(outcomes[i]));
+      }
+    }
+    report.settings.emplace_back(StrCat("text hash, ", tokens), text_hash);
+    for (size_t i = 0; i < ways.size(); ++i) {
+      Row row = {{"tokens", static_cast<int64_t>(memory->n_tokens())}};
+      for (auto& cell : Summarize(ways[i], outcomes[i], {"right", "named"})) {
+        row.push_back(std::move(cell));
+      }
+      report.rows.push_back(std::move(row));
+    }
+  }
+  return report;
+}
+
+}  // namespace fovea::eval
