@@ -1,32 +1,18 @@
 // fovea eval: measures a model with its adapter and memory, in memories that it makes itself.
-#include <stdlib.h>
-
-#include <algorithm>
-#include <charconv>
-#include <chrono>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <memory>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
-#include "absl/strings/cord.h"
-#include "base/file.h"
-#include "base/hash.h"
 #include "cli/command.h"
-#include "cli/eval_output.h"
+#include "cli/eval_run.h"
 #include "cli/options.h"
-#include "cli/output.h"
-#include "cli/progress_bar.h"
-#include "cli/session.h"
-#include "cli/streams.h"
-#include "cli/text_format.h"
+#include "eval/context_share.h"
+#include "eval/labelled_examples.h"
+#include "eval/natural.h"
 #include "eval/passkey.h"
+#include "eval/perplexity.h"
 #include "eval/planted_facts.h"
-#include "eval/plot.h"
-#include "eval/questions.h"
+#include "eval/question_files.h"
 
 namespace fovea::cli {
 namespace {
@@ -34,152 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMostCount = 1 << 30;
-
-struct EvalArguments {
-  ModelOptions model;
-  ComputeOptions compute;
-  OutputOptions output;
-  std::string folder;  // empty: a temporary one
-  int window = 0;
-  std::string index;
-  std::string plot;
-  std::string answers;
-  std::vector<std::string> tokens;
-  eval::CommonOptions common;
-  eval::PasskeyOptions passkey;
-  eval::FactsOptions facts;
-  eval::QuestionsOptions questions;
-  eval::NaturalOptions natural;
-  std::vector<fs::path> data;  // files that were read
-};
-
-using Evaluate = std::function<absl::StatusOr<eval::Report>(const eval::Subject&, EvalArguments*)>;
-
-// "65536", "64k", "1M": tokens; k is 1024.
-absl::StatusOr<int64_t> ParseTokens(const std::string& text) {
-  constexpr int64_t kMostTokens = int64_t{1} << 36;
-  int64_t n = 0;
-  const char* const end = text.data() + text.size();
-  const auto [parsed, error] = std::from_chars(text.data(), end, n);
-  const std::string_view unit(parsed, static_cast<size_t>(end - parsed));
-  const int shift = unit == "k" || unit == "K" ? 10 : unit == "M" ? 20 : 0;
-  if (error != std::errc() || (!unit.empty() && shift == 0) || n < 0 ||
-      n > (kMostTokens >> shift)) {
-    return absl::InvalidArgumentError(
-        StrCat("\"", text, "\": want a number of tokens, such as 65536, 64k or 1M (k is 1,024)"));
-  }
-  return n << shift;
-}
-
-// What a shell's sha256sum prints, too.
-absl::StatusOr<std::string> HashOfFile(const fs::path& path) {
-  ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  return Sha256Hex(file->bytes());
-}
-
-// A folder for the memories, that goes with this object unless the user named it.
-class Workplace {
- public:
-  static absl::StatusOr<std::unique_ptr<Workplace>> Create(const std::string& named) {
-    auto place = std::make_unique<Workplace>();
-    if (!named.empty()) {
-      place->path_ = named;
-      RETURN_IF_ERROR(CreateDirectories(named));
-      return place;
-    }
-    std::error_code error;
-    std::string name = (fs::temp_directory_path(error) / "fovea-eval-XXXXXX").native();
-    if (error || mkdtemp(name.data()) == nullptr) {
-      return Annotate(ErrnoToStatus(error ? error.value() : errno, "create a folder", name),
-                      "--folder DIR names another place for the memories");
-    }
-    place->path_ = name;
-    place->is_temporary_ = true;
-    return place;
-  }
-  ~Workplace() {
-    std::error_code error;
-    if (is_temporary_) fs::remove_all(path_, error);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-  bool is_temporary_ = false;
-};
-
-// Memories of one model in a named folder are not another's.
-std::string FolderOf(const model::Transformer& model) {
-  constexpr size_t kDigits = 12;
-  return model.fingerprint().substr(0, kDigits);
-}
-
-absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* arguments) {
-  const double begin_ms = UptimeMs();
-  if (!arguments->plot.empty()) RETURN_IF_ERROR(eval::FindGnuplot());
-  for (const std::string& text : arguments->tokens) {
-    ASSIGN_OR_RETURN(const int64_t tokens, ParseTokens(text));
-    arguments->common.tokens.push_back(tokens);
-  }
-  std::ofstream answers;
-  if (!arguments->answers.empty()) {
-    answers.open(arguments->answers);
-    arguments->common.visit = [&](const eval::Way& way, const eval::Question& question,
-                                  const eval::Outcome& outcome) {
-      answers << JsonLine(ToJson(way, question, outcome)) << std::flush;
-      return answers ? absl::OkStatus() : ErrnoToStatus(errno, "write", arguments->answers);
-    };
-    if (!answers) return ErrnoToStatus(errno, "write", arguments->answers);
-  }
-  ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments->compute));
-  ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseNewModel(arguments->model));
-  PrintAdapterWarning(choice);
-  ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
-  ASSIGN_OR_RETURN(const auto place, Workplace::Create(arguments->folder));
-  ProgressBar bar(ProgressBar::ChooseStyle(arguments->output.quiet));
-  const eval::Subject subject{.device = device.get(),
-                              .model = model.get(),
-                              .model_name = choice.model_name,
-                              .adapter_name = choice.adapter_name,
-                              .folder = place->path() / FolderOf(*model),
-                              .window = arguments->window,
-                              .index_spec = arguments->index,
-                              .progress = bar.progress()};
-  RETURN_IF_ERROR(CreateDirectories(subject.folder));
-  const absl::StatusOr<eval::Report> report = evaluate(subject, arguments);
-  bar.Clear();
-  if (absl::IsCancelled(report.status())) {
-    std::fprintf(stderr, "fovea: interrupted: there is no result\n");
-    return kFailed;
-  }
-  RETURN_IF_ERROR(report.status());
-  if (!arguments->plot.empty()) {
-    RETURN_IF_ERROR(eval::DrawPlot(*report, arguments->plot, Progress()));
-  }
-  if (!arguments->output.json) {
-    RETURN_IF_ERROR(WriteOutput(FormatReport(*report)));
-    return kDone;
-  }
-  Json json = ToJson(*report);
-  json["command"] = CommandLine();
-  json["seed"] = arguments->common.seed;
-  json["model"] = choice.model_name;
-  json["adapter"] = choice.adapter_name;
-  if (choice.adapter.has_value()) {
-    ASSIGN_OR_RETURN(json["adapter_sha256"],
-                     HashOfFile(*choice.adapter / "adapter_model.safetensors"));
-  }
-  json["fingerprint"] = model->fingerprint();
-  json["device"] = arguments->compute.device;
-  json["data"] = Json::array();
-  for (const fs::path& file : arguments->data) {
-    ASSIGN_OR_RETURN(const std::string hash, HashOfFile(file));
-    json["data"].push_back({{"path", file.native()}, {"sha256", hash}});
-  }
-  json["total_seconds"] = std::round(UptimeMs() - begin_ms) / 1000.0;
-  RETURN_IF_ERROR(WriteOutput(JsonLine(json)));
-  return kDone;
-}
 
 // --- Options that several evaluations have ---
 
@@ -292,39 +132,51 @@ void Remember(const std::vector<fs::path>& files, EvalArguments* arguments) {
   arguments->data.insert(arguments->data.end(), files.begin(), files.end());
 }
 
+void AddTexts(CLI::App* command, EvalArguments* arguments, const std::string& what) {
+  AddFiles(command, "--texts", &arguments->common.texts,
+           what + ": JSON records with text, one a line (.jsonl, .jsonl.zst)");
+}
+
+// Arguments of an evaluation with options of its own.
+template <typename Options>
+struct OwnArguments : EvalArguments {
+  Options own;
+};
+
+// --- The evaluations ---
+
 void AddPasskey(CLI::App* parent, Run* run) {
-  const auto arguments = std::make_shared<EvalArguments>();
+  const auto arguments = std::make_shared<OwnArguments<eval::PasskeyOptions>>();
   CLI::App* command = AddEvaluation(
       parent, "passkey", "A pass key in repeated filler: how often it is found", arguments, run,
-      [](const eval::Subject& subject, EvalArguments* a) {
-        a->passkey.common = a->common;
-        return eval::RunPasskey(subject, a->passkey);
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        return eval::RunPasskey(subject, *own);
       },
       "fovea eval passkey --tokens 32k,256k --trials 20");
   AddSizes(command, arguments.get(), "32k", "Sizes of the memory");
-  AddCount(command, "--trials", &arguments->passkey.n_trials, "Keys of each size");
+  AddCount(command, "--trials", &arguments->own.n_trials, "Keys of each size");
   constexpr int kKeyTokens = 8;
   AddWays(command, arguments.get(), {"memory"}, kKeyTokens);
 }
 
 void AddFacts(CLI::App* parent, Run* run) {
-  const auto arguments = std::make_shared<EvalArguments>();
+  const auto arguments = std::make_shared<OwnArguments<eval::FactsOptions>>();
   CLI::App* command = AddEvaluation(
       parent, "facts", "Facts planted in books: how many are answered, and their passages named",
       arguments, run,
-      [](const eval::Subject& subject, EvalArguments* a) {
-        a->facts.common = a->common;
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
         Remember(a->common.texts, a);
-        return eval::RunFacts(subject, a->facts);
+        return eval::RunFacts(subject, *own);
       },
       "fovea eval facts --texts books.jsonl.zst --tokens 64k --facts 64 --mode exact,dense");
   AddSizes(command, arguments.get(), "64k", "Sizes of the memory");
-  AddFiles(command, "--texts", &arguments->common.texts,
-           "Books: JSON records with text, a line each");
-  AddCount(command, "--facts", &arguments->facts.n_facts, "Facts in a memory; 1: a single one");
-  AddCount(command, "--look-alikes", &arguments->facts.n_lookalikes,
+  AddTexts(command, arguments.get(), "Books");
+  AddCount(command, "--facts", &arguments->own.n_facts, "Facts in a memory; 1: a single one");
+  AddCount(command, "--look-alikes", &arguments->own.n_lookalikes,
            "Beside each: others that differ in one of the words asked for", 0);
-  AddCount(command, "--trials", &arguments->facts.n_trials,
+  AddCount(command, "--trials", &arguments->own.n_trials,
            "Memories, one after another, each with facts of its own");
   constexpr int kFactTokens = 24;
   AddWays(command, arguments.get(), {"memory"}, kFactTokens);
@@ -333,49 +185,177 @@ void AddFacts(CLI::App* parent, Run* run) {
 constexpr int kAnswerTokens = 40;
 const std::vector<std::string> kQuestionWays = {"closed", "memory", "bm25", "default", "passage"};
 
-void AddQuestions(CLI::App* parent, Run* run) {
-  const auto arguments = std::make_shared<EvalArguments>();
+struct QuestionArguments {
+  std::vector<fs::path> files;
+  eval::Choice choice;
+  int64_t n_passages = 0;
+};
+using ReadSet =
+    std::function<absl::StatusOr<eval::QuestionSet>(const QuestionArguments& arguments)>;
+
+// An evaluation of questions from files.
+CLI::App* AddQuestionSet(CLI::App* parent, const std::string& name, const std::string& description,
+                         const std::string& files,
+                         const std::shared_ptr<OwnArguments<QuestionArguments>>& arguments,
+                         Run* run, const ReadSet& read, const std::string& example) {
   CLI::App* command = AddEvaluation(
-      parent, "questions", "Questions on passages that lie in one memory: F1 by way to answer",
-      arguments, run,
-      [](const eval::Subject& subject, EvalArguments* a) {
-        a->questions.common = a->common;
-        Remember(a->questions.questions, a);
+      parent, name, description, arguments, run,
+      [own = &arguments->own, name, read](const eval::Subject& subject,
+                                          EvalArguments* a) -> absl::StatusOr<eval::Report> {
+        Remember(own->files, a);
         Remember(a->common.texts, a);
-        return eval::RunQuestions(subject, a->questions);
+        own->choice.seed = a->common.seed;
+        ASSIGN_OR_RETURN(const eval::QuestionSet set, read(*own));
+        return eval::RunQuestionSet(subject, name, set, a->common);
+      },
+      example);
+  AddFiles(command, "--questions", &arguments->own.files, files);
+  AddCount(command, "--limit", &arguments->own.choice.n_questions, "Questions asked");
+  AddSizes(command, arguments.get(), "0", "Other text beside them, in tokens of --texts");
+  AddTexts(command, arguments.get(), "Other text");
+  AddWays(command, arguments.get(), kQuestionWays, kAnswerTokens);
+  return command;
+}
+
+void AddQuestions(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<QuestionArguments>>();
+  CLI::App* command = AddQuestionSet(
+      parent, "questions", "Questions on passages that lie in one memory: F1 by way to answer",
+      "JSON records with context, question and answers, one a line", arguments, run,
+      [](const QuestionArguments& a) {
+        return eval::ReadQuestions(a.files, a.choice, a.n_passages);
       },
       "fovea eval questions --questions questions.jsonl --limit 100");
-  AddFiles(command, "--questions", &arguments->questions.questions,
-           "JSON records with context, question and answers, a line each");
-  AddCount(command, "--limit", &arguments->questions.n_questions, "Questions asked");
-  AddCount(command, "--passages", &arguments->questions.n_passages,
+  AddCount(command, "--passages", &arguments->own.n_passages,
            "Passages in the memory, if more than those that are asked about", 0);
-  AddSizes(command, arguments.get(), "0", "Other text beside them, in tokens of --texts");
-  AddFiles(command, "--texts", &arguments->common.texts, "Other text: JSON records with text");
-  AddWays(command, arguments.get(), kQuestionWays, kAnswerTokens);
+}
+
+void AddStories(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<QuestionArguments>>();
+  AddQuestionSet(
+      parent, "babi", "bAbI's stories, each seen by its own question alone", "bAbI's files",
+      arguments, run,
+      [](const QuestionArguments& a) { return eval::ReadStories(a.files, a.choice); },
+      "fovea eval babi --questions qa1_single-supporting-fact_test.txt --tokens 16k --texts "
+      "books.jsonl");
+}
+
+void AddNaturalQuestions(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<QuestionArguments>>();
+  AddQuestionSet(
+      parent, "nq", "Natural Questions with the right passage among others (Lost in the Middle)",
+      "JSON records with question, answers and ctxs, one a line", arguments, run,
+      [](const QuestionArguments& a) { return eval::ReadNaturalQuestions(a.files, a.choice); },
+      "fovea eval nq --questions nq-open-20_total_documents_gold_at_9.jsonl --limit 50");
+}
+
+void AddConversations(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<QuestionArguments>>();
+  AddQuestionSet(
+      parent, "conversations", "Questions on conversations of many sessions (LoCoMo)",
+      "LoCoMo's JSON", arguments, run,
+      [](const QuestionArguments& a) { return eval::ReadConversations(a.files, a.choice); },
+      "fovea eval conversations --questions locomo10.json --limit 200");
 }
 
 void AddNatural(CLI::App* parent, Run* run) {
-  const auto arguments = std::make_shared<EvalArguments>();
+  const auto arguments = std::make_shared<OwnArguments<eval::NaturalOptions>>();
   CLI::App* command = AddEvaluation(
       parent, "natural", "Your own documents and questions: a folder with a questions.jsonl",
       arguments, run,
-      [](const eval::Subject& subject, EvalArguments* a) {
-        a->natural.common = a->common;
-        Remember({a->natural.folder / "questions.jsonl"}, a);
-        return eval::RunNatural(subject, a->natural);
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        Remember({own->folder / "questions.jsonl"}, a);
+        Remember(a->common.texts, a);
+        return eval::RunNatural(subject, *own);
       },
       "fovea eval natural --documents notes --ways closed,bm25,default");
   command
       ->add_option_function<std::string>(
           "--documents",
-          [arguments](const std::string& folder) { arguments->natural.folder = folder; },
+          [own = &arguments->own](const std::string& folder) { own->folder = folder; },
           "The folder; questions.jsonl in it has question, answers, document (a file's name) and "
           "quote (what of it holds the answer), a JSON record a line")
       ->required()
       ->type_name("DIR");
-  AddCount(command, "--limit", &arguments->natural.n_questions, "Only the first questions", 0);
+  AddCount(command, "--limit", &arguments->own.n_questions, "Only the first questions; 0: all", 0);
+  AddSizes(command, arguments.get(), "0", "Other text beside them, in tokens of --texts");
+  AddTexts(command, arguments.get(), "Other text");
   AddWays(command, arguments.get(), kQuestionWays, kAnswerTokens);
+}
+
+void AddPerplexity(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<eval::PerplexityOptions>>();
+  CLI::App* command = AddEvaluation(
+      parent, "perplexity", "Of a book's later part, by what of it and of others is in the memory",
+      arguments, run,
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        Remember(a->common.texts, a);
+        return eval::RunPerplexity(subject, *own);
+      },
+      "fovea eval perplexity --texts books.jsonl --tokens 4k,16k --books 8");
+  AddSizes(command, arguments.get(), "4k", "Of each book, in the memory");
+  AddTexts(command, arguments.get(), "Books");
+  AddCount(command, "--books", &arguments->own.n_books, "Books, the first that are long enough");
+  AddCount(command, "--part", &arguments->own.part_tokens, "Tokens of each that are foretold");
+  AddCount(command, "--local", &arguments->own.local_tokens,
+           "They are foretold in windows of so many", 2);
+  AddModes(command, arguments.get());
+}
+
+void AddExamples(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<eval::ExamplesOptions>>();
+  CLI::App* command = AddEvaluation(
+      parent, "icl", "Questions answered like examples, by the number of those in the memory",
+      arguments, run,
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        Remember({own->examples, own->questions}, a);
+        return eval::RunExamples(subject, *own);
+      },
+      "fovea eval icl --examples train_5500.label --questions TREC_10.label --count 0,1000,5000");
+  const auto add_file = [&](const std::string& name, fs::path* file, const std::string& what) {
+    command
+        ->add_option_function<std::string>(
+            name, [file](const std::string& path) { *file = path; },
+            what + ": lines of a label and a question (TREC), or JSON with question and answers")
+        ->required()
+        ->type_name("FILE");
+  };
+  add_file("--examples", &arguments->own.examples, "What the memory is filled from");
+  add_file("--questions", &arguments->own.questions, "What is asked");
+  command->add_option("--count", arguments->own.n_examples, "Examples in the memory")
+      ->delimiter(',')
+      ->check(CLI::Range(0, kMostCount))
+      ->type_name("N,…")
+      ->capture_default_str();
+  AddCount(command, "--local", &arguments->own.n_local, "Examples in every prompt", 0);
+  AddCount(command, "--limit", &arguments->own.n_questions, "Questions asked");
+  constexpr int kLabelTokens = 16;
+  AddWays(command, arguments.get(), {"closed", "memory", "bm25"}, kLabelTokens);
+}
+
+void AddContextShare(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<eval::ContextShareOptions>>();
+  CLI::App* command = AddEvaluation(
+      parent, "r_d", "Share of the memory's attention that the own context gets among d of them",
+      arguments, run,
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        Remember(a->common.texts, a);
+        return eval::RunContextShare(subject, *own);
+      },
+      "fovea eval r_d --texts books.jsonl --contexts 1,4,16,64");
+  AddTexts(command, arguments.get(), "Books");
+  command->add_option("--contexts", arguments->own.contexts, "Numbers of contexts, d")
+      ->delimiter(',')
+      ->check(CLI::Range(1, kMostCount))
+      ->type_name("N,…")
+      ->capture_default_str();
+  AddCount(command, "--samples", &arguments->own.n_samples, "Texts that go on from a context");
+  AddCount(command, "--context-tokens", &arguments->own.context_tokens, "Of a context");
+  AddCount(command, "--query-tokens", &arguments->own.query_tokens, "Of the text that goes on");
 }
 
 }  // namespace
@@ -384,10 +364,11 @@ void AddEval(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
       "eval", "Measure a model with its memory: pass keys, facts, questions, and more");
   command->require_subcommand(1);
-  AddPasskey(command, run);
-  AddFacts(command, run);
-  AddQuestions(command, run);
-  AddNatural(command, run);
+  for (const auto add :
+       {&AddPasskey, &AddFacts, &AddQuestions, &AddNatural, &AddPerplexity, &AddContextShare,
+        &AddExamples, &AddStories, &AddNaturalQuestions, &AddConversations}) {
+    add(command, run);
+  }
   SetExample(command,
              "fovea eval passkey --tokens 32k\n"
              "  fovea eval facts --texts books.jsonl.zst --tokens 64k --json\n"

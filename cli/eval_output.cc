@@ -76,8 +76,11 @@ std::string Padded(const std::string& text, size_t width, bool is_left) {
 Json ToJson(const eval::Report& report) {
   Json rows = Json::array();
   for (const eval::Row& row : report.rows) rows.push_back(ToJson(row));
+  Json hashes = Json::object();
+  for (const auto& [name, hash] : report.text_hashes) hashes[name] = hash;
   return {{"evaluation", report.evaluation},
           {"settings", ToJson(report.settings)},
+          {"text_hashes", std::move(hashes)},
           {"rows", std::move(rows)}};
 }
 
@@ -101,13 +104,17 @@ std::string FormatReport(const eval::Report& report) {
     text += StrCat(", ", name, " ", FormatCell(cell));
   }
   text += "\n\n";
+  // The columns of the row with most of them come first, in its order.
+  std::vector<const eval::Row*> rows;
+  for (const eval::Row& row : report.rows) rows.push_back(&row);
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const eval::Row* a, const eval::Row* b) { return a->size() > b->size(); });
   std::vector<std::string> names;
-  for (const eval::Row& row : report.rows) {
-    for (const auto& [name, cell] : row) {
+  for (const eval::Row* row : rows) {
+    for (const auto& [name, cell] : *row) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
   }
-  // Scores of other rows stand between: a column's place is that of its first row.
   std::vector<std::vector<std::string>> lines = {names};
   std::vector<size_t> widths;
   std::vector<bool> is_text(names.size(), false);

@@ -9,8 +9,8 @@
 
 namespace fovea::cli {
 
-// {"evaluation", "settings": {…}, "rows": [{…}]}; a score is {"percent" or "ratio", "low", "high",
-// "n"}. Names are in lower case, with _ for spaces.
+// {"evaluation", "settings": {…}, "text_hashes": {…}, "rows": [{…}]}; a score is {"percent" or
+// "ratio", "low", "high", "n"}. Names are in lower case, with _ for spaces.
 Json ToJson(const eval::Report& report);
 
 // One answer to one question.

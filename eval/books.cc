@@ -6,6 +6,12 @@
 #include "texts/record_file.h"
 
 namespace fovea::eval {
+namespace {
+
+constexpr char kNoTexts[] =
+    "no texts: pass --texts FILE, JSON records with `text`, one a line (.jsonl, .jsonl.zst)";
+
+}  // namespace
 
 std::string FirstTokens(const std::string& text, const model::Tokenizer& tokenizer,
                         int64_t n_tokens) {
@@ -15,15 +21,28 @@ std::string FirstTokens(const std::string& text, const model::Tokenizer& tokeniz
   return n == 0 ? std::string() : text.substr(0, encoding.ends[n - 1]);
 }
 
+absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::filesystem::path>& files,
+                                                   size_t n_bytes) {
+  std::vector<std::string> texts;
+  size_t n_read = 0;
+  for (const std::filesystem::path& file : files) {
+    if (n_read >= n_bytes) break;
+    RETURN_IF_ERROR(texts::ReadRecords(file, [&](texts::Record record) -> absl::StatusOr<bool> {
+      n_read += record.text.size();
+      if (!record.text.empty()) texts.push_back(std::move(record.text));
+      return n_read < n_bytes;
+    }));
+  }
+  if (texts.empty()) return absl::InvalidArgumentError(kNoTexts);
+  return texts;
+}
+
 absl::StatusOr<std::vector<Book>> ReadBooks(const std::vector<std::filesystem::path>& files,
                                             const model::Tokenizer& tokenizer, int64_t n_tokens,
                                             const Progress& progress) {
   std::vector<Book> books;
   if (n_tokens == 0) return books;
-  if (files.empty()) {
-    return absl::InvalidArgumentError(
-        "no texts: pass --texts FILE, JSON records with `text`, one a line (.jsonl, .jsonl.zst)");
-  }
+  if (files.empty()) return absl::InvalidArgumentError(kNoTexts);
   int64_t n_read = 0;
   for (const std::filesystem::path& file : files) {
     if (n_read >= n_tokens) break;

@@ -25,6 +25,11 @@ absl::StatusOr<std::vector<Book>> ReadBooks(const std::vector<std::filesystem::p
                                             const model::Tokenizer& tokenizer, int64_t n_tokens,
                                             const Progress& progress);
 
+// The whole texts of the files, from the first on, until there are n_bytes of them. InvalidArgument
+// where there is none.
+absl::StatusOr<std::vector<std::string>> ReadTexts(const std::vector<std::filesystem::path>& files,
+                                                   size_t n_bytes);
+
 // The first `n_tokens` of a text, cut between characters.
 std::string FirstTokens(const std::string& text, const model::Tokenizer& tokenizer,
                         int64_t n_tokens);

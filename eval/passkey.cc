@@ -36,6 +36,7 @@ absl::StatusOr<Report> RunPasskey(const Subject& subject, const PasskeyOptions& 
 
   Report report{.evaluation = "passkey",
                 .settings = {{"keys", options.n_trials}},
+                .text_hashes = {},
                 .rows = {},
                 .plot = {.x = "tokens", .y = "right", .series = "way"}};
   for (const int64_t tokens : common.tokens) {
@@ -60,6 +61,7 @@ absl::StatusOr<Report> RunPasskey(const Subject& subject, const PasskeyOptions& 
       text += Repeat(kFiller, n_repeats - place);
       const Document document{.source = question.source, .text = std::move(text)};
       RETURN_IF_ERROR(memory->Fill({&document, 1}));
+      if (trial == 0) report.text_hashes.emplace_back(StrCat(tokens), memory->TextHash());
       for (size_t i = 0; i < ways.size(); ++i) {
         ASSIGN_OR_RETURN(std::vector<Outcome> one,
                          AskAll(subject, *memory, {&question, 1}, ways[i], common.visit));

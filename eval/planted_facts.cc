@@ -14,6 +14,10 @@
 namespace fovea::eval {
 namespace {
 
+// Of the texts, for words: the same facts whatever the size of the memory, and enough names for
+// many.
+constexpr size_t kHarvestBytes = size_t{16} << 20;
+
 // Answers begin with a preposition where sentences do ("in the attic"): the rest is right, too.
 std::vector<std::string> AcceptedAnswers(const std::string& answer) {
   std::vector<std::string> accepted = {answer};
@@ -116,16 +120,19 @@ absl::StatusOr<Report> RunFacts(const Subject& subject, const FactsOptions& opti
                 .settings = {{"facts", options.n_facts},
                              {"look-alikes", options.n_lookalikes},
                              {"trials", options.n_trials}},
+                .text_hashes = {},
                 .rows = {},
                 .plot = {.x = "tokens", .y = "right", .series = "way"}};
+  ASSIGN_OR_RETURN(const std::vector<std::string> harvested,
+                   ReadTexts(common.texts, kHarvestBytes));
+  texts::WordHarvest harvest;
+  for (const std::string& text : harvested) harvest.Add(text);
+  texts::FactWords words;
+  harvest.Finish(&words);
+  const texts::FactMaker maker(words);
   for (const int64_t tokens : common.tokens) {
     ASSIGN_OR_RETURN(const std::vector<Book> books,
                      ReadBooks(common.texts, subject.model->tokenizer(), tokens, subject.progress));
-    texts::WordHarvest harvest;
-    for (const Book& book : books) harvest.Add(book.text);
-    texts::FactWords words;
-    harvest.Finish(&words);
-    const texts::FactMaker maker(words);
     ASSIGN_OR_RETURN(const auto memory, TestMemory::Open(&subject, StrCat("facts-", tokens)));
     std::vector<std::vector<Outcome>> outcomes(ways.size());
     std::string text_hash;
@@ -142,7 +149,7 @@ absl::StatusOr<Report> RunFacts(const Subject& subject, const FactsOptions& opti
         std::move(more.begin(), more.end(), std::back_inserter(outcomes[i]));
       }
     }
-    report.settings.emplace_back(StrCat("text hash, ", tokens), text_hash);
+    report.text_hashes.emplace_back(StrCat(tokens), text_hash);
     for (size_t i = 0; i < ways.size(); ++i) {
       Row row = {{"tokens", static_cast<int64_t>(memory->n_tokens())}};
       for (auto& cell : Summarize(ways[i], outcomes[i], {"right", "named"})) {

@@ -25,6 +25,8 @@ struct Plot {
 struct Report {
   std::string evaluation;  // "facts"
   Row settings;            // what the rows have in common
+  // What the memories held, by what names them ("65536"): TestMemory::TextHash.
+  std::vector<std::pair<std::string, std::string>> text_hashes;
   std::vector<Row> rows;
   Plot plot;
 };

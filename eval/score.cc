@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 namespace fovea::eval {
 namespace {
@@ -43,6 +44,19 @@ MeanInterval IntervalOf(std::span<const double> values) {
   for (const double value : values) squares += (value - result.mean) * (value - result.mean);
   if (values.size() > 1) result.half = kZ * std::sqrt(squares / (n - 1.0) / n);
   return result;
+}
+
+// Wilson 1927: the rates from which the measured one lies less than z standard errors away.
+Score WilsonScore(double rate, double count, int64_t n) {
+  if (n == 0) return {.value = 0.0, .low = 0.0, .high = 100.0, .n = 0};
+  const double spread = kZ * kZ / count;
+  const double center = (rate + spread / 2.0) / (1.0 + spread);
+  const double half =
+      kZ * std::sqrt(rate * (1.0 - rate) / count + spread / (4.0 * count)) / (1.0 + spread);
+  return {.value = 100.0 * rate,
+          .low = rate <= 0.0 ? 0.0 : 100.0 * (center - half),
+          .high = rate >= 1.0 ? 100.0 : 100.0 * (center + half),
+          .n = n};
 }
 
 }  // namespace
@@ -93,26 +107,24 @@ bool Holds(std::string_view answer, std::span<const std::string> references) {
 }
 
 Score RateScore(int64_t n_right, int64_t n) {
-  if (n == 0) return {.value = 0.0, .low = 0.0, .high = 100.0, .n = 0};
-  // Wilson 1927: the rates from which the measured one lies less than z standard errors away.
   const auto count = static_cast<double>(n);
-  const double rate = static_cast<double>(n_right) / count;
-  const double spread = kZ * kZ / count;
-  const double center = (rate + spread / 2.0) / (1.0 + spread);
-  const double half =
-      kZ * std::sqrt(rate * (1.0 - rate) / count + spread / (4.0 * count)) / (1.0 + spread);
-  return {.value = 100.0 * rate,
-          .low = n_right == 0 ? 0.0 : 100.0 * (center - half),
-          .high = n_right == n ? 100.0 : 100.0 * (center + half),
-          .n = n};
+  return WilsonScore(n == 0 ? 0.0 : static_cast<double>(n_right) / count, count, n);
 }
 
 Score MeanScore(std::span<const double> values) {
-  const MeanInterval interval = IntervalOf(values);
-  return {.value = 100.0 * interval.mean,
-          .low = 100.0 * std::max(0.0, interval.mean - interval.half),
-          .high = 100.0 * std::min(1.0, interval.mean + interval.half),
-          .n = static_cast<int64_t>(values.size())};
+  const auto n = static_cast<double>(values.size());
+  const double mean = values.empty() ? 0.0 : std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double variance = 0.0;
+  for (const double value : values) {
+    variance += (value - mean) * (value - mean) / std::max(1.0, n - 1.0);
+  }
+  // Of few values the variance is itself uncertain: no more than so many times as many answers.
+  constexpr double kMostTimes = 100.0;
+  const double of_answers = mean * (1.0 - mean);
+  const double times = values.size() < 2 || of_answers <= 0.0
+                           ? 1.0
+                           : of_answers / std::max(variance, of_answers / kMostTimes);
+  return WilsonScore(mean, n * std::max(1.0, times), static_cast<int64_t>(values.size()));
 }
 
 Score RatioScore(std::span<const double> log_ratios) {

@@ -31,9 +31,10 @@ struct Score {
   int64_t n = 0;  // answers, windows, …: what it is a mean of
 };
 
-// The share right / n, with Wilson's interval. n = 0: all of it is 0 to 100%.
+// The share right / n, with Wilson's interval. n = 0: all of it, 0 to 100%.
 Score RateScore(int64_t n_right, int64_t n);
-// The mean of values in [0, 1] as a percentage, with the normal interval of a mean.
+// The mean of values in [0, 1] as a percentage, with the interval of a rate of as many answers,
+// right or wrong, as would vary as much: more than there are values where those lie together.
 Score MeanScore(std::span<const double> values);
 // exp of the mean of paired differences of logarithms, with the interval of that mean.
 Score RatioScore(std::span<const double> log_ratios);

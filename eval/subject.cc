@@ -14,8 +14,10 @@ absl::StatusOr<std::unique_ptr<TestMemory>> TestMemory::Open(const Subject* subj
   std::unique_ptr<TestMemory> result(new TestMemory(subject));
   ASSIGN_OR_RETURN(result->memory_, memory::Memory::Open(subject->folder / name,
                                                          {.mode = storage::OpenMode::kCreate}));
-  ASSIGN_OR_RETURN(result->answerer_, answer::Answerer::Create(subject->device, subject->model,
-                                                               result->memory_.get()));
+  const auto create =
+      subject->create_answerer ? subject->create_answerer : &answer::Answerer::Create;
+  ASSIGN_OR_RETURN(result->answerer_,
+                   create(subject->device, subject->model, result->memory_.get()));
   return result;
 }
 

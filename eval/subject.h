@@ -30,6 +30,10 @@ struct Subject {
   int overlap = -1;
   std::string index_spec = {};
   Progress progress = {};
+  // Who answers from a memory; null: answer::Answerer::Create.
+  std::function<absl::StatusOr<std::unique_ptr<answer::Answerer>>(
+      compute::Device* device, model::Transformer* model, memory::Memory* memory)>
+      create_answerer = nullptr;
 };
 
 struct Document {

@@ -1,5 +1,6 @@
 #include "texts/record_file.h"
 
+#include <zlib.h>
 #include <zstd.h>
 
 #include <cerrno>
@@ -25,6 +26,13 @@ struct LineReader::Impl {
     file_.reset(std::fopen(path.c_str(), "rb"));
     if (file_ == nullptr) return ErrnoToStatus(errno, "open", path);
     if (path.extension() == ".zst") zstd_.reset(ZSTD_createDStream());
+    if (path.extension() == ".gz") {
+      constexpr int kGzip = 16;  // what follows a gzip header
+      gzip_.reset(new z_stream());
+      if (inflateInit2(gzip_.get(), kGzip + MAX_WBITS) != Z_OK) {
+        return absl::ResourceExhaustedError("no memory to decompress");
+      }
+    }
     return absl::OkStatus();
   }
 
@@ -55,7 +63,7 @@ struct LineReader::Impl {
     std::string bytes(size_t{1} << 20, '\0');
     bytes.resize(std::fread(bytes.data(), 1, bytes.size(), file_.get()));
     if (std::ferror(file_.get()) != 0) return ErrnoToStatus(errno, "read", path_);
-    if (zstd_ == nullptr) {
+    if (zstd_ == nullptr && gzip_ == nullptr) {
       text_ += bytes;
       return !bytes.empty();
     }
@@ -64,6 +72,31 @@ struct LineReader::Impl {
         return absl::DataLossError(StrCat(path_, ": cut off: its last frame has no end"));
       return false;
     }
+    RETURN_IF_ERROR(gzip_ != nullptr ? Unzip(bytes) : Unpack(bytes));
+    return true;
+  }
+
+  // gzip: one or several members.
+  absl::Status Unzip(std::string& bytes) {
+    gzip_->next_in = reinterpret_cast<Bytef*>(bytes.data());
+    gzip_->avail_in = static_cast<uInt>(bytes.size());
+    std::string out(size_t{1} << 20, '\0');
+    do {
+      if (!std::exchange(in_frame_, true)) inflateReset(gzip_.get());
+      gzip_->next_out = reinterpret_cast<Bytef*>(out.data());
+      gzip_->avail_out = static_cast<uInt>(out.size());
+      const int result = inflate(gzip_.get(), Z_NO_FLUSH);
+      text_.append(out, 0, out.size() - gzip_->avail_out);
+      if (result == Z_STREAM_END) {
+        in_frame_ = false;
+      } else if (result != Z_OK && result != Z_BUF_ERROR) {
+        return absl::DataLossError(StrCat(path_, ": not what gzip compressed"));
+      }
+    } while (gzip_->avail_in > 0 || (in_frame_ && gzip_->avail_out == 0));
+    return absl::OkStatus();
+  }
+
+  absl::Status Unpack(const std::string& bytes) {
     ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
     std::string out(ZSTD_DStreamOutSize(), '\0');
     bool may_have_more = true;
@@ -78,7 +111,7 @@ struct LineReader::Impl {
       text_.append(out, 0, to.pos);
       may_have_more = to.pos == to.size;
     }
-    return true;
+    return absl::OkStatus();
   }
 
   struct Close {
@@ -87,9 +120,16 @@ struct LineReader::Impl {
   struct Free {
     void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
   };
+  struct End {
+    void operator()(z_stream* stream) const {
+      inflateEnd(stream);
+      delete stream;
+    }
+  };
   std::filesystem::path path_;
   std::unique_ptr<std::FILE, Close> file_;
   std::unique_ptr<ZSTD_DStream, Free> zstd_;
+  std::unique_ptr<z_stream, End> gzip_;
   bool in_frame_ = false;
   std::string text_;
   size_t begin_ = 0;

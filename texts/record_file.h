@@ -12,16 +12,16 @@
 
 namespace fovea::texts {
 
-// The lines of a file, decompressed where its name ends in .zst; memory holds one of them and about
-// a MiB. Not thread-safe.
+// The lines of a file, decompressed where its name ends in .zst or .gz; memory holds one of them
+// and about a MiB. Not thread-safe.
 class LineReader {
  public:
   // NotFound, PermissionDenied or Internal, with the path.
   static absl::StatusOr<std::unique_ptr<LineReader>> Open(const std::filesystem::path& path);
   ~LineReader();
 
-  // False at the end. *line is without its newline. DataLoss where the file is cut off or not what
-  // zstd compressed; InvalidArgument for a line of more than a GiB.
+  // False at the end. *line is without its newline. DataLoss where the file is cut off or not
+  // compressed as its name says; InvalidArgument for a line of more than a GiB.
   absl::StatusOr<bool> Next(std::string* line);
 
  private:

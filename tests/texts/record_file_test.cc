@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include <filesystem>
@@ -70,6 +71,26 @@ TEST_F(RecordFileTest, CompressedFilesAreTheSame) {
   ASSERT_EQ(records->size(), 20001u);
   EXPECT_EQ((*records)[19999].text, "19999");
   EXPECT_EQ(records->back().text, "last");
+}
+
+TEST_F(RecordFileTest, GzipFilesAreTheSame) {
+  std::string plain;
+  for (int i = 0; i < 200000; ++i) plain += StrCat("{\"text\": \"", i, "\"}\n");
+  const std::filesystem::path path = folder_ / "a.jsonl.gz";
+  for (const char* mode : {"wb", "ab"}) {  // two members
+    const gzFile file = gzopen(path.c_str(), mode);
+    ASSERT_EQ(gzwrite(file, plain.data(), static_cast<unsigned>(plain.size())),
+              static_cast<int>(plain.size()));
+    ASSERT_EQ(gzclose(file), Z_OK);
+  }
+  const auto records = Read(path);
+  ASSERT_TRUE(records.ok()) << records.status();
+  ASSERT_EQ(records->size(), 400000u);
+  EXPECT_EQ((*records)[199999].text, "199999");
+  EXPECT_EQ(records->back().text, "199999");
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 20);
+  EXPECT_TRUE(absl::IsDataLoss(Read(path).status())) << Read(path).status();
+  EXPECT_TRUE(absl::IsDataLoss(Read(Write("wrong.gz", "no member")).status()));
 }
 
 TEST_F(RecordFileTest, StopsWhereTheVisitorHasEnough) {

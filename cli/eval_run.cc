@@ -1,0 +1,154 @@
+#include "cli/eval_run.h"
+
+#include <stdlib.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <utility>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "cli/eval_output.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/session.h"
+#include "cli/streams.h"
+#include "eval/plot.h"
+
+namespace fovea::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What a shell's sha256sum prints, too.
+absl::StatusOr<std::string> HashOfFile(const fs::path& path) {
+  ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
+  return Sha256Hex(file->bytes());
+}
+
+// A folder for the memories, that goes with this object unless the user named it.
+class Workplace {
+ public:
+  static absl::StatusOr<std::unique_ptr<Workplace>> Create(const std::string& named) {
+    auto place = std::make_unique<Workplace>();
+    if (!named.empty()) {
+      place->path_ = named;
+      RETURN_IF_ERROR(CreateDirectories(named));
+      return place;
+    }
+    std::error_code error;
+    std::string name = (fs::temp_directory_path(error) / "fovea-eval-XXXXXX").native();
+    if (error || mkdtemp(name.data()) == nullptr) {
+      return Annotate(ErrnoToStatus(error ? error.value() : errno, "create a folder", name),
+                      "--folder DIR names another place for the memories");
+    }
+    place->path_ = name;
+    place->is_temporary_ = true;
+    return place;
+  }
+  ~Workplace() {
+    std::error_code error;
+    if (is_temporary_) fs::remove_all(path_, error);
+  }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  bool is_temporary_ = false;
+};
+
+// Memories of one model in a named folder are not another's.
+std::string FolderOf(const model::Transformer& model) {
+  constexpr size_t kDigits = 12;
+  return model.fingerprint().substr(0, kDigits);
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> ParseTokens(const std::string& text) {
+  constexpr int64_t kMostTokens = int64_t{1} << 36;
+  int64_t n = 0;
+  const char* const end = text.data() + text.size();
+  const auto [parsed, error] = std::from_chars(text.data(), end, n);
+  const std::string_view unit(parsed, static_cast<size_t>(end - parsed));
+  const int shift = unit == "k" || unit == "K" ? 10 : unit == "M" ? 20 : 0;
+  if (error != std::errc() || (!unit.empty() && shift == 0) || n < 0 ||
+      n > (kMostTokens >> shift)) {
+    return absl::InvalidArgumentError(
+        StrCat("\"", text, "\": want a number of tokens, such as 65536, 64k or 1M (k is 1,024)"));
+  }
+  return n << shift;
+}
+
+absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* arguments) {
+  const double begin_ms = UptimeMs();
+  if (!arguments->plot.empty()) RETURN_IF_ERROR(eval::FindGnuplot());
+  for (const std::string& text : arguments->tokens) {
+    ASSIGN_OR_RETURN(const int64_t tokens, ParseTokens(text));
+    arguments->common.tokens.push_back(tokens);
+  }
+  std::ofstream answers;
+  if (!arguments->answers.empty()) {
+    answers.open(arguments->answers);
+    arguments->common.visit = [&](const eval::Way& way, const eval::Question& question,
+                                  const eval::Outcome& outcome) {
+      answers << JsonLine(ToJson(way, question, outcome)) << std::flush;
+      return answers ? absl::OkStatus() : ErrnoToStatus(errno, "write", arguments->answers);
+    };
+    if (!answers) return ErrnoToStatus(errno, "write", arguments->answers);
+  }
+  ASSIGN_OR_RETURN(const auto device, CreateDevice(arguments->compute));
+  ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseNewModel(arguments->model));
+  PrintAdapterWarning(choice);
+  ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
+  ASSIGN_OR_RETURN(const auto place, Workplace::Create(arguments->folder));
+  ProgressBar bar(ProgressBar::ChooseStyle(arguments->output.quiet));
+  const eval::Subject subject{.device = device.get(),
+                              .model = model.get(),
+                              .model_name = choice.model_name,
+                              .adapter_name = choice.adapter_name,
+                              .folder = place->path() / FolderOf(*model),
+                              .window = arguments->window,
+                              .index_spec = arguments->index,
+                              .progress = bar.progress()};
+  RETURN_IF_ERROR(CreateDirectories(subject.folder));
+  const absl::StatusOr<eval::Report> report = evaluate(subject, arguments);
+  bar.Clear();
+  if (absl::IsCancelled(report.status())) {
+    std::fprintf(stderr, "fovea: interrupted: there is no result\n");
+    return kFailed;
+  }
+  RETURN_IF_ERROR(report.status());
+  if (!arguments->plot.empty()) {
+    RETURN_IF_ERROR(eval::DrawPlot(*report, arguments->plot, Progress()));
+  }
+  if (!arguments->output.json) {
+    RETURN_IF_ERROR(WriteOutput(FormatReport(*report)));
+    return kDone;
+  }
+  Json json = ToJson(*report);
+  json["command"] = CommandLine();
+  json["seed"] = arguments->common.seed;
+  json["model"] = choice.model_name;
+  json["adapter"] = choice.adapter_name;
+  if (choice.adapter.has_value()) {
+    ASSIGN_OR_RETURN(json["adapter_sha256"],
+                     HashOfFile(*choice.adapter / "adapter_model.safetensors"));
+  }
+  json["fingerprint"] = model->fingerprint();
+  json["device"] = arguments->compute.device;
+  json["data"] = Json::array();
+  for (const fs::path& file : arguments->data) {
+    ASSIGN_OR_RETURN(const std::string hash, HashOfFile(file));
+    json["data"].push_back({{"path", file.native()}, {"sha256", hash}});
+  }
+  json["total_seconds"] = std::round(UptimeMs() - begin_ms) / 1000.0;
+  RETURN_IF_ERROR(WriteOutput(JsonLine(json)));
+  return kDone;
+}
+
+}  // namespace fovea::cli
