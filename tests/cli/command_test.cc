@@ -43,7 +43,8 @@ TEST_F(CommandTest, EverySubcommandExplainsItselfWithAnExample) {
                                            {"model", "info"},
                                            {"model", "list"},
                                            {"model", "pull"},
-                                           {"tokenize"}};
+                                           {"tokenize"},
+                                           {"eval"}};
   for (Arguments arguments : commands) {
     arguments.emplace_back("--help");
     const ProgramResult result = Fovea(arguments);
