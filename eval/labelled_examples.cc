@@ -58,28 +58,27 @@ absl::StatusOr<std::vector<LabelledExample>> ReadExamples(const std::filesystem:
         StrCat("no file: pass --examples FILE and --questions FILE, ", kWanted));
   }
   std::vector<LabelledExample> examples;
-  ASSIGN_OR_RETURN(const auto reader, texts::LineReader::Open(file));
-  std::string line;
-  for (int64_t n_line = 1;; ++n_line) {
-    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
-    if (!has_line) break;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.find_first_not_of(" \t") == std::string::npos) continue;
-    if (examples.empty() && line.front() == '[') {  // one list, over any number of lines
-      ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file));
-      const json list = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
-      if (!list.is_array()) {
-        return absl::InvalidArgumentError(StrCat(file, ": not a JSON list: want ", kWanted));
-      }
-      for (const json& record : list) {
-        ASSIGN_OR_RETURN(LabelledExample example, FromJson(record));
-        examples.push_back(std::move(example));
-      }
-      break;
+  bool is_list = false;  // one JSON list, over any number of lines
+  RETURN_IF_ERROR(texts::ReadLines(file, [&](const std::string& line) -> absl::StatusOr<bool> {
+    is_list = examples.empty() && line.front() == '[';
+    if (is_list) return false;
+    const bool has_return = line.back() == '\r';
+    ASSIGN_OR_RETURN(LabelledExample example,
+                     FromLine(line.substr(0, line.size() - (has_return ? 1 : 0))));
+    examples.push_back(std::move(example));
+    return true;
+  }));
+  if (is_list) {
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file));
+    const json list = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+    if (!list.is_array()) {
+      return absl::InvalidArgumentError(StrCat(file, ": not a JSON list: want ", kWanted));
     }
-    absl::StatusOr<LabelledExample> example = FromLine(line);
-    if (!example.ok()) return Annotate(example.status(), StrCat(file, ", line ", n_line));
-    examples.push_back(*std::move(example));
+    for (const json& record : list) {
+      absl::StatusOr<LabelledExample> example = FromJson(record);
+      if (!example.ok()) return Annotate(example.status(), file.native());
+      examples.push_back(*std::move(example));
+    }
   }
   std::erase_if(examples, [](const LabelledExample& example) {
     return example.answers.empty() || example.answers.front().empty();
@@ -150,12 +149,10 @@ absl::StatusOr<Report> RunExamples(const Subject& subject, const ExamplesOptions
       }
       ASSIGN_OR_RETURN(const std::vector<Outcome> outcomes,
                        AskAll(subject, *memory, questions, way, common.visit));
-      Row row = {{"examples", n_examples},
-                 {"tokens", static_cast<int64_t>(n_examples > 0 ? memory->n_tokens() : 0)}};
-      for (auto& cell : Summarize(way, outcomes, {"exact match", "right"})) {
-        row.push_back(std::move(cell));
-      }
-      report.rows.push_back(std::move(row));
+      report.rows.push_back(
+          Summarize({{"examples", n_examples},
+                     {"tokens", static_cast<int64_t>(n_examples > 0 ? memory->n_tokens() : 0)}},
+                    way, outcomes, {"exact match", "right"}));
     }
   }
   return report;

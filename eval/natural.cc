@@ -91,13 +91,7 @@ absl::StatusOr<Report> RunNatural(const Subject& subject, const NaturalOptions& 
   ASSIGN_OR_RETURN(const Texts texts, ReadFolder(options.folder, file));
   std::vector<Question> questions;
   int64_t n_left_out = 0;
-  ASSIGN_OR_RETURN(const auto reader, texts::LineReader::Open(file));
-  std::string line;
-  for (int64_t n_lines = 1;; ++n_lines) {
-    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
-    if (!has_line) break;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const std::string where = StrCat(file, ", line ", n_lines, ": ");
+  RETURN_IF_ERROR(texts::ReadLines(file, [&](const std::string& line) -> absl::StatusOr<bool> {
     Question question;
     std::string quote;
     try {
@@ -109,24 +103,22 @@ absl::StatusOr<Report> RunNatural(const Subject& subject, const NaturalOptions& 
       question.kind = record.value("kind", "");
     } catch (const nlohmann::json::exception& error) {
       return absl::InvalidArgumentError(
-          StrCat(where, "want question, answers (a list), document and quote: ", error.what()));
+          StrCat("want question, answers (a list), document and quote: ", error.what()));
     }
     const auto text = texts.find(question.source);
     if (text == texts.end()) {
       ++n_left_out;
-      continue;
+      return true;
     }
     std::tie(question.begin, question.end) = FindQuote(text->second, quote);
     if (question.begin == std::string_view::npos || question.answers.empty()) {
-      return absl::InvalidArgumentError(StrCat(where, question.source, " does not hold \"", quote,
-                                               "\", or there are no answers"));
+      return absl::InvalidArgumentError(
+          StrCat(question.source, " does not hold \"", quote, "\", or there are no answers"));
     }
     question.passage = PassageAround(text->second, question.begin, question.end);
     questions.push_back(std::move(question));
-    if (options.n_questions > 0 && static_cast<int64_t>(questions.size()) >= options.n_questions) {
-      break;
-    }
-  }
+    return options.n_questions == 0 || static_cast<int64_t>(questions.size()) < options.n_questions;
+  }));
   if (questions.empty()) {
     return absl::InvalidArgumentError(
         StrCat(file, ": none of its ", n_left_out, " questions is about a document of the folder"));

@@ -43,7 +43,7 @@ absl::StatusOr<Report> RunPasskey(const Subject& subject, const PasskeyOptions& 
     const int64_t n_repeats = std::max<int64_t>(1, tokens * kSample / sample_tokens);
     ASSIGN_OR_RETURN(const auto memory, TestMemory::Open(&subject, StrCat("passkey-", tokens)));
     texts::Random random(common.seed, static_cast<uint64_t>(tokens));
-    std::vector<std::vector<Outcome>> outcomes(ways.size());
+    Tally tally(&subject, &ways, &common.visit);
     for (int64_t trial = 0; trial < options.n_trials; ++trial) {
       const std::string key = StrCat(1 + random.Below(kMostKey));
       const auto place = static_cast<int64_t>(random.Below(static_cast<size_t>(n_repeats)));
@@ -62,19 +62,9 @@ absl::StatusOr<Report> RunPasskey(const Subject& subject, const PasskeyOptions& 
       const Document document{.source = question.source, .text = std::move(text)};
       RETURN_IF_ERROR(memory->Fill({&document, 1}));
       if (trial == 0) report.text_hashes.emplace_back(StrCat(tokens), memory->TextHash());
-      for (size_t i = 0; i < ways.size(); ++i) {
-        ASSIGN_OR_RETURN(std::vector<Outcome> one,
-                         AskAll(subject, *memory, {&question, 1}, ways[i], common.visit));
-        outcomes[i].push_back(std::move(one.front()));
-      }
+      RETURN_IF_ERROR(tally.Ask(*memory, {&question, 1}));
     }
-    for (size_t i = 0; i < ways.size(); ++i) {
-      Row row = {{"tokens", static_cast<int64_t>(memory->n_tokens())}};
-      for (auto& cell : Summarize(ways[i], outcomes[i], {"right", "named"})) {
-        row.push_back(std::move(cell));
-      }
-      report.rows.push_back(std::move(row));
-    }
+    tally.AddRows(*memory, {"right", "named"}, &report);
   }
   return report;
 }

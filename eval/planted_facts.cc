@@ -33,22 +33,31 @@ struct Planted {
   std::vector<Question> questions;
 };
 
-// Facts with questions of their own.
-std::vector<texts::Fact> MakeFacts(const FactsOptions& options, const texts::FactMaker& maker,
-                                   texts::Random& random, std::vector<texts::Fact>* lookalikes) {
+// Facts with questions of their own. InvalidArgument where the words make too few.
+absl::StatusOr<std::vector<texts::Fact>> MakeFacts(const FactsOptions& options,
+                                                   const texts::FactMaker& maker,
+                                                   texts::Random& random,
+                                                   std::vector<texts::Fact>* lookalikes) {
   std::vector<texts::Fact> facts;
   std::set<std::string> asked;
-  // The words make many more facts than anybody asks for.
-  while (static_cast<int64_t>(facts.size()) < options.n_facts) {
+  constexpr int64_t kMostTries = 100;
+  int64_t n_tries = kMostTries * options.n_facts * (1 + options.n_lookalikes);
+  const auto is_new = [&](const texts::Fact& fact) { return asked.insert(fact.question).second; };
+  while (static_cast<int64_t>(facts.size()) < options.n_facts && n_tries-- > 0) {
     texts::Fact fact = maker.Make(random);
-    if (!asked.insert(fact.question).second) continue;
-    for (int64_t i = 0; i < options.n_lookalikes;) {
+    if (!is_new(fact)) continue;
+    for (int64_t i = 0; i < options.n_lookalikes && n_tries-- > 0;) {
       texts::Fact like = maker.MakeLike(fact, random);
-      if (!asked.insert(like.question).second) continue;
+      if (!is_new(like)) continue;
       lookalikes->push_back(std::move(like));
       ++i;
     }
     facts.push_back(std::move(fact));
+  }
+  if (n_tries < 0) {
+    return absl::InvalidArgumentError(StrCat("the words of the texts make no ", options.n_facts,
+                                             " facts with ", options.n_lookalikes,
+                                             " look-alikes: ask for fewer, or pass more --texts"));
   }
   return facts;
 }
@@ -134,29 +143,18 @@ absl::StatusOr<Report> RunFacts(const Subject& subject, const FactsOptions& opti
     ASSIGN_OR_RETURN(const std::vector<Book> books,
                      ReadBooks(common.texts, subject.model->tokenizer(), tokens, subject.progress));
     ASSIGN_OR_RETURN(const auto memory, TestMemory::Open(&subject, StrCat("facts-", tokens)));
-    std::vector<std::vector<Outcome>> outcomes(ways.size());
-    std::string text_hash;
+    Tally tally(&subject, &ways, &common.visit);
     for (int64_t trial = 0; trial < options.n_trials; ++trial) {
       texts::Random random(common.seed, static_cast<uint64_t>(trial));
       std::vector<texts::Fact> lookalikes;
-      const std::vector<texts::Fact> facts = MakeFacts(options, maker, random, &lookalikes);
+      ASSIGN_OR_RETURN(const std::vector<texts::Fact> facts,
+                       MakeFacts(options, maker, random, &lookalikes));
       const Planted planted = Plant(books, facts, lookalikes, random);
       RETURN_IF_ERROR(memory->Fill(planted.documents));
-      if (trial == 0) text_hash = memory->TextHash();
-      for (size_t i = 0; i < ways.size(); ++i) {
-        ASSIGN_OR_RETURN(std::vector<Outcome> more,
-                         AskAll(subject, *memory, planted.questions, ways[i], common.visit));
-        std::move(more.begin(), more.end(), std::back_inserter(outcomes[i]));
-      }
+      if (trial == 0) report.text_hashes.emplace_back(StrCat(tokens), memory->TextHash());
+      RETURN_IF_ERROR(tally.Ask(*memory, planted.questions));
     }
-    report.text_hashes.emplace_back(StrCat(tokens), text_hash);
-    for (size_t i = 0; i < ways.size(); ++i) {
-      Row row = {{"tokens", static_cast<int64_t>(memory->n_tokens())}};
-      for (auto& cell : Summarize(ways[i], outcomes[i], {"right", "named"})) {
-        row.push_back(std::move(cell));
-      }
-      report.rows.push_back(std::move(row));
-    }
+    tally.AddRows(*memory, {"right", "named"}, &report);
   }
   return report;
 }

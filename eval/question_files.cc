@@ -30,20 +30,6 @@ void Choose(const Choice& choice, std::vector<T>* items) {
   }
 }
 
-// Lines that are not blank, with their numbers.
-absl::Status ReadLines(
-    const fs::path& file,
-    const std::function<absl::Status(int64_t n_line, const std::string& line)>& visit) {
-  ASSIGN_OR_RETURN(const auto reader, texts::LineReader::Open(file));
-  std::string line;
-  for (int64_t n_line = 1;; ++n_line) {
-    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
-    if (!has_line) return absl::OkStatus();
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    RETURN_IF_ERROR(Annotate(visit(n_line, line), StrCat(file, ", line ", n_line)));
-  }
-}
-
 // What a reader of JSON makes of a file that is something else.
 absl::Status JsonError(std::string_view wanted, const json::exception& error) {
   return absl::InvalidArgumentError(StrCat("want ", wanted, ": ", error.what()));
@@ -94,7 +80,7 @@ absl::StatusOr<QuestionSet> ReadStories(const std::vector<fs::path>& files, cons
   std::vector<Question> questions;
   for (const fs::path& file : files) {
     std::string story;
-    const auto add = [&](int64_t, const std::string& line) -> absl::Status {
+    const auto add = [&](const std::string& line) -> absl::StatusOr<bool> {
       const size_t space = line.find(' ');
       if (space == 0 || space == std::string::npos ||
           line.find_first_not_of("0123456789") != space) {
@@ -105,7 +91,7 @@ absl::StatusOr<QuestionSet> ReadStories(const std::vector<fs::path>& files, cons
       const size_t tab = rest.find('\t');
       if (tab == std::string::npos) {
         story += rest + "\n";
-        return absl::OkStatus();
+        return true;
       }
       if (story.empty()) return absl::InvalidArgumentError("a question before its story");
       const size_t end = std::min(rest.find('\t', tab + 1), rest.size());
@@ -113,9 +99,9 @@ absl::StatusOr<QuestionSet> ReadStories(const std::vector<fs::path>& files, cons
                            .answers = {rest.substr(tab + 1, end - tab - 1)},
                            .passage = story,
                            .kind = file.filename().native()});
-      return absl::OkStatus();
+      return true;
     };
-    RETURN_IF_ERROR(ReadLines(file, add));
+    RETURN_IF_ERROR(texts::ReadLines(file, add));
   }
   if (questions.empty()) {
     return absl::InvalidArgumentError(StrCat(files.front(), ": no questions: want ", kWanted));
@@ -144,7 +130,7 @@ absl::StatusOr<QuestionSet> ReadNaturalQuestions(const std::vector<fs::path>& fi
   };
   std::vector<Entry> entries;
   for (const fs::path& file : files) {
-    const auto add = [&](int64_t, const std::string& line) -> absl::Status {
+    const auto add = [&](const std::string& line) -> absl::StatusOr<bool> {
       try {
         const json record = json::parse(line);
         Entry entry;
@@ -168,9 +154,9 @@ absl::StatusOr<QuestionSet> ReadNaturalQuestions(const std::vector<fs::path>& fi
       } catch (const json::exception& error) {
         return JsonError(kWanted, error);
       }
-      return absl::OkStatus();
+      return true;
     };
-    RETURN_IF_ERROR(ReadLines(file, add));
+    RETURN_IF_ERROR(texts::ReadLines(file, add));
   }
   if (entries.empty()) {
     return absl::InvalidArgumentError(StrCat(files.front(), ": no questions: want ", kWanted));

@@ -35,15 +35,9 @@ absl::StatusOr<Report> RunQuestionSet(const Subject& subject, const std::string&
                      TestMemory::Open(&subject, StrCat(evaluation, "-", tokens)));
     RETURN_IF_ERROR(memory->Fill(documents));
     report.text_hashes.emplace_back(StrCat(tokens), memory->TextHash());
-    for (const Way& way : ways) {
-      ASSIGN_OR_RETURN(const std::vector<Outcome> outcomes,
-                       AskAll(subject, *memory, questions, way, common.visit));
-      Row row = {{"tokens", static_cast<int64_t>(memory->n_tokens())}};
-      for (auto& cell : Summarize(way, outcomes, {"F1", "exact match", "right", "named"})) {
-        row.push_back(std::move(cell));
-      }
-      report.rows.push_back(std::move(row));
-    }
+    Tally tally(&subject, &ways, &common.visit);
+    RETURN_IF_ERROR(tally.Ask(*memory, questions));
+    tally.AddRows(*memory, {"F1", "exact match", "right", "named"}, &report);
   }
   return report;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -175,7 +176,7 @@ absl::StatusOr<std::vector<Outcome>> AskAll(const Subject& subject, const TestMe
   return outcomes;
 }
 
-Row Summarize(const Way& way, std::span<const Outcome> outcomes,
+Row Summarize(Row row, const Way& way, std::span<const Outcome> outcomes,
               const std::vector<std::string>& measures) {
   const auto n = static_cast<int64_t>(outcomes.size());
   const auto rate = [&](bool Outcome::*is) {
@@ -188,7 +189,7 @@ Row Summarize(const Way& way, std::span<const Outcome> outcomes,
     f1.push_back(outcome.f1);
     seconds.push_back(outcome.seconds);
   }
-  Row row = {{"way", way.name}};
+  row.emplace_back("way", way.name);
   for (const std::string& measure : measures) {
     if (measure == "right") row.emplace_back(measure, rate(&Outcome::is_held));
     if (measure == "exact match") row.emplace_back(measure, rate(&Outcome::is_exact));
@@ -199,6 +200,23 @@ Row Summarize(const Way& way, std::span<const Outcome> outcomes,
   }
   row.emplace_back("seconds", Median(seconds));
   return row;
+}
+
+absl::Status Tally::Ask(const TestMemory& memory, std::span<const Question> questions) {
+  for (size_t i = 0; i < ways_.size(); ++i) {
+    ASSIGN_OR_RETURN(std::vector<Outcome> more,
+                     AskAll(subject_, memory, questions, ways_[i], visit_));
+    std::move(more.begin(), more.end(), std::back_inserter(outcomes_[i]));
+  }
+  return absl::OkStatus();
+}
+
+void Tally::AddRows(const TestMemory& memory, const std::vector<std::string>& measures,
+                    Report* report) const {
+  for (size_t i = 0; i < ways_.size(); ++i) {
+    report->rows.push_back(Summarize({{"tokens", static_cast<int64_t>(memory.n_tokens())}},
+                                     ways_[i], outcomes_[i], measures));
+  }
 }
 
 }  // namespace fovea::eval

@@ -75,9 +75,29 @@ absl::StatusOr<std::vector<Outcome>> AskAll(const Subject& subject, const TestMe
                                             std::span<const Question> questions, const Way& way,
                                             const OutcomeVisitor& visit);
 
-// "way", and then of `measures`, in this order: "right" (the answer holds a reference), "F1",
-// "exact match", "named"; "seconds", the median.
-Row Summarize(const Way& way, std::span<const Outcome> outcomes,
+// `row`, "way", and then of `measures`, in this order: "right" (the answer holds a reference),
+// "F1", "exact match", "named"; "seconds", the median.
+Row Summarize(Row row, const Way& way, std::span<const Outcome> outcomes,
               const std::vector<std::string>& measures);
+
+// The outcomes of several ways, over one memory or more.
+class Tally {
+ public:
+  // All outlive it.
+  Tally(const Subject* subject, const std::vector<Way>* ways, const OutcomeVisitor* visit)
+      : subject_(*subject), ways_(*ways), visit_(*visit), outcomes_(ways->size()) {}
+
+  // AskAll, by each of the ways.
+  absl::Status Ask(const TestMemory& memory, std::span<const Question> questions);
+  // One a way, each beginning with the memory's number of tokens.
+  void AddRows(const TestMemory& memory, const std::vector<std::string>& measures,
+               Report* report) const;
+
+ private:
+  const Subject& subject_;
+  const std::vector<Way>& ways_;
+  const OutcomeVisitor& visit_;
+  std::vector<std::vector<Outcome>> outcomes_;  // [ways]
+};
 
 }  // namespace fovea::eval

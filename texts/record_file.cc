@@ -146,6 +146,22 @@ absl::StatusOr<std::unique_ptr<LineReader>> LineReader::Open(const std::filesyst
 
 absl::StatusOr<bool> LineReader::Next(std::string* line) { return impl_->Next(line); }
 
+absl::Status ReadLines(const std::filesystem::path& file,
+                       const std::function<absl::StatusOr<bool>(const std::string& line)>& visit) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> reader, LineReader::Open(file));
+  std::string line;
+  for (int64_t n_line = 1;; ++n_line) {
+    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
+    if (!has_line) return absl::OkStatus();
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const absl::StatusOr<bool> goes_on = visit(line);
+    // Who was asked to stop did not go wrong anywhere.
+    if (absl::IsCancelled(goes_on.status())) return goes_on.status();
+    if (!goes_on.ok()) return Annotate(goes_on.status(), StrCat(file, ", line ", n_line));
+    if (!*goes_on) return absl::OkStatus();
+  }
+}
+
 absl::StatusOr<Record> ParseRecord(const std::string& line) {
   const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!record.is_object()) return absl::InvalidArgumentError("not a JSON object");
@@ -172,29 +188,15 @@ absl::StatusOr<Record> ParseRecord(const std::string& line) {
 
 absl::Status ReadRecords(const std::filesystem::path& file,
                          const std::function<absl::StatusOr<bool>(Record record)>& visit) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<LineReader> reader, LineReader::Open(file));
-  std::string line;
-  int64_t n_lines = 0;
   int64_t n_records = 0;
-  for (;;) {
-    ASSIGN_OR_RETURN(const bool has_line, reader->Next(&line));
-    if (!has_line) break;
-    ++n_lines;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    absl::StatusOr<Record> record = ParseRecord(line);
-    if (!record.ok()) {
-      return absl::InvalidArgumentError(
-          StrCat(file, ", line ", n_lines, ": ", record.status().message()));
-    }
+  RETURN_IF_ERROR(ReadLines(file, [&](const std::string& line) -> absl::StatusOr<bool> {
+    ASSIGN_OR_RETURN(Record record, ParseRecord(line));
     ++n_records;
-    ASSIGN_OR_RETURN(const bool goes_on, visit(*std::move(record)));
-    if (!goes_on) return absl::OkStatus();
-  }
-  if (n_records == 0) {
-    return absl::InvalidArgumentError(
-        StrCat(file, ": holds no records: one JSON object a line is wanted"));
-  }
-  return absl::OkStatus();
+    return visit(std::move(record));
+  }));
+  if (n_records > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat(file, ": holds no records: one JSON object a line is wanted"));
 }
 
 }  // namespace fovea::texts

@@ -30,6 +30,11 @@ class LineReader {
   std::unique_ptr<Impl> impl_;
 };
 
+// Gives each line of a file to `visit`, until it returns false; blank ones are passed over. Errors
+// of `visit` begin with file and line.
+absl::Status ReadLines(const std::filesystem::path& file,
+                       const std::function<absl::StatusOr<bool>(const std::string& line)>& visit);
+
 // A book (`text` is not empty), or a question on a context.
 struct Record {
   std::string text = {};
@@ -43,7 +48,7 @@ struct Record {
 // question. InvalidArgument for anything else.
 absl::StatusOr<Record> ParseRecord(const std::string& line);
 
-// Gives each record of a file to `visit`, until it returns false. Blank lines are passed over.
+// Gives each record of a file to `visit`, until it returns false.
 // InvalidArgument, with file and line, for a record of neither kind and for a file without records.
 absl::Status ReadRecords(const std::filesystem::path& file,
                          const std::function<absl::StatusOr<bool>(Record record)>& visit);
