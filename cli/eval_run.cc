@@ -105,6 +105,10 @@ absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* argume
   ASSIGN_OR_RETURN(const model_home::ModelChoice choice, ChooseNewModel(arguments->model));
   PrintAdapterWarning(choice);
   ASSIGN_OR_RETURN(const auto model, LoadModel(device.get(), choice));
+  std::string adapter_hash;  // before what takes long
+  if (choice.adapter.has_value()) {
+    ASSIGN_OR_RETURN(adapter_hash, HashOfFile(*choice.adapter / "adapter_model.safetensors"));
+  }
   ASSIGN_OR_RETURN(const auto place, Workplace::Create(arguments->folder));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments->output.quiet));
   const eval::Subject subject{.device = device.get(),
@@ -123,22 +127,22 @@ absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* argume
     return kFailed;
   }
   RETURN_IF_ERROR(report.status());
-  if (!arguments->plot.empty()) {
+  const auto draw = [&]() -> absl::StatusOr<ExitCode> {
+    if (arguments->plot.empty()) return kDone;
     RETURN_IF_ERROR(eval::DrawPlot(*report, arguments->plot, Progress()));
-  }
+    return kDone;
+  };
+  // What was measured is told, whatever comes of the picture.
   if (!arguments->output.json) {
     RETURN_IF_ERROR(WriteOutput(FormatReport(*report)));
-    return kDone;
+    return draw();
   }
   Json json = ToJson(*report);
   json["command"] = CommandLine();
   json["seed"] = arguments->common.seed;
   json["model"] = choice.model_name;
   json["adapter"] = choice.adapter_name;
-  if (choice.adapter.has_value()) {
-    ASSIGN_OR_RETURN(json["adapter_sha256"],
-                     HashOfFile(*choice.adapter / "adapter_model.safetensors"));
-  }
+  if (!adapter_hash.empty()) json["adapter_sha256"] = adapter_hash;
   json["fingerprint"] = model->fingerprint();
   json["device"] = arguments->compute.device;
   json["data"] = Json::array();
@@ -148,7 +152,7 @@ absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* argume
   }
   json["total_seconds"] = std::round(UptimeMs() - begin_ms) / 1000.0;
   RETURN_IF_ERROR(WriteOutput(JsonLine(json)));
-  return kDone;
+  return draw();
 }
 
 }  // namespace fovea::cli

@@ -140,6 +140,7 @@ absl::StatusOr<Report> RunFacts(const Subject& subject, const FactsOptions& opti
   harvest.Finish(&words);
   const texts::FactMaker maker(words);
   for (const int64_t tokens : common.tokens) {
+    if (tokens < 1) return absl::InvalidArgumentError("no text to plant facts in: want --tokens");
     ASSIGN_OR_RETURN(const std::vector<Book> books,
                      ReadBooks(common.texts, subject.model->tokenizer(), tokens, subject.progress));
     ASSIGN_OR_RETURN(const auto memory, TestMemory::Open(&subject, StrCat("facts-", tokens)));

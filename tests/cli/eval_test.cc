@@ -190,6 +190,22 @@ TEST_F(EvalTest, PlotsAreDrawnWhereGnuplotIs) {
   EXPECT_THAT(without.err, HasSubstr("leave --plot out"));
 }
 
+TEST_F(EvalTest, InterruptedItLeavesNothing) {
+  const std::string path = Write("stdin", "");
+  const int stdin_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  Program program({"eval", "passkey", "--tokens", "64k", "--trials", "100000", "--model", "tiny",
+                   "--mem-layers", "1,2", "--window", "128"},
+                  environment_, stdin_fd, folder_ / "out", folder_ / "err");
+  close(stdin_fd);
+  while (program.IsRunning() && HasLeftNothing()) usleep(10000);
+  program.Signal(SIGINT);
+  const ProgramResult result = program.Wait();
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("interrupted"));
+  EXPECT_THAT(result.out, IsEmpty());
+  EXPECT_TRUE(HasLeftNothing());
+}
+
 TEST_F(EvalTest, WhatIsWrongIsSaidWithWhatToDo) {
   const auto expect = [&](const Arguments& arguments, int code, const std::string& word) {
     const ProgramResult result = Eval(arguments);

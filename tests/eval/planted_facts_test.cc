@@ -94,6 +94,9 @@ TEST_F(PlantedFactsTest, TooFewTextsAreSaid) {
   absl::Status status = RunFacts(subject_, options).status();
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("smaller --tokens"));
+  options.common.tokens = {0};
+  EXPECT_THAT(std::string(RunFacts(subject_, options).status().message()), HasSubstr("--tokens"));
+  options.common.tokens = {6000};
   options.common.texts.clear();
   EXPECT_THAT(std::string(RunFacts(subject_, options).status().message()), HasSubstr("--texts"));
   options.common.texts = {folder_ / "none.jsonl"};
