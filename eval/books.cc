@@ -71,6 +71,7 @@ absl::StatusOr<std::vector<Book>> ReadBooks(const std::vector<std::filesystem::p
 
 std::vector<Document> ToDocuments(const std::vector<Book>& books, const std::string& collection) {
   std::vector<Document> documents;
+  documents.reserve(books.size());
   for (const Book& book : books) {
     documents.push_back(
         {.source = StrCat("book ", documents.size()), .text = book.text, .collection = collection});

@@ -134,6 +134,7 @@ absl::StatusOr<Report> RunContextShare(const Subject& subject, const ContextShar
   ASSIGN_OR_RETURN(const std::vector<Sample> samples,
                    ReadSamples(subject, options, std::max(options.n_samples, most)));
   std::vector<Document> documents;
+  documents.reserve(samples.size());
   for (const Sample& sample : samples) {
     documents.push_back({.source = SourceOf(documents.size()), .text = sample.context});
   }

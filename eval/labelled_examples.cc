@@ -139,6 +139,7 @@ absl::StatusOr<Report> RunExamples(const Subject& subject, const ExamplesOptions
       if (way.has_memory == (n_examples == 0)) continue;
       const bool finds_examples = way.options.reread.value_or(0) > 0;
       std::vector<Question> questions;
+      questions.reserve(asked.size());
       for (const LabelledExample& example : asked) {
         questions.push_back(
             {.text = StrCat(finds_examples ? std::string() : local, Written(example, false)),

@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<Excerpt>> ReadExcerpts(const Subject& subject,
   // The encoder is spared the rest of a long book: no token is longer on average.
   constexpr size_t kMostBytesPerToken = 12;
   std::vector<Excerpt> excerpts;
-  const auto add = [&](texts::Record record) -> absl::StatusOr<bool> {
+  const auto add = [&](const texts::Record& record) -> absl::StatusOr<bool> {
     const std::string text =
         record.text.substr(0, static_cast<size_t>(n_wanted) * kMostBytesPerToken);
     const model::Encoding encoding = subject.model->tokenizer().Encode(text);

@@ -119,7 +119,7 @@ Score MeanScore(std::span<const double> values) {
     variance += (value - mean) * (value - mean) / std::max(1.0, n - 1.0);
   }
   // Of few values the variance is itself uncertain: no more than so many times as many answers.
-  constexpr double kMostTimes = 100.0;
+  constexpr double kMostTimes = 1e4;
   const double of_answers = mean * (1.0 - mean);
   const double times = values.size() < 2 || of_answers <= 0.0
                            ? 1.0
