@@ -12,15 +12,17 @@ namespace fovea::train {
 
 // Cross-entropy of next tokens, natural logarithm. `targets`: int64 [n_entries, n_tokens], the id
 // that is to follow each token, −100: none counts. `weights` (may be undefined): float32
-// [n_entries], of the targets of an entry. The weighted mean; 0 where nothing counts.
+// [n_entries], of the targets of an entry. Both lie in main memory. The weighted mean; 0 where
+// nothing counts.
 torch::Tensor NextTokenLoss(const TrainableModel& model, const torch::Tensor& hidden,
                             const torch::Tensor& targets, const torch::Tensor& weights);
 
 // A token that asks for what stands in a stretch of its entry's memory: the last one of a question.
 struct Ask {
   int64_t entry = 0;
-  int64_t position = 0;      // of the token in the entry
-  int64_t memory_begin = 0;  // [begin, end) of the memory's tokens, in the order that it is seen in
+  int64_t position = 0;  // of the token in the entry
+  // [begin, end) of the memory's tokens, in the order that its contexts are seen in; within one.
+  int64_t memory_begin = 0;
   int64_t memory_end = 0;
 };
 
@@ -30,7 +32,7 @@ struct Ask {
 // a softmax over all keys of a stretch adds up to.) Observe it in Forward as a MassProbe.
 class MassLoss {
  public:
-  // `memory_layers`: indices among the memory layers. All entries see equally many tokens.
+  // `memory_layers`: indices among the memory layers.
   MassLoss(std::vector<Ask> asks, std::vector<int64_t> memory_layers)
       : asks_(std::move(asks)), memory_layers_(std::move(memory_layers)) {}
 
@@ -42,7 +44,8 @@ class MassLoss {
   std::vector<double> MeanMass() const;
 
  private:
-  void Observe(const torch::Tensor& queries, const torch::Tensor& keys, double scale);
+  void Observe(const torch::Tensor& queries, const torch::Tensor& context_keys,
+               const SeenContexts& seen, double scale);
 
   const std::vector<Ask> asks_;
   const std::vector<int64_t> memory_layers_;

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <tuple>
 #include <utility>
 
 #include "base/strings.h"
 #include "compute/dtype.h"
 #include "compute/rope.h"
 #include "model/weights/fot_config.h"
+#include "train/fused_ops.h"
+#include "train/memory_attention.h"
 
 namespace fovea::train {
 namespace {
@@ -115,14 +117,10 @@ class TrainableLoader {
     }
   }
 
-  absl::Status LoadModule(const std::string& name, int64_t out, int64_t in, bool has_bias,
+  absl::Status LoadModule(const std::string& name, int64_t out, int64_t in,
                           TrainableModel::Module* module) {
     const TrainableOptions& options = model_.options_;
     ASSIGN_OR_RETURN(module->weight, Matrix(name + ".weight", out, in));
-    if (has_bias) {
-      ASSIGN_OR_RETURN(const Tensor bias, Vector(name + ".bias", out));
-      module->bias = bias.to(options.type);
-    }
     const model::LoraTensors* lora = start_ != nullptr ? start_->Find(name) : nullptr;
     if (options.update == TrainableOptions::Update::kFull) {
       ASSIGN_OR_RETURN(Tensor full, Floats(name + ".weight", {out, in}));
@@ -164,14 +162,19 @@ class TrainableLoader {
     const int64_t kv = c.n_kv_heads * c.head_dim;
     const int64_t h = c.hidden_size;
     const int64_t m = c.intermediate_size;
-    const bool bias = c.attention_bias;
-    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.q_proj", q, h, bias, &layer->q));
-    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.k_proj", kv, h, bias, &layer->k));
-    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.v_proj", kv, h, bias, &layer->v));
-    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.o_proj", h, q, false, &layer->o));
-    RETURN_IF_ERROR(LoadModule(prefix + "mlp.gate_proj", m, h, false, &layer->gate));
-    RETURN_IF_ERROR(LoadModule(prefix + "mlp.up_proj", m, h, false, &layer->up));
-    return LoadModule(prefix + "mlp.down_proj", h, m, false, &layer->down);
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.q_proj", q, h, &layer->q));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.k_proj", kv, h, &layer->k));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.v_proj", kv, h, &layer->v));
+    RETURN_IF_ERROR(LoadModule(prefix + "self_attn.o_proj", h, q, &layer->o));
+    RETURN_IF_ERROR(LoadModule(prefix + "mlp.gate_proj", m, h, &layer->gate));
+    RETURN_IF_ERROR(LoadModule(prefix + "mlp.up_proj", m, h, &layer->up));
+    RETURN_IF_ERROR(LoadModule(prefix + "mlp.down_proj", h, m, &layer->down));
+    if (!c.attention_bias) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const Tensor q_bias, Vector(prefix + "self_attn.q_proj.bias", q));
+    ASSIGN_OR_RETURN(const Tensor k_bias, Vector(prefix + "self_attn.k_proj.bias", kv));
+    ASSIGN_OR_RETURN(const Tensor v_bias, Vector(prefix + "self_attn.v_proj.bias", kv));
+    layer->qkv_bias = torch::cat({q_bias, k_bias, v_bias}).to(model_.options_.type);
+    return absl::OkStatus();
   }
 
   void MakeRotations() {
@@ -183,9 +186,8 @@ class TrainableLoader {
     }
     const Tensor positions = torch::arange(c.max_position_embeddings, torch::kFloat32).unsqueeze(1);
     const Tensor angles = positions * FromFloats(inverse, {1, c.head_dim / 2}, torch::kCPU);
-    const auto options = Options(model_.options_.type, model_.options_.device);
-    model_.cos_ = angles.cos().to(options);
-    model_.sin_ = angles.sin().to(options);
+    model_.cos_ = angles.cos().to(model_.options_.device);
+    model_.sin_ = angles.sin().to(model_.options_.device);
   }
 
   const model::Checkpoint& checkpoint_;
@@ -213,26 +215,11 @@ Tensor TrainableModel::Composed(const Module& module) const {
 TrainableModel::Weights TrainableModel::Compose() const {
   Weights weights;
   for (const Layer& layer : layers_) {
-    weights.push_back({Composed(layer.q), Composed(layer.k), Composed(layer.v), Composed(layer.o),
-                       Composed(layer.gate), Composed(layer.up), Composed(layer.down)});
+    weights.push_back({torch::cat({Composed(layer.q), Composed(layer.k), Composed(layer.v)}),
+                       Composed(layer.o), torch::cat({Composed(layer.gate), Composed(layer.up)}),
+                       Composed(layer.down)});
   }
   return weights;
-}
-
-Tensor TrainableModel::RmsNorm(const Tensor& x, const Tensor& weight) const {
-  return torch::rms_norm(x.to(torch::kFloat32), {config_.hidden_size}, weight, config_.rms_norm_eps)
-      .to(options_.type);
-}
-
-// [n, n_heads, n_tokens, head_dim], rotate-half order, from position 0.
-Tensor TrainableModel::Rotate(const Tensor& x) const {
-  const int64_t n_tokens = x.size(2);
-  const int64_t half = config_.head_dim / 2;
-  const Tensor cos = cos_.slice(0, 0, n_tokens);
-  const Tensor sin = sin_.slice(0, 0, n_tokens);
-  const Tensor low = x.slice(3, 0, half);
-  const Tensor high = x.slice(3, half);
-  return torch::cat({low * cos - high * sin, high * cos + low * sin}, 3);
 }
 
 int64_t TrainableModel::MemoryIndex(int64_t layer) const {
@@ -244,77 +231,6 @@ Tensor TrainableModel::KeyGain(size_t memory_layer) const {
   return gains_[memory_layer].exp().to(options_.type).view({1, config_.n_kv_heads, 1, 1});
 }
 
-Tensor TrainableModel::Attend(const Tensor& queries, const Tensor& memory_keys,
-                              const Tensor& memory_values, const Tensor& keys,
-                              const Tensor& values) const {
-  const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
-  const Tensor all_keys = memory_keys.defined() ? torch::cat({memory_keys, keys}, 2) : keys;
-  const Tensor all_values =
-      memory_values.defined() ? torch::cat({memory_values, values}, 2) : values;
-  const int64_t n_tokens = queries.size(2);
-  const int64_t n_memory = all_keys.size(2) - n_tokens;
-  if (queries.is_cuda() && queries.scalar_type() != torch::kFloat32) {
-    // Its causal mask ends at the last query and the last key: the memory is seen by all.
-    return std::get<0>(at::_scaled_dot_product_flash_attention(
-        queries, all_keys, all_values, /*dropout_p=*/0.0, /*is_causal=*/true,
-        /*return_debug_mask=*/false, scale));
-  }
-  const Tensor mask =
-      torch::ones({n_tokens, n_memory + n_tokens}, Options(torch::kBool, queries.device()))
-          .tril(n_memory);
-  return at::scaled_dot_product_attention(queries, all_keys, all_values, mask, /*dropout_p=*/0.0,
-                                          /*is_causal=*/false, scale, /*enable_gqa=*/true);
-}
-
-Tensor TrainableModel::AttendWithMemory(const Tensor& queries, const Tensor& context_keys,
-                                        const Tensor& context_values, const SeenContexts& seen,
-                                        const Tensor& keys, const Tensor& values,
-                                        size_t memory_layer, const MassProbe* probe) const {
-  // Entries that see equally many contexts together.
-  std::map<size_t, std::vector<int64_t>> by_number;
-  for (size_t i = 0; i < seen.size(); ++i) {
-    by_number[seen[i].size()].push_back(static_cast<int64_t>(i));
-  }
-  std::vector<Tensor> outputs;
-  std::vector<int64_t> order;
-  for (const auto& [n_contexts, rows] : by_number) {
-    order.insert(order.end(), rows.begin(), rows.end());
-    const bool is_all = rows.size() == seen.size();
-    const auto index = torch::tensor(rows, torch::kInt64).to(queries.device());
-    const auto take = [&](const Tensor& x) { return is_all ? x : x.index_select(0, index); };
-    Tensor memory[2];
-    if (n_contexts > 0) {
-      std::vector<int64_t> contexts;
-      for (const int64_t row : rows) {
-        const auto& of_row = seen[static_cast<size_t>(row)];
-        contexts.insert(contexts.end(), of_row.begin(), of_row.end());
-      }
-      const auto which = torch::tensor(contexts, torch::kInt64).to(queries.device());
-      const auto n_rows = static_cast<int64_t>(rows.size());
-      const Tensor* from[2] = {&context_keys, &context_values};
-      for (int i = 0; i < 2; ++i) {
-        // [rows · contexts, kv, tokens, dim] → [rows, kv, contexts · tokens, dim]
-        const Tensor taken = from[i]->index_select(0, which);
-        memory[i] = taken
-                        .view({n_rows, static_cast<int64_t>(n_contexts), taken.size(1),
-                               taken.size(2), taken.size(3)})
-                        .transpose(1, 2)
-                        .reshape({n_rows, taken.size(1), -1, taken.size(3)});
-      }
-    }
-    const Tensor of_rows = take(queries);
-    if (probe != nullptr && n_contexts > 0) (*probe)(memory_layer, of_rows, memory[0]);
-    outputs.push_back(Attend(of_rows, memory[0], memory[1], take(keys), take(values)));
-  }
-  if (outputs.size() == 1) return outputs[0];
-  const Tensor together = torch::cat(outputs, 0);
-  std::vector<int64_t> place(order.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    place[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
-  }
-  return together.index_select(0, torch::tensor(place, torch::kInt64).to(queries.device()));
-}
-
 ContextEntries TrainableModel::Encode(const Weights& weights, const Tensor& ids) const {
   ContextEntries entries;
   RunLayers(weights, ids, options_.mem_layers.back() + 1, nullptr, nullptr, &entries);
@@ -323,7 +239,7 @@ ContextEntries TrainableModel::Encode(const Weights& weights, const Tensor& ids)
 
 Tensor TrainableModel::Forward(const Weights& weights, const Tensor& ids, const SeenMemory* memory,
                                const MassProbe* probe) const {
-  return RmsNorm(RunLayers(weights, ids, config_.n_layers, memory, probe, nullptr), final_norm_);
+  return RunLayers(weights, ids, config_.n_layers, memory, probe, nullptr);
 }
 
 Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int64_t n_layers,
@@ -331,44 +247,55 @@ Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int6
                                  ContextEntries* entries) const {
   const int64_t n = ids.size(0);
   const int64_t n_tokens = ids.size(1);
+  const int64_t n_heads = config_.n_heads;
+  const int64_t n_kv_heads = config_.n_kv_heads;
   Tensor x = torch::embedding(embedding_, ids);
+  Tensor delta;  // what a half of a layer adds to x
+  Tensor h;
+  const auto norm = [&](const Tensor& weight) {
+    std::tie(x, h) = AddRmsNorm(x, delta, weight, config_.rms_norm_eps);
+  };
   for (int64_t l = 0; l < n_layers; ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     const LayerWeights& w = weights[static_cast<size_t>(l)];
-    const Tensor h = RmsNorm(x, layer.attention_norm);
-    const auto heads = [&](const Tensor& weight, const Tensor& bias, int64_t n_heads) {
-      return torch::linear(h, weight, bias).view({n, n_tokens, n_heads, -1}).transpose(1, 2);
-    };
-    Tensor k = heads(w.k, layer.k.bias, config_.n_kv_heads);
-    const Tensor v = heads(w.v, layer.v.bias, config_.n_kv_heads);
     const int64_t memory_layer = MemoryIndex(l);
     const auto m = static_cast<size_t>(memory_layer);
+    norm(layer.attention_norm);
+    const Tensor qkv =
+        torch::linear(h, w.qkv, layer.qkv_bias).view({n, n_tokens, n_heads + 2 * n_kv_heads, -1});
+    const auto heads = [](const Tensor& of, int64_t begin, int64_t count) {
+      return of.narrow(2, begin, count).transpose(1, 2);
+    };
     Tensor stored;  // keys as a memory has them
-    if (memory_layer >= 0) stored = gains_.empty() ? k : k * KeyGain(m);
+    if (memory_layer >= 0) {
+      stored = heads(qkv, n_heads, n_kv_heads);
+      if (!gains_.empty()) stored = stored * KeyGain(m);
+    }
     if (entries != nullptr && memory_layer >= 0) {
       entries->keys.push_back(stored);
-      entries->values.push_back(v);
-      if (l + 1 == n_layers) break;  // nothing is wanted of what comes after it
+      entries->values.push_back(heads(qkv, n_heads + n_kv_heads, n_kv_heads));
+      if (l + 1 == n_layers) return Tensor();  // nothing is wanted of what comes after it
     }
-    Tensor q = heads(w.q, layer.q.bias, config_.n_heads);
-    if (options_.mem_positionals || memory_layer < 0) {
-      q = Rotate(q);
-      k = Rotate(k);
+    const bool rotates = options_.mem_positionals || memory_layer < 0;
+    const std::vector<Tensor> parts =
+        (rotates ? RotateHeads(qkv, n_heads + n_kv_heads, cos_, sin_) : qkv)
+            .split_with_sizes({n_heads, n_kv_heads, n_kv_heads}, 2);
+    MemoryAttentionArgs args{.queries = parts[0].transpose(1, 2),
+                             .keys = parts[1].transpose(1, 2),
+                             .values = parts[2].transpose(1, 2)};
+    if (memory_layer >= 0 && memory != nullptr) {
+      const bool is_own = memory->entries == nullptr;  // entries are contexts
+      args.context_keys = is_own ? stored : memory->entries->keys[m];
+      args.context_values = is_own ? args.values : memory->entries->values[m];
+      args.seen = memory->seen;
+      if (probe != nullptr) (*probe)(m, args.queries, args.context_keys, *memory->seen);
     }
-    Tensor attended;
-    if (memory_layer < 0 || memory == nullptr) {
-      attended = Attend(q, {}, {}, k, v);
-    } else if (memory->entries != nullptr) {
-      attended = AttendWithMemory(q, memory->entries->keys[m], memory->entries->values[m],
-                                  *memory->seen, k, v, m, probe);
-    } else {
-      attended = AttendWithMemory(q, stored, v, *memory->seen, k, v, m, probe);
-    }
-    x = x + torch::linear(attended.transpose(1, 2).reshape({n, n_tokens, -1}), w.o);
-    const Tensor g = RmsNorm(x, layer.mlp_norm);
-    x = x + torch::linear(torch::silu(torch::linear(g, w.gate)) * torch::linear(g, w.up), w.down);
+    delta = torch::linear(AttendWithMemory(args).transpose(1, 2).reshape({n, n_tokens, -1}), w.o);
+    norm(layer.mlp_norm);
+    delta = torch::linear(SwiGlu(torch::linear(h, w.gate_up)), w.down);
   }
-  return x;
+  norm(final_norm_);
+  return h;
 }
 
 Tensor TrainableModel::Logits(const Tensor& hidden) const {

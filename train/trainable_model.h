@@ -58,9 +58,10 @@ struct SeenMemory {
 };
 
 // Called in each memory layer with the queries [n_entries, n_heads, n_tokens, head_dim] (with their
-// local rotation) and the memory's keys [n_entries, n_kv_heads, n_memory_tokens, head_dim].
+// local rotation), the contexts' keys [n_contexts, n_kv_heads, n_context_tokens, head_dim] and
+// which contexts each entry sees.
 using MassProbe = std::function<void(size_t memory_layer, const torch::Tensor& queries,
-                                     const torch::Tensor& keys)>;
+                                     const torch::Tensor& context_keys, const SeenContexts& seen)>;
 
 struct TrainableParameter {
   std::string name;  // as the adapter's file has it, or the checkpoint's tensor
@@ -71,8 +72,8 @@ struct TrainableParameter {
 class TrainableModel {
  public:
   // The weights of one step, composed of what is frozen and what is trained.
-  struct LayerWeights {
-    torch::Tensor q, k, v, o, gate, up, down;  // [out_features, in_features]
+  struct LayerWeights {  // [out_features, in_features]; what reads the same is one matrix
+    torch::Tensor qkv, o, gate_up, down;
   };
   using Weights = std::vector<LayerWeights>;
 
@@ -101,7 +102,6 @@ class TrainableModel {
  private:
   struct Module {
     torch::Tensor weight;  // frozen, of options_.type
-    torch::Tensor bias;    // may be undefined
     torch::Tensor a, b;    // of a low-rank update; undefined: none
     torch::Tensor full;    // float32, in its place; undefined: none
     double scale = 0.0;
@@ -109,25 +109,15 @@ class TrainableModel {
   struct Layer {
     torch::Tensor attention_norm, mlp_norm;
     Module q, k, v, o, gate, up, down;
+    torch::Tensor qkv_bias;  // may be undefined
   };
   friend class TrainableLoader;
 
   torch::Tensor Composed(const Module& module) const;
-  torch::Tensor RmsNorm(const torch::Tensor& x, const torch::Tensor& weight) const;
-  torch::Tensor Rotate(const torch::Tensor& x) const;
   int64_t MemoryIndex(int64_t layer) const;
   torch::Tensor KeyGain(size_t memory_layer) const;
-  // Attention of queries [n, n_heads, n_tokens, head_dim] over memory keys in front of local ones
-  // ([n, n_kv_heads, …]; the memory's may be undefined).
-  torch::Tensor Attend(const torch::Tensor& queries, const torch::Tensor& memory_keys,
-                       const torch::Tensor& memory_values, const torch::Tensor& keys,
-                       const torch::Tensor& values) const;
-  // The same with what each entry sees of contexts [n_contexts, n_kv_heads, …].
-  torch::Tensor AttendWithMemory(const torch::Tensor& queries, const torch::Tensor& context_keys,
-                                 const torch::Tensor& context_values, const SeenContexts& seen,
-                                 const torch::Tensor& keys, const torch::Tensor& values,
-                                 size_t memory_layer, const MassProbe* probe) const;
-  // The state after `n_layers` layers; with `entries`, what the memory layers put there instead.
+  // The last norm of the state after `n_layers` layers; with `entries`, what the memory layers put
+  // there instead.
   torch::Tensor RunLayers(const Weights& weights, const torch::Tensor& ids, int64_t n_layers,
                           const SeenMemory* memory, const MassProbe* probe,
                           ContextEntries* entries) const;
@@ -136,7 +126,7 @@ class TrainableModel {
   TrainableOptions options_;
   std::vector<Layer> layers_;
   torch::Tensor embedding_, final_norm_, lm_head_;
-  torch::Tensor cos_, sin_;           // [max positions, head_dim / 2]
+  torch::Tensor cos_, sin_;           // float32 [max positions, head_dim / 2]
   std::vector<torch::Tensor> gains_;  // [n_mem_layers] of [n_kv_heads], logarithms; may be empty
   std::vector<TrainableParameter> parameters_;
 };

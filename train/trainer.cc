@@ -194,18 +194,18 @@ class Trainer {
       const MassProbe observe = mass->Probe(scale);
       const MassProbe measure = distraction->Probe(scale);
       const bool learns = options_.mass_weight > 0.0 && !batch.asks.empty();
-      probe = [=](size_t layer, const Tensor& queries, const Tensor& keys) {
-        if (learns) observe(layer, queries, keys);
+      probe = [=](size_t layer, const Tensor& queries, const Tensor& keys,
+                  const SeenContexts& seen) {
+        if (learns) observe(layer, queries, keys, seen);
         if (!reports) return;
         torch::NoGradGuard guard;
-        measure(layer, queries.detach(), keys.detach());
+        measure(layer, queries.detach(), keys.detach(), seen);
       };
     }
     const Tensor hidden =
         model_.Forward(weights, batch.queries.to(device), has_memory ? &memory : nullptr,
                        has_memory ? &probe : nullptr);
-    const Tensor next =
-        NextTokenLoss(model_, hidden, batch.targets.to(device), batch.weights.to(device));
+    const Tensor next = NextTokenLoss(model_, hidden, batch.targets, batch.weights);
     Tensor loss = next;
     Tensor mass_loss;
     if (mass.has_value()) mass_loss = mass->Mean();

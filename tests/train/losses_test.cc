@@ -27,23 +27,27 @@ TEST_F(LossesTest, NextTokenLossCountsItsTargetsByWeight) {
 
 // The share of each ask's own stretch, by a loop in float64.
 TEST_F(LossesTest, MassLossIsTheNaiveShareOfAttention) {
-  constexpr int64_t kEntries = 2, kHeads = 4, kKv = 2, kTokens = 6, kDim = 8, kMemory = 20;
+  constexpr int64_t kEntries = 2, kHeads = 4, kKv = 2, kTokens = 6, kDim = 8;
+  constexpr int64_t kContexts = 3, kContextTokens = 10;
   const torch::Tensor queries = torch::randn({kEntries, kHeads, kTokens, kDim});
-  const torch::Tensor keys = torch::randn({kEntries, kKv, kMemory, kDim});
-  const std::vector<Ask> asks = {{1, 5, 3, 9}, {1, 0, 0, 20}, {0, 2, 19, 20}, {1, 3, 4, 6}};
+  const torch::Tensor keys = torch::randn({kContexts, kKv, kContextTokens, kDim});
+  const SeenContexts seen = {{1, 2}, {2, 0, 1}};
+  const std::vector<Ask> asks = {{1, 5, 3, 9}, {1, 0, 10, 20}, {0, 2, 19, 20}, {1, 3, 24, 26}};
   MassLoss loss(asks, {1});
   const MassProbe probe = loss.Probe(0.5);
-  probe(0, queries, keys);
+  probe(0, queries, keys, seen);
   EXPECT_FALSE(loss.Mean().defined());
-  probe(1, queries, keys);
+  probe(1, queries, keys, seen);
   double want = 0.0, want_mass = 0.0;
   for (const Ask& ask : asks) {
     double mean = 0.0;
     for (int64_t head = 0; head < kHeads; ++head) {
       double own = 0.0, all = 0.0;
-      for (int64_t t = 0; t < kMemory; ++t) {
+      const auto& contexts = seen[static_cast<size_t>(ask.entry)];
+      for (int64_t t = 0; t < static_cast<int64_t>(contexts.size()) * kContextTokens; ++t) {
+        const int64_t context = contexts[static_cast<size_t>(t / kContextTokens)];
         const double score = 0.5 * queries[ask.entry][head][ask.position]
-                                       .dot(keys[ask.entry][head * kKv / kHeads][t])
+                                       .dot(keys[context][head * kKv / kHeads][t % kContextTokens])
                                        .item<double>();
         all += std::exp(score);
         if (t >= ask.memory_begin && t < ask.memory_end) own += std::exp(score);
