@@ -220,7 +220,8 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   app.add_option("--books", a->batch.book_share, "Share of sequences that go on with a text");
   app.add_option("--questions", a->batch.question_share, "Share of sequences with questions");
   app.add_option("--reread", a->batch.reread_share,
-                 "Of those with questions: with the passage in the prompt as well");
+                 "Of those with questions or facts: with passages in the prompt as well");
+  app.add_option("--passages", a->batch.most_passages, "Of such a prompt, at most");
   app.add_option("--mass-weight", a->train.mass_weight,
                  "Of the contrastive loss on attention mass");
   app.add_option("--mass-layers", a->mass_layers, "Memory layers that it is of");

@@ -1,6 +1,7 @@
 #include "train/batch_maker.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/strings.h"
@@ -76,47 +77,94 @@ void BatchMaker::MakeBookEntry(Random& random, Entry* entry) const {
   entry->is_book = true;
 }
 
+size_t BatchMaker::PickPassage(Random& random) const {
+  const size_t file = random.Below(texts_.file_begins.size());
+  const size_t begin = texts_.file_begins[file];
+  const size_t end =
+      file + 1 < texts_.file_begins.size() ? texts_.file_begins[file + 1] : texts_.passages.size();
+  return begin + random.Below(end - begin);
+}
+
+std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, size_t p,
+                                                      Random& random) const {
+  std::vector<std::string> passages;
+  if (!own.empty()) passages.push_back(own);
+  // One alone half of the time: that is the commonest prompt.
+  const auto most = static_cast<size_t>(options_.most_passages);
+  const size_t n = random.Chance(0.5) ? 1 : 1 + random.Below(most);
+  std::vector<size_t> others = p < similar_.size() ? similar_[p] : std::vector<size_t>();
+  random.Shuffle(&others);
+  while (passages.size() < n && !texts_.passages.empty()) {
+    const size_t other = others.empty() ? PickPassage(random) : others.back();
+    if (!others.empty()) others.pop_back();
+    passages.push_back(texts_.passages[other].text);
+  }
+  random.Shuffle(&passages);
+  return passages;
+}
+
 absl::Status BatchMaker::MakeQuestionEntry(Random& random, Entry* entry) const {
   const auto n_context = static_cast<size_t>(options_.context_tokens);
+  // A passage, some that look like answering its questions, and any others.
+  const size_t first = PickPassage(random);
+  std::vector<size_t> placed = {first};
+  for (size_t i = random.Below(4); i > 0 && i <= similar_[first].size(); --i) {
+    placed.push_back(similar_[first][i - 1]);
+  }
+  constexpr int kTries = 20;
+  for (int i = 0; i < kTries; ++i) placed.push_back(PickPassage(random));
+  size_t n_tokens = 0;
+  std::vector<size_t> fitting;
+  const Tokens gap = writer_.Encode("\n\n");
+  for (const size_t p : placed) {
+    const size_t size = texts_.passages[p].ids.size() + gap.size();
+    if (n_tokens + size > n_context ||
+        std::find(fitting.begin(), fitting.end(), p) != fitting.end()) {
+      continue;
+    }
+    n_tokens += size;
+    fitting.push_back(p);
+  }
+  random.Shuffle(&fitting);
   struct Asked {
-    const Passage* passage;
+    size_t passage;
     const Exchange* exchange;
     int64_t begin, end;
   };
   std::vector<Asked> asked;
   if (random.Chance(0.5)) {
-    entry->context = BookPiece(1 + static_cast<int64_t>(random.Below(n_context / 3)), random);
+    entry->context =
+        BookPiece(static_cast<int64_t>(random.Below(n_context - n_tokens + 1)), random);
   }
-  constexpr int kTries = 20;
-  for (int i = 0; i < kTries; ++i) {
-    const Passage& passage = random.Of(texts_.passages);
-    const size_t begin = entry->context.size();
-    if (begin + passage.ids.size() > n_context) continue;
+  for (const size_t p : fitting) {
+    const Passage& passage = texts_.passages[p];
+    const auto begin = static_cast<int64_t>(entry->context.size());
     entry->context.insert(entry->context.end(), passage.ids.begin(), passage.ids.end());
-    for (const Exchange& exchange : passage.questions) {
-      asked.push_back({&passage, &exchange, static_cast<int64_t>(begin),
-                       static_cast<int64_t>(entry->context.size())});
-    }
-    const Tokens gap = writer_.Encode("\n\n");
-    if (entry->context.size() + gap.size() > n_context) break;
+    const auto end = static_cast<int64_t>(entry->context.size());
+    for (const Exchange& exchange : passage.questions) asked.push_back({p, &exchange, begin, end});
     entry->context.insert(entry->context.end(), gap.begin(), gap.end());
   }
   const Tokens rest = BookPiece(static_cast<int64_t>(n_context - entry->context.size()), random);
   entry->context.insert(entry->context.end(), rest.begin(), rest.end());
   random.Shuffle(&asked);
   const bool rereads = random.Chance(options_.reread_share);
-  const bool is_found = !rereads || random.Chance(0.5);
-  if (!is_found) entry->context = BookPiece(options_.context_tokens, random);
+  // Where the answer is: in the prompt alone, in the memory alone, in both.
+  const double where = random.Uniform();
+  const bool is_in_memory = !rereads || where < 0.6;
+  const bool is_in_prompt = where >= 0.2;
+  if (!is_in_memory) entry->context = BookPiece(options_.context_tokens, random);
   for (const Asked& a : asked) {
-    const int64_t end = is_found ? a.end : a.begin;
+    const int64_t end = is_in_memory ? a.end : a.begin;
     if (!rereads) {
       AddExchange(*a.exchange, a.begin, end, entry);
       continue;
     }
-    ASSIGN_OR_RETURN(
-        const Exchange exchange,
-        writer_.WriteWithPassage(a.passage->text, a.exchange->question, a.exchange->reply));
+    const std::string& own = is_in_prompt ? texts_.passages[a.passage].text : std::string();
+    ASSIGN_OR_RETURN(const Exchange exchange,
+                     writer_.WriteWithPassages(PassagesOfPrompt(own, a.passage, random),
+                                               a.exchange->question, a.exchange->reply));
     AddExchange(exchange, a.begin, end, entry);
+    if (entry->query.size() > static_cast<size_t>(options_.query_tokens) * 9 / 10) break;
   }
   return absl::OkStatus();
 }
@@ -165,6 +213,7 @@ absl::Status BatchMaker::MakeFactEntry(Random& random, Entry* entry) const {
   entry->context.insert(entry->context.end(), base.begin() + static_cast<ptrdiff_t>(taken),
                         base.end());
   random.Shuffle(&planted);
+  const bool rereads = random.Chance(options_.reread_share);
   for (const Planted& p : planted) {
     if (!p.is_asked) continue;
     std::string answer = p.fact.answer;
@@ -172,7 +221,19 @@ absl::Status BatchMaker::MakeFactEntry(Random& random, Entry* entry) const {
       answer[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(answer[0])));
       answer += ".";
     }
-    ASSIGN_OR_RETURN(const Exchange exchange, writer_.Write(p.fact.question, answer));
+    std::vector<std::string> passages;
+    if (rereads) {
+      // What stands around it, as a passage that is read again would.
+      constexpr int64_t kAround = 80;
+      const auto begin = static_cast<size_t>(
+          std::max<int64_t>(0, p.begin - static_cast<int64_t>(random.Below(kAround))));
+      const size_t end =
+          std::min(entry->context.size(), static_cast<size_t>(p.end) + random.Below(kAround));
+      const std::span<const int32_t> around(entry->context.data() + begin, end - begin);
+      passages = PassagesOfPrompt(writer_.tokenizer().Decode(around), similar_.size(), random);
+    }
+    ASSIGN_OR_RETURN(const Exchange exchange,
+                     writer_.WriteWithPassages(passages, p.fact.question, answer));
     AddExchange(exchange, p.begin, p.end, entry);
   }
   return absl::OkStatus();
@@ -189,13 +250,13 @@ absl::Status BatchMaker::MakeLocalEntry(Random& random, Entry* entry) const {
   }
   constexpr int kTries = 20;
   for (int i = 0; i < kTries; ++i) {
-    const Passage& passage = random.Of(texts_.passages);
-    const Exchange& asked = random.Of(passage.questions);
-    if (passage.ids.size() + asked.prompt.size() > static_cast<size_t>(options_.query_tokens))
-      continue;
+    const size_t p = PickPassage(random);
+    const Exchange& asked = random.Of(texts_.passages[p].questions);
     ASSIGN_OR_RETURN(const Exchange exchange,
-                     writer_.WriteWithPassage(passage.text, asked.question, asked.reply));
+                     writer_.WriteWithPassages(PassagesOfPrompt(texts_.passages[p].text, p, random),
+                                               asked.question, asked.reply));
     AddExchange(exchange, 0, 0, entry);
+    if (entry->query.size() > static_cast<size_t>(options_.query_tokens) * 9 / 10) break;
   }
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "train/crossbatch.h"
 #include "train/losses.h"
+#include "train/similar_passages.h"
 #include "train/torch.h"
 #include "train/training_texts.h"
 
@@ -19,9 +20,11 @@ struct BatchOptions {
   // What there are no texts for goes to facts.
   double book_share = 0.15;
   double question_share = 0.55;
-  // Of the entries with questions: their passages stand in the prompts as well, the memory being
-  // on; half of these find them in the memory, too.
+  // Of the entries with questions or facts: prompts have passages as well, the memory being on:
+  // what answers them stands in the prompt, in the memory, or in both.
   double reread_share = 0.35;
+  // Passages of such a prompt, at most: others that look like answering are read beside.
+  int64_t most_passages = 3;
   // Of the facts: how many have others beside them that look like them.
   double lookalike_share = 0.5;
   // Weight of an entry whose every token counts beside those whose answers count.
@@ -52,7 +55,16 @@ class BatchMaker {
  private:
   struct Entry;
   BatchMaker(const TrainingTexts* texts, const ExchangeWriter* writer, const BatchOptions& options)
-      : texts_(*texts), writer_(*writer), options_(options), facts_(texts->words) {}
+      : texts_(*texts),
+        writer_(*writer),
+        options_(options),
+        facts_(texts->words),
+        similar_(FindSimilarPassages(texts->passages, kSimilar)) {}
+  static constexpr size_t kSimilar = 8;
+  // Of any file as likely.
+  size_t PickPassage(Random& random) const;
+  // `own` (may be empty) among others that look like passage p, in any order.
+  std::vector<std::string> PassagesOfPrompt(const std::string& own, size_t p, Random& random) const;
   Tokens BookPiece(int64_t n_tokens, Random& random) const;
   void AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
                    Entry* entry) const;
@@ -65,6 +77,7 @@ class BatchMaker {
   const ExchangeWriter& writer_;
   const BatchOptions options_;
   const FactMaker facts_;
+  const std::vector<std::vector<size_t>> similar_;  // by passage
 };
 
 }  // namespace fovea::train

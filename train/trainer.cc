@@ -10,6 +10,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "base/file.h"
@@ -162,7 +163,9 @@ class Trainer {
   }
 
   absl::StatusOr<TrainingBatch> NextBatch() {
-    const size_t most = static_cast<size_t>(std::max(options_.n_batch_threads, 1));
+    const int half = static_cast<int>(std::thread::hardware_concurrency() / 2);
+    const auto most = static_cast<size_t>(options_.n_batch_threads > 0 ? options_.n_batch_threads
+                                                                       : std::clamp(half, 1, 8));
     while (ahead_.size() < most) {
       const int64_t step = step_ + static_cast<int64_t>(ahead_.size());
       const int64_t d = ContextsOf(step, Progressed());

@@ -35,7 +35,7 @@ struct TrainOptions {
   std::vector<int64_t> mass_layers;  // indices among the memory layers
   int64_t log_every = 10;
   double checkpoint_every_s = 60.0;
-  int n_batch_threads = 2;
+  int n_batch_threads = 0;  // 0: half of the processors, at most 8
   bool resumes = false;
 };
 

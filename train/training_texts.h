@@ -38,8 +38,9 @@ struct Passage {
 
 struct TrainingTexts {
   std::vector<Tokens> books;
-  std::vector<Passage> passages;  // each with at least one question
-  texts::FactWords words;         // of the books
+  std::vector<Passage> passages;    // each with at least one question
+  std::vector<size_t> file_begins;  // of the passages, by file that has any
+  texts::FactWords words;           // of the books
 };
 
 // Writes conversations of a model: its ids, and what is put around questions.
@@ -51,9 +52,10 @@ class ExchangeWriter {
       : tokenizer_(*tokenizer), format_(format), system_prompt_(system_prompt) {}
 
   absl::StatusOr<Exchange> Write(const std::string& question, const std::string& answer) const;
-  // The same with the passage in the prompt, as re-reading puts it there.
-  absl::StatusOr<Exchange> WriteWithPassage(const std::string& passage, const std::string& question,
-                                            const std::string& answer) const;
+  // The same with passages in the prompt, as re-reading puts them there.
+  absl::StatusOr<Exchange> WriteWithPassages(const std::vector<std::string>& passages,
+                                             const std::string& question,
+                                             const std::string& answer) const;
   Tokens Encode(std::string_view text) const { return tokenizer_.Encode(text).ids; }
   int32_t end_id() const;
   const model::Tokenizer& tokenizer() const { return tokenizer_; }
@@ -67,7 +69,9 @@ class ExchangeWriter {
 // Files of JSON records, one a line, plain or compressed (.zst). With `context`, `question` and
 // `answers` (strings; `answer` with one): a question; with `text`: a book. Records of a kind that
 // neither is are InvalidArgument, with file and line; so is a file without records. At most
-// `max_tokens` of books are taken, from the first on.
+// `max_tokens` of books are taken, from the first on. Of a context that is much longer than a
+// passage that is read again, what stands around the answer is taken, each time another stretch; a
+// question whose answer does not stand there is passed over.
 absl::StatusOr<TrainingTexts> ReadTrainingTexts(const std::vector<std::filesystem::path>& files,
                                                 const ExchangeWriter& writer, int64_t max_tokens,
                                                 const Progress& progress);
