@@ -1,5 +1,7 @@
 #include "train/fused_ops.h"
 
+#include <optional>
+
 #ifdef FOVEA_HAS_CUDA
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -23,11 +25,11 @@ void* StreamOf(const Tensor& x) {
 
 class AddRmsNormFunction : public torch::autograd::Function<AddRmsNormFunction> {
  public:
-  static tensor_list forward(AutogradContext* context, const Tensor& x, const Tensor& delta,
-                             const Tensor& weight, double eps) {
+  static tensor_list forward(AutogradContext* context, const Tensor& x,
+                             const std::optional<Tensor>& delta, const Tensor& weight, double eps) {
     const c10::cuda::CUDAGuard guard(x.device());
     const Tensor input = x.contiguous();
-    const Tensor added = delta.defined() ? delta.contiguous() : delta;
+    const Tensor added = delta.has_value() ? delta->contiguous() : Tensor();
     const int64_t size = x.size(-1);
     const int64_t n_rows = x.numel() / size;
     Tensor sum = added.defined() ? torch::empty_like(input) : input;
@@ -127,7 +129,8 @@ std::pair<Tensor, Tensor> AddRmsNorm(const Tensor& x, const Tensor& delta, const
                                      double eps) {
 #ifdef FOVEA_HAS_CUDA
   if (Fuses(x, x.size(-1))) {
-    const tensor_list result = AddRmsNormFunction::apply(x, delta, weight, eps);
+    const tensor_list result = AddRmsNormFunction::apply(
+        x, delta.defined() ? std::optional<Tensor>(delta) : std::nullopt, weight, eps);
     return {result.size() > 1 ? result[1] : x, result[0]};
   }
 #endif

@@ -77,7 +77,8 @@ class RingAttention : public torch::autograd::Function<RingAttention> {
     local.Attend();
     const int64_t n = queries.size(0);
     const Tensor memory_lse = ByEntry(memory.lse, n, d);
-    const Tensor lse = torch::logaddexp(memory_lse, local.lse);
+    // In order: flash attention reads it as it lies.
+    const Tensor lse = torch::logaddexp(memory_lse, local.lse).contiguous();
     const auto share = [&](const Tensor& of) { return (of - lse).exp().unsqueeze(3); };
     const Tensor output = (ByEntry(memory.output, n, d).to(torch::kFloat32) * share(memory_lse) +
                            local.output.to(torch::kFloat32) * share(local.lse))

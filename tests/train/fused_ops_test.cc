@@ -46,6 +46,7 @@ class FusedOpsTest : public testing::TestWithParam<const char*> {
     Tensor loss = torch::zeros({}, torch::kFloat64);
     Tensor exact_loss = torch::zeros({}, torch::kFloat64);
     for (size_t i = 0; i < got.size(); ++i) {
+      SCOPED_TRACE("output " + std::to_string(i));
       ExpectNear(got[i], want[i]);
       const Tensor direction = torch::randn(want[i].sizes(), torch::kFloat64);
       loss = loss + (got[i].to(torch::kFloat64).cpu() * direction).sum();
@@ -53,7 +54,10 @@ class FusedOpsTest : public testing::TestWithParam<const char*> {
     }
     loss.backward();
     exact_loss.backward();
-    for (size_t i = 0; i < ours.size(); ++i) ExpectNear(ours[i].grad(), exact[i].grad());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      SCOPED_TRACE("gradient of input " + std::to_string(i));
+      ExpectNear(ours[i].grad(), exact[i].grad());
+    }
   }
   void ExpectNear(const Tensor& got, const Tensor& want) {
     ASSERT_EQ(got.sizes(), want.sizes());
