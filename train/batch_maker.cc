@@ -94,10 +94,11 @@ std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, si
   const size_t n = random.Chance(0.5) ? 1 : 1 + random.Below(most);
   std::vector<size_t> others = p < similar_.size() ? similar_[p] : std::vector<size_t>();
   random.Shuffle(&others);
-  while (passages.size() < n && !texts_.passages.empty()) {
+  constexpr int kTries = 20;
+  for (int i = 0; i < kTries && passages.size() < n && !texts_.passages.empty(); ++i) {
     const size_t other = others.empty() ? PickPassage(random) : others.back();
     if (!others.empty()) others.pop_back();
-    passages.push_back(texts_.passages[other].text);
+    if (other != p) passages.push_back(texts_.passages[other].text);
   }
   random.Shuffle(&passages);
   return passages;

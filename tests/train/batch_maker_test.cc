@@ -75,25 +75,43 @@ TEST_F(BatchMakerTest, AsksPointAtWhatAnswersThem) {
   EXPECT_GT(n_questions, 50);
 }
 
+// With passages in the prompts, what answers is in them, in the memory, or in both.
 TEST_F(BatchMakerTest, ReadsPassagesAgainWithAndWithoutThemInTheMemory) {
-  const TrainingTexts texts = Texts();
+  TrainingTexts texts = Texts();
+  // One that cannot be taken for the others.
+  Passage passage{.text = "Grenna has one mill.", .ids = writer_->Encode("Grenna has one mill.")};
+  auto exchange = writer_->Write("How many mills has Grenna?", "one");
+  ASSERT_TRUE(exchange.ok());
+  passage.questions.push_back(*exchange);
+  texts.file_begins.push_back(texts.passages.size());
+  texts.passages.push_back(passage);
   BatchOptions options = Small();
   options.book_share = 0.0;
   options.question_share = 1.0;
   options.reread_share = 1.0;
+  options.n_entries = 64;
   const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
   ASSERT_TRUE(maker.ok());
-  const auto batch = (*maker)->Make(1, 2);
-  ASSERT_TRUE(batch.ok());
-  int n_with = 0, n_without = 0;
-  for (int64_t i = 0; i < options.n_entries; ++i) {
-    const std::string query = TextOf(batch->queries[i], 0, options.query_tokens);
-    EXPECT_THAT(query, HasSubstr("is in the attic."));
-    const std::string context = TextOf(batch->contexts[i], 0, options.context_tokens);
-    ++(context.find("is in the attic.") != std::string::npos ? n_with : n_without);
+  int n[2][2] = {};
+  bool has_several = false;
+  for (uint64_t step = 0; step < 4; ++step) {
+    const auto batch = (*maker)->Make(step, 2);
+    ASSERT_TRUE(batch.ok());
+    for (int64_t i = 0; i < options.n_entries; ++i) {
+      const std::string query = TextOf(batch->queries[i], 0, options.query_tokens);
+      EXPECT_THAT(query, HasSubstr(".\n\n"));  // a passage
+      has_several |= query.find("attic.\n\nThe") != std::string::npos;
+      if (query.find("How many mills") == std::string::npos) continue;
+      const std::string context = TextOf(batch->contexts[i], 0, options.context_tokens);
+      ++n[query.find(passage.text) != std::string::npos]
+         [context.find(passage.text) != std::string::npos];
+    }
   }
-  EXPECT_GT(n_with, 2);
-  EXPECT_GT(n_without, 2);
+  EXPECT_EQ(n[0][0], 0);
+  EXPECT_GT(n[0][1], 2);
+  EXPECT_GT(n[1][0], 2);
+  EXPECT_GT(n[1][1], 2);
+  EXPECT_TRUE(has_several);
 }
 
 TEST_F(BatchMakerTest, ABatchDependsOnSeedAndStepAlone) {

@@ -46,6 +46,28 @@ TEST_F(TrainingTextsTest, ReadsCompressedFiles) {
   }
 }
 
+TEST_F(TrainingTextsTest, CutsLongContextsAroundTheirAnswers) {
+  std::string context;
+  for (int i = 0; i < 600; ++i) context += "word" + std::to_string(i) + " ";
+  std::string records;
+  for (const char* answer : {"word0 word1", "word300", "word599", "nowhere"}) {
+    records +=
+        nlohmann::json{{"context", context}, {"question", "Which?"}, {"answers", {answer}}}.dump() +
+        "\n";
+  }
+  const auto texts = Read({Write("long.jsonl", records), folder_ / "questions.jsonl"});
+  ASSERT_TRUE(texts.ok()) << texts.status();
+  ASSERT_EQ(texts->passages.size(), 6u);  // the last one's answer is not there
+  EXPECT_EQ(texts->file_begins, (std::vector<size_t>{0, 3}));
+  for (size_t i = 0; i < 3; ++i) {
+    const Passage& passage = texts->passages[i];
+    EXPECT_LT(passage.text.size(), 1600u);
+    EXPECT_THAT(context, HasSubstr(passage.text));
+    EXPECT_THAT(passage.text, HasSubstr(passage.questions[0].reply));
+    EXPECT_TRUE(passage.text.starts_with("word")) << passage.text.substr(0, 20);
+  }
+}
+
 TEST_F(TrainingTextsTest, SaysWhatIsWrongWhere) {
   for (const auto& [text, word] : {std::pair{"", "no records"},
                                    {"{\"text\": \"a\"}\n{\"text\": 3}\n", "line 2"},
