@@ -34,6 +34,7 @@ struct TrainArguments {
   std::string precision = "auto";
   std::string update = "lora";
   std::string contexts = "1:0.12,4:0.24,16:0.5,32";
+  std::string packing;
   std::string mass_layers;
   std::string chat;
   int64_t max_tokens = 40'000'000;
@@ -141,6 +142,9 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   ASSIGN_OR_RETURN(const train::TrainingTexts texts,
                    train::ReadTrainingTexts({arguments.texts.begin(), arguments.texts.end()},
                                             writer, arguments.max_tokens, bar.progress()));
+  if (!arguments.packing.empty()) {
+    ASSIGN_OR_RETURN(arguments.batch.packings, train::ParsePackings(arguments.packing));
+  }
   ASSIGN_OR_RETURN(const auto batches, train::BatchMaker::Create(&texts, &writer, arguments.batch));
   ASSIGN_OR_RETURN(arguments.train.contexts, train::ContextSchedule::Parse(arguments.contexts));
   ASSIGN_OR_RETURN(const std::vector<int> mass_layers, ParseLayers(arguments.mass_layers));
@@ -163,7 +167,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
                    train::TrainableModel::Load(*checkpoint, start.get(), options));
   description.base_model = checkpoint->config().name;
   description.base_fingerprint = checkpoint->Fingerprint().ToHex();
-  description.window = static_cast<int>(arguments.batch.context_tokens);
+  description.window = static_cast<int>(arguments.packing.empty() ? arguments.batch.context_tokens
+                                                                  : arguments.batch.query_tokens);
   description.chat_template = model::ChatFormatName(format);
   description.has_system_prompt = true;  // none
   arguments.train.folder = arguments.folder;
@@ -216,6 +221,9 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   app.add_option("--context-tokens", a->batch.context_tokens, "Of a context: a window");
   app.add_option("--query-tokens", a->batch.query_tokens, "Of a sequence");
   app.add_option("--contexts", a->contexts, "Contexts that a sequence sees, along the run");
+  app.add_option("--packing", a->packing,
+                 "LongLLaMA's form instead, books alone: by part of the batch, contexts of the own "
+                 "document and of others, such as 0+0,1+1,2+1,3+0");
   app.add_option("--local", a->train.local_share, "Share of steps without a memory");
   app.add_option("--books", a->batch.book_share, "Share of sequences that go on with a text");
   app.add_option("--questions", a->batch.question_share, "Share of sequences with questions");

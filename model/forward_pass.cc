@@ -314,8 +314,8 @@ absl::Status ForwardPass::AttendOnHost(const MemoryRequest& request) {
   auto* const host_lse = work_.host_lse.data<float>();
   RETURN_IF_ERROR(
       device_.CopyToHost(request.query.queries, output_bytes, work_.host_queries.data<float>()));
-  RETURN_IF_ERROR(device_.CopyToHost(request.query.local_lse, lse_bytes,
-                                     work_.host_local_lse.data<float>()));
+  RETURN_IF_ERROR(
+      device_.CopyToHost(request.query.local_lse, lse_bytes, work_.host_local_lse.data<float>()));
   RETURN_IF_ERROR(request.memory->Attend(query, host_output, host_lse));
   RETURN_IF_ERROR(device_.CopyFromHost(host_output, output_bytes, request.output));
   return device_.CopyFromHost(host_lse, lse_bytes, request.lse);

@@ -86,8 +86,9 @@ class ShardSource : public MemorySource {
   virtual absl::Status AttendTo(const MemoryQuery& query, MemoryHits* hits, float* output,
                                 float* lse) = 0;
   // Both phases of shards whose place is the device's, in one, asked of the first of them: as if
-  // all of their keys lay in one memory, of equal scores those of the earlier shard first. Each adds
-  // the shares of its own keys to what names sources. Unimplemented where a source has no such.
+  // all of their keys lay in one memory, of equal scores those of the earlier shard first. Each
+  // adds the shares of its own keys to what names sources. Unimplemented where a source has no
+  // such.
   virtual absl::Status AttendAsOne(std::span<ShardSource* const> /*shards*/,
                                    const MemoryQuery& /*query*/, int /*top_k*/, float* /*output*/,
                                    float* /*lse*/) {

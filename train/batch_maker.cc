@@ -37,6 +37,9 @@ absl::StatusOr<std::unique_ptr<BatchMaker>> BatchMaker::Create(const TrainingTex
     return absl::InvalidArgumentError(
         "no texts: pass at least one file of records with `text`, which contexts are filled with");
   }
+  if (!options.packings.empty()) {
+    RETURN_IF_ERROR(SeeEarlierEntriesOfParts(options.n_entries, options.packings).status());
+  }
   return std::unique_ptr<BatchMaker>(new BatchMaker(texts, writer, options));
 }
 
@@ -45,6 +48,7 @@ Tokens BatchMaker::BookPiece(int64_t n_tokens, Random& random) const {
   Tokens piece;
   while (piece.size() < n) {
     const Tokens& book = random.Of(texts_.books);
+    if (!piece.empty()) piece.push_back(writer_.end_id());  // the book before ended here
     const size_t left = n - piece.size();
     const size_t begin = book.size() > left ? random.Below(book.size() - left + 1) : 0;
     piece.insert(piece.end(), book.begin() + static_cast<ptrdiff_t>(begin),
@@ -262,7 +266,35 @@ absl::Status BatchMaker::MakeLocalEntry(Random& random, Entry* entry) const {
   return absl::OkStatus();
 }
 
+// Consecutive entries of a pack are consecutive chunks of a book.
+absl::StatusOr<TrainingBatch> BatchMaker::MakePacked(Random& random) const {
+  TrainingBatch batch;
+  const int64_t n = options_.n_entries;
+  const int64_t n_tokens = options_.query_tokens;
+  ASSIGN_OR_RETURN(batch.seen, SeeEarlierEntriesOfParts(n, options_.packings));
+  const auto ids = torch::TensorOptions().dtype(torch::kInt64);
+  batch.queries = torch::empty({n, n_tokens}, ids);
+  batch.targets = torch::empty({n, n_tokens}, ids);
+  batch.weights = torch::ones({n}, torch::kFloat32);
+  const int64_t n_of_part = n / static_cast<int64_t>(options_.packings.size());
+  int64_t entry = 0;
+  for (const LongLlamaPacking& packing : options_.packings) {
+    for (int64_t pack = 0; pack < n_of_part / packing.packing; ++pack) {
+      const Tokens piece = BookPiece(packing.packing * n_tokens + 1, random);
+      for (int64_t i = 0; i < packing.packing; ++i, ++entry) {
+        const auto begin = piece.begin() + i * n_tokens;
+        std::copy_n(begin, n_tokens, batch.queries[entry].data_ptr<int64_t>());
+        std::copy_n(begin + 1, n_tokens, batch.targets[entry].data_ptr<int64_t>());
+        if (i > 0) batch.own.push_back({entry, n_tokens - 1, 0, n_tokens});
+      }
+    }
+  }
+  return batch;
+}
+
 absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
+  Random random(options_.seed, step);
+  if (d > 0 && !options_.packings.empty()) return MakePacked(random);
   TrainingBatch batch;
   if (d > 0) {
     ASSIGN_OR_RETURN(batch.seen, SeePreviousContexts(options_.n_entries, d));
@@ -273,7 +305,6 @@ absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
   batch.queries = torch::full({n, options_.query_tokens}, writer_.end_id(), ids);
   batch.targets = torch::full({n, options_.query_tokens}, -100, ids);
   batch.weights = torch::ones({n}, torch::kFloat32);
-  Random random(options_.seed, step);
   for (int64_t i = 0; i < n; ++i) {
     Entry entry;
     const double kind = random.Uniform();
@@ -299,6 +330,11 @@ absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
     if (entry.is_book) batch.weights[i] = options_.book_weight;
     for (const Entry::Place& place : entry.asks) {
       batch.asks.push_back({i, place.position, place.begin, place.end});
+    }
+    if (d > 0) {
+      const int64_t last =
+          entry.asks.empty() ? options_.query_tokens - 1 : entry.asks.back().position;
+      batch.own.push_back({i, last, 0, options_.context_tokens});
     }
   }
   return batch;

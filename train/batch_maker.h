@@ -27,18 +27,23 @@ struct BatchOptions {
   int64_t most_passages = 3;
   // Of the facts: how many have others beside them that look like them.
   double lookalike_share = 0.5;
+  // Not empty: LongLLaMA's form instead, books alone; equally large parts of a batch.
+  std::vector<LongLlamaPacking> packings;
   // Weight of an entry whose every token counts beside those whose answers count.
   double book_weight = 0.25;
   uint64_t seed = 0;
 };
 
 struct TrainingBatch {
-  torch::Tensor contexts;  // int64 [n_entries, context_tokens]; undefined: a step without a memory
-  torch::Tensor queries;   // int64 [n_entries, query_tokens]
-  torch::Tensor targets;   // int64 [n_entries, query_tokens]: the next id, or −100
-  torch::Tensor weights;   // float32 [n_entries]
-  SeenContexts seen;       // the entry's own context first
-  std::vector<Ask> asks;   // in the own context
+  // int64 [n_entries, context_tokens]; undefined: a step without a memory, or, where something is
+  // seen, one whose contexts are the queries themselves
+  torch::Tensor contexts;
+  torch::Tensor queries;  // int64 [n_entries, query_tokens]
+  torch::Tensor targets;  // int64 [n_entries, query_tokens]: the next id, or −100
+  torch::Tensor weights;  // float32 [n_entries]
+  SeenContexts seen;      // the entry's own context first; empty: nothing is seen
+  std::vector<Ask> asks;  // in the own context
+  std::vector<Ask> own;   // the last thing that an entry asks, or its last token: its whole context
 };
 
 // Thread-safe: a batch depends on the seed, the step and d alone.
@@ -49,6 +54,7 @@ class BatchMaker {
                                                             const ExchangeWriter* writer,
                                                             const BatchOptions& options);
   // `d`: contexts that each entry sees; 0: a step without a memory.
+  // With packings, any other d is as good.
   absl::StatusOr<TrainingBatch> Make(uint64_t step, int64_t d) const;
   const BatchOptions& options() const { return options_; }
 
@@ -65,6 +71,7 @@ class BatchMaker {
   size_t PickPassage(Random& random) const;
   // `own` (may be empty) among others that look like passage p, in any order.
   std::vector<std::string> PassagesOfPrompt(const std::string& own, size_t p, Random& random) const;
+  absl::StatusOr<TrainingBatch> MakePacked(Random& random) const;
   Tokens BookPiece(int64_t n_tokens, Random& random) const;
   void AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
                    Entry* entry) const;

@@ -1,7 +1,11 @@
 #include "train/crossbatch.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "base/strings.h"
 
 namespace fovea::train {
@@ -37,6 +41,43 @@ absl::StatusOr<SeenContexts> SeeEarlierEntries(int64_t n_entries, const LongLlam
     }
   }
   return seen;
+}
+
+absl::StatusOr<SeenContexts> SeeEarlierEntriesOfParts(int64_t n_entries,
+                                                      std::span<const LongLlamaPacking> parts) {
+  const auto n_parts = static_cast<int64_t>(parts.size());
+  if (n_parts == 0 || n_entries % n_parts != 0) {
+    return absl::InvalidArgumentError(StrCat("a batch of ", n_entries, " entries in ", n_parts,
+                                             " parts, want a multiple of the parts"));
+  }
+  SeenContexts seen;
+  for (const LongLlamaPacking& part : parts) {
+    const auto begin = static_cast<int64_t>(seen.size());
+    ASSIGN_OR_RETURN(const SeenContexts of_part, SeeEarlierEntries(n_entries / n_parts, part));
+    for (const std::vector<int64_t>& contexts : of_part) {
+      std::vector<int64_t>& moved = seen.emplace_back();
+      for (const int64_t context : contexts) moved.push_back(begin + context);
+    }
+  }
+  return seen;
+}
+
+absl::StatusOr<std::vector<LongLlamaPacking>> ParsePackings(std::string_view text) {
+  std::vector<LongLlamaPacking> packings;
+  for (const std::string& part : absl::StrSplit(std::string(text), ',')) {
+    const std::pair<std::string, std::string> numbers =
+        absl::StrSplit(part, absl::MaxSplits('+', 1));
+    int64_t own = 0, others = 0;
+    if (!absl::SimpleAtoi(numbers.first, &own) || !absl::SimpleAtoi(numbers.second, &others) ||
+        own < 0 || others < 0) {
+      return absl::InvalidArgumentError(
+          StrCat("packing \"", text,
+                 "\": want, by part of the batch, contexts of the own document and of others, such "
+                 "as 0+0,1+1,2+1,3+0"));
+    }
+    packings.push_back({.packing = own + 1, .range = own + others});
+  }
+  return packings;
 }
 
 }  // namespace fovea::train

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -29,5 +31,15 @@ struct LongLlamaPacking {
   bool stepping = false;
 };
 absl::StatusOr<SeenContexts> SeeEarlierEntries(int64_t n_entries, const LongLlamaPacking& packing);
+
+// The same with another packing for each of equally large parts of a batch, which see nothing of
+// each other.
+absl::StatusOr<SeenContexts> SeeEarlierEntriesOfParts(int64_t n_entries,
+                                                      std::span<const LongLlamaPacking> parts);
+
+// "0+0,1+1,2+1,3+0": parts of a batch by their contexts of the own document and of others, as
+// LongLLaMA's 3B model was trained with; p + n is packs of p + 1 entries that see p + n earlier
+// ones. InvalidArgument says what is wrong with it.
+absl::StatusOr<std::vector<LongLlamaPacking>> ParsePackings(std::string_view text);
 
 }  // namespace fovea::train

@@ -125,7 +125,8 @@ class Trainer {
     if ((options_.n_steps > 0) == (options_.n_seconds > 0.0)) {
       return absl::InvalidArgumentError("a run is of a number of steps or of seconds: name one");
     }
-    if (options_.contexts.largest() > batches_.options().n_entries) {
+    if (batches_.options().packings.empty() &&
+        options_.contexts.largest() > batches_.options().n_entries) {
       return absl::InvalidArgumentError(
           StrCat(options_.contexts.largest(), " contexts are to be seen at once, and a batch has ",
                  batches_.options().n_entries, ": make the batch larger, or see fewer"));
@@ -182,7 +183,7 @@ class Trainer {
     ASSIGN_OR_RETURN(const TrainingBatch batch, NextBatch());
     const auto device = model_.options().device;
     const bool reports = (step_ + 1) % options_.log_every == 0;
-    const bool has_memory = batch.contexts.defined();
+    const bool has_memory = !batch.seen.empty();
     const double scale = 1.0 / std::sqrt(static_cast<double>(model_.config().head_dim));
     const TrainableModel::Weights weights = model_.Compose();
     ContextEntries entries;
@@ -190,10 +191,10 @@ class Trainer {
     std::optional<MassLoss> mass, distraction;
     MassProbe probe;
     if (has_memory) {
-      entries = model_.Encode(weights, batch.contexts.to(device));
-      memory = {&entries, &batch.seen};
+      if (batch.contexts.defined()) entries = model_.Encode(weights, batch.contexts.to(device));
+      memory = {batch.contexts.defined() ? &entries : nullptr, &batch.seen};
       mass.emplace(batch.asks, options_.mass_layers);
-      distraction.emplace(OwnContexts(batch), AllMemoryLayers());
+      distraction.emplace(batch.own, AllMemoryLayers());
       const MassProbe observe = mass->Probe(scale);
       const MassProbe measure = distraction->Probe(scale);
       const bool learns = options_.mass_weight > 0.0 && !batch.asks.empty();
@@ -218,12 +219,15 @@ class Trainer {
     last_norm_ = optimizer_.Step(last_.learning_rate);
     last_loss_ = next.detach();
     last_mass_loss_ = mass_loss.defined() ? mass_loss.detach() : Tensor();
-    last_.d = has_memory ? static_cast<int64_t>(batch.seen[0].size()) : 0;
+    last_.d = 0;
+    for (const auto& contexts : batch.seen) {
+      last_.d = std::max(last_.d, static_cast<int64_t>(contexts.size()));
+    }
     if (reports) {
       last_.mass = mass.has_value() ? mass->MeanMass() : std::vector<double>();
       last_.r_d = distraction.has_value() ? distraction->MeanMass() : std::vector<double>();
     }
-    n_tokens_ += batch.queries.numel() + (has_memory ? batch.contexts.numel() : 0);
+    n_tokens_ += batch.queries.numel() + (batch.contexts.defined() ? batch.contexts.numel() : 0);
     ++step_;
     RETURN_IF_ERROR(progress_.Report(
         {.stage = "train",
@@ -236,15 +240,6 @@ class Trainer {
     return SecondsSince(saved_at_) >= options_.checkpoint_every_s ? Save() : absl::OkStatus();
   }
 
-  // Of the last token of each entry: all of its own context, which comes first.
-  std::vector<Ask> OwnContexts(const TrainingBatch& batch) const {
-    std::vector<Ask> asks;
-    for (int64_t i = 0; i < batch.queries.size(0); ++i) {
-      asks.push_back({i, batch.queries.size(1) - 1, 0, batch.contexts.size(1)});
-    }
-    for (const Ask& ask : batch.asks) asks[static_cast<size_t>(ask.entry)].position = ask.position;
-    return asks;
-  }
   std::vector<int64_t> AllMemoryLayers() const {
     std::vector<int64_t> layers(model_.options().mem_layers.size());
     for (size_t i = 0; i < layers.size(); ++i) layers[i] = static_cast<int64_t>(i);

@@ -75,15 +75,14 @@ Together AskTogether(cuda::CudaDevice& gpu, const std::vector<Memory>& memories,
         .keys = {DType::kBF16, memory.keys.data<void>(), {kKvHeads, n_tokens, kDim}},
         .values = {DType::kBF16, memory.values.data<void>(), {kKvHeads, n_tokens, kDim}}};
     const int64_t row = first * kHeads;
-    CHECK_OK(MemoryAttention(
-        gpu, {.queries = {q.data<float>() + row * kDim, {n, kHeads, kDim}},
-              .parts = {&part, 1},
-              .top_k = kTopK,
-              .scale = 0.125f,
-              .output = {output.data<float>() + row * kDim, {n, kHeads, kDim}},
-              .lse = {lse.data<float>() + row, {n, kHeads}},
-              .positions = positions.data<int64_t>() + row * kTopK,
-              .scores = scores.data<float>() + row * kTopK}));
+    CHECK_OK(MemoryAttention(gpu, {.queries = {q.data<float>() + row * kDim, {n, kHeads, kDim}},
+                                   .parts = {&part, 1},
+                                   .top_k = kTopK,
+                                   .scale = 0.125f,
+                                   .output = {output.data<float>() + row * kDim, {n, kHeads, kDim}},
+                                   .lse = {lse.data<float>() + row, {n, kHeads}},
+                                   .positions = positions.data<int64_t>() + row * kTopK,
+                                   .scores = scores.data<float>() + row * kTopK}));
   };
   const auto results = [&] {
     std::vector<std::byte> bytes;
@@ -190,6 +189,6 @@ void Run(const std::vector<int64_t>& sizes, const std::vector<int64_t>& question
 
 int main(int argc, char** argv) {
   const fovea::compute::BenchOptions options(argc, argv, "--tokens", {1000000, 16000000},
-                                              "--questions");
+                                             "--questions");
   fovea::compute::Run(options.sizes, options.counts, options.repeats, options.check);
 }

@@ -142,10 +142,10 @@ absl::Status Launch(CudaDevice& device, const Parts& parts, const Problem& probl
     RETURN_IF_ERROR(ScanGrid(device, ScanKernel<Scan>, Scan::kSharedBytes, Scan::kMaxWarps,
                              parts.n_tiles, n_kv_heads, (n_rows + Scan::kRows - 1) / Scan::kRows,
                              &grid, &n_warps, Scan::kBlockSharedBytes));
-    RETURN_IF_ERROR(LaunchDependent(
-        device, "MemoryAttention", ScanKernel<Scan>, grid, n_warps * kWarpSize,
-        static_cast<size_t>(Scan::kBlockSharedBytes + n_warps * Scan::kSharedBytes), parts,
-        problem));
+    RETURN_IF_ERROR(
+        LaunchDependent(device, "MemoryAttention", ScanKernel<Scan>, grid, n_warps * kWarpSize,
+                        static_cast<size_t>(Scan::kBlockSharedBytes + n_warps * Scan::kSharedBytes),
+                        parts, problem));
   }
   if (kernels == Kernels::kScan) return absl::OkStatus();
   return LaunchDependent(device, "MemoryAttention", AttendKernel<Attend>,

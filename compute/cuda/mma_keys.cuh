@@ -49,8 +49,8 @@ __device__ inline void SplitQuery(const float* from, int head_dim,
   }
 }
 
-// values += products of a step's keys with eight rows, of two tiles of 16 keys; query(part, v): what
-// SplitQuery left of it. The order of the additions of a sum is always this one.
+// values += products of a step's keys with eight rows, of two tiles of 16 keys; query(part, v):
+// what SplitQuery left of it. The order of the additions of a sum is always this one.
 template <int kVectors, typename Query>
 __device__ inline void MultiplyStep(const uint4 (&loaded)[kStepReadsOf<kVectors>], Query query,
                                     float (&values)[2][4]) {

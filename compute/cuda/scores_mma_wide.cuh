@@ -49,8 +49,7 @@ class WideMmaScorer {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) {
           const uint32_t(&q)[4] = query[part][v];
-          to[((g * kQueryParts + part) * kVectors + v) * kWarpSize] =
-              uint4{q[0], q[1], q[2], q[3]};
+          to[((g * kQueryParts + part) * kVectors + v) * kWarpSize] = uint4{q[0], q[1], q[2], q[3]};
         }
       }
     }

@@ -70,8 +70,8 @@ class DeviceMassLog {
     bool has_local_lse;
     std::shared_ptr<const Buffers> rows;
     size_t size_bytes() const {
-      const size_t row_bytes = static_cast<size_t>(top_k) * (sizeof(int64_t) + sizeof(float)) +
-                               2 * sizeof(float);
+      const size_t row_bytes =
+          static_cast<size_t>(top_k) * (sizeof(int64_t) + sizeof(float)) + 2 * sizeof(float);
       return static_cast<size_t>(n_rows) * row_bytes;
     }
   };

@@ -76,7 +76,8 @@ class DeviceSearcher final : public MemorySearcher {
 
  private:
   static absl::Status NoShards() {
-    return absl::UnimplementedError("shards of a memory on a GPU are searched as one (AttendAsOne)");
+    return absl::UnimplementedError(
+        "shards of a memory on a GPU are searched as one (AttendAsOne)");
   }
   absl::Status CheckQuery(const model::MemoryQuery& query) const;
   // Whether the request after `before`, both of searchers like this one, can join it in one search.
@@ -119,9 +120,9 @@ class DeviceSearcher final : public MemorySearcher {
   std::vector<uint32_t> windows_;                   // allowed ones
   uint64_t n_tokens_ = 0;
   std::shared_ptr<const Buffer> allowed_;  // bits of positions; null: all
-  std::vector<int64_t> n_allowed_;   // of each slab
-  Buffer found_;                     // by indexes
-  std::vector<PartRun> dense_runs_;  // of slabs, for dense attention and audits
+  std::vector<int64_t> n_allowed_;         // of each slab
+  Buffer found_;                           // by indexes
+  std::vector<PartRun> dense_runs_;        // of slabs, for dense attention and audits
   DeviceDenseAttention dense_;
   std::optional<SearchAudit> audit_;
   // A conversation's own windows: host blocks per memory layer, and all of them on the device.
@@ -245,7 +246,8 @@ absl::Status DeviceSearcher::UploadSession() {
 std::vector<compute::CodedMemoryPart> DeviceSearcher::PartsOf(int memory_layer) const {
   std::vector<compute::CodedMemoryPart> parts;
   if (entries_ != nullptr) {
-    parts = entries_->Parts(memory_layer, allowed_ != nullptr ? allowed_->data<uint64_t>() : nullptr);
+    parts =
+        entries_->Parts(memory_layer, allowed_ != nullptr ? allowed_->data<uint64_t>() : nullptr);
   }
   if (n_session_tokens_ > 0) {
     const storage::StoreSettings& settings = *generation_->settings;
@@ -299,9 +301,8 @@ bool DeviceSearcher::CanJoin(const model::MemoryRequest& before,
   if (other == nullptr || next.memory == before.memory) return false;
   const auto is_plain = [](const DeviceSearcher& searcher) {
     return searcher.entries_ != nullptr && searcher.session_.empty() &&
-           searcher.n_session_tokens_ == 0 && !searcher.IsDense() &&
-           !searcher.options_.audit && !searcher.entries_->has_indexes() &&
-           searcher.options_.progress.CheckCancelled().ok();
+           searcher.n_session_tokens_ == 0 && !searcher.IsDense() && !searcher.options_.audit &&
+           !searcher.entries_->has_indexes() && searcher.options_.progress.CheckCancelled().ok();
   };
   if (!is_plain(*this) || !is_plain(*other) || other->device_ != device_ ||
       other->entries_ != entries_ || other->allowed_ != allowed_ || other->TopK() != TopK()) {
@@ -326,9 +327,8 @@ absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> reques
   const model::MemoryQuery& first = requests[0].query;
   for (const model::MemoryRequest& request : requests) {
     auto& searcher = static_cast<DeviceSearcher&>(*request.memory);
-    calls.push_back({.log = &searcher.log_,
-                     .query = &request.query,
-                     .first_row = n_queries * first.n_heads});
+    calls.push_back(
+        {.log = &searcher.log_, .query = &request.query, .first_row = n_queries * first.n_heads});
     n_queries += request.query.n_queries;
     if (first.memory_layer == 0) {
       searcher.n_rows_ += request.query.n_queries * request.query.n_heads;
@@ -386,8 +386,8 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
                                          const model::MemoryQuery& query, int top_k, float* output,
                                          float* lse) {
   if (top_k > compute::kMaxMemoryTopK) {
-    return absl::InvalidArgumentError(StrCat("shards on a GPU: top_k ", top_k, ", want at most ",
-                                             compute::kMaxMemoryTopK));
+    return absl::InvalidArgumentError(
+        StrCat("shards on a GPU: top_k ", top_k, ", want at most ", compute::kMaxMemoryTopK));
   }
   std::vector<DeviceSearcher*> searchers;
   int64_t n_keys = 0;
@@ -581,8 +581,7 @@ absl::Status DeviceSearcher::SearchIndexes(const model::MemoryQuery& query, int 
   return absl::OkStatus();
 }
 
-absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args,
-                                    bool by_codes) {
+absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args, bool by_codes) {
   if (by_codes) return compute::CodedMemoryAttention(*device_, args);
   std::vector<compute::MemoryPart> parts;
   for (const compute::CodedMemoryPart& part : args.parts) parts.push_back(part.entries);

@@ -17,8 +17,8 @@ namespace fovea::memory {
 // Not thread-safe. Answers in two phases. Each shard finds its own best keys; those that are among
 // the best `top_k` of all stay (of equal scores the smaller key, of equal keys the earlier shard),
 // each shard attends to what stays of its own, and the partials are merged. One phase would keep
-// top_k keys of every shard: another model. A shard that holds nothing changes nothing. Shards whose
-// keys lie on one GPU are searched in one call instead (ShardSource::AttendAsOne).
+// top_k keys of every shard: another model. A shard that holds nothing changes nothing. Shards
+// whose keys lie on one GPU are searched in one call instead (ShardSource::AttendAsOne).
 class ShardedSource final : public model::MemorySource {
  public:
   // Device and shards, at least one, outlive the source. InvalidArgument unless all results lie in

@@ -162,7 +162,7 @@ class GuardedDevice final : public cpu::CpuDevice {
   std::shared_ptr<GuardedMemory> memory_;
   CpuDevice host_;
   std::atomic<int> n_ops_ = 0;
-  std::atomic<int> depth_ = 0;  // of scopes in one another
+  std::atomic<int> depth_ = 0;                           // of scopes in one another
   std::map<const std::byte*, const std::byte*> pinned_;  // begin → end
   DeviceMemory memory_size_;
 };

@@ -130,6 +130,30 @@ TEST_F(BatchMakerTest, ABatchDependsOnSeedAndStepAlone) {
   EXPECT_GT(local->targets.ne(-100).sum().item<int64_t>(), 0);
 }
 
+TEST_F(BatchMakerTest, PacksHoldConsecutiveChunksOfABook) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.packings = *ParsePackings("0+0,3+1");
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  const auto batch = (*maker)->Make(3, 1);
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_FALSE(batch->contexts.defined());
+  EXPECT_TRUE(torch::equal(batch->queries.slice(1, 1), batch->targets.slice(1, 0, -1)));
+  EXPECT_EQ(batch->own.size(), 6u);
+  for (const Ask& own : batch->own) {
+    EXPECT_GE(own.entry, 8);
+    EXPECT_EQ(batch->seen[static_cast<size_t>(own.entry)][0], own.entry - 1);
+    // What follows the chunk before it is its own first token.
+    EXPECT_EQ(batch->targets[own.entry - 1][-1].item<int64_t>(),
+              batch->queries[own.entry][0].item<int64_t>());
+  }
+  const auto local = (*maker)->Make(3, 0);
+  EXPECT_TRUE(local.ok() && local->seen.empty());
+  options.packings = *ParsePackings("2+0");
+  EXPECT_TRUE(absl::IsInvalidArgument(BatchMaker::Create(&texts, writer_.get(), options).status()));
+}
+
 TEST_F(BatchMakerTest, RefusesWhatGivesNoBatch) {
   const TrainingTexts texts = Texts();
   BatchOptions options = Small();

@@ -39,5 +39,19 @@ TEST(CrossbatchTest, SteppingAddsContextsAlongAPack) {
                          IsEmpty(), ElementsAre(4, 3), ElementsAre(5, 4, 3), ElementsAre(6, 5, 4)));
 }
 
+TEST(CrossbatchTest, PartsOfABatchHaveTheirOwnPacking) {
+  const auto packings = ParsePackings("0+0,1+1");
+  ASSERT_TRUE(packings.ok()) << packings.status();
+  const auto seen = SeeEarlierEntriesOfParts(8, *packings);
+  ASSERT_TRUE(seen.ok()) << seen.status();
+  EXPECT_THAT(*seen, ElementsAre(IsEmpty(), IsEmpty(), IsEmpty(), IsEmpty(), IsEmpty(),
+                                 ElementsAre(4), ElementsAre(5, 4), ElementsAre(6, 5)));
+  EXPECT_TRUE(absl::IsInvalidArgument(SeeEarlierEntriesOfParts(7, *packings).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(SeeEarlierEntriesOfParts(6, *packings).status()));
+  for (const char* wrong : {"", "1", "1+", "a+1", "-1+1", "1+1,"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParsePackings(wrong).status())) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace fovea::train

@@ -56,6 +56,20 @@ class TrainerTest : public TinyTextsTest {
   std::unique_ptr<BatchMaker> batches_;
 };
 
+TEST_F(TrainerTest, ARunOfLongLlamasFormLowersItsLoss) {
+  BatchOptions batch = batches_->options();
+  batch.packings = *ParsePackings("1+1,0+0");
+  auto batches = BatchMaker::Create(&texts_, writer_.get(), batch);
+  ASSERT_TRUE(batches.ok()) << batches.status();
+  batches_ = *std::move(batches);
+  const auto model = Load(Options());
+  const auto result = Run(model.get(), RunOptions("run", 40));
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto lines = Lines(folder_ / "run" / "metrics.jsonl");
+  EXPECT_LT(lines.back()["loss"].get<double>(), 0.8 * lines.front()["loss"].get<double>());
+  EXPECT_EQ(lines.back()["mass"].size(), 0u);
+}
+
 TEST_F(TrainerTest, ARunLowersItsLossAndLeavesAnAdapter) {
   const auto model = Load(Options());
   const auto result = Run(model.get(), RunOptions("run", 100));

@@ -144,9 +144,8 @@ class DeviceSearcherTest : public testing::Test {
     const auto results = [&] {
       std::vector<float> all(numbers.size() + local.size());
       EXPECT_TRUE(device.CopyToHost(output.data<void>(), output.size_bytes(), all.data()).ok());
-      EXPECT_TRUE(device
-                      .CopyToHost(lse.data<void>(), lse.size_bytes(), all.data() + numbers.size())
-                      .ok());
+      EXPECT_TRUE(
+          device.CopyToHost(lse.data<void>(), lse.size_bytes(), all.data() + numbers.size()).ok());
       return all;
     };
     int n_fewer = 0;

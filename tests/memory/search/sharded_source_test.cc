@@ -104,8 +104,8 @@ class ShardedSourceTest : public ::testing::Test {
           if (mode == SearchMode::kApproximate && !on.is_host_memory()) {
             // Less than the keys of all: the codes are read.
             on.set_entry_limit_bytes(memory.Current()->n_tokens * kTestLayers * kTestKvHeads *
-                                             kTestHeadDim * 2 -
-                                         (documents.empty() ? 0 : 1));
+                                         kTestHeadDim * 2 -
+                                     (documents.empty() ? 0 : 1));
           }
           auto searcher = MemorySearcher::Create(&on, memory.Current(), options);
           EXPECT_OK(searcher.status());
