@@ -64,7 +64,8 @@ absl::StatusOr<SeenContexts> SeeEarlierEntriesOfParts(int64_t n_entries,
 
 absl::StatusOr<std::vector<LongLlamaPacking>> ParsePackings(std::string_view text) {
   std::vector<LongLlamaPacking> packings;
-  for (const std::string& part : absl::StrSplit(std::string(text), ',')) {
+  const std::vector<std::string> parts = absl::StrSplit(std::string(text), ',');
+  for (const std::string& part : parts) {
     const std::pair<std::string, std::string> numbers =
         absl::StrSplit(part, absl::MaxSplits('+', 1));
     int64_t own = 0, others = 0;

@@ -94,7 +94,7 @@ TEST_F(BatchMakerTest, ReadsPassagesAgainWithAndWithoutThemInTheMemory) {
   ASSERT_TRUE(maker.ok());
   int n[2][2] = {};
   bool has_several = false;
-  for (uint64_t step = 0; step < 4; ++step) {
+  for (uint64_t step = 0; step < 16; ++step) {
     const auto batch = (*maker)->Make(step, 2);
     ASSERT_TRUE(batch.ok());
     for (int64_t i = 0; i < options.n_entries; ++i) {
