@@ -75,6 +75,44 @@ absl::StatusOr<torch::Device> ParseDevice(const std::string& text) {
   return absl::InvalidArgumentError(StrCat("device \"", text, "\", want cpu or cuda[:N]"));
 }
 
+// What no run can be made of; the rest is checked where it is used.
+absl::Status CheckNumbers(const TrainArguments& a) {
+  struct Number {
+    const char* option;
+    double value, least, most;
+  };
+  constexpr double kAny = 1e12;
+  const Number numbers[] = {
+      {"--lr", a.train.learning_rate.peak, 1e-12, 10.0},
+      {"--warmup", static_cast<double>(a.train.learning_rate.n_warmup), 0, kAny},
+      {"--steps", static_cast<double>(a.train.n_steps), 0, kAny},
+      {"--seconds", a.train.n_seconds, 0, kAny},
+      {"--alpha", a.trainable.lora_alpha, 1e-6, 1e6},
+      {"--local", a.train.local_share, 0, 1},
+      {"--books", a.batch.book_share, 0, 1},
+      {"--questions", a.batch.question_share, 0, 1},
+      {"--reread", a.batch.reread_share, 0, 1},
+      {"--passages", static_cast<double>(a.batch.most_passages), 1, 100},
+      {"--mass-weight", a.train.mass_weight, 0, 1e6},
+      {"--max-tokens", static_cast<double>(a.max_tokens), 1, kAny},
+      {"--log-every", static_cast<double>(a.train.log_every), 1, kAny},
+      {"--checkpoint-every", a.train.checkpoint_every_s, 0, kAny},
+  };
+  for (const Number& number : numbers) {
+    // A value that is no number is in no range.
+    if (!(number.value >= number.least && number.value <= number.most)) {
+      return absl::InvalidArgumentError(absl::StrFormat("%s %g: want %g to %g", number.option,
+                                                        number.value, number.least, number.most));
+    }
+  }
+  if (a.batch.book_share + a.batch.question_share > 1.0) {
+    return absl::InvalidArgumentError(
+        StrCat("--books ", a.batch.book_share, " and --questions ", a.batch.question_share,
+               " are shares of the same sequences: want at most 1 together"));
+  }
+  return absl::OkStatus();
+}
+
 std::string FormatReport(const train::TrainReport& report) {
   std::string text =
       absl::StrFormat("step %d  d %d  loss %.3f", report.step, report.d, report.loss);
@@ -90,6 +128,7 @@ std::string FormatReport(const train::TrainReport& report) {
 }
 
 absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
+  RETURN_IF_ERROR(CheckNumbers(arguments));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
   train::TrainableOptions& options = arguments.trainable;
   ASSIGN_OR_RETURN(options.device, ParseDevice(arguments.device));
@@ -200,6 +239,7 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
 }
 
 void AddOptions(CLI::App& app, TrainArguments* a) {
+  app.option_defaults()->always_capture_default();
   app.add_option("--out", a->folder, "The run's folder: metrics, checkpoint, adapter")
       ->required()
       ->type_name("DIR");

@@ -48,6 +48,11 @@ class TrainableLoader {
     if (options.update == TrainableOptions::Update::kLora && options.lora_rank < 1) {
       return absl::InvalidArgumentError(StrCat("rank ", options.lora_rank, ", want at least 1"));
     }
+    if (options.update == TrainableOptions::Update::kLora && options.lora_rank > c.hidden_size) {
+      return absl::InvalidArgumentError(
+          StrCat("rank ", options.lora_rank, ", want at most the model's width, ", c.hidden_size,
+                 ": from there on matrices are trained whole (full)"));
+    }
     generator_ = at::detail::createCPUGenerator(options.seed);
     if (start_ != nullptr) TakeRanks();
     ASSIGN_OR_RETURN(model_.embedding_,

@@ -1,9 +1,9 @@
 // A training run: its loop, its folder, and how it goes on after it was ended.
 //
 // The folder: metrics.jsonl (a line every log_every steps), checkpoint (parameters and moments; one
-// file, replaced in one step) and, in the end, adapter/. A run of a number of steps that goes on
-// from its checkpoint gives, bit for bit, what it would have given without an end, on the same
-// device.
+// file, replaced in one step) and, in the end, adapter/. On a CPU a run of a number of steps that
+// goes on from its checkpoint gives, bit for bit, what it would have given without an end; on a GPU
+// the same but for the order in which gradients of attention are added up.
 #pragma once
 
 #include <cstdint>

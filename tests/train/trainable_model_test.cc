@@ -220,6 +220,9 @@ TEST_F(TrainableModelTest, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(
       absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
   options = Options();
+  options.lora_rank = memory::kTinyHiddenSize + 1;
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
   options.lora_rank = 0;
   EXPECT_TRUE(
       absl::IsInvalidArgument(TrainableModel::Load(*checkpoint_, nullptr, options).status()));
