@@ -86,7 +86,16 @@ absl::StatusOr<int64_t> ParseTokens(const std::string& text) {
 
 absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* arguments) {
   const double begin_ms = UptimeMs();
-  if (!arguments->plot.empty()) RETURN_IF_ERROR(eval::FindGnuplot());
+  if (!arguments->plot.empty()) {
+    RETURN_IF_ERROR(eval::FindGnuplot());
+    const std::filesystem::path plot(arguments->plot);
+    std::error_code error;
+    if (std::filesystem::is_directory(plot, error) ||
+        (plot.has_parent_path() && !std::filesystem::is_directory(plot.parent_path(), error))) {
+      return absl::InvalidArgumentError(
+          StrCat("--plot ", plot, ": want a file in a folder that is there"));
+    }
+  }
   for (const std::string& text : arguments->tokens) {
     ASSIGN_OR_RETURN(const int64_t tokens, ParseTokens(text));
     arguments->common.tokens.push_back(tokens);

@@ -127,6 +127,67 @@ std::string FormatReport(const train::TrainReport& report) {
   return text + absl::StrFormat("  %.0f tokens/s", report.tokens_per_s);
 }
 
+// What a run is made of, for people who look at it later and for --resume.
+Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& description) {
+  const train::TrainableOptions& t = a.trainable;
+  return {{"base_model", description.base_model},
+          {"base_fingerprint", description.base_fingerprint},
+          {"adapter", a.model.adapter.value_or("none")},
+          {"texts", a.texts},
+          {"mem_layers", t.mem_layers},
+          {"mass_layers", description.reread_layers},
+          {"update", a.update},
+          {"rank", t.lora_rank},
+          {"alpha", t.lora_alpha},
+          {"key_gains", a.has_key_gains},
+          {"precision", t.type == torch::kBFloat16 ? "bfloat16" : "float32"},
+          {"steps", a.train.n_steps},
+          {"seconds", a.train.n_seconds},
+          {"lr", a.train.learning_rate.peak},
+          {"warmup", a.train.learning_rate.n_warmup},
+          {"batch", a.batch.n_entries},
+          {"context_tokens", a.batch.context_tokens},
+          {"query_tokens", a.batch.query_tokens},
+          {"contexts", a.contexts},
+          {"packing", a.packing},
+          {"local", a.train.local_share},
+          {"books", a.batch.book_share},
+          {"questions", a.batch.question_share},
+          {"reread", a.batch.reread_share},
+          {"passages", a.batch.most_passages},
+          {"mass_weight", a.train.mass_weight},
+          {"chat", description.chat_template},
+          {"max_tokens", a.max_tokens},
+          {"seed", a.batch.seed}};
+}
+
+// Writes it to a new run's folder; of a run that goes on it is to be what it was.
+absl::Status KeepConfiguration(const TrainArguments& arguments, const Json& configuration) {
+  const std::filesystem::path path = arguments.train.folder / "configuration.json";
+  std::error_code error;
+  if (!arguments.train.resumes || !std::filesystem::exists(path, error)) {
+    // Train says what is wrong with a folder that holds a run already.
+    if (std::filesystem::exists(arguments.train.folder / "checkpoint", error)) {
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(CreateDirectories(arguments.train.folder));
+    return WriteFileAtomic(path, configuration.dump(2) + "\n");
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const Json before = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!before.is_object()) return absl::DataLossError(StrCat(path, ": not a run's configuration"));
+  for (const auto& [name, value] : configuration.items()) {
+    const Json old = before.value(name, Json());
+    if (old == value) continue;
+    return absl::InvalidArgumentError(
+        StrCat(path, ": the run has ", name, " ", old.dump(), ", not ", value.dump(),
+               ": --resume goes on with a run as it was; to go on otherwise, begin another with "
+               "--adapter ",
+               Printable((arguments.train.folder / "adapter").native())));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   RETURN_IF_ERROR(CheckNumbers(arguments));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
@@ -211,6 +272,7 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   description.chat_template = model::ChatFormatName(format);
   description.has_system_prompt = true;  // none
   arguments.train.folder = arguments.folder;
+  RETURN_IF_ERROR(KeepConfiguration(arguments, ConfigurationOf(arguments, description)));
   const auto report = [&](const train::TrainReport& r) {
     if (arguments.output.quiet || arguments.output.json) return;
     bar.Clear();

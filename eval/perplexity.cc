@@ -187,8 +187,12 @@ absl::StatusOr<Report> RunPerplexity(const Subject& subject, const PerplexityOpt
         };
         ASSIGN_OR_RETURN(const std::vector<double> losses,
                          measure(StrCat(seen.name, ", ", tokens), memory_of));
-        std::vector<double> differences;
-        for (size_t i = 0; i < losses.size(); ++i) differences.push_back(losses[i] - without[i]);
+        // By book: windows of one are not independent of each other.
+        std::vector<double> differences(excerpts.size(), 0.0);
+        for (size_t i = 0; i < losses.size(); ++i) {
+          differences[i / static_cast<size_t>(n_windows)] +=
+              (losses[i] - without[i]) / static_cast<double>(n_windows);
+        }
         report.rows.push_back({{"memory", seen.name},
                                {"tokens", n_seen},
                                {"way", way.name},

@@ -30,6 +30,15 @@ std::vector<std::string> WordsOf(std::string_view text) {
   return words;
 }
 
+// Student's distribution, two-sided 95%, by degrees of freedom, at least 1.
+double StudentT(size_t freedom) {
+  constexpr double kQuantiles[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306,
+                                   2.262,  2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+                                   2.110,  2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064,
+                                   2.060,  2.056, 2.052, 2.048, 2.045, 2.042};
+  return freedom <= std::size(kQuantiles) ? kQuantiles[freedom - 1] : kZ;
+}
+
 // Mean and half the width of its interval.
 struct MeanInterval {
   double mean = 0.0;
@@ -42,7 +51,9 @@ MeanInterval IntervalOf(std::span<const double> values) {
   for (const double value : values) result.mean += value / n;
   double squares = 0.0;
   for (const double value : values) squares += (value - result.mean) * (value - result.mean);
-  if (values.size() > 1) result.half = kZ * std::sqrt(squares / (n - 1.0) / n);
+  if (values.size() > 1) {
+    result.half = StudentT(values.size() - 1) * std::sqrt(squares / (n - 1.0) / n);
+  }
   return result;
 }
 

@@ -179,7 +179,13 @@ absl::StatusOr<Record> ParseRecord(const std::string& line) {
     }
   }
   if (result.answers.empty()) result.answers.push_back(text_of("answer"));
-  if (result.context.empty() || result.question.empty() || result.answers.front().empty()) {
+  const bool is_question = !result.context.empty() && !result.question.empty();
+  if (is_question && result.answers.front().empty()) {
+    return absl::InvalidArgumentError(
+        "a question without an answer: want `answers`, a list of strings, or `answer`; leave the "
+        "record out where there is none");
+  }
+  if (!is_question) {
     return absl::InvalidArgumentError(
         "a record with neither text nor context, question and answers, as strings");
   }

@@ -129,7 +129,8 @@ class Trainer {
         options_.contexts.largest() > batches_.options().n_entries) {
       return absl::InvalidArgumentError(
           StrCat(options_.contexts.largest(), " contexts are to be seen at once, and a batch has ",
-                 batches_.options().n_entries, ": make the batch larger, or see fewer"));
+                 batches_.options().n_entries,
+                 ": make the batch larger (--batch), or see fewer (--contexts)"));
     }
     RETURN_IF_ERROR(CreateDirectories(options_.folder));
     std::error_code error;
