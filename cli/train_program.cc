@@ -114,8 +114,9 @@ absl::Status CheckNumbers(const TrainArguments& a) {
 }
 
 std::string FormatReport(const train::TrainReport& report) {
-  std::string text =
-      absl::StrFormat("step %d  d %d  loss %.3f", report.step, report.d, report.loss);
+  std::string text = absl::StrFormat("step %d  d %d  ", report.step, report.d) +
+                     (report.n_targets > 0 ? absl::StrFormat("loss %.3f", report.loss)
+                                           : std::string("no question fits into --query-tokens"));
   if (!report.mass.empty()) {
     text += "  mass";
     for (const double mass : report.mass) text += absl::StrFormat(" %.3f", mass);

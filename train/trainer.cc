@@ -219,6 +219,7 @@ class Trainer {
     last_.learning_rate = options_.learning_rate.At(step_, Progressed());
     last_norm_ = optimizer_.Step(last_.learning_rate);
     last_loss_ = next.detach();
+    last_.n_targets = batch.targets.ne(-100).sum().item<int64_t>();
     last_mass_loss_ = mass_loss.defined() ? mass_loss.detach() : Tensor();
     last_.d = 0;
     for (const auto& contexts : batch.seen) {
@@ -279,7 +280,8 @@ class Trainer {
                        {"progress", last_.progress},
                        {"seconds", last_.seconds},
                        {"d", last_.d},
-                       {"loss", last_.loss},
+                       {"targets", last_.n_targets},
+                       {"loss", last_.n_targets > 0 ? json(last_.loss) : json()},
                        {"mass_loss", last_.mass_loss},
                        {"mass", last_.mass},
                        {"r_d", last_.r_d},

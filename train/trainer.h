@@ -45,7 +45,8 @@ struct TrainReport {
   double progress = 0.0;
   double seconds = 0.0;  // of this process
   int64_t d = 0;
-  double loss = 0.0;         // of next tokens
+  int64_t n_targets = 0;     // tokens that the loss is of
+  double loss = 0.0;         // of next tokens; 0 where there are no targets
   double mass_loss = 0.0;    // 0: none
   std::vector<double> mass;  // of the passages that were asked for, by mass layer
   std::vector<double> r_d;   // of the own context among the d that were seen, by memory layer

@@ -85,6 +85,7 @@ TEST_F(TrainerTest, ARunLowersItsLossAndLeavesAnAdapter) {
   EXPECT_LT(mean(42), 0.8 * mean(0));
   EXPECT_EQ(lines.back()["step"], 100);
   for (const auto& line : lines) {
+    EXPECT_GT(line["targets"].get<int>(), 0);
     EXPECT_LE(line["d"].get<int>(), 4);
     for (const auto& r : line["r_d"]) {
       EXPECT_GT(r.get<double>(), 0.0);
