@@ -17,8 +17,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
 #ifdef FOVEA_HAS_CUDA
-constexpr bool kHasKernels = true;
-
 void* StreamOf(const Tensor& x) {
   return c10::cuda::getCurrentCUDAStream(x.device().index()).stream();
 }
@@ -114,14 +112,11 @@ class SwiGluFunction : public torch::autograd::Function<SwiGluFunction> {
   }
 };
 
-#else
-constexpr bool kHasKernels = false;
-#endif
-
 // Kernels read pairs of neighbours.
 bool Fuses(const Tensor& x, int64_t size) {
-  return kHasKernels && x.is_cuda() && x.scalar_type() == torch::kBFloat16 && size % 2 == 0;
+  return x.is_cuda() && x.scalar_type() == torch::kBFloat16 && size % 2 == 0;
 }
+#endif
 
 }  // namespace
 
