@@ -3,7 +3,8 @@
   python3 bench/natural.py [--ways "default,bm25 1 off,oracle"] [--half reported|tuning|all]
 
 Ways: closed book; the memory alone; 1 or 3 passages read again, found by attention, BM25 or both,
-each with the memory on and off while answering; oracle: the right passage in the prompt, no memory;
+each with the memory on and off while answering; minilm: 1 or 3 passages found by a sentence encoder
+(bench/dense_retrieval.py, named with --ways alone); oracle: the right passage in the prompt, no memory;
 default: no option. Documents come from packages (bench/natural_documents.py) and bench/natural/.
 
 Questions are split by a hash of their text: what is tuned is tuned on --half tuning, what is told is
@@ -21,6 +22,7 @@ import sys
 import time
 
 import common
+import dense_retrieval
 import natural_documents
 
 PASSAGE_BYTES = 700  # of the oracle's passage: about as long as a passage that is read again
@@ -33,6 +35,7 @@ for by in ("attention", "bm25", "both"):
                                           "--reread-memory", memory]
 WAYS["oracle"] = ["--no-memory", "--reread", "0"]
 WAYS["default"] = []
+DENSE = {"minilm 1": 1, "minilm 3": 3}  # passages that the bench finds and puts into the prompt
 
 
 def read_questions():
@@ -124,18 +127,44 @@ def lines_of(command, stdin):
         raise RuntimeError(message.strip())
 
 
+def dense_passages(memory, options, questions):
+    """By question: the three best passages of the sentence encoder as sources, bytes of their
+    document, and the seconds that finding them took."""
+    retriever = dense_retrieval.Retriever(memory.texts, options.cache)
+    found = {}
+    for q in questions:
+        begin = time.time()
+        passages = retriever.find(q["question"], 3)
+        found[q["question"]] = ([{"document": memory.ids[name],
+                                  "start": len(memory.texts[name][:first].encode()),
+                                  "end": len(memory.texts[name][:last].encode()),
+                                  "text": memory.texts[name][first:last].strip()}
+                                 for name, first, last in passages], time.time() - begin)
+    return found
+
+
 def answer(options, memory, way, questions, results, located):
-    """Asks what is not answered yet. One process for all questions, except for the oracle, whose
-    passages have line ends."""
+    """Asks what is not answered yet. One process for all questions, except where the bench writes
+    passages into the prompt, which have line ends."""
     left = [q for q in questions if (way, q["question"]) not in results.rows]
     command = [options.fovea, "ask", "--memory", memory.folder, "--json", "--quiet", "--sources", "3",
-               "--max-tokens", str(options.max_tokens), *WAYS[way]]
+               "--max-tokens", str(options.max_tokens), *WAYS.get(way, WAYS["oracle"])]
     if options.threads:
         command += ["--threads", str(options.threads)]
+    if options.device != "cpu":
+        command += ["--device", options.device]
+    passages = {}  # by question, with the seconds of finding them
     if way == "oracle":
-        stream = ((q, *pair) for q in left for pair in
-                  lines_of(command + ["--", located[q["question"]][2] + "\n\n" + q["question"]],
-                           ""))
+        passages = {q["question"]: ([{"text": located[q["question"]][2]}], 0.0) for q in left}
+    elif way in DENSE:
+        passages = dense_passages(memory, options, left)
+    n = DENSE.get(way, 1)
+
+    def prompt(q):
+        return "\n\n".join([p["text"] for p in passages[q["question"]][0][:n]] + [q["question"]])
+
+    if passages:
+        stream = ((q, *pair) for q in left for pair in lines_of(command + ["--", prompt(q)], ""))
     else:
         stdin = "".join(q["question"] + "\n" for q in left)
         stream = ((q, *pair) for q, pair in
@@ -145,7 +174,10 @@ def answer(options, memory, way, questions, results, located):
             raise RuntimeError(result["error"])
         start, end, _ = located[q["question"]]
         # Opening is not part of an answer.
-        seconds -= result["timing"]["open_ms"] / 1000 if way == "oracle" or q is left[0] else 0
+        seconds -= result["timing"]["open_ms"] / 1000 if passages or q is left[0] else 0
+        if way in DENSE:
+            result["sources"], seconds_to_find = passages[q["question"]]
+            seconds += seconds_to_find
         results.add(way, q, result, seconds, (memory.ids[q["document"]], start, end))
 
 
@@ -228,8 +260,8 @@ def main():
                                max_tokens=24, cache=natural_documents.CACHE, only_table=0)
     os.makedirs(options.cache, exist_ok=True)
     ways = [way.strip() for way in options.ways.split(",")]
-    if unknown := [way for way in ways if way not in WAYS]:
-        sys.exit(f"no way is called {unknown}: want some of {', '.join(WAYS)}")
+    if unknown := [way for way in ways if way not in WAYS and way not in DENSE]:
+        sys.exit(f"no way is called {unknown}: want some of {', '.join([*WAYS, *DENSE])}")
     if options.model in natural_documents.MODELS:
         options.model = natural_documents.model(options.model, options.cache)
     name = os.path.splitext(os.path.basename(options.model))[0]

@@ -93,7 +93,7 @@ Json ToJson(const eval::Way& way, const eval::Question& question, const eval::Ou
           {"f1", Rounded(outcome.f1)},
           {"exact_match", outcome.is_exact},
           {"right", outcome.is_held},
-          {"named", outcome.is_named},
+          {"named", way.has_memory ? Json(outcome.is_named) : Json()},
           {"prompt_tokens", outcome.prompt_tokens},
           {"seconds", Rounded(outcome.seconds)}};
 }

@@ -40,7 +40,13 @@ std::string FormatProgress(const ProgressUpdate& update, double rate, int width)
   if (update.total > 0) numbers += StrCat("/", FormatCount(std::max(update.done, update.total)));
   if (*update.unit != '\0') numbers += StrCat(" ", update.unit);
   if (rate > 0) {
-    numbers += StrCat(", ", FormatCount(std::llround(rate)), "/s");
+    // Seconds a second say nothing, steps below one a second need their digits.
+    constexpr double kSlow = 10.0;
+    if (std::string_view(update.unit) != "s") {
+      numbers += StrCat(
+          ", ", rate < kSlow ? absl::StrFormat("%.1f", rate) : FormatCount(std::llround(rate)),
+          "/s");
+    }
     if (update.total > update.done) {
       numbers += StrCat(", ", FormatSeconds(static_cast<double>(update.total - update.done) / rate),
                         " left");

@@ -21,6 +21,8 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "model_home/model_home.h"
+#include "train/self_study.h"
 #include "train/trainer.h"
 
 namespace fovea::cli {
@@ -29,6 +31,8 @@ namespace {
 struct TrainArguments {
   std::string folder;
   std::vector<std::string> texts;
+  std::string on;  // a memory
+  train::SelfStudyOptions study;
   ModelOptions model;
   std::string device = "cpu";
   std::string precision = "auto";
@@ -93,7 +97,13 @@ absl::Status CheckNumbers(const TrainArguments& a) {
       {"--questions", a.batch.question_share, 0, 1},
       {"--reread", a.batch.reread_share, 0, 1},
       {"--passages", static_cast<double>(a.batch.most_passages), 1, 100},
+      {"--passage-bytes", static_cast<double>(a.batch.passage_bytes), 1, 1e6},
+      {"--ask", a.batch.ask_share, 0, 1},
+      {"--book-asks", static_cast<double>(a.batch.book_asks), 0, 1e4},
+      {"--study-questions", static_cast<double>(a.study.questions_per_passage), 1, 1000},
+      {"--study-seconds", a.study.n_seconds, 0, kAny},
       {"--mass-weight", a.train.mass_weight, 0, 1e6},
+      {"--distill", a.train.distill_weight, 0, 1e6},
       {"--max-tokens", static_cast<double>(a.max_tokens), 1, kAny},
       {"--log-every", static_cast<double>(a.train.log_every), 1, kAny},
       {"--checkpoint-every", a.train.checkpoint_every_s, 0, kAny},
@@ -156,7 +166,14 @@ Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& d
           {"questions", a.batch.question_share},
           {"reread", a.batch.reread_share},
           {"passages", a.batch.most_passages},
+          {"passage_bytes", a.batch.passage_bytes},
+          {"ask", a.batch.ask_share},
+          {"book_asks", a.batch.book_asks},
+          {"on", a.on},
+          {"study_questions", a.study.questions_per_passage},
+          {"study_seconds", a.study.n_seconds},
           {"mass_weight", a.train.mass_weight},
+          {"distill", a.train.distill_weight},
           {"chat", description.chat_template},
           {"max_tokens", a.max_tokens},
           {"seed", a.batch.seed}};
@@ -189,9 +206,62 @@ absl::Status KeepConfiguration(const TrainArguments& arguments, const Json& conf
   return absl::OkStatus();
 }
 
+// The documents of the memory, and questions that its model asks itself about them, become files of
+// the run's folder, which are trained on like any other; a run that goes on has them.
+absl::Status StudyMemory(TrainArguments* arguments, const Progress& progress) {
+  const std::filesystem::path folder = arguments->folder;
+  const std::filesystem::path documents = folder / "documents.jsonl";
+  const std::filesystem::path questions = folder / "study.jsonl";
+  ModelOptions asked = arguments->model;
+  asked.mem_layers.clear();
+  {
+    ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments->on, storage::OpenMode::kRead));
+    ASSIGN_OR_RETURN(const model_home::ModelChoice choice,
+                     model_home::RememberedModel(model_home::ModelHome::FromEnvironment(),
+                                                 *memory->settings(), asked.model, asked.adapter));
+    arguments->model.model = choice.model.native();
+    if (choice.adapter.has_value()) arguments->model.adapter = choice.adapter->native();
+  }
+  arguments->texts.push_back(documents.native());
+  arguments->texts.push_back(questions.native());
+  std::error_code error;
+  if (arguments->train.resumes && std::filesystem::exists(documents, error) &&
+      std::filesystem::exists(questions, error)) {
+    return absl::OkStatus();
+  }
+  if (std::filesystem::exists(folder / "checkpoint", error)) return absl::OkStatus();  // Train says
+  RETURN_IF_ERROR(CreateDirectories(folder));
+  ComputeOptions compute;
+  compute.device = arguments->device;
+  ASSIGN_OR_RETURN(const Session session, OpenSession(arguments->on, asked, compute));
+  RETURN_IF_ERROR(train::WriteDocuments(session.memory.get(), documents, progress));
+  arguments->study.seed = arguments->batch.seed;
+  ASSIGN_OR_RETURN(const train::SelfStudyResult result,
+                   train::WriteSelfStudy(session.memory.get(), *session.answerer, arguments->study,
+                                         questions, progress));
+  if (result.n_kept == 0) {
+    return absl::FailedPreconditionError(
+        StrCat(arguments->on, ": of ", result.n_asked, " questions that the model asked about ",
+               result.n_passages, " passages none was kept: it does not ask, or says what is not ",
+               "in the passage; train on questions of your own, or with an adapter that was ",
+               "trained to ask (--ask)"));
+  }
+  if (!arguments->output.quiet && !arguments->output.json) {
+    std::fprintf(stderr, "%s\n",
+                 absl::StrFormat("%d passages; %d questions asked, %d kept: %s", result.n_passages,
+                                 result.n_asked, result.n_kept, questions.native())
+                     .c_str());
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   RETURN_IF_ERROR(CheckNumbers(arguments));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
+  if (arguments.texts.empty() && arguments.on.empty()) {
+    return absl::InvalidArgumentError(
+        "no texts: name files of records, or a memory with --on whose documents are trained on");
+  }
   train::TrainableOptions& options = arguments.trainable;
   ASSIGN_OR_RETURN(options.device, ParseDevice(arguments.device));
   if (arguments.precision == "bfloat16" ||
@@ -213,6 +283,7 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   options.trains_key_gain = arguments.has_key_gains;
   options.seed = arguments.batch.seed;
 
+  if (!arguments.on.empty()) RETURN_IF_ERROR(StudyMemory(&arguments, bar.progress()));
   // Memory layers by --mem-layers; an adapter to go on from by --adapter.
   ModelOptions model_options = arguments.model;
   model_options.mem_layers.clear();
@@ -245,6 +316,9 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
                                             writer, arguments.max_tokens, bar.progress()));
   if (!arguments.packing.empty()) {
     ASSIGN_OR_RETURN(arguments.batch.packings, train::ParsePackings(arguments.packing));
+  }
+  if (arguments.train.distill_weight > 0.0) {
+    arguments.batch.teacher_tokens = arguments.batch.query_tokens;
   }
   ASSIGN_OR_RETURN(const auto batches, train::BatchMaker::Create(&texts, &writer, arguments.batch));
   ASSIGN_OR_RETURN(arguments.train.contexts, train::ContextSchedule::Parse(arguments.contexts));
@@ -307,8 +381,14 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
       ->required()
       ->type_name("DIR");
   app.add_option("texts", a->texts,
-                 "JSONL files, .zst too: records with text, or with context, question and answers")
-      ->required();
+                 "JSONL files, .zst too: records with text, or with context, question and answers");
+  app.add_option("--on", a->on,
+                 "A memory: its documents are trained on, and questions that its model asks itself "
+                 "about them")
+      ->type_name("DIR");
+  app.add_option("--study-questions", a->study.questions_per_passage,
+                 "Questions of each passage, at most");
+  app.add_option("--study-seconds", a->study.n_seconds, "Time for them; 0: as long as it takes");
   AddModelOptions(&app, &a->model);
   app.add_option("--device", a->device, "cpu or cuda[:N]");
   app.add_option("--precision", a->precision, "auto (bfloat16 on a GPU), float32 or bfloat16");
@@ -333,8 +413,15 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   app.add_option("--reread", a->batch.reread_share,
                  "Of those with questions or facts: with passages in the prompt as well");
   app.add_option("--passages", a->batch.most_passages, "Of such a prompt, at most");
+  app.add_option("--passage-bytes", a->batch.passage_bytes, "Of such a passage, at most");
+  app.add_option("--ask", a->batch.ask_share,
+                 "Of the questions in steps without a memory: the model is to ask them");
+  app.add_option("--book-asks", a->batch.book_asks,
+                 "Tokens of a text that goes on whose attention mass is to find its own context");
   app.add_option("--mass-weight", a->train.mass_weight,
                  "Of the contrastive loss on attention mass");
+  app.add_option("--distill", a->train.distill_weight,
+                 "Of the loss against what the model itself says with the passage in its prompt");
   app.add_option("--mass-layers", a->mass_layers, "Memory layers that it is of");
   app.add_option("--chat", a->chat, "Format of questions, where the model's own is not known");
   app.add_option("--max-tokens", a->max_tokens, "Of the texts, at most");

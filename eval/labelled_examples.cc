@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "eval/json_error.h"
 #include "texts/random.h"
 #include "texts/record_file.h"
 
@@ -30,7 +31,7 @@ absl::StatusOr<LabelledExample> FromJson(const json& record) {
     }
     return example;
   } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(StrCat("want ", kWanted, ": ", error.what()));
+    return JsonError(kWanted, error);
   }
 }
 

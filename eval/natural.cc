@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <tuple>
 #include <utility>
 
 #include "base/strings.h"
 #include "documents/text_document.h"
+#include "eval/json_error.h"
 #include "eval/questions.h"
 #include "texts/record_file.h"
 
@@ -53,6 +55,17 @@ std::string PassageAround(const std::string& text, size_t begin, size_t end) {
   return text.substr(first, last - first);
 }
 
+std::string FirstNames(const std::set<std::string>& names) {
+  constexpr size_t kMost = 5;
+  std::string text;
+  size_t n = 0;
+  for (const std::string& name : names) {
+    if (n++ == kMost) return StrCat(text, " and ", names.size() - kMost, " more");
+    text += StrCat(text.empty() ? "" : ", ", name);
+  }
+  return text;
+}
+
 absl::StatusOr<std::string> ReadWhole(documents::TextDocument& document) {
   constexpr size_t kPiece = size_t{1} << 20;
   std::string text;
@@ -91,6 +104,7 @@ absl::StatusOr<Report> RunNatural(const Subject& subject, const NaturalOptions& 
   ASSIGN_OR_RETURN(const Texts texts, ReadFolder(options.folder, file));
   std::vector<Question> questions;
   int64_t n_left_out = 0;
+  std::set<std::string> absent;  // names of documents
   RETURN_IF_ERROR(texts::ReadLines(file, [&](const std::string& line) -> absl::StatusOr<bool> {
     Question question;
     std::string quote;
@@ -102,12 +116,12 @@ absl::StatusOr<Report> RunNatural(const Subject& subject, const NaturalOptions& 
       quote = record.at("quote").get<std::string>();
       question.kind = record.value("kind", "");
     } catch (const nlohmann::json::exception& error) {
-      return absl::InvalidArgumentError(
-          StrCat("want question, answers (a list), document and quote: ", error.what()));
+      return JsonError("question, answers (a list), document and quote", error);
     }
     const auto text = texts.find(question.source);
     if (text == texts.end()) {
       ++n_left_out;
+      absent.insert(question.source);
       return true;
     }
     std::tie(question.begin, question.end) = FindQuote(text->second, quote);
@@ -121,12 +135,13 @@ absl::StatusOr<Report> RunNatural(const Subject& subject, const NaturalOptions& 
   }));
   if (questions.empty()) {
     return absl::InvalidArgumentError(
-        StrCat(file, ": none of its ", n_left_out, " questions is about a document of the folder"));
+        StrCat(file, ": none of its ", n_left_out, " questions is about a document of the folder",
+               absent.empty() ? "" : StrCat(": there is no ", FirstNames(absent))));
   }
-  QuestionSet set{.documents = {}, .questions = std::move(questions)};
+  QuestionSet set{.documents = {}, .questions = std::move(questions), .n_left_out = n_left_out};
   for (const auto& [name, text] : texts) set.documents.push_back({.source = name, .text = text});
   ASSIGN_OR_RETURN(Report report, RunQuestionSet(subject, "natural", set, options.common));
-  report.settings.emplace_back("left out", n_left_out);
+  if (!absent.empty()) report.settings.emplace_back("not in the folder", FirstNames(absent));
   return report;
 }
 

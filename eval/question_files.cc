@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "eval/json_error.h"
 #include "texts/random.h"
 #include "texts/record_file.h"
 
@@ -28,11 +29,6 @@ void Choose(const Choice& choice, std::vector<T>* items) {
   if (static_cast<int64_t>(items->size()) > choice.n_questions) {
     items->resize(static_cast<size_t>(choice.n_questions));
   }
-}
-
-// What a reader of JSON makes of a file that is something else.
-absl::Status JsonError(std::string_view wanted, const json::exception& error) {
-  return absl::InvalidArgumentError(StrCat("want ", wanted, ": ", error.what()));
 }
 
 }  // namespace
@@ -229,7 +225,11 @@ absl::StatusOr<QuestionSet> ReadConversations(const std::vector<fs::path>& files
             }
             question.passage += turn->second.text;
           }
-          if (!question.source.empty()) set.questions.push_back(std::move(question));
+          if (question.source.empty()) {
+            ++set.n_left_out;  // nothing says where its answer stands
+          } else {
+            set.questions.push_back(std::move(question));
+          }
         }
       }
     } catch (const json::exception& error) {

@@ -17,7 +17,8 @@ absl::StatusOr<Report> RunQuestionSet(const Subject& subject, const std::string&
   ASSIGN_OR_RETURN(const std::vector<Way> ways, MakeWays(common.ways, *subject.model));
   Report report{.evaluation = evaluation,
                 .settings = {{"questions", static_cast<int64_t>(set.questions.size())},
-                             {"documents", static_cast<int64_t>(set.documents.size())}},
+                             {"documents", static_cast<int64_t>(set.documents.size())},
+                             {"left out", set.n_left_out}},
                 .text_hashes = {},
                 .rows = {},
                 .plot = {.x = "way", .y = "F1", .series = "tokens"}};

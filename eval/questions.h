@@ -9,6 +9,7 @@ namespace fovea::eval {
 struct QuestionSet {
   std::vector<Document> documents;
   std::vector<Question> questions;
+  int64_t n_left_out = 0;  // questions that nothing can be said of
 };
 
 // For each of common.tokens the memory holds the documents, and beside them as many tokens of

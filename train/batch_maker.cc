@@ -1,6 +1,7 @@
 #include "train/batch_maker.h"
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -19,6 +20,8 @@ struct BatchMaker::Entry {
   Tokens query;
   std::vector<int64_t> counted;  // [query]: whether this id is a target
   std::vector<Place> asks;
+  Tokens teacher;
+  std::vector<Taught> taught;
   bool is_book = false;
 };
 
@@ -58,10 +61,10 @@ Tokens BatchMaker::BookPiece(int64_t n_tokens, Random& random) const {
 }
 
 // Passes over what does not fit any more.
-void BatchMaker::AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
+bool BatchMaker::AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
                              Entry* entry) const {
   const size_t size = entry->query.size() + exchange.prompt.size() + exchange.answer.size();
-  if (size > static_cast<size_t>(options_.query_tokens)) return;
+  if (size > static_cast<size_t>(options_.query_tokens)) return false;
   entry->query.insert(entry->query.end(), exchange.prompt.begin(), exchange.prompt.end());
   entry->counted.resize(entry->query.size(), 0);
   if (memory_end > memory_begin) {
@@ -70,6 +73,25 @@ void BatchMaker::AddExchange(const Exchange& exchange, int64_t memory_begin, int
   }
   entry->query.insert(entry->query.end(), exchange.answer.begin(), exchange.answer.end());
   entry->counted.resize(entry->query.size(), 1);
+  return true;
+}
+
+absl::Status BatchMaker::AddTaught(const std::string& passage, const Exchange& exchange,
+                                   Entry* entry) const {
+  if (options_.teacher_tokens == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Exchange read,
+                   writer_.WriteWithPassages({passage}, exchange.question, exchange.reply));
+  const size_t size = entry->teacher.size() + read.prompt.size() + read.answer.size();
+  if (size > static_cast<size_t>(options_.teacher_tokens)) return absl::OkStatus();
+  entry->teacher.insert(entry->teacher.end(), read.prompt.begin(), read.prompt.end());
+  // The last token of either prompt is the first that an answer's token is said after.
+  const auto asked = static_cast<int64_t>(entry->query.size() - exchange.answer.size()) - 1;
+  const auto taught = static_cast<int64_t>(entry->teacher.size()) - 1;
+  for (int64_t i = 0; i < static_cast<int64_t>(exchange.answer.size()); ++i) {
+    entry->taught.push_back({0, asked + i, taught + i});
+  }
+  entry->teacher.insert(entry->teacher.end(), read.answer.begin(), read.answer.end());
+  return absl::OkStatus();
 }
 
 void BatchMaker::MakeBookEntry(Random& random, Entry* entry) const {
@@ -79,14 +101,80 @@ void BatchMaker::MakeBookEntry(Random& random, Entry* entry) const {
   entry->query.assign(cut, piece.end());
   entry->counted.assign(entry->query.size(), 1);
   entry->is_book = true;
+  // The first tokens know too little of what they go on with.
+  const auto first = static_cast<size_t>(options_.query_tokens / 16);
+  for (int64_t i = 0; i < options_.book_asks; ++i) {
+    const size_t position = first + random.Below(entry->query.size() - first);
+    entry->asks.push_back({static_cast<int64_t>(position), 0, options_.context_tokens});
+  }
+}
+
+std::vector<double> BatchMaker::FileShares(const TrainingTexts& texts) {
+  std::vector<double> shares;
+  double total = 0.0;
+  for (size_t f = 0; f < texts.file_begins.size(); ++f) {
+    const size_t end =
+        f + 1 < texts.file_begins.size() ? texts.file_begins[f + 1] : texts.passages.size();
+    total += std::sqrt(static_cast<double>(end - texts.file_begins[f]));
+    shares.push_back(total);
+  }
+  for (double& share : shares) share /= total;
+  return shares;
 }
 
 size_t BatchMaker::PickPassage(Random& random) const {
-  const size_t file = random.Below(texts_.file_begins.size());
+  const auto found = std::upper_bound(file_shares_.begin(), file_shares_.end(), random.Uniform());
+  const auto file =
+      std::min(static_cast<size_t>(found - file_shares_.begin()), texts_.file_begins.size() - 1);
   const size_t begin = texts_.file_begins[file];
   const size_t end =
       file + 1 < texts_.file_begins.size() ? texts_.file_begins[file + 1] : texts_.passages.size();
   return begin + random.Below(end - begin);
+}
+
+namespace {
+
+// At most n bytes of a text, cut at a space.
+std::string FirstBytes(const std::string& text, size_t n) {
+  if (text.size() <= n) return text;
+  const size_t end = text.rfind(' ', n);
+  return end == std::string::npos ? std::string() : text.substr(0, end);
+}
+
+std::string LastBytes(const std::string& text, size_t n) {
+  if (text.size() <= n) return text;
+  const size_t begin = text.find(' ', text.size() - n);
+  return begin == std::string::npos ? std::string() : text.substr(begin + 1);
+}
+
+}  // namespace
+
+std::string BatchMaker::Surrounded(size_t p, Random& random) const {
+  constexpr size_t kShortest = 300;
+  const auto longest = std::max(kShortest, static_cast<size_t>(options_.passage_bytes));
+  const size_t size = kShortest + random.Below(longest - kShortest + 1);
+  std::string text = texts_.passages[p].text;
+  if (text.size() >= size) return text;
+  const auto next_file = std::upper_bound(texts_.file_begins.begin(), texts_.file_begins.end(), p);
+  const size_t file_begin = *(next_file - 1);
+  const size_t file_end =
+      next_file == texts_.file_begins.end() ? texts_.passages.size() : *next_file;
+  constexpr std::string_view kGap = "\n\n";
+  size_t before = random.Below(size - text.size() + 1);
+  size_t after = size - text.size() - before;
+  for (size_t other = p; other > file_begin && before > kGap.size(); --other) {
+    const std::string part = LastBytes(texts_.passages[other - 1].text, before - kGap.size());
+    if (part.empty()) break;
+    text = StrCat(part, kGap, text);
+    before -= part.size() + kGap.size();
+  }
+  for (size_t other = p + 1; other < file_end && after > kGap.size(); ++other) {
+    const std::string part = FirstBytes(texts_.passages[other].text, after - kGap.size());
+    if (part.empty()) break;
+    text += StrCat(kGap, part);
+    after -= part.size() + kGap.size();
+  }
+  return text;
 }
 
 std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, size_t p,
@@ -102,7 +190,7 @@ std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, si
   for (int i = 0; i < kTries && passages.size() < n && !texts_.passages.empty(); ++i) {
     const size_t other = others.empty() ? PickPassage(random) : others.back();
     if (!others.empty()) others.pop_back();
-    if (other != p) passages.push_back(texts_.passages[other].text);
+    if (other != p) passages.push_back(Surrounded(other, random));
   }
   random.Shuffle(&passages);
   return passages;
@@ -161,10 +249,12 @@ absl::Status BatchMaker::MakeQuestionEntry(Random& random, Entry* entry) const {
   for (const Asked& a : asked) {
     const int64_t end = is_in_memory ? a.end : a.begin;
     if (!rereads) {
-      AddExchange(*a.exchange, a.begin, end, entry);
+      if (AddExchange(*a.exchange, a.begin, end, entry) && options_.teacher_tokens > 0) {
+        RETURN_IF_ERROR(AddTaught(Surrounded(a.passage, random), *a.exchange, entry));
+      }
       continue;
     }
-    const std::string& own = is_in_prompt ? texts_.passages[a.passage].text : std::string();
+    const std::string own = is_in_prompt ? Surrounded(a.passage, random) : std::string();
     ASSIGN_OR_RETURN(const Exchange exchange,
                      writer_.WriteWithPassages(PassagesOfPrompt(own, a.passage, random),
                                                a.exchange->question, a.exchange->reply));
@@ -227,19 +317,23 @@ absl::Status BatchMaker::MakeFactEntry(Random& random, Entry* entry) const {
       answer += ".";
     }
     std::vector<std::string> passages;
-    if (rereads) {
+    std::string passage;
+    if (rereads || options_.teacher_tokens > 0) {
       // What stands around it, as a passage that is read again would.
-      constexpr int64_t kAround = 80;
+      const size_t around_tokens = static_cast<size_t>(options_.passage_bytes) / 8 + 1;
       const auto begin = static_cast<size_t>(
-          std::max<int64_t>(0, p.begin - static_cast<int64_t>(random.Below(kAround))));
+          std::max<int64_t>(0, p.begin - static_cast<int64_t>(random.Below(around_tokens))));
       const size_t end =
-          std::min(entry->context.size(), static_cast<size_t>(p.end) + random.Below(kAround));
+          std::min(entry->context.size(), static_cast<size_t>(p.end) + random.Below(around_tokens));
       const std::span<const int32_t> around(entry->context.data() + begin, end - begin);
-      passages = PassagesOfPrompt(writer_.tokenizer().Decode(around), similar_.size(), random);
+      passage = writer_.tokenizer().Decode(around);
     }
+    if (rereads) passages = PassagesOfPrompt(passage, similar_.size(), random);
     ASSIGN_OR_RETURN(const Exchange exchange,
                      writer_.WriteWithPassages(passages, p.fact.question, answer));
-    AddExchange(exchange, p.begin, p.end, entry);
+    if (AddExchange(exchange, p.begin, p.end, entry) && !rereads) {
+      RETURN_IF_ERROR(AddTaught(passage, exchange, entry));
+    }
   }
   return absl::OkStatus();
 }
@@ -257,9 +351,13 @@ absl::Status BatchMaker::MakeLocalEntry(Random& random, Entry* entry) const {
   for (int i = 0; i < kTries; ++i) {
     const size_t p = PickPassage(random);
     const Exchange& asked = random.Of(texts_.passages[p].questions);
-    ASSIGN_OR_RETURN(const Exchange exchange,
-                     writer_.WriteWithPassages(PassagesOfPrompt(texts_.passages[p].text, p, random),
-                                               asked.question, asked.reply));
+    const std::string own = Surrounded(p, random);
+    const bool asks = random.Chance(options_.ask_share);
+    ASSIGN_OR_RETURN(
+        const Exchange exchange,
+        asks ? writer_.WriteWithPassages({own}, std::string(kAskForQuestion), asked.question)
+             : writer_.WriteWithPassages(PassagesOfPrompt(own, p, random), asked.question,
+                                         asked.reply));
     AddExchange(exchange, 0, 0, entry);
     if (entry->query.size() > static_cast<size_t>(options_.query_tokens) * 9 / 10) break;
   }
@@ -305,6 +403,9 @@ absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
   batch.queries = torch::full({n, options_.query_tokens}, writer_.end_id(), ids);
   batch.targets = torch::full({n, options_.query_tokens}, -100, ids);
   batch.weights = torch::ones({n}, torch::kFloat32);
+  if (d > 0 && options_.teacher_tokens > 0) {
+    batch.teacher = torch::full({n, options_.teacher_tokens}, writer_.end_id(), ids);
+  }
   for (int64_t i = 0; i < n; ++i) {
     Entry entry;
     const double kind = random.Uniform();
@@ -328,12 +429,19 @@ absl::StatusOr<TrainingBatch> BatchMaker::Make(uint64_t step, int64_t d) const {
       if (entry.counted[t + 1] != 0) targets[t] = entry.query[t + 1];
     }
     if (entry.is_book) batch.weights[i] = options_.book_weight;
+    if (batch.teacher.defined()) {
+      std::copy(entry.teacher.begin(), entry.teacher.end(), batch.teacher[i].data_ptr<int64_t>());
+    }
+    for (Taught taught : entry.taught) {
+      taught.entry = i;
+      batch.taught.push_back(taught);
+    }
     for (const Entry::Place& place : entry.asks) {
       batch.asks.push_back({i, place.position, place.begin, place.end});
     }
     if (d > 0) {
-      const int64_t last =
-          entry.asks.empty() ? options_.query_tokens - 1 : entry.asks.back().position;
+      const int64_t last = entry.asks.empty() || entry.is_book ? options_.query_tokens - 1
+                                                               : entry.asks.back().position;
       batch.own.push_back({i, last, 0, options_.context_tokens});
     }
   }

@@ -25,10 +25,21 @@ struct BatchOptions {
   double reread_share = 0.35;
   // Passages of such a prompt, at most: others that look like answering are read beside.
   int64_t most_passages = 3;
+  // The longest passages of prompts: shorter ones get what stands beside them, at random, since a
+  // passage that is read again holds more than what answers.
+  int64_t passage_bytes = 1500;
+  // Of the questions in steps without a memory: the model is to ask them, given their passage.
+  double ask_share = 0.25;
   // Of the facts: how many have others beside them that look like them.
   double lookalike_share = 0.5;
   // Not empty: LongLLaMA's form instead, books alone; equally large parts of a batch.
   std::vector<LongLlamaPacking> packings;
+  // Of a book's tokens: ask for their own context as a whole, so that keys tell contexts apart for
+  // plain text as well.
+  int64_t book_asks = 4;
+  // Of the teacher's sequences, which have the passage of each question in the prompt; 0: there is
+  // no teacher.
+  int64_t teacher_tokens = 0;
   // Weight of an entry whose every token counts beside those whose answers count.
   double book_weight = 0.25;
   uint64_t seed = 0;
@@ -42,6 +53,10 @@ struct TrainingBatch {
   torch::Tensor targets;  // int64 [n_entries, query_tokens]: the next id, or −100
   torch::Tensor weights;  // float32 [n_entries]
   SeenContexts seen;      // the entry's own context first; empty: nothing is seen
+  // int64 [n_entries, teacher_tokens], questions that are asked of the memory alone; undefined:
+  // none
+  torch::Tensor teacher;
+  std::vector<Taught> taught;
   std::vector<Ask> asks;  // in the own context
   std::vector<Ask> own;   // the last thing that an entry asks, or its last token: its whole context
 };
@@ -65,16 +80,25 @@ class BatchMaker {
         writer_(*writer),
         options_(options),
         facts_(texts->words),
-        similar_(FindSimilarPassages(texts->passages, kSimilar)) {}
+        similar_(FindSimilarPassages(texts->passages, kSimilar)),
+        file_shares_(FileShares(*texts)) {}
   static constexpr size_t kSimilar = 8;
-  // Of any file as likely.
+  // By file: what it and those before it have of the choices, at last 1. By the square root of
+  // their numbers of passages: where all passages are alike the largest file is nearly all that is
+  // learned, where all files are alike small ones are learned by heart.
+  static std::vector<double> FileShares(const TrainingTexts& texts);
   size_t PickPassage(Random& random) const;
+  // Passage p within what stands beside it in its file, of any length up to passage_bytes.
+  std::string Surrounded(size_t p, Random& random) const;
   // `own` (may be empty) among others that look like passage p, in any order.
   std::vector<std::string> PassagesOfPrompt(const std::string& own, size_t p, Random& random) const;
   absl::StatusOr<TrainingBatch> MakePacked(Random& random) const;
   Tokens BookPiece(int64_t n_tokens, Random& random) const;
-  void AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
+  // Whether it fitted.
+  bool AddExchange(const Exchange& exchange, int64_t memory_begin, int64_t memory_end,
                    Entry* entry) const;
+  // For the teacher, the exchange that was added last, with its passage in the prompt.
+  absl::Status AddTaught(const std::string& passage, const Exchange& exchange, Entry* entry) const;
   void MakeBookEntry(Random& random, Entry* entry) const;
   absl::Status MakeQuestionEntry(Random& random, Entry* entry) const;
   absl::Status MakeFactEntry(Random& random, Entry* entry) const;
@@ -85,6 +109,7 @@ class BatchMaker {
   const BatchOptions options_;
   const FactMaker facts_;
   const std::vector<std::vector<size_t>> similar_;  // by passage
+  const std::vector<double> file_shares_;
 };
 
 }  // namespace fovea::train

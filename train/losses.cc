@@ -22,6 +22,27 @@ Tensor NextTokenLoss(const TrainableModel& model, const Tensor& hidden, const Te
   return (losses * of_each).sum() / of_each.sum().clamp_min(1e-12);
 }
 
+Tensor DistillationLoss(const TrainableModel& model, const Tensor& hidden, const Tensor& teacher,
+                        const std::vector<Taught>& taught, int64_t most) {
+  std::vector<int64_t> of_student, of_teacher;  // rows
+  for (const Taught& token : taught) {
+    if (static_cast<int64_t>(of_student.size()) == most) break;
+    of_student.push_back(token.entry * hidden.size(1) + token.position);
+    of_teacher.push_back(token.entry * teacher.size(1) + token.teacher_position);
+  }
+  const auto log_probabilities = [&](const Tensor& states, const std::vector<int64_t>& rows) {
+    const Tensor chosen = states.flatten(0, 1).index_select(
+        0, torch::tensor(rows, torch::kInt64).to(states.device()));
+    return torch::log_softmax(model.Logits(chosen).to(torch::kFloat32), -1);
+  };
+  Tensor wanted;
+  {
+    torch::NoGradGuard guard;
+    wanted = log_probabilities(teacher.detach(), of_teacher);
+  }
+  return (wanted.exp() * (wanted - log_probabilities(hidden, of_student))).sum(-1).mean();
+}
+
 MassProbe MassLoss::Probe(double score_scale) {
   return [this, score_scale](size_t memory_layer, const Tensor& queries, const Tensor& context_keys,
                              const SeenContexts& seen) {

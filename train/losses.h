@@ -17,6 +17,22 @@ namespace fovea::train {
 torch::Tensor NextTokenLoss(const TrainableModel& model, const torch::Tensor& hidden,
                             const torch::Tensor& targets, const torch::Tensor& weights);
 
+// A token of an entry's sequence, and the one of the teacher's sequence that knows as much of the
+// same answer.
+struct Taught {
+  int64_t entry = 0;
+  int64_t position = 0;
+  int64_t teacher_position = 0;
+};
+
+// Distillation (Hinton et al. 2015, temperature 1): the mean Kullback-Leibler divergence of the
+// next token's distributions, of the teacher's from the model's. Hidden states [n_entries,
+// n_tokens, hidden_size]; `teacher` gets no gradient. Of more than `most` tokens the first are
+// taken: each has a distribution over the whole vocabulary. `taught` is not empty.
+torch::Tensor DistillationLoss(const TrainableModel& model, const torch::Tensor& hidden,
+                               const torch::Tensor& teacher, const std::vector<Taught>& taught,
+                               int64_t most = 2048);
+
 // A token that asks for what stands in a stretch of its entry's memory: the last one of a question.
 struct Ask {
   int64_t entry = 0;

@@ -175,7 +175,9 @@ class Trainer {
         return batches_.Make(static_cast<uint64_t>(step), d);
       }));
     }
+    const Clock::time_point waits_from = Clock::now();
     absl::StatusOr<TrainingBatch> batch = ahead_.front().get();
+    waited_s_ += SecondsSince(waits_from);
     ahead_.pop_front();
     return batch;
   }
@@ -215,11 +217,23 @@ class Trainer {
     Tensor mass_loss;
     if (mass.has_value()) mass_loss = mass->Mean();
     if (mass_loss.defined()) loss = loss + options_.mass_weight * mass_loss;
+    Tensor distill_loss;
+    if (options_.distill_weight > 0.0 && !batch.taught.empty()) {
+      // The same weights: what the model says with the passage before it, without the memory.
+      Tensor teacher;
+      {
+        torch::NoGradGuard guard;
+        teacher = model_.Forward(weights, batch.teacher.to(device), nullptr, nullptr);
+      }
+      distill_loss = DistillationLoss(model_, hidden, teacher, batch.taught);
+      loss = loss + options_.distill_weight * distill_loss;
+    }
     loss.backward();
     last_.learning_rate = options_.learning_rate.At(step_, Progressed());
     last_norm_ = optimizer_.Step(last_.learning_rate);
     last_loss_ = next.detach();
     last_.n_targets = batch.targets.ne(-100).sum().item<int64_t>();
+    last_distill_loss_ = distill_loss.defined() ? distill_loss.detach() : Tensor();
     last_mass_loss_ = mass_loss.defined() ? mass_loss.detach() : Tensor();
     last_.d = 0;
     for (const auto& contexts : batch.seen) {
@@ -255,9 +269,12 @@ class Trainer {
     last_.seconds = SecondsSince(began_at_);
     last_.loss = last_loss_.item<double>();
     last_.mass_loss = last_mass_loss_.defined() ? last_mass_loss_.item<double>() : 0.0;
+    last_.distill_loss = last_distill_loss_.defined() ? last_distill_loss_.item<double>() : 0.0;
     last_.gradient_norm = last_norm_.item<double>();
     last_.tokens_per_s = static_cast<double>(n_tokens_ - reported_tokens_) /
                          std::max(SecondsSince(reported_at_), 1e-9);
+    last_.waited_share = waited_s_ / std::max(SecondsSince(reported_at_), 1e-9);
+    waited_s_ = 0.0;
     reported_at_ = Clock::now();
     reported_tokens_ = n_tokens_;
     reported_step_ = step_;
@@ -283,11 +300,13 @@ class Trainer {
                        {"targets", last_.n_targets},
                        {"loss", last_.n_targets > 0 ? json(last_.loss) : json()},
                        {"mass_loss", last_.mass_loss},
+                       {"distill_loss", last_.distill_loss},
                        {"mass", last_.mass},
                        {"r_d", last_.r_d},
                        {"gradient_norm", last_.gradient_norm},
                        {"learning_rate", last_.learning_rate},
-                       {"tokens_per_s", last_.tokens_per_s}};
+                       {"tokens_per_s", last_.tokens_per_s},
+                       {"waited_share", last_.waited_share}};
     std::FILE* file = std::fopen(metrics_path().c_str(), "ab");
     if (file == nullptr) return ErrnoToStatus(errno, "open", metrics_path());
     const std::string text = line.dump() + "\n";
@@ -316,8 +335,9 @@ class Trainer {
   int64_t reported_step_ = -1;
   int64_t n_tokens_ = 0;  // of this process
   int64_t reported_tokens_ = 0;
+  double waited_s_ = 0.0;  // for batches, since the last report
   TrainReport last_;
-  Tensor last_loss_, last_mass_loss_, last_norm_;
+  Tensor last_loss_, last_mass_loss_, last_distill_loss_, last_norm_;
 };
 
 }  // namespace

@@ -32,6 +32,7 @@ struct TrainOptions {
   ContextSchedule contexts;
   double local_share = 0.1;          // of the steps: without a memory
   double mass_weight = 0.6;          // of the contrastive loss; 0: none
+  double distill_weight = 0.0;       // of the distillation; 0: none
   std::vector<int64_t> mass_layers;  // indices among the memory layers
   int64_t log_every = 10;
   double checkpoint_every_s = 60.0;
@@ -45,14 +46,16 @@ struct TrainReport {
   double progress = 0.0;
   double seconds = 0.0;  // of this process
   int64_t d = 0;
-  int64_t n_targets = 0;     // tokens that the loss is of
-  double loss = 0.0;         // of next tokens; 0 where there are no targets
-  double mass_loss = 0.0;    // 0: none
-  std::vector<double> mass;  // of the passages that were asked for, by mass layer
-  std::vector<double> r_d;   // of the own context among the d that were seen, by memory layer
+  int64_t n_targets = 0;      // tokens that the loss is of
+  double loss = 0.0;          // of next tokens; 0 where there are no targets
+  double mass_loss = 0.0;     // 0: none
+  double distill_loss = 0.0;  // 0: none
+  std::vector<double> mass;   // of the passages that were asked for, by mass layer
+  std::vector<double> r_d;    // of the own context among the d that were seen, by memory layer
   double gradient_norm = 0.0;
   double learning_rate = 0.0;
   double tokens_per_s = 0.0;  // contexts and sequences, since the last report
+  double waited_share = 0.0;  // of that time, for batches
 };
 
 struct TrainResult {

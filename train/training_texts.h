@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/progress.h"
@@ -42,6 +43,9 @@ struct TrainingTexts {
   std::vector<size_t> file_begins;  // of the passages, by file that has any
   texts::FactWords words;           // of the books
 };
+
+// What a model is told, after a passage, that is to ask something about it (self_study.h).
+inline constexpr std::string_view kAskForQuestion = "Ask a question about this text.";
 
 // Writes conversations of a model: its ids, and what is put around questions.
 class ExchangeWriter {

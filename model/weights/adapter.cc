@@ -174,6 +174,12 @@ class PeftAdapter : public Adapter {
                                                        const ModelConfig& config) {
     auto adapter = std::make_unique<PeftAdapter>();
     const std::filesystem::path config_path = folder / "adapter_config.json";
+    std::error_code error;
+    if (!std::filesystem::exists(config_path, error) &&
+        std::filesystem::exists(folder / "adapter" / "adapter_config.json", error)) {
+      return absl::NotFoundError(
+          StrCat(folder, ": the folder of a training run, whose adapter is ", folder / "adapter"));
+    }
     ASSIGN_OR_RETURN(const Json json, ReadJsonObject(config_path));
     const absl::StatusOr<LoraConfig> lora_config = ParseLoraConfig(json);
     if (!lora_config.ok()) return Annotate(lora_config.status(), config_path.native());

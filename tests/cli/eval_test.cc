@@ -149,6 +149,7 @@ TEST_F(EvalTest, AnswersAreWrittenOneALine) {
                 ElementsAre("way", "question", "answers", "kind", "answer", "f1", "exact_match",
                             "right", "named", "prompt_tokens", "seconds"));
     EXPECT_THAT(json["answers"], ElementsAre("a red door"));
+    EXPECT_EQ(json["named"].is_null(), json["way"] == "closed");
   }
 }
 

@@ -16,6 +16,13 @@ TEST(FormatProgressTest, ShowsDoneTotalRateAndTimeLeft) {
   EXPECT_THAT(line, HasSubstr("5,000/20,000 tokens, 1,000/s, 0:15 left"));
 }
 
+TEST(FormatProgressTest, SlowRatesHaveDigitsAndSecondsHaveNone) {
+  EXPECT_EQ(FormatProgress({.stage = "train", .done = 3, .total = 9, .unit = "steps"}, 0.5, 0),
+            "train 3/9 steps, 0.5/s, 0:12 left");
+  EXPECT_EQ(FormatProgress({.stage = "train", .done = 3, .total = 9, .unit = "s"}, 1.0, 0),
+            "train 3/9 s, 0:06 left");
+}
+
 TEST(FormatProgressTest, WithoutTotalThereIsNoBar) {
   const std::string line =
       FormatProgress({.stage = "encode", .done = 5000, .total = 0, .unit = "tokens"}, 0.0, 120);

@@ -136,6 +136,7 @@ TEST_F(NaturalTest, QuotesAreFoundWhateverTheWhiteSpace) {
   EXPECT_THAT(asked_[0].passage, HasSubstr("It has 3 wheels."));
   EXPECT_EQ(asked_[1].source, "old/barn.md");
   EXPECT_EQ(Value(report->settings, "left out"), 1.0);
+  EXPECT_EQ(Text(report->settings, "not in the folder"), "gone.txt");
 }
 
 TEST_F(NaturalTest, SaysWhatIsWrongWithAQuestion) {
@@ -144,7 +145,7 @@ TEST_F(NaturalTest, SaysWhatIsWrongWithAQuestion) {
         {R"({"question": "q", "answers": ["a"], "document": "mill.txt", "quote": "a moon"})",
          "a moon"},
         {R"({"question": "q", "answers": ["a"], "document": "gone.txt", "quote": "a"})",
-         "none of its 1"},
+         "none of its 1 questions is about a document of the folder: there is no gone.txt"},
         {"no JSON", "line 1"}}) {
     const absl::Status status = RunNatural(subject_, NotesOptions(line)).status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;

@@ -32,6 +32,7 @@ TEST_F(BatchMakerTest, AsksPointAtWhatAnswersThem) {
   BatchOptions options = Small();
   options.reread_share = 0.0;
   options.lookalike_share = 1.0;
+  options.book_asks = 0;
   const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
   ASSERT_TRUE(maker.ok()) << maker.status();
   int n_facts = 0, n_questions = 0;
@@ -112,6 +113,79 @@ TEST_F(BatchMakerTest, ReadsPassagesAgainWithAndWithoutThemInTheMemory) {
   EXPECT_GT(n[1][0], 2);
   EXPECT_GT(n[1][1], 2);
   EXPECT_TRUE(has_several);
+}
+
+// The teacher reads the passage and is taken at the tokens that say the same answer.
+TEST_F(BatchMakerTest, TheTeacherHasThePassageAndTheSameAnswer) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.teacher_tokens = 600;
+  options.book_share = 0.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  const auto batch = (*maker)->Make(2, 4);
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  ASSERT_GT(batch->taught.size(), 20u);
+  for (const Taught& taught : batch->taught) {
+    const auto next = batch->targets[taught.entry][taught.position].item<int64_t>();
+    ASSERT_GE(next, 0);
+    EXPECT_EQ(next, batch->teacher[taught.entry][taught.teacher_position + 1].item<int64_t>());
+  }
+  const std::string read = TextOf(batch->teacher[batch->taught[0].entry], 0, 600);
+  EXPECT_THAT(read, HasSubstr("\n\n"));
+  const auto local = (*maker)->Make(2, 0);
+  EXPECT_FALSE(local->teacher.defined());
+  EXPECT_TRUE(local->taught.empty());
+}
+
+TEST_F(BatchMakerTest, BooksAskForTheirOwnContext) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.book_share = 1.0;
+  options.question_share = 0.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  const auto batch = (*maker)->Make(0, 4);
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  EXPECT_EQ(batch->asks.size(), 16u * 4u);
+  for (const Ask& ask : batch->asks) {
+    EXPECT_GE(ask.position, 16);
+    EXPECT_LT(ask.position, options.query_tokens);
+    EXPECT_EQ(ask.memory_begin, 0);
+    EXPECT_EQ(ask.memory_end, options.context_tokens);
+  }
+  for (const Ask& own : batch->own) EXPECT_EQ(own.position, options.query_tokens - 1);
+}
+
+// What stands beside a passage in its file stands beside it in prompts, whole or in part; asking
+// turns question and answer around.
+TEST_F(BatchMakerTest, AsksAboutPassagesAmongTheirNeighbours) {
+  const TrainingTexts texts = Texts();
+  BatchOptions options = Small();
+  options.n_entries = 64;
+  options.query_tokens = 400;
+  options.passage_bytes = 340;
+  options.ask_share = 1.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  const auto batch = (*maker)->Make(1, 0);
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  int n = 0;
+  for (int64_t i = 0; i < options.n_entries; ++i) {
+    const std::string query = TextOf(batch->queries[i], 0, options.query_tokens);
+    const size_t task = query.find(kAskForQuestion);
+    if (task == std::string::npos) continue;  // a book
+    ++n;
+    EXPECT_THAT(query,
+                HasSubstr("The lamp is in the attic.\n\nThe coat is in the attic.\n\nThe door"));
+    std::string asked;
+    for (int64_t t = 0; t < options.query_tokens; ++t) {
+      const auto id = batch->targets[i][t].item<int32_t>();
+      if (id >= 0 && !tokenizer_->IsEnd(id)) asked += tokenizer_->Decode({{id}});
+    }
+    EXPECT_THAT(asked, testing::MatchesRegex("W[a-z ]+\\?"));
+  }
+  EXPECT_GT(n, 10);
 }
 
 TEST_F(BatchMakerTest, ABatchDependsOnSeedAndStepAlone) {

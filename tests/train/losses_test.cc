@@ -25,6 +25,34 @@ TEST_F(LossesTest, NextTokenLossCountsItsTargetsByWeight) {
   EXPECT_EQ(NextTokenLoss(*model, hidden, targets, {}).item<double>(), 0.0);
 }
 
+// Against a sum in float64; what the teacher said is taken as it is.
+TEST_F(LossesTest, DistillationIsTheDivergenceFromTheTeacher) {
+  const auto model = Load(Options());
+  const torch::Tensor ids = RandomIds(2, 10);
+  torch::Tensor hidden =
+      model->Forward(model->Compose(), ids, nullptr, nullptr).detach().requires_grad_();
+  torch::Tensor teacher = torch::randn({2, 14, hidden.size(2)}).requires_grad_();
+  const std::vector<Taught> taught = {{0, 3, 13}, {1, 9, 0}, {1, 2, 6}};
+  const torch::Tensor loss = DistillationLoss(*model, hidden, teacher, taught);
+  double want = 0.0;
+  for (const Taught& t : taught) {
+    const auto log_p = [&](const torch::Tensor& state) {
+      return torch::log_softmax(model->Logits(state.unsqueeze(0)).to(torch::kFloat64), -1)[0];
+    };
+    const torch::Tensor p = log_p(teacher[t.entry][t.teacher_position]);
+    want += (p.exp() * (p - log_p(hidden[t.entry][t.position]))).sum().item<double>() / 3;
+  }
+  EXPECT_NEAR(loss.item<double>(), want, 1e-5);
+  EXPECT_GT(want, 0.01);
+  loss.backward();
+  EXPECT_FALSE(teacher.grad().defined());
+  EXPECT_GT(hidden.grad()[1][9].abs().sum().item<double>(), 0.0);
+  EXPECT_EQ(hidden.grad()[0][4].abs().sum().item<double>(), 0.0);
+  EXPECT_NEAR(DistillationLoss(*model, hidden, hidden, {{0, 5, 5}}).item<double>(), 0.0, 1e-6);
+  EXPECT_NEAR(DistillationLoss(*model, hidden, hidden, {{0, 5, 5}, {0, 1, 7}}, 1).item<double>(),
+              0.0, 1e-6);
+}
+
 // The share of each ask's own stretch, by a loop in float64.
 TEST_F(LossesTest, MassLossIsTheNaiveShareOfAttention) {
   constexpr int64_t kEntries = 2, kHeads = 4, kKv = 2, kTokens = 6, kDim = 8;

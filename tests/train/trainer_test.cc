@@ -95,6 +95,24 @@ TEST_F(TrainerTest, ARunLowersItsLossAndLeavesAnAdapter) {
   EXPECT_TRUE(model::Adapter::Load(result->adapter, checkpoint_->config()).ok());
 }
 
+TEST_F(TrainerTest, ARunLearnsFromWhatItSaysOfThePassage) {
+  BatchOptions batch = batches_->options();
+  batch.teacher_tokens = 400;
+  auto batches = BatchMaker::Create(&texts_, writer_.get(), batch);
+  ASSERT_TRUE(batches.ok()) << batches.status();
+  batches_ = *std::move(batches);
+  const auto model = Load(Options());
+  TrainOptions options = RunOptions("run", 20);
+  options.distill_weight = 1.0;
+  const auto result = Run(model.get(), options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  double sum = 0.0;
+  for (const auto& line : Lines(folder_ / "run" / "metrics.jsonl")) {
+    sum += line["distill_loss"].get<double>();
+  }
+  EXPECT_GT(sum, 0.0);
+}
+
 // Interrupted at any step, a run ends where it would have ended.
 TEST_F(TrainerTest, ARunResumesBitForBit) {
   const auto whole = Load(Options());

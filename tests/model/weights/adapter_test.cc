@@ -213,6 +213,13 @@ TEST_F(AdapterTest, FilesMustBeThere) {
                 "adapter_model.safetensors");
 }
 
+TEST_F(AdapterTest, ARunsFolderNamesItsAdapter) {
+  std::filesystem::create_directories(folder_ / "adapter");
+  folder_.Write("adapter/adapter_config.json", kConfigJson);
+  ExpectRefused(Adapter::Load(folder_.path(), Config()), absl::StatusCode::kNotFound,
+                "whose adapter is");
+}
+
 TEST_F(AdapterTest, FingerprintTellsContentsApart) {
   const auto fingerprint = [&](std::string_view config, float b, std::string_view fot) {
     std::vector<NamedTensor> tensors = KeyLora();
