@@ -102,8 +102,22 @@ class DeviceSearcher final : public MemorySearcher {
   // Searches the indexes of slabs that have them, and tells their parts what was found.
   absl::Status SearchIndexes(const model::MemoryQuery& query, int top_k,
                              std::vector<compute::CodedMemoryPart>* parts);
-  // By codes, indexes or keys, as the entries were loaded.
-  absl::Status Search(const compute::CodedMemoryAttentionArgs& args, bool by_codes);
+  // How parts are searched: by codes and indexes, where entries were loaded for that, or by keys.
+  struct Effort {
+    int top_k = 1;
+    bool by_codes = false;
+    int n_candidates = 1;  // by codes
+  };
+  Effort EffortOf(int memory_layer) const {
+    const int top_k = TopK();
+    return {.top_k = top_k,
+            .by_codes = UsesCodes(),
+            .n_candidates = NumCandidates(memory_layer, top_k)};
+  }
+  // Asks `query` of all parts at once; the kept keys go to `room`.
+  absl::Status Search(const model::MemoryQuery& query,
+                      std::span<const compute::CodedMemoryPart> parts, const Effort& effort,
+                      const DeviceMassLog::Room& room, float* output, float* lse);
   bool IsDense() const { return options_.mode == SearchMode::kDense; }
   // Of dense attention to what `parts` has.
   std::vector<PartRun> DenseRuns(std::span<const compute::CodedMemoryPart> parts) const;
@@ -334,20 +348,13 @@ absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> reques
       searcher.n_rows_ += request.query.n_queries * request.query.n_heads;
     }
   }
-  const int top_k = TopK();
-  ASSIGN_OR_RETURN(const DeviceMassLog::Room room, DeviceMassLog::ReserveTogether(calls, top_k));
-  const std::vector<compute::CodedMemoryPart> parts = PartsOf(first.memory_layer);
+  const Effort effort = EffortOf(first.memory_layer);
+  ASSIGN_OR_RETURN(const DeviceMassLog::Room room,
+                   DeviceMassLog::ReserveTogether(calls, effort.top_k));
+  model::MemoryQuery all = first;
+  all.n_queries = n_queries;
   RETURN_IF_ERROR(
-      Search({.queries = {first.queries, {n_queries, first.n_heads, first.head_dim}},
-              .parts = parts,
-              .n_candidates = NumCandidates(first.memory_layer, top_k),
-              .top_k = top_k,
-              .scale = first.scale,
-              .output = {requests[0].output, {n_queries, first.n_heads, first.head_dim}},
-              .lse = {requests[0].lse, {n_queries, first.n_heads}},
-              .positions = room.positions,
-              .scores = room.scores},
-             UsesCodes()));
+      Search(all, PartsOf(first.memory_layer), effort, room, requests[0].output, requests[0].lse));
   return DeviceMassLog::AddTogether(calls, requests[0].lse);
 }
 
@@ -361,22 +368,12 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
   }
   RETURN_IF_ERROR(CheckQuery(query));
   RETURN_IF_ERROR(UploadSession());
-  const int top_k = TopK();
-  ASSIGN_OR_RETURN(const DeviceMassLog::Room room, log_.Reserve(query, top_k));
+  const Effort effort = EffortOf(query.memory_layer);
+  ASSIGN_OR_RETURN(const DeviceMassLog::Room room, log_.Reserve(query, effort.top_k));
   std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
-  RETURN_IF_ERROR(SearchIndexes(query, top_k, &parts));
-  RETURN_IF_ERROR(
-      Search({.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
-              .parts = parts,
-              .n_candidates = NumCandidates(query.memory_layer, top_k),
-              .top_k = top_k,
-              .scale = query.scale,
-              .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
-              .lse = {lse, {query.n_queries, query.n_heads}},
-              .positions = room.positions,
-              .scores = room.scores},
-             UsesCodes()));
-  if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, room, top_k));
+  RETURN_IF_ERROR(SearchIndexes(query, effort.top_k, &parts));
+  RETURN_IF_ERROR(Search(query, parts, effort, room, output, lse));
+  if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, room, effort.top_k));
   // The best keys are what names sources.
   if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, DenseRuns(parts), query, output, lse));
   return log_.Add(query, lse);
@@ -410,11 +407,10 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
     searchers.push_back(searcher);
   }
   top_k = static_cast<int>(std::clamp<int64_t>(n_keys, 1, top_k));
+  Effort effort{.top_k = top_k, .n_candidates = top_k};
   std::vector<compute::CodedMemoryPart> parts;
   std::vector<PartRun> runs;
   std::vector<DeviceMassLog::Call> calls;
-  bool uses_codes = false;
-  int n_candidates = top_k;
   int64_t first_position = 0;
   for (DeviceSearcher* const searcher : searchers) {
     std::vector<compute::CodedMemoryPart> own = searcher->PartsOf(query.memory_layer);
@@ -428,25 +424,16 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
     parts.insert(parts.end(), own.begin(), own.end());
     calls.push_back({.log = &searcher->log_, .query = &query, .first_position = first_position});
     first_position += searcher->n_keys();
-    uses_codes |= searcher->UsesCodes();
-    n_candidates = std::max(n_candidates, searcher->NumCandidates(query.memory_layer, top_k));
+    effort.by_codes |= searcher->UsesCodes();
+    effort.n_candidates =
+        std::max(effort.n_candidates, searcher->NumCandidates(query.memory_layer, top_k));
   }
   if (searchers.empty()) {
     RETURN_IF_ERROR(device_->Fill(0.0f, n_rows * query.head_dim, output));
     return device_->Fill(-std::numeric_limits<float>::infinity(), n_rows, lse);
   }
   ASSIGN_OR_RETURN(const DeviceMassLog::Room room, DeviceMassLog::ReserveTogether(calls, top_k));
-  RETURN_IF_ERROR(
-      Search({.queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
-              .parts = parts,
-              .n_candidates = n_candidates,
-              .top_k = top_k,
-              .scale = query.scale,
-              .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
-              .lse = {lse, {query.n_queries, query.n_heads}},
-              .positions = room.positions,
-              .scores = room.scores},
-             uses_codes));
+  RETURN_IF_ERROR(Search(query, parts, effort, room, output, lse));
   if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, runs, query, output, lse));
   return DeviceMassLog::AddTogether(calls, lse);
 }
@@ -581,12 +568,25 @@ absl::Status DeviceSearcher::SearchIndexes(const model::MemoryQuery& query, int 
   return absl::OkStatus();
 }
 
-absl::Status DeviceSearcher::Search(const compute::CodedMemoryAttentionArgs& args, bool by_codes) {
-  if (by_codes) return compute::CodedMemoryAttention(*device_, args);
-  std::vector<compute::MemoryPart> parts;
-  for (const compute::CodedMemoryPart& part : args.parts) parts.push_back(part.entries);
+absl::Status DeviceSearcher::Search(const model::MemoryQuery& query,
+                                    std::span<const compute::CodedMemoryPart> parts,
+                                    const Effort& effort, const DeviceMassLog::Room& room,
+                                    float* output, float* lse) {
+  const compute::CodedMemoryAttentionArgs args{
+      .queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
+      .parts = parts,
+      .n_candidates = effort.n_candidates,
+      .top_k = effort.top_k,
+      .scale = query.scale,
+      .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+      .lse = {lse, {query.n_queries, query.n_heads}},
+      .positions = room.positions,
+      .scores = room.scores};
+  if (effort.by_codes) return compute::CodedMemoryAttention(*device_, args);
+  std::vector<compute::MemoryPart> entries;
+  for (const compute::CodedMemoryPart& part : parts) entries.push_back(part.entries);
   return compute::MemoryAttention(*device_, {.queries = args.queries,
-                                             .parts = parts,
+                                             .parts = entries,
                                              .top_k = args.top_k,
                                              .scale = args.scale,
                                              .output = args.output,
