@@ -57,11 +57,15 @@ inline std::string GpuName() {
   return cudaGetDeviceProperties(&properties, 0) == cudaSuccess ? properties.name : "?";
 }
 
-// n bfloat16 numbers: Normal(seed + i).
+// to[i] = Normal(seed + i), i < n; on the GPU, or in pinned memory.
+inline void FillNormal(cuda::CudaDevice& gpu, uint64_t seed, int64_t n, __nv_bfloat16* to) {
+  NormalKernel<<<4096, 256, 0, gpu.stream()>>>(seed, n, to);
+}
+// So many of them.
 inline Buffer RandomEntries(cuda::CudaDevice& gpu, uint64_t seed, int64_t n) {
   auto buffer = gpu.Allocate(static_cast<size_t>(n) * sizeof(BFloat16));
   CHECK_OK(buffer.status());
-  NormalKernel<<<4096, 256, 0, gpu.stream()>>>(seed, n, buffer->data<__nv_bfloat16>());
+  FillNormal(gpu, seed, n, buffer->data<__nv_bfloat16>());
   return *std::move(buffer);
 }
 
