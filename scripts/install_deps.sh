@@ -18,6 +18,8 @@ packages=(
   # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
   libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libexpat1-dev
   libpoppler-cpp-dev
+  # The server.
+  libcpp-httplib-dev prometheus-cpp-dev
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev
   # Tests.
