@@ -23,7 +23,7 @@ packages=(
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev
   # Tests.
-  libgtest-dev libgmock-dev
+  libgtest-dev libgmock-dev python3-venv
   # Downloads the default model.
   python3 python3-pip ca-certificates
 )

@@ -20,18 +20,6 @@ constexpr size_t kBufferBytes = 16384;
 constexpr milliseconds kLingerTime(500);
 constexpr size_t kLingerBytes = size_t{1} << 20;
 
-// Whether `events` come before the deadline.
-bool WaitFor(socket_t socket, short events, Clock::time_point deadline) {
-  for (;;) {
-    const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now()).count();
-    pollfd waited = {.fd = socket, .events = events, .revents = 0};
-    const int n = poll(&waited, 1, static_cast<int>(std::clamp<int64_t>(left, 0, 3'600'000)));
-    if (n > 0) return true;
-    if (n == 0 && Clock::now() >= deadline) return false;
-    if (n < 0 && errno != EINTR) return false;
-  }
-}
-
 void ToIpAndPort(const sockaddr_storage& address, std::string* ip, int* port) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   const void* bytes = nullptr;
@@ -52,8 +40,27 @@ void ToIpAndPort(const sockaddr_storage& address, std::string* ip, int* port) {
 
 }  // namespace
 
+bool Connection::WaitFor(short events, Clock::time_point deadline) const {
+  constexpr milliseconds kStep(100);
+  constexpr milliseconds kGrace(500);
+  bool is_cut = false;
+  for (;;) {
+    if (!is_cut && stopping_->load()) {
+      is_cut = true;
+      deadline = std::min(deadline, Clock::now() + kGrace);
+    }
+    const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
+    const auto step = std::clamp(left, milliseconds(0), kStep);
+    pollfd waited = {.fd = socket_, .events = events, .revents = 0};
+    const int n = poll(&waited, 1, static_cast<int>(step.count()));
+    if (n > 0) return true;
+    if (n == 0 && Clock::now() >= deadline) return false;
+    if (n < 0 && errno != EINTR) return false;
+  }
+}
+
 bool Connection::Fill(Clock::time_point deadline) {
-  if (!WaitFor(socket_, POLLIN, deadline)) {
+  if (!WaitFor(POLLIN, deadline)) {
     timed_out_ = true;
     return false;
   }
@@ -106,7 +113,7 @@ ssize_t Connection::read(char* bytes, size_t n_bytes) {
 
 ssize_t Connection::write(const char* bytes, size_t n_bytes) {
   has_written_ = true;
-  if (!WaitFor(socket_, POLLOUT, Clock::now() + limits_.write_time)) return -1;
+  if (!WaitFor(POLLOUT, Clock::now() + limits_.write_time)) return -1;
   ssize_t n = 0;
   do {
     n = send(socket_, bytes, n_bytes, MSG_NOSIGNAL);
@@ -127,12 +134,10 @@ void Connection::Linger() {
 }
 
 bool Connection::is_readable() const {
-  return taken_ < buffer_.size() || WaitFor(socket_, POLLIN, Clock::now() + limits_.read_time);
+  return taken_ < buffer_.size() || WaitFor(POLLIN, Clock::now() + limits_.read_time);
 }
 
-bool Connection::is_writable() const {
-  return WaitFor(socket_, POLLOUT, Clock::now() + limits_.write_time);
-}
+bool Connection::is_writable() const { return WaitFor(POLLOUT, Clock::now() + limits_.write_time); }
 
 void Connection::get_remote_ip_and_port(std::string& ip, int& port) const {
   sockaddr_storage address = {};

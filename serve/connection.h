@@ -27,7 +27,7 @@ struct HttpLimits {
 // Not thread-safe. Does not own the socket.
 class Connection final : public httplib::Stream {
  public:
-  // `stopping` outlives it: once it is true, waiting for a next request ends.
+  // `stopping` outlives it: once it is true, waiting for the peer soon ends.
   Connection(socket_t socket, const HttpLimits& limits, const std::atomic<bool>* stopping)
       : socket_(socket), limits_(limits), stopping_(stopping) {}
 
@@ -59,6 +59,8 @@ class Connection final : public httplib::Stream {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // Whether `events` come before the deadline, or shortly after the server stops.
+  bool WaitFor(short events, Clock::time_point deadline) const;
   // Reads what is there into buffer_, waiting until `deadline`. False: nothing came, or the end.
   bool Fill(Clock::time_point deadline);
 

@@ -174,6 +174,10 @@ HttpResponse Service::ListDocuments(const Call& call) const {
 }
 
 HttpResponse Service::AddDocuments(const Call& call) const {
+  constexpr size_t kMostWaiting = 1000;
+  if (parts_.jobs->CountByState()[JobState::kWaiting] >= kMostWaiting) {
+    return ErrorResponse(429, StrCat(kMostWaiting, " jobs wait already: come again later"));
+  }
   Form form;
   absl::Status storing;
   const bool is_form = call.request.Header("content-type").starts_with("multipart/form-data");
@@ -254,7 +258,7 @@ HttpResponse Service::DeleteDocument(const Call& call) const {
                                "deleted, but the text still lies in files of the memory; with some "
                                "space free, a rebuild removes it"));
     }
-    return absl::OkStatus();
+    return Annotate(memory.CompactIfWorthwhile(), "deleted, but the space is not free yet");
   };
   const absl::Status status = parts_.writer->Change(remove);
   if (!status.ok()) return StorageErrorResponse(status);

@@ -174,7 +174,13 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
     port_ = options_.port;
     const bool is_bound = options_.port == 0 ? (port_ = bind_to_any_port(options_.host)) > 0
                                              : bind_to_port(options_.host, options_.port);
-    if (is_bound) return absl::OkStatus();
+    if (is_bound) {
+      // The library lets five connections wait for its thread: of a crowd that comes at once the
+      // rest would come again after a second.
+      constexpr int kBacklog = 1024;
+      ::listen(svr_sock_, kBacklog);
+      return absl::OkStatus();
+    }
     return absl::UnavailableError(StrCat("cannot listen on ", options_.host, " port ",
                                          options_.port, ": another program does, or this user may ",
                                          "not; choose another with --port"));

@@ -212,6 +212,13 @@ std::optional<Job> JobStore::NextWaiting() const {
   return std::nullopt;
 }
 
+std::map<JobState, size_t> JobStore::CountByState() const {
+  const std::lock_guard lock(mutex_);
+  std::map<JobState, size_t> counts;
+  for (const auto& [id, job] : jobs_) ++counts[job.state];
+  return counts;
+}
+
 void JobStore::ForgetOldest() {
   const auto n_ended = static_cast<size_t>(std::count_if(
       jobs_.begin(), jobs_.end(), [](const auto& entry) { return entry.second.has_ended(); }));

@@ -66,6 +66,7 @@ class JobStore {
   std::optional<Job> Find(uint64_t id) const;
   std::vector<Job> List() const;  // the oldest first
   std::optional<Job> NextWaiting() const;
+  std::map<JobState, size_t> CountByState() const;
 
   const std::vector<std::string>& damages() const { return damages_; }
 

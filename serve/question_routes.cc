@@ -77,6 +77,12 @@ HttpResponse Service::Complete(const Call& call, CompletionKind kind) const {
     if (!question->answer().ok()) return ErrorResponse(question->answer().status());
   }
   const auto writer = std::make_shared<CompletionWriter>(kind, model_);
+  // What a stream has sent of such an answer stays of use; its last event says what it is.
+  if (!completion->streams && question->answer()->finish_reason == "cancelled") {
+    return ErrorResponse(503,
+                         "the answer was not finished: the server stops, or the client has "
+                         "closed its side of the connection");
+  }
   if (!completion->streams) return {.body = answer::JsonText(writer->Whole(finish()))};
 
   HttpResponse response;

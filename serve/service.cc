@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <map>
 #include <utility>
 
 #include "documents/utf8.h"
@@ -159,11 +160,10 @@ HttpResponse Service::MetricsText(const Call&) const {
                 .memory_tokens = generation->n_tokens,
                 .decode_batches = static_cast<uint64_t>(steps.n_batches),
                 .decode_steps = static_cast<uint64_t>(steps.n_steps)};
-  for (const Job& job : parts_.jobs->List()) {
-    gauges.jobs_waiting += job.state == JobState::kWaiting ? 1 : 0;
-    gauges.jobs_running += job.state == JobState::kRunning ? 1 : 0;
-    gauges.jobs_failed += job.state == JobState::kFailed ? 1 : 0;
-  }
+  std::map<JobState, size_t> jobs = parts_.jobs->CountByState();
+  gauges.jobs_waiting = jobs[JobState::kWaiting];
+  gauges.jobs_running = jobs[JobState::kRunning];
+  gauges.jobs_failed = jobs[JobState::kFailed];
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = parts_.metrics->Text(gauges)};
 }

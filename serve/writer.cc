@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <ctime>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "base/file.h"
@@ -126,9 +127,14 @@ absl::StatusOr<Job> Writer::Cancel(uint64_t id) {
   if (running_id_ == id) {
     cancelling_.insert(id);
     interrupted_ = true;
-    changed_.wait(lock, [&] { return is_stopped_ || jobs_->Find(id)->has_ended(); });
+    const auto has_ended = [&] {
+      const std::optional<Job> now = jobs_->Find(id);
+      if (now.has_value()) job = now;
+      return !now.has_value() || now->has_ended();
+    };
+    changed_.wait(lock, [&] { return has_ended() || is_stopped_; });
     cancelling_.erase(id);
-    return *jobs_->Find(id);
+    return *job;
   }
   job->state = JobState::kCancelled;
   job->ended_unix_s = static_cast<int64_t>(std::time(nullptr));

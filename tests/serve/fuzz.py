@@ -22,6 +22,12 @@ PATHS = ["/", "/health", "/metrics", "/v1/models", "/v1/models/tiny", "/v1/chat/
          "/v1/completions", "/v1/search", "/v1/documents", "/v1/documents/abcdef", "/v1/collections",
          "/v1/jobs", "/v1/jobs/1", "/v1/embeddings", "/../../etc/passwd", "/%2e%2e/%00", "//", "*"]
 METHODS = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "Ω"]
+# What is offered, as often as all else.
+ROUTES = [("GET", path) for path in PATHS[:5]] + [
+    ("GET", "/v1/documents?limit=1"), ("GET", "/v1/collections"), ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/1"), ("DELETE", "/v1/jobs/1"), ("DELETE", "/v1/documents/abcdef")] + [
+    ("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/search",
+                                "/v1/documents", "/v1/jobs")] * 4
 VALUES = [None, True, False, 0, 1, -1, 1.5, 1e308, -1e308, 2**31, 2**63, 2**64, "", "x", "\0", "\n",
           "\ud7ff", "€" * 50, [], {}, [[]], [None], {"": ""}, "a" * 3000, [1] * 100]
 NAMES = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p",
@@ -43,16 +49,18 @@ class Maker:
             return {self.random.choice(NAMES + OWN): self.value(depth + 1) for _ in range(2)}
         return self.random.choice(VALUES)
 
-    def question(self):
-        body = self.random.choice([
+    def question(self, path):
+        bodies = [
             {"messages": [{"role": "user", "content": "Where does the otter live?"}],
              "max_tokens": 3},
             {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "a"},
                           {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
              "max_tokens": 2, "stream": True},
             {"prompt": "The otter", "max_tokens": 3}, {"query": "otter", "by": "both"},
-            {"title": "t", "text": "A few words."}, {"kind": "rebuild", "index": "exact"}])
-        body = dict(body)
+            {"title": "t", "text": "A few words."}, {"kind": "rebuild", "index": "exact"}]
+        fitting = {"/v1/chat/completions": bodies[:2], "/v1/completions": bodies[2:3],
+                   "/v1/search": bodies[3:4], "/v1/documents": bodies[4:5], "/v1/jobs": bodies[5:]}
+        body = dict(self.random.choice(fitting.get(path, bodies)))
         for _ in range(self.random.choice([0, 0, 1, 1, 2, 4])):
             body[self.random.choice(NAMES)] = self.value()
         if self.chance(0.2):
@@ -62,11 +70,11 @@ class Maker:
                 body[name] = 5
         return body
 
-    def body(self):
+    def body(self, path):
         kind = self.random.random()
-        if kind < 0.15:
+        if kind < 0.1:
             return self.random.randbytes(self.random.randrange(200)), "application/octet-stream"
-        if kind < 0.3:
+        if kind < 0.25:
             boundary = self.random.choice(["b", "-" * 60, ""])
             parts = b""
             for _ in range(self.random.randrange(4)):
@@ -79,7 +87,7 @@ class Maker:
                                              b"--" + boundary.encode(), b"\0" * 99]) + b"\r\n"
             parts += f"--{boundary}--\r\n".encode()
             return parts, f"multipart/form-data; boundary={boundary}"
-        return json.dumps(self.question()).encode("utf-8", "surrogatepass"), "application/json"
+        return json.dumps(self.question(path)).encode("utf-8", "surrogatepass"), "application/json"
 
     def mutate(self, data):
         data = bytearray(data)
@@ -101,16 +109,17 @@ class Maker:
         return bytes(data)
 
     def request(self):
-        """The bytes, and whether they are a whole request for certain."""
         method = self.random.choice(METHODS[:3] * 4 + METHODS)
         path = self.random.choice(PATHS)
-        if self.chance(0.2):
+        if self.chance(0.5):
+            method, path = self.random.choice(ROUTES)
+        if self.chance(0.1):
             path += self.random.choice(["?a=b", "?limit=x&after=" + "f" * 40, "/%zz", "?start=-1",
                                         "?" + "&" * 100, "/" * 300, "x" * 9000])
         body, kind = b"", ""
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
         if method in ("POST", "PUT", "PATCH", "DELETE") and self.chance(0.9):
-            body, kind = self.body()
+            body, kind = self.body(path)
             if self.chance(0.15):
                 body = self.mutate(body)
             head += f"Content-Type: {kind}\r\n".encode("latin-1")
@@ -123,14 +132,14 @@ class Maker:
                 body = sized + b"0\r\n\r\n"
             else:
                 head += f"Content-Length: {len(body)}\r\n".encode()
-        for _ in range(self.random.choice([0, 0, 0, 1, 3])):
+        for _ in range(self.random.choice([0] * 9 + [1, 1, 3])):
             head += self.random.choice([b"Range: bytes=0-,9-1,-5\r\n", b"Expect: 100-continue\r\n",
                                         b"Accept-Encoding: gzip, br\r\n", b"Origin: http://evil\r\n",
                                         b"Authorization: Bearer x\r\n", b"Content-Length: 5\r\n",
                                         b"Content-Encoding: gzip\r\n", b"X:\r\n",
                                         b"Transfer-Encoding: chunked\r\n"])
         data = head + b"\r\n" + body
-        return self.mutate(data) if self.chance(0.4) else data
+        return self.mutate(data) if self.chance(0.25) else data
 
 
 def send(server, data):

@@ -193,9 +193,9 @@ TEST_F(HttpServerTest, MoreConnectionsThanItServesWait) {
   std::atomic<int> n_answered{0};
   for (int i = 0; i < 40; ++i) {
     clients.emplace_back([&] {
-      if (Exchange("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").find("GET /x") != std::string::npos) {
-        ++n_answered;
-      }
+      const std::string answer = Exchange("GET /x HTTP/1.1\r\nHost: x\r\n\r\n");
+      EXPECT_THAT(answer, HasSubstr("GET /x"));
+      if (!answer.empty()) ++n_answered;
     });
   }
   for (std::thread& client : clients) client.join();
