@@ -46,8 +46,8 @@ struct SearchRequest {
   std::string query;  // UTF-8 without NUL bytes, not empty
   RereadBy by = RereadBy::kBm25;
   int n_passages = 10;
-  memory::QueryScope scope;
-  Progress progress;
+  memory::QueryScope scope = {};
+  Progress progress = {};
 };
 
 // Streams pieces of the answer that never end within a UTF-8 character; returning false stops.

@@ -136,6 +136,28 @@ def load(server, options, n_streams, seconds, own):
     return tally.summary(time.monotonic() - begun)
 
 
+def first_tokens(server, options, memory, n_questions=21):
+    """Medians of the time to the first token: over HTTP, and in a process of `fovea ask` that is open;
+    the two take turns."""
+    asker = subprocess.Popen(
+        [options.fovea, "ask", "--memory", memory, "--json", "--quiet", "--max-tokens", "4",
+         *(["--threads", str(options.threads)] if options.threads else []), "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    http_ms, ask_ms = [], []
+    for i in range(n_questions):
+        question = f"What is said of number {i}?"
+        asker.stdin.write(question + "\n")
+        asker.stdin.flush()
+        ask_ms.append(json.loads(asker.stdout.readline())["timing"]["prefill_ms"])
+        tally = Tally()
+        stream_one(server, question, options, tally, {})
+        http_ms += tally.first_ms
+    asker.stdin.close()
+    asker.wait()
+    return {"http": round(statistics.median(http_ms[1:]), 1),
+            "ask": round(statistics.median(ask_ms[1:]), 1)}
+
+
 def upload(server, seed, n_words):
     return server.json("POST", "/v1/documents",
                        {"title": f"load {seed}", "text": text_of(seed, n_words)})
@@ -163,6 +185,7 @@ def main():
             ratios = [many["tokens_per_second"] / one["tokens_per_second"] for one, many in rounds]
             result[name] = {"one": rounds[-1][0], "many": rounds[-1][1],
                             "many_over_one": [round(r, 2) for r in ratios]}
+        result["first_token_ms"] = first_tokens(server, options, memory)
         own = {"reread": 0}
         resident = [server.resident_mb()]
         alone = load(server, options, options.streams, options.seconds, own)

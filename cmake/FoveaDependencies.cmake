@@ -9,7 +9,6 @@ find_package(dnnl CONFIG REQUIRED)      # matrix products of batches
 find_package(RocksDB CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(SQLite3 REQUIRED)          # FTS5: the text index
-find_package(prometheus-cpp CONFIG REQUIRED)  # metrics of the server
 find_package(ZLIB REQUIRED)             # members of zip archives
 # FAISS's package does not find its own dependencies; one with a part for GPUs needs CUDA's.
 find_package(CUDAToolkit QUIET)
@@ -26,6 +25,7 @@ pkg_check_modules(EXPAT REQUIRED IMPORTED_TARGET expat)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)  # Unicode forms of words
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)  # compressed files of records
 pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)  # the server
+pkg_check_modules(PROMETHEUS REQUIRED IMPORTED_TARGET prometheus-cpp-core)  # its metrics
 pkg_check_modules(ISAL IMPORTED_TARGET libisal)  # optional: a faster CRC32C for RocksDB
 if(FOVEA_PDF)
   pkg_check_modules(POPPLER_CPP REQUIRED IMPORTED_TARGET poppler-cpp)

@@ -44,6 +44,7 @@ struct HttpPart {
 //   ResourceExhausted  larger than allowed (status 413)
 //   DeadlineExceeded   it did not come in time (408)
 //   InvalidArgument    no body of the wanted kind, or a broken one (400)
+//   Unavailable        too much is being received from others (503)
 class HttpPeer {
  public:
   virtual ~HttpPeer() = default;

@@ -38,12 +38,33 @@ HttpRequest ToHttpRequest(const httplib::Request& request, std::string path) {
   return own;
 }
 
+// What bodies of all requests may take of main memory. Thread-safe.
+class BodyBudget {
+ public:
+  explicit BodyBudget(size_t max_bytes) : max_bytes_(max_bytes) {}
+  bool Take(size_t n_bytes) {
+    if (n_taken_.fetch_add(n_bytes) + n_bytes <= max_bytes_) return true;
+    n_taken_ -= n_bytes;
+    return false;
+  }
+  void GiveBack(size_t n_bytes) { n_taken_ -= n_bytes; }
+
+ private:
+  const size_t max_bytes_;
+  std::atomic<size_t> n_taken_{0};
+};
+
 class Peer final : public HttpPeer {
  public:
   // `reader`: null where there is no body.
   Peer(Connection* connection, const httplib::Request& request,
-       const httplib::ContentReader* reader, size_t max_bytes)
-      : connection_(connection), request_(request), reader_(reader), max_bytes_(max_bytes) {}
+       const httplib::ContentReader* reader, size_t max_bytes, BodyBudget* budget)
+      : connection_(connection),
+        request_(request),
+        reader_(reader),
+        max_bytes_(max_bytes),
+        budget_(budget) {}
+  ~Peer() override { budget_->GiveBack(n_held_); }
 
   absl::StatusOr<std::string> ReadBody(size_t max_bytes) override {
     if (reader_ == nullptr) return absl::InvalidArgumentError("the request has no body");
@@ -58,6 +79,11 @@ class Peer final : public HttpPeer {
         ended = TooLargeError(max_bytes);
         return false;
       }
+      if (!budget_->Take(n_bytes)) {
+        ended = absl::UnavailableError("the server is receiving too much: come again later");
+        return false;
+      }
+      n_held_ += n_bytes;
       body.append(bytes, n_bytes);
       return true;
     });
@@ -113,6 +139,8 @@ class Peer final : public HttpPeer {
   const httplib::Request& request_;
   const httplib::ContentReader* reader_;
   const size_t max_bytes_;
+  BodyBudget* const budget_;
+  size_t n_held_ = 0;
 };
 
 bool IsNumber(const std::string& text) {
@@ -328,7 +356,7 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
 
   void Answer(const httplib::Request& request, const httplib::ContentReader* reader,
               httplib::Response* response) {
-    Peer peer(current_connection, request, reader, limits_.max_body_bytes);
+    Peer peer(current_connection, request, reader, limits_.max_body_bytes, &budget_);
     Fill(handler_(ToHttpRequest(request, std::move(current_connection->path)), peer), response);
   }
 
@@ -356,6 +384,7 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
 
   const HttpServerOptions options_;
   HttpLimits limits_;
+  BodyBudget budget_{options_.max_held_bytes};
   const HttpHandler handler_;
   const ErrorBody error_body_;
   std::atomic<bool> stopping_{false};

@@ -19,6 +19,8 @@ struct HttpServerOptions {
   // A request may take this long, and as much longer as its bytes need at 16 KiB/s.
   std::chrono::milliseconds read_time{30'000};
   size_t max_body_bytes = size_t{64} << 20;
+  // Of bodies that are held in memory at a time, all together.
+  size_t max_held_bytes = size_t{512} << 20;
   int max_connections = 256;  // served at a time; others wait
 };
 

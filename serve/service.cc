@@ -1,6 +1,7 @@
 #include "serve/service.h"
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -30,10 +31,16 @@ std::string_view WithoutPort(std::string_view authority) {
 
 }  // namespace
 
+// A model is remembered by a name, or by a path, which says more of this machine than a client
+// needs.
+std::string ServedName(const std::string& model_name) {
+  const std::filesystem::path path = model_name;
+  if (!path.is_absolute()) return model_name;
+  return path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
+}
+
 Service::Service(const ServiceParts& parts)
-    : parts_(parts),
-      // A path says more of this machine than a client needs.
-      model_(std::filesystem::path(parts.fovea->ingest_options().model_name).stem().string()) {}
+    : parts_(parts), model_(ServedName(parts.fovea->ingest_options().model_name)) {}
 
 const std::vector<Service::Route>& Service::Routes() {
   using Who = Route::Who;
@@ -122,7 +129,8 @@ HttpResponse Service::Dispatch(const HttpRequest& request, HttpPeer& peer,
 
 absl::Status Service::CheckOrigin(const HttpRequest& request) const {
   if (!parts_.keys->empty()) return absl::OkStatus();
-  const std::string host = request.Header("host");
+  std::string host = request.Header("host");
+  for (char& c : host) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   const std::string_view name = WithoutPort(host);
   if (name != "localhost" && name != "127.0.0.1" && name != "[::1]" && name != parts_.host &&
       name != StrCat("[", parts_.host, "]")) {

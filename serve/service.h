@@ -26,6 +26,9 @@ struct ServiceParts {
   std::string host;  // that it listens on: a name for it that needs no key
 };
 
+// What clients call the model that a memory remembers as `model_name`.
+std::string ServedName(const std::string& model_name);
+
 // Thread-safe. Borrows its parts.
 class Service {
  public:

@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "serve/server.h"
+#include "serve/service.h"
 
 namespace fovea::serve {
 namespace {
@@ -60,8 +61,9 @@ class HttpServerTest : public ::testing::Test {
   void SetUp() override {
     HttpServerOptions options;
     options.port = 0;
-    options.read_time = std::chrono::milliseconds(300);
+    options.read_time = read_time_;
     options.max_body_bytes = 2000;
+    options.max_held_bytes = 1400;
     options.max_connections = 8;
     auto server = HttpServer::Listen(options, Echo, [](int status, const std::string& message) {
       return StrCat("error ", status, ": ", message);
@@ -103,8 +105,14 @@ class HttpServerTest : public ::testing::Test {
     return StrCat("POST ", path, " HTTP/1.1\r\nHost: x\r\n", headers, "\r\n", body);
   }
 
+  std::chrono::milliseconds read_time_{60'000};
   std::unique_ptr<HttpServer> server_;
   std::thread thread_;
+};
+
+class ImpatientServerTest : public HttpServerTest {
+ protected:
+  ImpatientServerTest() { read_time_ = std::chrono::milliseconds(300); }
 };
 
 TEST_F(HttpServerTest, AnswersRequestsOneAfterTheOther) {
@@ -166,7 +174,26 @@ TEST_F(HttpServerTest, RefusesWhatIsTooLarge) {
               StartsWith("HTTP/1.1 431 "));
 }
 
-TEST_F(HttpServerTest, DoesNotWaitForEverForARequest) {
+TEST_F(HttpServerTest, HoldsNoMoreThanItMayOfAllBodiesTogether) {
+  // One is being received while another one comes.
+  const std::string half(900, 'x');
+  const int first = Connect();
+  const std::string begin = Post("/x", "Content-Length: 901\r\n", half);
+  ASSERT_EQ(send(first, begin.data(), begin.size(), 0), static_cast<ssize_t>(begin.size()));
+  std::string second;
+  do {
+    second = Exchange(Post("/x", "Content-Length: 900\r\n", half));
+  } while (second.starts_with("HTTP/1.1 200 "));  // the first has not been read so far yet
+  EXPECT_THAT(second, StartsWith("HTTP/1.1 400 "));
+  EXPECT_THAT(second, HasSubstr("receiving too much"));
+  close(first);
+  std::string third;
+  do {
+    third = Exchange(Post("/x", "Content-Length: 900\r\n", half));
+  } while (!third.starts_with("HTTP/1.1 200 "));  // what it held is given back
+}
+
+TEST_F(ImpatientServerTest, DoesNotWaitForEverForARequest) {
   for (const std::string& begin :
        {std::string("GET"), std::string("GET / HTTP/1.1\r\nHost: x\r\nA"),
         Post("/x", "Content-Length: 5\r\n", "ab"),
@@ -224,6 +251,13 @@ TEST(ServerTest, KnowsWhichAddressesAreOfThisMachineAlone) {
   for (const char* host : {"", "0.0.0.0", "::", "127.evil.example", "192.168.1.2", "10.127.0.1"}) {
     EXPECT_FALSE(IsLoopback(host)) << host;
   }
+}
+
+TEST(ServerTest, NamesAModelWithoutItsPlace) {
+  EXPECT_EQ(ServedName("smollm2"), "smollm2");
+  EXPECT_EQ(ServedName("qwen2.5-0.5b"), "qwen2.5-0.5b");
+  EXPECT_EQ(ServedName("/models/Qwen2.5-0.5B.Q4_1.gguf"), "Qwen2.5-0.5B.Q4_1");
+  EXPECT_EQ(ServedName("/models/longllama_3b_v1.1"), "longllama_3b_v1.1");
 }
 
 }  // namespace
