@@ -202,6 +202,33 @@ class AnswererImpl final : public Answerer {
     return answers;
   }
 
+  absl::StatusOr<std::vector<memory::Passage>> Search(const SearchRequest& search) const override {
+    Request request;
+    request.messages.push_back({ChatMessage::Role::kUser, search.query});
+    request.options.reread = search.n_passages;
+    request.options.reread_by = search.by;
+    request.options.scope = search.scope;
+    request.progress = search.progress;
+    ASSIGN_OR_RETURN(const Messages messages, TellApart(request));
+    const ContextPool::Lease lease = contexts_.Lend();
+    Inquiry inquiry{.request = request,
+                    .question = *messages.question,
+                    .style = style_,
+                    .conversation = nullptr,
+                    .context = lease.get()};
+    for (int attempt = 1;; ++attempt) {
+      RETURN_IF_ERROR(OpenView(&inquiry));
+      if (inquiry.searcher == nullptr) return std::vector<memory::Passage>();
+      absl::StatusOr<std::vector<memory::Passage>> found = FindPassages(inquiry);
+      if (found.ok() || absl::IsCancelled(found.status()) || attempt == kMaxAttempts ||
+          !MovedOn(&inquiry)) {
+        return found;
+      }
+    }
+  }
+
+  SharedModel::Statistics statistics() const override { return model_.statistics(); }
+
   std::string Hint(const AskOptions& options) const override {
     const model::MemoryConfig& config = model_.memory_config();
     if (config.trained) return "";
@@ -246,6 +273,32 @@ class AnswererImpl final : public Answerer {
       }
       if (attempt == kMaxAttempts || inquiry.has_streamed || !MovedOn(&inquiry)) return status;
     }
+  }
+
+  // What the question would read again.
+  absl::StatusOr<std::vector<memory::Passage>> FindPassages(Inquiry& inquiry) const {
+    std::vector<int32_t> prompt_ids;
+    if (inquiry.reread.by != RereadBy::kBm25) {
+      ASSIGN_OR_RETURN(Prompt prompt,
+                       FitPrompt(model_.tokenizer(), inquiry.style,
+                                 {.history = {}, .question = inquiry.question, .passages = {}},
+                                 model_.config().max_position_embeddings));
+      prompt_ids = std::move(prompt.ids);
+      if (inquiry.is_reference) {
+        inquiry.reference_memory = std::make_unique<ReferenceMemory>(
+            device_, inquiry.searcher.get(), model_.memory_config().entry_type,
+            inquiry.request.progress);
+      }
+      inquiry.context->UseReference(inquiry.reference_memory.get());
+    }
+    return ChoosePassages({.plan = inquiry.reread,
+                           .question = inquiry.question,
+                           .prompt_ids = std::move(prompt_ids),
+                           .model = &model_,
+                           .searcher = inquiry.searcher.get(),
+                           .context = inquiry.context,
+                           .is_reference = inquiry.is_reference},
+                          inquiry.request.progress);
   }
 
   // Whether another process has changed the memory since the question was put to it. What the

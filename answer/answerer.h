@@ -1,5 +1,5 @@
 // Questions → answers with sources: prompt, re-reading, generation and attribution in one place,
-// used by the command line, the example, and later a server.
+// used by the command line, the example and the server.
 //
 //   ASSIGN_OR_RETURN(auto answerer, Answerer::Create(device.get(), model.get(), memory.get()));
 //   Request request;
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "answer/request.h"
+#include "answer/shared_model.h"
 #include "base/status.h"
 #include "compute/device.h"
 #include "memory/memory.h"
@@ -40,6 +41,14 @@ class Answerer {
   // Several requests, as many at a time as go through the model together; an answer or an error for
   // each, in their order. No two of them may name the same conversation.
   virtual std::vector<absl::StatusOr<Answer>> RunAll(std::span<const Request> requests) const = 0;
+
+  // The passages that a question would read again (Passage::score: what they are ranked by), best
+  // first. Errors are those of Run, and Cancelled.
+  virtual absl::StatusOr<std::vector<memory::Passage>> Search(
+      const SearchRequest& request) const = 0;
+
+  // How the steps of all requests so far went through the model.
+  virtual SharedModel::Statistics statistics() const = 0;
 
   // A request with one message, as the next of `conversation` unless that is null.
   absl::StatusOr<Answer> Ask(const std::string& question, const AskOptions& options,

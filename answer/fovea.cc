@@ -4,6 +4,7 @@
 
 #include "documents/file_kind.h"
 #include "documents/text_document.h"
+#include "model/weights/adapter_base.h"
 #include "model_home/model_home.h"
 
 namespace fovea::answer {
@@ -38,10 +39,16 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
                      model_home::ChooseModel(
                          home, model.value_or(std::string(model_home::kDefaultModel)), adapter));
   }
+  if (!choice.adapter_warning.empty()) fovea->warnings_.push_back(choice.adapter_warning);
   fovea->model_name_ = choice.model_name;
   fovea->adapter_name_ = choice.adapter_name;
   ASSIGN_OR_RETURN(fovea->model_, model::Transformer::Load(fovea->device_.get(),
                                                            model_home::ToLoadOptions(choice)));
+  if (choice.adapter.has_value()) {
+    std::string warning =
+        model::AdapterBaseWarning(*choice.adapter, choice.model, fovea->model_->config());
+    if (!warning.empty()) fovea->warnings_.push_back(std::move(warning));
+  }
   ASSIGN_OR_RETURN(fovea->answerer_, Answerer::Create(fovea->device_.get(), fovea->model_.get(),
                                                       fovea->memory_.get()));
   return fovea;
@@ -49,11 +56,16 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
 
 Fovea::~Fovea() = default;
 
-absl::StatusOr<std::unique_ptr<memory::Ingester>> Fovea::StartIngest(
-    std::vector<IngestedDocument>* results) {
+memory::IngestOptions Fovea::ingest_options() const {
   memory::IngestOptions options;
   options.model_name = model_name_;
   options.adapter_name = adapter_name_;
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<memory::Ingester>> Fovea::StartIngest(
+    std::vector<IngestedDocument>* results) {
+  memory::IngestOptions options = ingest_options();
   options.on_document = [results](const IngestedDocument& document) {
     results->push_back(document);
   };

@@ -57,6 +57,12 @@ class Fovea {
 
   memory::Memory& memory() { return *memory_; }
   model::Transformer& model() { return *model_; }
+  // Thread-safe. Answers beside an ingest that has a device of its own.
+  const Answerer& answerer() const { return *answerer_; }
+  // For an Ingester: what the first ingest of the memory remembers.
+  memory::IngestOptions ingest_options() const;
+  // For people: what should be known of the model and its adapter; empty: nothing.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   Fovea() = default;
@@ -69,6 +75,7 @@ class Fovea {
   std::unique_ptr<Answerer> answerer_;
   std::string model_name_;  // to remember at the first ingest
   std::string adapter_name_;
+  std::vector<std::string> warnings_;
 };
 
 }  // namespace fovea::answer

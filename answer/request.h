@@ -41,6 +41,15 @@ struct AskOptions {
   memory::QueryScope scope;
 };
 
+// Passages for a text, without an answer.
+struct SearchRequest {
+  std::string query;  // UTF-8 without NUL bytes, not empty
+  RereadBy by = RereadBy::kBm25;
+  int n_passages = 10;
+  memory::QueryScope scope = {};
+  Progress progress = {};
+};
+
 // Streams pieces of the answer that never end within a UTF-8 character; returning false stops.
 using StreamCallback = std::function<bool(std::string_view piece)>;
 

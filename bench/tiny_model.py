@@ -6,6 +6,11 @@ import random
 import struct
 
 
+def write_json(folder, name, value):
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
 def write_tiny_model(folder):
     """A LLaMA of two layers with a byte vocabulary."""
     os.makedirs(folder, exist_ok=True)
@@ -16,7 +21,7 @@ def write_tiny_model(folder):
               "num_key_value_heads": kv_heads, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
               "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": 256,
               "eos_token_id": 256}
-    json.dump(config, open(os.path.join(folder, "config.json"), "w"))
+    write_json(folder, "config.json", config)
     # GPT-2's printable alphabet of bytes.
     printable = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     alphabet, extra = {}, 0
@@ -26,12 +31,12 @@ def write_tiny_model(folder):
         else:
             alphabet[byte] = chr(256 + extra)
             extra += 1
-    json.dump({"version": "1.0", "normalizer": None,
-               "added_tokens": [{"id": 256, "content": "<|end|>", "special": True}],
-               "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-               "decoder": {"type": "ByteLevel"},
-               "model": {"type": "BPE", "vocab": {alphabet[b]: b for b in range(256)},
-                         "merges": []}}, open(os.path.join(folder, "tokenizer.json"), "w"))
+    write_json(folder, "tokenizer.json", {
+        "version": "1.0", "normalizer": None,
+        "added_tokens": [{"id": 256, "content": "<|end|>", "special": True}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {alphabet[b]: b for b in range(256)}, "merges": []}})
     header, data, weights = {}, bytearray(), random.Random(0)
 
     def add(name, *shape):

@@ -34,5 +34,6 @@ void AddTokenize(CLI::App& app, Run* run);
 void AddParity(CLI::App& app, Run* run);
 void AddTrain(CLI::App& app, Run* run);
 void AddEval(CLI::App& app, Run* run);
+void AddServe(CLI::App& app, Run* run);
 
 }  // namespace fovea::cli

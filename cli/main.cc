@@ -27,6 +27,7 @@ int Main(int argc, char** argv) {
   fovea::cli::AddIngest(app, &run);
   fovea::cli::AddAsk(app, &run);
   fovea::cli::AddChat(app, &run);
+  fovea::cli::AddServe(app, &run);
   fovea::cli::AddDocs(app, &run);
   fovea::cli::AddRebuild(app, &run);
   fovea::cli::AddVerify(app, &run);

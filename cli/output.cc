@@ -10,39 +10,13 @@
 namespace fovea::cli {
 namespace {
 
+using answer::ToJson;
+
 // Times and rates with three decimals: the rest is noise.
 double Rounded(double value) { return std::isfinite(value) ? std::round(value * 1e3) / 1e3 : 0.0; }
 
 Json ToJson(const memory::VerifyFinding& finding) {
   return {{"kind", finding.kind}, {"document", finding.document}, {"what", finding.what}};
-}
-
-Json ToJson(const memory::Passage& passage) {
-  return {{"document", passage.document},
-          {"title", passage.title},
-          {"source", passage.source},
-          {"other_sources", passage.other_sources},
-          {"collection", passage.collection},
-          {"start", passage.start},
-          {"end", passage.end},
-          {"mass", passage.mass},
-          {"reread", passage.reread},
-          {"text", passage.text}};
-}
-
-Json ToJson(const storage::SourceReference& source) {
-  return {{"source", source.source}, {"title", source.title}, {"collection", source.collection}};
-}
-
-Json ToJson(const memory::IngestedDocument& document) {
-  return {{"id", document.id},
-          {"title", document.title},
-          {"source", document.source},
-          {"tokens", document.tokens},
-          {"windows", document.windows},
-          {"encoded_windows", document.encoded_windows},
-          {"status", memory::IngestStatusName(document.status)},
-          {"error", document.error}};
 }
 
 Json ToJson(const IngestSummary::Warning& warning) {
@@ -62,9 +36,7 @@ Json ToJsonList(const std::vector<T>& items) {
 
 }  // namespace
 
-std::string JsonLine(const Json& json) {
-  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) + "\n";
-}
+std::string JsonLine(const Json& json) { return answer::JsonText(json) + "\n"; }
 
 double IngestSummary::tokens_per_second() const {
   return seconds > 0.0 ? static_cast<double>(encoded_tokens) / seconds : 0.0;
@@ -123,18 +95,6 @@ Json ToJson(const answer::Answer& answer, double open_ms, const std::vector<std:
 
 Json FailedQuestionJson(const std::string& question, const absl::Status& status) {
   return {{"question", question}, {"error", std::string(status.message())}};
-}
-
-Json ToJson(const storage::DocumentRecord& document) {
-  return {{"id", document.id},
-          {"title", document.title()},
-          {"source", document.source()},
-          {"sources", ToJsonList(document.sources)},
-          {"collections", document.collections()},
-          {"bytes", document.size_bytes},
-          {"tokens", document.n_tokens},
-          {"windows", document.n_windows},
-          {"ingested_unix_s", document.ingested_unix_s}};
 }
 
 Json ToJson(const memory::VerifyReport& report) {

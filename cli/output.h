@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
+#include "answer/json.h"
 #include "memory/ingest/ingester.h"
 #include "memory/memory.h"
 #include "memory/statistics.h"
@@ -17,13 +18,12 @@
 #include "model/weights/adapter.h"
 #include "model/weights/checkpoint.h"
 #include "model_home/model_home.h"
-#include "nlohmann/json.hpp"
 #include "storage/records.h"
 
 namespace fovea::cli {
 
-// Keeps the order in which fields are written.
-using Json = nlohmann::ordered_json;
+using answer::Json;
+using answer::ToJson;
 
 // With its newline.
 std::string JsonLine(const Json& json);
@@ -61,7 +61,6 @@ Json ToJson(const answer::Answer& answer, double open_ms,
 // A question that could not be answered, where others follow.
 Json FailedQuestionJson(const std::string& question, const absl::Status& status);
 
-Json ToJson(const storage::DocumentRecord& document);
 Json ToJson(const memory::VerifyReport& report);
 Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings);
 Json ToJson(const memory::SearchStats& stats);

@@ -24,6 +24,8 @@ pkg_check_modules(GUMBO REQUIRED IMPORTED_TARGET gumbo)
 pkg_check_modules(EXPAT REQUIRED IMPORTED_TARGET expat)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)  # Unicode forms of words
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)  # compressed files of records
+pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)  # the server
+pkg_check_modules(PROMETHEUS REQUIRED IMPORTED_TARGET prometheus-cpp-core)  # its metrics
 pkg_check_modules(ISAL IMPORTED_TARGET libisal)  # optional: a faster CRC32C for RocksDB
 if(FOVEA_PDF)
   pkg_check_modules(POPPLER_CPP REQUIRED IMPORTED_TARGET poppler-cpp)

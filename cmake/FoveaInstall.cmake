@@ -11,7 +11,7 @@ target_link_libraries(fovea_fovea INTERFACE fovea_answer)
 # The command line is a program, not a library for others, and so is what only its commands use;
 # training needs LibTorch, which a package cannot bring along.
 get_property(fovea_installed_libraries GLOBAL PROPERTY FOVEA_LIBRARIES)
-list(REMOVE_ITEM fovea_installed_libraries fovea_command_line fovea_eval fovea_texts fovea_train)
+list(REMOVE_ITEM fovea_installed_libraries fovea_command_line fovea_eval fovea_serve fovea_texts fovea_train)
 install(TARGETS ${fovea_installed_libraries} fovea_fovea EXPORT fovea-targets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS fovea_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -18,10 +18,12 @@ packages=(
   # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
   libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libexpat1-dev
   libpoppler-cpp-dev
+  # The server.
+  libcpp-httplib-dev prometheus-cpp-dev
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev
   # Tests.
-  libgtest-dev libgmock-dev
+  libgtest-dev libgmock-dev python3-venv
   # Downloads the default model.
   python3 python3-pip ca-certificates
 )

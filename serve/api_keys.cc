@@ -1,0 +1,107 @@
+#include "serve/api_keys.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "base/hash.h"
+
+namespace fovea::serve {
+namespace {
+
+constexpr size_t kLeastKeyChars = 16;
+constexpr size_t kMaxFileBytes = size_t{1} << 20;
+constexpr std::string_view kSpace = " \t\r";
+
+// The next word of *line; empty at its end.
+std::string_view TakeWord(std::string_view* line) {
+  line->remove_prefix(std::min(line->find_first_not_of(kSpace), line->size()));
+  const std::string_view word = line->substr(0, line->find_first_of(kSpace));
+  line->remove_prefix(word.size());
+  return word;
+}
+
+// In the time that their length takes, wherever they differ.
+bool AreEqual(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    // Else a compiler may end the loop where nothing can change any more.
+    asm volatile("" : "+r"(difference));
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  }
+  return difference == 0;
+}
+
+}  // namespace
+
+bool Access::Allows(std::string_view collection) const {
+  return !collections.has_value() ||
+         std::find(collections->begin(), collections->end(), collection) != collections->end();
+}
+
+absl::StatusOr<ApiKeys> ApiKeys::Read(const std::filesystem::path& file) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(file, kMaxFileBytes));
+  return Parse(text, file.native());
+}
+
+absl::StatusOr<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view name) {
+  ApiKeys keys;
+  int64_t n_lines = 0;
+  while (!text.empty()) {
+    std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    ++n_lines;
+    const std::string_view word = TakeWord(&line);
+    if (word.empty() || word[0] == '#') continue;
+    // What stands in the line is not repeated: messages end in logs.
+    const auto error = [&](std::string_view what) {
+      return absl::InvalidArgumentError(StrCat(name, ", line ", n_lines, ": ", what));
+    };
+    if (word.size() < kLeastKeyChars ||
+        std::any_of(word.begin(), word.end(), [](char c) { return c < '!' || c > '~'; })) {
+      return error(StrCat("a key has at least ", kLeastKeyChars,
+                          " printable ASCII characters; `openssl rand -hex 24` makes one"));
+    }
+    Key key{.digest = Sha256Hex(word), .access = {}};
+    std::string_view list = TakeWord(&line);
+    if (!TakeWord(&line).empty()) {
+      return error("want a key and, behind a space, collections with commas between them");
+    }
+    if (!list.empty()) key.access.collections.emplace();
+    while (!list.empty()) {
+      const std::string_view collection = list.substr(0, list.find(','));
+      list.remove_prefix(std::min(collection.size() + 1, list.size()));
+      if (collection.empty()) return error("the name of a collection is empty");
+      key.access.collections->emplace_back(collection);
+    }
+    if (std::any_of(keys.keys_.begin(), keys.keys_.end(),
+                    [&](const Key& other) { return other.digest == key.digest; })) {
+      return error("this key stands in the file twice");
+    }
+    keys.keys_.push_back(std::move(key));
+  }
+  if (keys.empty()) {
+    return absl::InvalidArgumentError(StrCat(name, ": holds no key; want one a line"));
+  }
+  return keys;
+}
+
+bool ApiKeys::has_limited_keys() const {
+  return std::any_of(keys_.begin(), keys_.end(),
+                     [](const Key& key) { return key.access.is_limited(); });
+}
+
+std::optional<Access> ApiKeys::Find(std::string_view authorization) const {
+  if (empty()) return Access();
+  constexpr std::string_view kScheme = "Bearer ";
+  const std::string digest =
+      Sha256Hex(authorization.starts_with(kScheme) ? authorization.substr(kScheme.size())
+                                                   : std::string_view());
+  const Key* found = nullptr;
+  for (const Key& key : keys_) {  // all of them, each time
+    if (AreEqual(key.digest, digest)) found = &key;
+  }
+  return found == nullptr ? std::nullopt : std::optional(found->access);
+}
+
+}  // namespace fovea::serve

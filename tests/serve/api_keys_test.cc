@@ -1,0 +1,72 @@
+#include "serve/api_keys.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace fovea::serve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kWhole[] = "whole-0123456789abcdef";
+constexpr char kPart[] = "part-0123456789abcdef";
+
+ApiKeys TwoKeys() {
+  return *ApiKeys::Parse(StrCat("# whole\n", kWhole, "\r\n\n  ", kPart, "\tletters,minutes\n"),
+                         "keys");
+}
+
+TEST(ApiKeysTest, WithoutKeysEverybodyMayDoEverything) {
+  const ApiKeys none;
+  ASSERT_TRUE(none.Find("").has_value());
+  EXPECT_FALSE(none.Find("Bearer anything")->is_limited());
+}
+
+TEST(ApiKeysTest, FindsAKeyAndItsCollections) {
+  const ApiKeys keys = TwoKeys();
+  EXPECT_TRUE(keys.has_limited_keys());
+  const auto whole = keys.Find(StrCat("Bearer ", kWhole));
+  ASSERT_TRUE(whole.has_value());
+  EXPECT_FALSE(whole->is_limited());
+  EXPECT_TRUE(whole->Allows("anything"));
+  const auto part = keys.Find(StrCat("Bearer ", kPart));
+  ASSERT_TRUE(part.has_value());
+  EXPECT_THAT(*part->collections, ElementsAre("letters", "minutes"));
+  EXPECT_TRUE(part->Allows("minutes"));
+  EXPECT_FALSE(part->Allows("minute"));
+  EXPECT_FALSE(part->Allows(""));
+}
+
+TEST(ApiKeysTest, RefusesEverythingElse) {
+  const ApiKeys keys = TwoKeys();
+  const std::string whole = kWhole;
+  for (const std::string& header :
+       {std::string(), std::string("Bearer "), whole, "Basic " + whole, "Bearer " + whole + "0",
+        "Bearer " + whole.substr(0, whole.size() - 1), "Bearer  " + whole, "bearer " + whole,
+        "Bearer " + whole + " letters", std::string("Bearer #")}) {
+    EXPECT_FALSE(keys.Find(header).has_value()) << header;
+  }
+}
+
+TEST(ApiKeysTest, RefusesFilesThatAreNone) {
+  for (const auto& [text, what] : std::vector<std::pair<std::string, std::string>>{
+           {"", "no key"},
+           {"# nothing\n", "no key"},
+           {"short\n", "line 1"},
+           {"# fine\nwith-a-control-char\x01\n", "line 2"},
+           {"0123456789abcdef a, b\n", "commas"},
+           {"0123456789abcdef a,,b\n", "empty"},
+           {"0123456789abcdef a\n0123456789abcdef b\n", "twice"}}) {
+    const auto keys = ApiKeys::Parse(text, "the-file");
+    ASSERT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(keys.status().message()), HasSubstr(what));
+    EXPECT_THAT(std::string(keys.status().message()), HasSubstr("the-file"));
+    // A message may end in a log.
+    EXPECT_THAT(std::string(keys.status().message()), Not(HasSubstr("0123456789abcdef")));
+  }
+}
+
+}  // namespace
+}  // namespace fovea::serve
