@@ -76,11 +76,12 @@ class Tally:
 
 
 def stream_one(server, question, options, tally, own):
-    body = {"messages": [{"role": "user", "content": question}], "max_tokens": options.max_tokens,
-            "temperature": 0.8, "seed": hash(question) & 0xFFFF, "stream": True,
-            "stream_options": {"include_usage": True}, "fovea": own}
+    # A text that is continued does not end by itself after a few tokens, as an answer may.
+    body = {"prompt": question, "max_tokens": options.max_tokens, "stream": True,
+            "temperature": 0.8, "seed": len(question), "stream_options": {"include_usage": True},
+            "fovea": own}
     begun = time.perf_counter()
-    connection, response = server.request("POST", "/v1/chat/completions", json.dumps(body))
+    connection, response = server.request("POST", "/v1/completions", json.dumps(body))
     if response.status != 200:
         with tally.lock:
             tally.errors.append(f"{response.status} {response.read()[:200]!r}")
@@ -98,7 +99,7 @@ def stream_one(server, question, options, tally, own):
             break
         if chunk.get("usage"):
             tokens = chunk["usage"]["completion_tokens"]
-        elif chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+        elif chunk["choices"] and chunk["choices"][0]["text"]:
             now = time.perf_counter()
             if last is None:
                 first = (now - begun) * 1e3
@@ -125,7 +126,7 @@ def load(server, options, n_streams, seconds, own):
         while time.monotonic() < deadline:
             with tally.lock:
                 i = next(counter)
-            stream_one(server, f"What is said of number {i}?", options, tally, own)
+            stream_one(server, f"It is said of number {i} that", options, tally, own)
 
     begun = time.monotonic()
     threads = [threading.Thread(target=work) for _ in range(n_streams)]
@@ -141,11 +142,11 @@ def first_tokens(server, options, memory, n_questions=21):
     the two take turns."""
     asker = subprocess.Popen(
         [options.fovea, "ask", "--memory", memory, "--json", "--quiet", "--max-tokens", "4",
-         *(["--threads", str(options.threads)] if options.threads else []), "-"],
+         "--raw", *(["--threads", str(options.threads)] if options.threads else []), "-"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     http_ms, ask_ms = [], []
     for i in range(n_questions):
-        question = f"What is said of number {i}?"
+        question = f"It is said of number {i} that"
         asker.stdin.write(question + "\n")
         asker.stdin.flush()
         ask_ms.append(json.loads(asker.stdout.readline())["timing"]["prefill_ms"])
@@ -182,9 +183,11 @@ def main():
             rounds = [(load(server, options, 1, options.seconds / 3, own),
                        load(server, options, options.streams, options.seconds / 3, own))
                       for _ in range(3)]
-            ratios = [many["tokens_per_second"] / one["tokens_per_second"] for one, many in rounds]
+            ratios = [many["tokens_per_second"] / max(one["tokens_per_second"], 0.1)
+                      for one, many in rounds]
             result[name] = {"one": rounds[-1][0], "many": rounds[-1][1],
-                            "many_over_one": [round(r, 2) for r in ratios]}
+                            "many_over_one": [round(r, 2) for r in ratios],
+                            "errors": sum(o["errors"] + m["errors"] for o, m in rounds)}
         result["first_token_ms"] = first_tokens(server, options, memory)
         own = {"reread": 0}
         resident = [server.resident_mb()]
