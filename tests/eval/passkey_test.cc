@@ -67,7 +67,7 @@ TEST_F(PasskeyTest, AnAnswererThatNeverAnswersHasNone) {
 
 TEST_F(PasskeyTest, AnAnswererThatReadsTheMemoryHasAll) {
   // It reads the documents of its memory, and continues the sentence as it stands there.
-  class Reader final : public answer::Answerer {
+  class Reader final : public answer::ScriptedAnswerer {
    public:
     explicit Reader(memory::Memory* memory) : memory_(*memory) {}
     absl::StatusOr<answer::Answer> Run(const answer::Request& request) const override {
@@ -86,11 +86,6 @@ TEST_F(PasskeyTest, AnAnswererThatReadsTheMemoryHasAll) {
       answer.sources = {PassageOf(document.id, begin, begin + 1)};
       return answer;
     }
-    std::vector<absl::StatusOr<answer::Answer>> RunAll(
-        std::span<const answer::Request>) const override {
-      return {};
-    }
-    std::string Hint(const answer::AskOptions&) const override { return ""; }
 
    private:
     memory::Memory& memory_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "eval/evaluation.h"
+#include "tests/answer/scripted_answerer.h"
 #include "tests/answer/tiny_memory.h"
 
 namespace fovea::eval {
@@ -24,7 +25,7 @@ inline memory::Passage PassageOf(const std::string& document, uint64_t start, ui
 }
 
 // Answers questions from a list, and names one source with each; others with nothing.
-class KnownAnswers final : public answer::Answerer {
+class KnownAnswers final : public answer::ScriptedAnswerer {
  public:
   struct Known {
     std::string answer;
@@ -43,13 +44,6 @@ class KnownAnswers final : public answer::Answerer {
     answer.sources = {found->second.source};
     return answer;
   }
-  std::vector<absl::StatusOr<answer::Answer>> RunAll(
-      std::span<const answer::Request> requests) const override {
-    std::vector<absl::StatusOr<answer::Answer>> answers;
-    for (const answer::Request& request : requests) answers.push_back(Run(request));
-    return answers;
-  }
-  std::string Hint(const answer::AskOptions&) const override { return ""; }
 
  private:
   const List& known_;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "tests/answer/scripted_answerer.h"
 #include "tests/answer/tiny_memory.h"
 #include "texts/record_file.h"
 #include "train/training_texts.h"
@@ -16,7 +17,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // Says what a function says of the request's only message.
-class Speaker final : public answer::Answerer {
+class Speaker final : public answer::ScriptedAnswerer {
  public:
   using Speak = std::function<std::string(const std::string& message, const answer::Request&)>;
   explicit Speaker(Speak speak) : speak_(std::move(speak)) {}
@@ -30,13 +31,6 @@ class Speaker final : public answer::Answerer {
     answer.finish_reason = answer.text.empty() ? "length" : "stop";
     return answer;
   }
-  std::vector<absl::StatusOr<answer::Answer>> RunAll(
-      std::span<const answer::Request> requests) const override {
-    std::vector<absl::StatusOr<answer::Answer>> answers;
-    for (const answer::Request& request : requests) answers.push_back(Run(request));
-    return answers;
-  }
-  std::string Hint(const answer::AskOptions&) const override { return ""; }
 
  private:
   const Speak speak_;
