@@ -17,11 +17,11 @@ absl::StatusOr<Report> RunQuestionSet(const Subject& subject, const std::string&
   ASSIGN_OR_RETURN(const std::vector<Way> ways, MakeWays(common.ways, *subject.model));
   Report report{.evaluation = evaluation,
                 .settings = {{"questions", static_cast<int64_t>(set.questions.size())},
-                             {"documents", static_cast<int64_t>(set.documents.size())},
-                             {"left out", set.n_left_out}},
+                             {"documents", static_cast<int64_t>(set.documents.size())}},
                 .text_hashes = {},
                 .rows = {},
                 .plot = {.x = "way", .y = "F1", .series = "tokens"}};
+  if (set.n_left_out > 0) report.settings.emplace_back("left out", set.n_left_out);
   for (const int64_t tokens : common.tokens) {
     ASSIGN_OR_RETURN(const std::vector<Book> books,
                      ReadBooks(common.texts, subject.model->tokenizer(), tokens, subject.progress));
