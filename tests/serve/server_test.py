@@ -539,7 +539,7 @@ class StoppingTest(ServerTest):
             connection.close()
             self.assertEqual(server.process.returncode, 0)
             self.assertTrue(rest.endswith("data: [DONE]\n\n"), rest[-200:])
-            end = json.loads(rest.split("\n\n")[-3].removeprefix("data: "))
+            end = json.loads(rest.split("\n\n")[-3].strip().removeprefix("data: "))
             self.assertIn(end["fovea_finish_reason"], ("cancelled", "length", "stop", "repetition"))
 
     def test_a_client_that_leaves_is_not_answered_to_the_end(self):
