@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "index/text_words.h"
 #include "memory/generation.h"
+#include "memory/text_index_file.h"
 #include "train/training_texts.h"
 
 namespace fovea::train {
@@ -40,15 +41,10 @@ absl::StatusOr<std::vector<StudiedPassage>> ReadPassages(const memory::Generatio
     RETURN_IF_ERROR(progress.CheckCancelled());
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
                      memory::ReadWindow(generation, window.slot_begin));
-    const std::vector<uint32_t>& begins = record.passage_begins;
-    for (size_t p = 0; p < begins.size(); ++p) {
-      const size_t end_token = p + 1 < begins.size() ? begins[p + 1] : record.ids.size();
-      const size_t first = begins[p] == 0 ? 0 : record.ends[begins[p] - 1];
-      const std::string_view text =
-          std::string_view(record.text).substr(first, record.ends[end_token - 1] - first);
-      if (text.size() < kShortestPassage) continue;
-      passages.push_back(
-          {.text = std::string(text), .source = generation.documents[window.document].source()});
+    for (const index::PassageText& passage : memory::TextOf(record).passages) {
+      if (passage.text.size() < kShortestPassage) continue;
+      passages.push_back({.text = std::string(passage.text),
+                          .source = generation.documents[window.document].source()});
     }
   }
   return passages;
@@ -83,7 +79,7 @@ answer::Request MakeRequest(const StudiedPassage& passage, std::string_view task
   return request;
 }
 
-// One line, without the quotation marks or the words that small models put around a question.
+// The first line, without the quotation marks that small models put around a question.
 std::string CleanLine(std::string text) {
   const size_t line_end = text.find('\n');
   if (line_end != std::string::npos) text.resize(line_end);
