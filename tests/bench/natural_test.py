@@ -1,14 +1,21 @@
 """Tests of bench/natural.py: its questions, scores and resumption."""
+import collections
 import os
+import shutil
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench"))
+import common  # noqa: E402
 import natural  # noqa: E402
 import natural_documents  # noqa: E402
+import natural_wide  # noqa: E402
 
 QUESTIONS = natural.read_questions()
+WIDE = natural.read_questions(wide=True)
+TRAINED_ON = os.path.join(common.ROOT,
+                          "models/smollm2-135m-fot-3/questions/packaged-questions.jsonl.zst")
 
 
 def result(document, start, end):
@@ -45,6 +52,51 @@ class QuestionsTest(unittest.TestCase):
         for kind in {q["kind"] for q in QUESTIONS}:
             halves = {natural.half_of(q) for q in QUESTIONS if q["kind"] == kind}
             self.assertEqual(halves, {"tuning", "reported"}, kind)
+
+
+class WideTest(unittest.TestCase):
+    def test_there_are_many_of_unlike_kinds_and_few_of_each_document(self):
+        self.assertGreaterEqual(len(WIDE), 240)
+        self.assertGreaterEqual(len({q["kind"] for q in WIDE}), 5)
+        counts = collections.Counter(q["document"] for q in WIDE)
+        self.assertEqual(set(counts), set(natural_wide.DOCUMENTS))
+        self.assertLessEqual(max(counts.values()), 8)
+
+    def test_no_question_is_asked_twice_or_in_a_half(self):
+        self.assertEqual(len({q["question"] for q in QUESTIONS + WIDE}), len(QUESTIONS) + len(WIDE))
+
+    def test_each_is_about_a_document_of_its_kind(self):
+        for q in WIDE:
+            self.assertEqual(natural_wide.DOCUMENTS[q["document"]][0], q["kind"])
+
+    def test_answers_are_short_and_the_first_stands_in_the_quote_as_it_is(self):
+        for q in WIDE:
+            self.assertIn(" ".join(q["answers"][0].split()), " ".join(q["quote"].split()))
+            self.assertLessEqual(len(q["answers"][0].split()), 8, q["answers"])
+            for answer in q["answers"]:
+                self.assertTrue(common.normalize(answer), q["question"])
+
+    def test_texts_of_the_repository_support_their_answers(self):
+        checked = 0
+        for q in WIDE:
+            kind, package, name = natural_wide.DOCUMENTS[q["document"]]
+            if package is None:
+                with open(os.path.join(natural_documents.HERE, name), encoding="utf-8") as f:
+                    natural.locate(q, f.read())
+                checked += 1
+        self.assertGreaterEqual(checked, 40)
+
+    def test_documents_and_packages_are_not_those_of_the_halves(self):
+        self.assertFalse(set(natural_wide.DOCUMENTS) & set(natural_documents.DOCUMENTS))
+        self.assertFalse(set(natural_wide.PACKAGES) & set(natural_documents.PACKAGES))
+        self.assertEqual({package for _, package, _ in natural_wide.DOCUMENTS.values() if package},
+                         set(natural_wide.PACKAGES))
+
+    @unittest.skipUnless(shutil.which("zstd"), "needs the zstd command")
+    def test_no_adapter_was_trained_on_its_packages(self):
+        trained_on = {record["package"] for record in common.read_zst(TRAINED_ON)}
+        self.assertGreater(len(trained_on), 50)
+        self.assertFalse(set(natural_wide.PACKAGES) & trained_on)
 
 
 class LocateTest(unittest.TestCase):
