@@ -16,7 +16,9 @@ namespace {
 constexpr int64_t kSmallModelParameters = 300'000'000;
 RereadPlan DefaultPlan(const model::ModelConfig& config, const model::MemoryConfig& memory) {
   const bool reads_one = memory.trained || model::NumParameters(config) < kSmallModelParameters;
-  return {.n_passages = reads_one ? 1 : 3, .by = RereadBy::kBm25, .with_memory = false};
+  return {.n_passages = reads_one ? 1 : 3,
+          .by = memory.rereads_by_both ? RereadBy::kBoth : RereadBy::kBm25,
+          .with_memory = false};
 }
 
 // How deep each ranking is read before they are fused: a passage that one of them has below this

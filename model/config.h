@@ -48,6 +48,9 @@ struct MemoryConfig {
   int top_k = 16;                               // keys kept per query head
   // Of mem_layers: those whose attention finds passages (they were trained for it); empty: all.
   std::vector<int> reread_layers = {};
+  // Whether passages are found by attention and by words together where nothing else is asked for;
+  // else by words alone. Which is better for an adapter is measured.
+  bool rereads_by_both = false;
   std::string encoding = "window-local";  // or "reference": windows attend to the memory so far
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
   bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)

@@ -29,7 +29,7 @@ struct KnownModel {
 constexpr KnownModel kKnownModels[] = {
     {.name = kDefaultModel,
      .file = "SmolLM2-135M-Instruct.Q4_1.gguf",
-     .adapter = "smollm2-135m-fot"},
+     .adapter = "smollm2-135m-fot-4"},
 };
 
 bool Exists(const fs::path& path) {
@@ -123,7 +123,14 @@ absl::StatusOr<std::vector<int>> ParseLayers(std::string_view list) {
   return layers;
 }
 
-// The adapter that was made for exactly this checkpoint.
+// Whether it is the one that a model with a name of its own is used with.
+bool IsKnown(const NamedAdapter& adapter) {
+  return std::any_of(std::begin(kKnownModels), std::end(kKnownModels),
+                     [&](const KnownModel& known) { return adapter.name == known.adapter; });
+}
+
+// The adapter that was made for exactly this checkpoint. Of several in one folder the known one,
+// else the first by name: what a user has comes before what fovea brings.
 absl::StatusOr<std::optional<NamedAdapter>> AdapterFor(const ModelHome& home,
                                                        const fs::path& model) {
   std::vector<NamedAdapter> adapters = ListAdapters(home);
@@ -131,10 +138,15 @@ absl::StatusOr<std::optional<NamedAdapter>> AdapterFor(const ModelHome& home,
   if (adapters.empty()) return std::nullopt;  // the weights need not be read
   ASSIGN_OR_RETURN(const auto checkpoint, model::Checkpoint::Open(model));
   const std::string fingerprint = checkpoint->Fingerprint().ToHex();
+  std::optional<NamedAdapter> found;
   for (NamedAdapter& named : adapters) {
-    if (named.base_fingerprint == fingerprint) return std::move(named);
+    if (named.base_fingerprint != fingerprint) continue;
+    const bool is_first = !found.has_value();
+    const bool is_better =
+        !is_first && IsKnown(named) && named.path.parent_path() == found->path.parent_path();
+    if (is_first || is_better) found = std::move(named);
   }
-  return std::nullopt;
+  return found;
 }
 
 // Of a model for which no adapter was found, though one comes with fovea; empty for any other.

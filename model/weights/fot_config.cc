@@ -21,7 +21,7 @@ absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
   static constexpr std::string_view kKeys[] = {
       "mem_layers",       "mem_positionals", "window",        "top_k",
       "encoding",         "memory_key_gain", "chat_template", "system_prompt",
-      "base_fingerprint", "reread_layers"};
+      "base_fingerprint", "reread_layers",   "reread_by"};
   for (const auto& [key, value] : json.items()) {
     if (std::find(std::begin(kKeys), std::end(kKeys), key) == std::end(kKeys)) {
       return absl::UnimplementedError(
@@ -51,6 +51,12 @@ absl::StatusOr<FotConfig> Parse(const Json& json, const ModelConfig& config) {
       memory.reread_layers.push_back(number);
     }
   }
+  ASSIGN_OR_RETURN(const std::string reread_by, JsonString(json, "reread_by", "bm25"));
+  if (reread_by != "bm25" && reread_by != "both") {
+    return absl::InvalidArgumentError(
+        StrCat("key reread_by: '", Printable(reread_by), "', want bm25 or both"));
+  }
+  memory.rereads_by_both = reread_by == "both";
   ASSIGN_OR_RETURN(memory.mem_positionals, JsonBool(json, "mem_positionals", true));
   ASSIGN_OR_RETURN(memory.window,
                    PositiveInt(json, "window", memory.window, config.max_position_embeddings));

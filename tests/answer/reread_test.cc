@@ -37,6 +37,21 @@ TEST(RereadPlanTest, AnUntrainedModelIsGivenPassagesByWords) {
   EXPECT_EQ(plan.by, RereadBy::kBm25);
 }
 
+TEST(RereadPlanTest, AnAdapterSaysByWhatPassagesAreFound) {
+  model::MemoryConfig memory = Trained(true);
+  memory.rereads_by_both = true;
+  const auto by = [&](const AskOptions& options, bool attends) {
+    const auto plan = PlanReread(options, OfSize(135'000'000), memory, attends);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return plan.value_or(RereadPlan()).by;
+  };
+  EXPECT_EQ(by({}, /*attends=*/true), RereadBy::kBoth);
+  EXPECT_EQ(by({}, /*attends=*/false), RereadBy::kBm25);
+  AskOptions asked;
+  asked.reread_by = RereadBy::kBm25;
+  EXPECT_EQ(by(asked, /*attends=*/true), RereadBy::kBm25);
+}
+
 TEST(RereadPlanTest, LargerModelsWithoutAnAdapterReadMore) {
   EXPECT_EQ(Plan({}, /*trained=*/false, true, 135'000'000).n_passages, 1);
   EXPECT_EQ(Plan({}, /*trained=*/false, true, 494'000'000).n_passages, 3);

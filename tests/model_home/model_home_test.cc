@@ -92,6 +92,24 @@ TEST_F(ModelHomeTest, PicksTheAdapterThatWasMadeForTheModel) {
   EXPECT_EQ(choice->model_name, model.string());
 }
 
+// Of those that come with fovea the known one; what a user put beside comes before.
+TEST_F(ModelHomeTest, OfSeveralAdaptersTheKnownOneIsTaken) {
+  const fs::path model = AddModel(folder_ / "tiny");
+  const std::string fingerprint = FingerprintOf(model);
+  const fs::path first = AddAdapter(folder_ / "share" / "a", fingerprint);
+  AddAdapter(folder_ / "share" / "z", fingerprint);
+  const auto chosen = [&] {
+    const auto choice = ChooseModel(home_, model.string(), std::nullopt);
+    EXPECT_TRUE(choice.ok()) << choice.status();
+    return choice.ok() ? choice->adapter.value_or("") : fs::path();
+  };
+  EXPECT_EQ(chosen(), first);
+  const fs::path known = AddAdapter(folder_ / "share" / "smollm2-135m-fot-4", fingerprint);
+  EXPECT_EQ(chosen(), known);
+  const fs::path own = AddAdapter(home_.folder / "adapters" / "x", fingerprint);
+  EXPECT_EQ(chosen(), own);
+}
+
 TEST_F(ModelHomeTest, TheDefaultAdapterIsFoundForTheDefaultModel) {
   const char* fovea_home = std::getenv("FOVEA_HOME");
   const fs::path model_home = fovea_home != nullptr
@@ -102,7 +120,7 @@ TEST_F(ModelHomeTest, TheDefaultAdapterIsFoundForTheDefaultModel) {
   home_.adapter_folders = {fs::path(FOVEA_SOURCE_DIR) / "models"};
   const auto choice = ChooseModel(home_, model.string(), std::nullopt);
   ASSERT_TRUE(choice.ok()) << choice.status();
-  EXPECT_EQ(choice->adapter_name, "smollm2-135m-fot");
+  EXPECT_EQ(choice->adapter_name, "smollm2-135m-fot-4");
 }
 
 TEST_F(ModelHomeTest, AKnownModelWithoutItsAdapterIsWarnedAbout) {
@@ -112,7 +130,7 @@ TEST_F(ModelHomeTest, AKnownModelWithoutItsAdapterIsWarnedAbout) {
   auto choice = ChooseModel(home_, std::string(kDefaultModel), std::nullopt);
   ASSERT_TRUE(choice.ok()) << choice.status();
   EXPECT_THAT(choice->adapter_warning,
-              AllOf(HasSubstr("the adapter of smollm2, smollm2-135m-fot, is not in "),
+              AllOf(HasSubstr("the adapter of smollm2, smollm2-135m-fot-4, is not in "),
                     HasSubstr((folder_ / "share").string()), HasSubstr("--adapter none")));
   choice = ChooseModel(home_, std::string(kDefaultModel), std::string(kNoAdapter));
   ASSERT_TRUE(choice.ok()) << choice.status();

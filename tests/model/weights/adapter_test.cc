@@ -137,6 +137,8 @@ TEST_F(AdapterTest, BadMemoryConfigurationsAreNamed) {
   ExpectRefused(load(R"({"mem_layers": [1, 0]})"), kInvalid, "ascending order");
   ExpectRefused(load(R"({"mem_layers": [1], "window": 4096})"), kInvalid, "key window: 4096");
   ExpectRefused(load(R"({"mem_layers": [1], "top_k": 0})"), kInvalid, "key top_k: 0");
+  ExpectRefused(load(R"({"mem_layers": [1], "reread_by": "luck"})"), kInvalid,
+                "key reread_by: 'luck', want bm25 or both");
   ExpectRefused(load(R"({"mem_layers": [1], "encoding": "other"})"),
                 absl::StatusCode::kUnimplemented, "key encoding: 'other'");
   ExpectRefused(load(R"({"mem_layers": [1], "windows": 12})"), absl::StatusCode::kUnimplemented,
