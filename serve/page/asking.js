@@ -37,10 +37,11 @@ function setRunning(controller) {
 // Puts a request whose answer is a turn; `request` gets the turn and a signal that ends it.
 async function run(question, request) {
   const {turn, answer} = addTurn(question);
+  const field = byId("question");
+  field.value = "";
   setRunning(new AbortController());
   try {
     await request(turn, answer, running.signal);
-    byId("question").value = "";
   } catch (error) {
     if (error.name === "AbortError") {
       turn.append(element("p", {class: "hint"}, "Stopped."));
@@ -48,11 +49,13 @@ async function run(question, request) {
     } else {
       turn.append(element("p", {class: "failed"}, error.message));
       sayError(error);
+      if (field.value === "") field.value = question;
     }
   } finally {
     answer.setAttribute("aria-busy", "false");
     setRunning(null);
-    byId("question").focus();
+    // Where the button that was pressed cannot be pressed any more, nothing has the focus.
+    if (document.activeElement === document.body) field.focus();
   }
 }
 
@@ -76,7 +79,7 @@ const ask = (question) => run(question, async (turn, answer, signal) => {
   say(`Answered, with ${count(end.fovea_sources.length, "source")}.`);
 });
 
-const find = (query) => run(`Passages for: ${query}`, async (turn, answer) => {
+const find = (query) => run(query, async (turn, answer) => {
   const found = await search({query, ...scope()});
   answer.textContent = `${count(found.data.length, "passage")}.`;
   turn.append(passageList(found.data, "Passages"));

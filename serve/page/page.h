@@ -18,11 +18,11 @@ struct PageFile {
 // All of them.
 std::span<const PageFile> PageFiles();
 
-// The response to a GET of the file with this name. It may be kept by a browser, which asks each time
-// whether it is still the same: `if_none_match` is what that request's header says, and where it
-// names the file's state the answer is status 304 without a body. The page may load nothing from
-// anywhere else and run nothing but its own modules; text that becomes HTML or code in it is refused
-// by the browser (trusted types). Status 404 for a name that is none of them.
+// The response to a GET of the file with this name. It may be kept by a browser, which asks each
+// time whether it is still the same: `if_none_match` is what that request's header says, and where
+// it names the file's state the answer is status 304 without a body. The page may load nothing from
+// anywhere else and run nothing but its own modules; text that becomes HTML or code in it is
+// refused by the browser (trusted types). Status 404 for a name that is none of them.
 HttpResponse PageResponse(std::string_view name, std::string_view if_none_match);
 
 }  // namespace fovea::serve

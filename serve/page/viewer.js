@@ -56,7 +56,7 @@ function earlier(id, shown) {
       sayError(error);
     }
   }}, "Show what is before");
-  return [more, "\n"];
+  return [more];
 }
 
 // As `earlier`, behind it.
@@ -66,14 +66,13 @@ function later(id, shown) {
     try {
       const end = Math.min(shown.bytes, shown.end + PART_BYTES);
       const part = await showDocument(id, {start: shown.end, end});
-      more.previousSibling.remove();
       more.replaceWith(part.text, ...later(id, part));
       byId("viewer-text").focus({preventScroll: true});
     } catch (error) {
       sayError(error);
     }
   }}, "Show what follows");
-  return ["\n", more];
+  return [more];
 }
 
 export function startViewer() {
