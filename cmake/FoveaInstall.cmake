@@ -25,7 +25,7 @@ install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/fovea/adapters
         PATTERN "*.safetensors" PATTERN "README.md")
 # Of a build that made nothing but the program there are none.
 foreach(folder man bash-completion zsh)
-  install(DIRECTORY ${CMAKE_BINARY_DIR}/share/${folder} DESTINATION ${CMAKE_INSTALL_DATADIR} OPTIONAL)
+  install(DIRECTORY ${CMAKE_BINARY_DIR}/manual/${folder} DESTINATION ${CMAKE_INSTALL_DATADIR} OPTIONAL)
 endforeach()
 install(FILES README.md LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
