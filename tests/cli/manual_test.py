@@ -102,7 +102,7 @@ class ManualTest(unittest.TestCase):
         # What takes a file is left to the shell.
         self.assertEqual(self.complete("fovea", "ask", "--memory", ""), set())
         self.assertEqual(self.complete("fovea", "ask", "--memory", "a", "--quiet", "--mo"),
-                         {"--mode"})
+                         {"--mode", "--model"})
 
     def test_zsh_has_a_function_for_every_command(self):
         path_of_script = os.path.join(self.folder.name, "zsh/site-functions/_fovea")

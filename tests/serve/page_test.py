@@ -313,7 +313,7 @@ class PageTest(unittest.TestCase):
         from selenium.webdriver.common.keys import Keys
         browser = self.browser
         self.serve_with(mill=MILL)
-        words = " ".join(f"The ship {i} brings {i * 7} barrels of salt." for i in range(6000))
+        words = " ".join(f"The ship {i} brings {i * 7} barrels of salt." for i in range(2500))
         browser.one("#files").send_keys(self.home.write("ships.txt", words))
         browser.wait(lambda: browser.one("#jobs button").text == "Cancel", "no job to be cancelled")
         # A page that is loaded anew shows what goes on.
