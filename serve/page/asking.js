@@ -109,8 +109,9 @@ export function startAsking() {
       put(ask);
     }
   });
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") stop();
+  document.addEventListener("keydown", (event) => {
+    // Of an open dialog Escape closes that.
+    if (event.key === "Escape" && document.querySelector("dialog[open]") === null) stop();
   });
   byId("stop").addEventListener("click", stop);
   byId("search").addEventListener("click", () => put(find));
