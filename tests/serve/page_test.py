@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The page in a real browser, against the built server with the default model.
+"""The page in a real browser, against the built server with the default model (with a tiny one where
+nothing is answered).
 
 Environment: FOVEA, the program. Exit status 77, with the reason, where there is no browser or no
 model.
@@ -159,6 +160,7 @@ class PageTest(unittest.TestCase):
         self.assertEqual(shown(), text)
 
     def test_ranges_that_cut_a_character_have_the_whole_of_it(self):
+        self.move_to("tiny")
         self.serve()
         cases = [["aäb", 1, 2, ["a", "ä", "b"]], ["aäb", 2, 4, ["a", "äb", ""]],
                  ["🦦x", 1, 3, ["", "🦦", "x"]], ["🦦x", 4, 5, ["🦦", "x", ""]],
@@ -257,6 +259,7 @@ class PageTest(unittest.TestCase):
     def test_dark_and_light_follow_the_system_or_the_switch(self):
         from selenium.webdriver.support.ui import Select
         browser = self.browser
+        self.move_to("tiny")
         self.serve()
 
         def brightness():
@@ -309,11 +312,11 @@ class PageTest(unittest.TestCase):
                          ["all collections", "minutes"])
         browser.run("sessionStorage.clear()")
 
-    def test_jobs_and_answers_can_be_stopped(self):
-        from selenium.webdriver.common.keys import Keys
+    def test_a_job_can_be_cancelled(self):
         browser = self.browser
-        self.serve_with(mill=MILL)
-        words = " ".join(f"The ship {i} brings {i * 7} barrels of salt." for i in range(2500))
+        self.move_to("tiny")
+        self.serve()
+        words = " ".join(f"The ship {i} brings {i * 7} barrels of salt." for i in range(60000))
         browser.one("#files").send_keys(self.home.write("ships.txt", words))
         browser.wait(lambda: browser.one("#jobs button").text == "Cancel", "no job to be cancelled")
         # A page that is loaded anew shows what goes on.
@@ -323,6 +326,10 @@ class PageTest(unittest.TestCase):
         browser.wait_for_text("#jobs", "cancelled")
         self.assertNotIn("ships", browser.one("#documents").text)
 
+    def test_an_answer_can_be_stopped(self):
+        from selenium.webdriver.common.keys import Keys
+        browser = self.browser
+        self.serve_with(mill=MILL)
         browser.one("#ask summary").click()
         browser.one("#max-tokens").send_keys("2000")
         browser.one("#temperature").send_keys("2")
