@@ -35,5 +35,7 @@ void AddParity(CLI::App& app, Run* run);
 void AddTrain(CLI::App& app, Run* run);
 void AddEval(CLI::App& app, Run* run);
 void AddServe(CLI::App& app, Run* run);
+// After all others: it writes down what they are.
+void AddManual(CLI::App& app, Run* run);
 
 }  // namespace fovea::cli

@@ -37,6 +37,7 @@ int Main(int argc, char** argv) {
   fovea::cli::AddParity(app, &run);
   fovea::cli::AddTrain(app, &run);
   fovea::cli::AddEval(app, &run);
+  fovea::cli::AddManual(app, &run);
   app.footer(
       "Example:\n"
       "  fovea ingest --memory notes book.txt\n"

@@ -23,6 +23,10 @@ install(DIRECTORY base compute model storage index documents memory model_home a
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/fovea/adapters
         FILES_MATCHING PATTERN "fot_config.json" PATTERN "adapter_config.json"
         PATTERN "*.safetensors" PATTERN "README.md")
+# Of a build that made nothing but the program there are none.
+foreach(folder man bash-completion zsh)
+  install(DIRECTORY ${CMAKE_BINARY_DIR}/manual/${folder} DESTINATION ${CMAKE_INSTALL_DATADIR} OPTIONAL)
+endforeach()
 install(FILES README.md LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(fovea_package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/fovea)

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs what fovea is built from: packages of Debian 12, Ubuntu 24.04 or newer.
 #
-# Usage: scripts/install_deps.sh [--dev]
-#   --dev  also what developers need: formatter, linter, benchmark library
+# Usage: scripts/install_deps.sh [--dev] [--browser]
+#   --dev      also what developers need: formatter, linter, benchmark library
+#   --browser  also the browser in which the server's page is tested, where this system has it as a
+#              package (Debian; Ubuntu has a snap alone)
 #
 # Does nothing, and asks for no rights, when all of them are there.
 set -euo pipefail
@@ -30,8 +32,15 @@ packages=(
 for option in "$@"; do
   case "$option" in
     --dev) packages+=(clang-format clang-tidy libbenchmark-dev) ;;
+    --browser)
+      if grep -qx 'ID=debian' /etc/os-release; then
+        packages+=(chromium chromium-driver)
+      else
+        echo "Chromium is no package of this system: the test of the server's page will be skipped"
+      fi
+      ;;
     *)
-      echo "install_deps.sh: unknown option $option: want --dev or nothing" >&2
+      echo "install_deps.sh: unknown option $option: want --dev, --browser or nothing" >&2
       exit 2
       ;;
   esac

@@ -2,7 +2,8 @@
 # From nothing to answers with sources: installs, builds, gets the default model, ingests the
 # documents of examples/, asks questions, and shows that a later process answers at once.
 #
-# Usage: scripts/quickstart.sh [MEMORY]       (default: ./fovea-memory)
+# Usage: scripts/quickstart.sh [--serve] [MEMORY]       (default: ./fovea-memory)
+#   --serve  ends with a server of the memory, and says the address of its page; Ctrl+C stops it
 #
 # Run it again: it does no work twice.
 questions=(
@@ -12,6 +13,11 @@ questions=(
   "Who was the first woman to win Who Wants to Be a Millionaire?"
 )
 
+serves=false
+if [[ "${1:-}" == --serve ]]; then
+  serves=true
+  shift
+fi
 memory="$(realpath -m "${1:-fovea-memory}")"
 source "$(dirname "$0")/common.sh"
 examples=(
@@ -62,6 +68,15 @@ echo "  memory of $(json usage memory_tokens <<<"$result") tokens opened in $(js
   "prompt of $(json usage prompt_tokens <<<"$result") tokens read in $(json timing prefill_ms <<<"$result") ms"
 echo "  the ingest of this run took ${ingest_seconds} s"
 
+if "$serves"; then
+  port=8080
+  if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then port=0; fi # taken: any that is free
+  say "Your turn: ask, and add documents, at this address. Ctrl+C stops the server; this starts it again:"
+  echo "  $fovea serve --memory $memory"
+  exec "$fovea" serve --memory "$memory" --port "$port"
+fi
+
 say "Your turn"
 echo "  $fovea ask --memory $memory \"Your question\""
 echo "  $fovea ingest --memory $memory --recursive YOUR_FOLDER"
+echo "  $fovea serve --memory $memory      # a page for both, and OpenAI's API"

@@ -68,7 +68,7 @@ if [[ "${1:-}" == --train ]]; then
 fi
 
 say "Packages"
-"$root/scripts/install_deps.sh" "${checks[@]}"
+"$root/scripts/install_deps.sh" --browser "${checks[@]}"
 
 say "Build"
 build_release all

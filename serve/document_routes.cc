@@ -130,17 +130,33 @@ HttpResponse StorageErrorResponse(const absl::Status& status) {
 }  // namespace
 
 HttpResponse Service::ListCollections(const Call& call) const {
-  std::map<std::string, int64_t> n_documents;
-  for (const DocumentRecord& document : parts_.fovea->memory().Current()->documents) {
-    for (const std::string& name : document.collections()) {
-      if (call.access.Allows(name)) ++n_documents[name];
+  struct Contents {
+    int64_t n_documents = 0;
+    uint64_t n_tokens = 0;
+    void Add(const DocumentRecord& document) {
+      ++n_documents;
+      n_tokens += document.n_tokens;
     }
+  };
+  std::map<std::string, Contents> collections;
+  Contents all;  // a document in two collections counts once
+  for (const DocumentRecord& document : parts_.fovea->memory().Current()->documents) {
+    const std::optional<DocumentRecord> visible = Visible(document, call.access);
+    if (!visible.has_value()) continue;
+    all.Add(*visible);
+    for (const std::string& name : visible->collections()) collections[name].Add(*visible);
   }
   Json data = Json::array();
-  for (const auto& [name, n] : n_documents) {
-    data.push_back({{"name", name}, {"object", "fovea.collection"}, {"documents", n}});
+  for (const auto& [name, contents] : collections) {
+    data.push_back({{"name", name},
+                    {"object", "fovea.collection"},
+                    {"documents", contents.n_documents},
+                    {"tokens", contents.n_tokens}});
   }
-  return {.body = answer::JsonText({{"object", "list"}, {"data", std::move(data)}})};
+  return {.body = answer::JsonText({{"object", "list"},
+                                    {"data", std::move(data)},
+                                    {"documents", all.n_documents},
+                                    {"tokens", all.n_tokens}})};
 }
 
 HttpResponse Service::ListDocuments(const Call& call) const {

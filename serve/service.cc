@@ -46,6 +46,7 @@ const std::vector<Service::Route>& Service::Routes() {
   using Who = Route::Who;
   static const std::vector<Route> routes = {
       {"GET", "/", &Service::Page, Who::kAll},
+      {"GET", "/page/", &Service::Page, Who::kAll},
       {"GET", "/health", &Service::Health, Who::kAll},
       {"GET", "/metrics", &Service::MetricsText, Who::kUnlimitedKeys},
       {"GET", "/v1/models", &Service::Models},
@@ -145,13 +146,9 @@ absl::Status Service::CheckOrigin(const HttpRequest& request) const {
   return absl::OkStatus();
 }
 
-HttpResponse Service::Page(const Call&) const {
-  return {.content_type = "text/html; charset=utf-8",
-          .body = std::string(PageHtml()),
-          .headers = {{"Content-Security-Policy",
-                       "default-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-                       "frame-ancestors 'none'"},
-                      {"X-Content-Type-Options", "nosniff"}}};
+HttpResponse Service::Page(const Call& call) const {
+  return PageResponse(call.rest.empty() ? "index.html" : call.rest,
+                      call.request.Header("if-none-match"));
 }
 
 HttpResponse Service::Health(const Call&) const {

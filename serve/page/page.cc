@@ -1,22 +1,49 @@
 #include "serve/page/page.h"
 
+#include <algorithm>
+#include <string>
+
+#include "documents/utf8.h"
+#include "serve/errors.h"
+
 namespace fovea::serve {
 namespace {
 
-constexpr std::string_view kHtml = R"html(<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>fovea</title>
-<h1>fovea</h1>
-<p>This server answers OpenAI's API at <code>/v1</code>, with documents at
-<code>/v1/documents</code> and passages at <code>/v1/search</code>.
-<p><a href="/health">/health</a>, <a href="/v1/models">/v1/models</a>,
-<a href="/metrics">/metrics</a>
-</html>
-)html";
+constexpr std::string_view kPolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'";
+
+std::string_view ContentType(std::string_view name) {
+  if (name.ends_with(".html")) return "text/html; charset=utf-8";
+  if (name.ends_with(".css")) return "text/css; charset=utf-8";
+  if (name.ends_with(".js")) return "text/javascript; charset=utf-8";
+  return "image/svg+xml";
+}
 
 }  // namespace
 
-std::string_view PageHtml() { return kHtml; }
+HttpResponse PageResponse(std::string_view name, std::string_view if_none_match) {
+  const std::span<const PageFile> files = PageFiles();
+  const auto file = std::find_if(files.begin(), files.end(),
+                                 [&](const PageFile& one) { return one.name == name; });
+  if (file == files.end()) {
+    return ErrorResponse(404, StrCat("the page has no file ", documents::OneLine(name, 200)));
+  }
+  const std::string tag = StrCat("\"", file->sha256, "\"");
+  HttpResponse response{.content_type = std::string(ContentType(name)),
+                        .headers = {{"ETag", tag},
+                                    {"Cache-Control", "no-cache"},
+                                    {"Content-Security-Policy", std::string(kPolicy)},
+                                    {"X-Content-Type-Options", "nosniff"},
+                                    {"Referrer-Policy", "no-referrer"},
+                                    {"Cross-Origin-Resource-Policy", "same-origin"}}};
+  if (if_none_match.find(tag) != std::string_view::npos) {
+    response.status = 304;
+  } else {
+    response.body = std::string(file->text);
+  }
+  return response;
+}
 
 }  // namespace fovea::serve

@@ -24,7 +24,8 @@ PATHS = ["/", "/health", "/metrics", "/v1/models", "/v1/models/tiny", "/v1/chat/
 METHODS = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "Ω"]
 # What is offered, as often as all else.
 ROUTES = [("GET", path) for path in PATHS[:5]] + [
-    ("GET", "/v1/documents?limit=1"), ("GET", "/v1/collections"), ("GET", "/v1/jobs"),
+    ("GET", "/v1/documents?limit=1"), ("GET", "/page/app.js"), ("GET", "/v1/collections"),
+    ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/1"), ("DELETE", "/v1/jobs/1"), ("DELETE", "/v1/documents/abcdef")] + [
     ("POST", path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/search",
                                 "/v1/documents", "/v1/jobs")] * 4

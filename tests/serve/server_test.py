@@ -6,6 +6,7 @@ Environment: FOVEA, the program. Standard library only.
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import threading
@@ -282,6 +283,37 @@ class RefusalsTest(ServerTest):
             own = {"Origin": f"http://{server.host}:{server.port}"}
             self.assertEqual(server.get("/v1/documents", headers=own).status, 200)
 
+    def test_the_page_is_there_for_all_and_may_load_nothing_from_elsewhere(self):
+        keys = self.home.write("keys", "0123456789abcdef\n")
+        with self.home.serve("--api-key-file", keys) as server:
+            page = server.get("/")
+            self.assertEqual(page.status, 200)
+            self.assertEqual(page.headers["Content-Type"], "text/html; charset=utf-8")
+            policy = page.headers["Content-Security-Policy"].split("; ")
+            self.assertIn("default-src 'none'", policy)
+            self.assertIn("script-src 'self'", policy)
+            self.assertIn("require-trusted-types-for 'script'", policy)
+            self.assertNotIn("unsafe", " ".join(policy))
+            # Everything that it names is there, with its type.
+            named = re.findall(r'"(/page/[^"]*)"', page.bytes.decode())
+            types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+            self.assertEqual({name.rpartition(".")[2] for name in named}, set(types))
+            for name in named:
+                file = server.get(name)
+                self.assertEqual(file.status, 200, name)
+                self.assertEqual(file.headers["Content-Type"].partition(";")[0],
+                                 types[name.rpartition(".")[2]])
+                imported = re.findall(r'from "(/page/[^"]*)"', file.bytes.decode())
+                named += [other for other in imported if other not in named]
+            self.assertGreater(len(named), 8)
+            # A browser that has it asks whether it is still the same.
+            again = server.get("/", headers={"If-None-Match": page.headers["ETag"]})
+            self.assertEqual((again.status, again.bytes), (304, b""))
+            other = server.get("/", headers={"If-None-Match": '"another"'})
+            self.assertEqual((other.status, other.bytes), (200, page.bytes))
+            for nothing in ("/page/", "/page/page.h", "/page/../page.cc", "/page/%2e%2e/page.cc"):
+                self.assertEqual(server.get(nothing, key="0123456789abcdef").status, 404, nothing)
+
     def test_an_address_that_others_reach_needs_keys(self):
         done = subprocess.run([FOVEA, "serve", "--memory", self.home.path("memory"), "--host",
                                "0.0.0.0", "--port", "0"], env=self.home.environment,
@@ -354,8 +386,11 @@ class CollectionsTest(ServerTest):
             self.assertEqual(server.get(f"/v1/documents/{secret}", key=self.MINE).status, 404)
             self.assertEqual(server.request("DELETE", f"/v1/documents/{secret}",
                                             key=self.MINE).status, 404)
-            collections = server.get("/v1/collections", key=self.MINE).json["data"]
-            self.assertEqual([c["name"] for c in collections], ["mine"])
+            collections = server.get("/v1/collections", key=self.MINE).json
+            self.assertEqual([c["name"] for c in collections["data"]], ["mine"])
+            self.assertEqual(collections["documents"], 1)
+            self.assertEqual(collections["tokens"], mine.json["data"][0]["tokens"])
+            self.assertEqual(collections["data"][0]["tokens"], collections["tokens"])
             self.assertEqual(server.get("/metrics", key=self.MINE).status, 403)
             self.assertEqual(server.post("/v1/jobs", {"kind": "rebuild"}, key=self.MINE).status, 403)
             # A key whose collection has nothing sees nothing, not everything.

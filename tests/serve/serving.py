@@ -1,4 +1,5 @@
-"""Runs the built server as its users do, over a memory of a tiny model with random weights."""
+"""Runs the built server as its users do, over a memory of a tiny model with random weights, or of the
+default model."""
 import contextlib
 import http.client
 import json
@@ -22,14 +23,18 @@ TOOLS = "A hammer drives nails.\n\nA chisel cuts wood.\n"
 
 
 class Home:
-    """A folder with a model; what is made in it goes with it."""
+    """A folder with a model; what is made in it goes with it. `model`: "tiny", which is made here, or
+    one that this user has."""
 
-    def __init__(self):
+    def __init__(self, model="tiny"):
         self._folder = tempfile.TemporaryDirectory(prefix="fovea-serve-")
         self.folder = self._folder.name
-        write_tiny_model(self.path("home/models/tiny"))
-        self.environment = {**os.environ, "FOVEA_HOME": self.path("home"), "FOVEA_MODEL": "",
-                            "FOVEA_MEMORY": ""}
+        self.environment = {**os.environ, "FOVEA_MODEL": "", "FOVEA_MEMORY": ""}
+        self.model_options = ("--model", model)
+        if model == "tiny":
+            write_tiny_model(self.path("home/models/tiny"))
+            self.environment["FOVEA_HOME"] = self.path("home")
+            self.model_options += ("--mem-layers", "1")
 
     def close(self):
         self._folder.cleanup()
@@ -50,9 +55,8 @@ class Home:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def ingest(self, *files, collection="default", memory="memory"):
-        return self.fovea("ingest", "--memory", self.path(memory), "--model", "tiny",
-                          "--mem-layers", "1", "--window", "128", "--collection", collection,
-                          *files)
+        return self.fovea("ingest", "--memory", self.path(memory), *self.model_options,
+                          "--window", "128", "--collection", collection, *files)
 
     @contextlib.contextmanager
     def serve(self, *arguments, memory="memory"):
@@ -79,8 +83,8 @@ class Server:
         self.log = open(home.path("server.log"), "a+", encoding="utf-8")
         self.process = subprocess.Popen(
             [FOVEA, "serve", "--memory", home.path(memory), "--port", "0", "--threads", "2",
-             "--precision", "float32", *(() if os.path.exists(home.path(memory)) else
-                                         ("--model", "tiny", "--mem-layers", "1")), *arguments],
+             "--precision", "float32",
+             *(() if os.path.exists(home.path(memory)) else home.model_options), *arguments],
             env=home.environment, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.address = self.process.stdout.readline().strip()
         if not self.address:

@@ -1,0 +1,80 @@
+// What the memory holds: collections, documents, and deleting them.
+import {deleteDocument, listCollections, listDocuments} from "/page/api.js";
+import {byId, count, element, fillChoices, say, sayError, size} from "/page/dom.js";
+import {openDocument} from "/page/viewer.js";
+
+const PAGE = 50;
+let last = "";  // id of the last document that is shown
+
+const nameOf = (document) => document.title || document.source;
+
+function row(document) {
+  const name = nameOf(document);
+  const day = new Date(1000 * document.ingested_unix_s).toISOString().slice(0, 10);
+  return element("li", {},
+      element("button", {type: "button", class: "plain", "aria-label": `Open ${name}`,
+                         click: () => openDocument(document.id)}, name),
+      element("p", {class: "hint"},
+              `${document.source}; ${document.collections.join(", ")}; ` +
+              `${count(document.tokens, "token")}, ${size(document.bytes)}; ${day}`),
+      element("button", {type: "button", class: "danger", "aria-label": `Delete ${name}`,
+                         click: () => askToDelete(document)}, "Delete"));
+}
+
+let doomed = null;  // the document that the dialog asks about
+
+function askToDelete(document) {
+  doomed = document;
+  byId("delete-title").textContent = `Delete “${nameOf(document)}”?`;
+  byId("delete").showModal();
+}
+
+async function deleteDoomed() {
+  const buttons = byId("delete").querySelectorAll("button");
+  for (const button of buttons) button.disabled = true;
+  try {
+    await deleteDocument(doomed.id);
+    byId("delete").close();
+    await showMemory();
+    say(`Deleted “${nameOf(doomed)}”.`);
+  } catch (error) {
+    byId("delete").close();
+    sayError(error);
+  } finally {
+    for (const button of buttons) button.disabled = false;
+    // The button that opened the dialog is gone with its row.
+    byId("memory-title").focus();
+  }
+}
+
+async function showPage() {
+  const {data, has_more} =
+      await listDocuments({limit: PAGE, after: last, collection: byId("shown").value});
+  byId("documents").append(...data.map(row));
+  last = data.at(-1)?.id ?? last;
+  byId("more").hidden = !has_more;
+}
+
+// Shows it anew, from its first documents on.
+export async function showMemory() {
+  const {data, documents, tokens} = await listCollections();
+  const names = data.map((collection) => collection.name);
+  fillChoices(byId("scope"), names);
+  fillChoices(byId("shown"), names);
+  byId("collections").replaceChildren(...names.map((name) => element("option", {value: name})));
+  byId("totals").textContent = documents === 0
+      ? "The memory is empty: add documents below, then ask."
+      : `${count(documents, "document")}, ${count(tokens, "token")}, ` +
+        `${count(names.length, "collection")}`;
+  last = "";
+  byId("documents").replaceChildren();
+  await showPage();
+}
+
+export function startDocuments() {
+  byId("memory-title").tabIndex = -1;
+  byId("shown").addEventListener("change", () => showMemory().catch(sayError));
+  byId("more").addEventListener("click", () => showPage().catch(sayError));
+  byId("delete-no").addEventListener("click", () => byId("delete").close());
+  byId("delete-yes").addEventListener("click", deleteDoomed);
+}
