@@ -79,10 +79,14 @@ absl::StatusOr<IngestSummary> Fovea::Ingest(const IngestRequest& request) {
   };
   std::vector<File> files;
   for (const std::filesystem::path& path : request.paths) {
+    std::error_code error;
+    if (std::filesystem::status(path, error).type() == std::filesystem::file_type::not_found) {
+      return absl::NotFoundError(StrCat(documents::PrintableName(path.native()),
+                                        ": there is no such file or folder; nothing was ingested"));
+    }
     ASSIGN_OR_RETURN(documents::FileList list,
                      documents::ListDocuments(path, /*recursive=*/true, &memory::Memory::Exists));
-    std::error_code ignored;
-    const bool is_folder = std::filesystem::is_directory(path, ignored);
+    const bool is_folder = std::filesystem::is_directory(path, error);
     summary.has_folders |= is_folder;
     for (auto& file : list.files) files.push_back({std::move(file), is_folder});
     for (const auto& left_out : list.left_out) {

@@ -124,7 +124,11 @@ void AddIngest(nb::module_& module) {
       .def_ro("stage", &ProgressUpdate::stage, "\"encode\", \"index\", \"verify\", ...")
       .def_ro("done", &ProgressUpdate::done, "In units.")
       .def_ro("total", &ProgressUpdate::total, "0: not known.")
-      .def_prop_ro("unit", [](const ProgressUpdate& self) { return std::string(self.unit); });
+      .def_prop_ro("unit", [](const ProgressUpdate& self) { return std::string(self.unit); })
+      .def("__repr__", [](const ProgressUpdate& self) {
+        return StrCat("<fovea.Progress ", self.stage, " ", self.done,
+                      self.total > 0 ? StrCat(" of ", self.total) : "", " ", self.unit, ">");
+      });
   nb::class_<IngestedDocument>(module, "IngestedDocument", "What became of a document.")
       .def_ro("id", &IngestedDocument::id)
       .def_prop_ro("title", Text(&IngestedDocument::title))

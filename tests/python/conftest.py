@@ -15,6 +15,8 @@ LIGHTHOUSE = ("The keeper of the lighthouse on the grey rock was called Marta Li
 BAKERY = ("The bakery in Mill Lane was run by Ottokar Brandt. He baked rye bread on Mondays and "
           "poppy-seed rolls on Thursdays, and closed on Sundays — „für die Hefe“, he said.\n")
 QUESTION = "Who was the keeper of the lighthouse?"
+# At this temperature all tokens are as likely: the answer goes on until something ends it.
+ENDLESS = {"temperature": 100.0, "max_tokens": 100_000}
 
 
 def pytest_collection_modifyitems(items):
