@@ -1,5 +1,7 @@
 #include "python/errors.h"
 
+#include <nanobind/stl/string.h>
+
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,8 +25,9 @@ PyObject* error = nullptr;
 std::vector<std::pair<absl::StatusCode, PyObject*>> subclasses;
 
 PyObject* NewClass(nb::module_& module, const char* name, nb::object bases, const char* doc) {
-  PyObject* const made =
-      PyErr_NewExceptionWithDoc(StrCat("fovea.", name).c_str(), doc, bases.ptr(), nullptr);
+  const std::string module_name = nb::cast<std::string>(module.attr("__name__"));
+  PyObject* const made = PyErr_NewExceptionWithDoc(StrCat(module_name, ".", name).c_str(), doc,
+                                                   bases.ptr(), nullptr);
   if (made == nullptr) throw nb::python_error();
   module.attr(name) = nb::borrow(made);
   return made;

@@ -86,5 +86,11 @@ def to_float32(entries: _npt.NDArray[_typing.Any]) -> _npt.NDArray[_np.float32]:
     return (entries.astype(numpy.uint32) << 16).view(numpy.float32)
 
 
+# Users know the classes by the package's name, in messages too.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name
+
 # What is still open when Python ends is closed while its threads can be.
 _atexit.register(_fovea._close_all)

@@ -167,14 +167,15 @@ def test_ctrl_c_ends_an_answer(stored):
 def test_ctrl_c_ends_an_ingest_and_what_is_stored_stays(tmp_path):
     program = ("import sys, fovea\n"
                "memory = fovea.Memory.open(sys.argv[1], model='smollm2')\n"
+               "memory.ingest(texts=[('first', 'A hammer drives nails.')])\n"
                "texts = [(f'note {i}', f'{i} ' * 800) for i in range(4000)]\n"
-               "def stored(document): print(document.source, flush=True)\n"
+               "def tell(update): print(update.stage, flush=True)\n"
                "try:\n"
-               "    memory.ingest(texts=texts, on_document=stored)\n"
+               "    memory.ingest(texts=texts, progress=tell)\n"
                "except KeyboardInterrupt:\n"
                "    print('stored:', len(memory.documents()))\n")
     process = run_python(program, tmp_path / "memory")
-    assert process.stdout.readline() == "note 0\n", process.stderr.read()
+    assert process.stdout.readline() == "encode\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     last = output.splitlines()[-1]
