@@ -26,8 +26,8 @@ std::vector<std::pair<absl::StatusCode, PyObject*>> subclasses;
 
 PyObject* NewClass(nb::module_& module, const char* name, nb::object bases, const char* doc) {
   const std::string module_name = nb::cast<std::string>(module.attr("__name__"));
-  PyObject* const made = PyErr_NewExceptionWithDoc(StrCat(module_name, ".", name).c_str(), doc,
-                                                   bases.ptr(), nullptr);
+  PyObject* const made =
+      PyErr_NewExceptionWithDoc(StrCat(module_name, ".", name).c_str(), doc, bases.ptr(), nullptr);
   if (made == nullptr) throw nb::python_error();
   module.attr(name) = nb::borrow(made);
   return made;

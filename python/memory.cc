@@ -644,7 +644,7 @@ void AddMemory(nb::module_& module) {
              "Gets a model that fovea knows by name, where it is not there; returns its path. (pip "
              "of the python3 in PATH downloads it.)");
   module.def(
-      "_close_all",
+      "close_all",
       [] {
         const nb::gil_scoped_release release;
         OpenedMemory::CloseAll();

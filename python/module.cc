@@ -7,7 +7,7 @@
 #include "python/types.h"
 
 NB_MODULE(_fovea, module) {
-  module.attr("__version__") = FOVEA_VERSION;
+  module.attr("version") = FOVEA_VERSION;
   fovea::python::AddErrors(module);
   fovea::python::AddTypes(module);
   fovea::python::AddMemory(module);

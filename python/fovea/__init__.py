@@ -51,10 +51,10 @@ from ._fovea import (
     Unimplemented,
     VerifyReport,
     Window,
-    __version__,
     pull_model,
     verify,
 )
+from ._fovea import version as __version__
 
 if _typing.TYPE_CHECKING:
     import numpy as _np
@@ -93,4 +93,4 @@ for _name in __all__:
 del _name
 
 # What is still open when Python ends is closed while its threads can be.
-_atexit.register(_fovea._close_all)
+_atexit.register(_fovea.close_all)
