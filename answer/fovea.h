@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
+#include "answer/ingest_summary.h"
 #include "memory/ingest/ingester.h"
 #include "memory/memory.h"
 #include "model/transformer.h"
@@ -21,8 +22,8 @@ namespace fovea::answer {
 
 struct FoveaOptions {
   std::filesystem::path memory;
-  // For the first ingest; later the memory remembers them. A path or a name ("smollm2", the
-  // default).
+  // For the first ingest; later the memory remembers them. A path or a name; empty: FOVEA_MODEL,
+  // where it is set, else "smollm2".
   std::filesystem::path model;
   // A folder, a name, or "none"; empty: the one that was made for the model, if it is installed.
   std::filesystem::path adapter;
@@ -34,12 +35,32 @@ struct FoveaOptions {
   std::string precision = "auto";
 };
 
+// What an ingest of files and texts is given.
+struct IngestRequest {
+  // Files, and folders with all that is in them.
+  std::vector<std::filesystem::path> paths;
+  struct Text {
+    std::string name;  // the title and the source: another text of this name takes its place
+    std::string text;
+  };
+  std::vector<Text> texts;
+  std::string collection = "default";
+  // The names of the model and the adapter are filled in.
+  memory::IngestOptions options;
+};
+
 // Not thread-safe.
 class Fovea {
  public:
+  // Makes the memory where there is none, unless it is opened read-only or its model does not load.
   static absl::StatusOr<std::unique_ptr<Fovea>> Open(const FoveaOptions& options);
   ~Fovea();
 
+  // What became of all documents, durable when this returns. A document that cannot be read is in
+  // the summary, with an error, and the others go on; files of a folder that hold no text are
+  // counted. NotFound, before anything is stored, for a path where nothing is. With a device of its
+  // own (IngestOptions::device) it may run beside questions.
+  absl::StatusOr<IngestSummary> Ingest(const IngestRequest& request);
   // The result of every document of the file, or of the folder and those in it, durable when this
   // returns. A document that cannot be read is a result with an error; the others go on. Files of a
   // folder that hold no text (images, archives, programs) are passed over.
@@ -66,9 +87,6 @@ class Fovea {
 
  private:
   Fovea() = default;
-  absl::StatusOr<std::unique_ptr<memory::Ingester>> StartIngest(
-      std::vector<memory::IngestedDocument>* results);
-
   std::unique_ptr<compute::Device> device_;
   std::unique_ptr<model::Transformer> model_;
   std::unique_ptr<memory::Memory> memory_;

@@ -1,7 +1,6 @@
 // fovea docs: the documents of a memory: list, show, delete.
 #include <algorithm>
 #include <memory>
-#include <set>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
@@ -12,6 +11,7 @@
 #include "cli/text_format.h"
 #include "memory/generation.h"
 #include "memory/memory.h"
+#include "memory/upkeep/delete_documents.h"
 
 namespace fovea::cli {
 namespace {
@@ -30,24 +30,10 @@ bool IsIn(const DocumentRecord& document, const std::vector<std::string>& collec
                      [&](const std::string& name) { return document.IsIn(name); });
 }
 
-absl::Status CheckCollections(const memory::Generation& generation,
-                              const std::vector<std::string>& collections) {
-  for (const std::string& name : collections) {
-    const bool known =
-        std::any_of(generation.documents.begin(), generation.documents.end(),
-                    [&](const DocumentRecord& document) { return IsIn(document, {name}); });
-    if (!known) {
-      return absl::NotFoundError(
-          StrCat("no document is in collection \"", name, "\"; `fovea stats` lists collections"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<ExitCode> RunList(const DocsArguments& arguments) {
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kRead));
   const auto generation = memory->Current();
-  RETURN_IF_ERROR(CheckCollections(*generation, arguments.collections));
+  RETURN_IF_ERROR(memory::CheckCollections(*generation, arguments.collections));
   for (const DocumentRecord& document : generation->documents) {
     if (!arguments.collections.empty() && !IsIn(document, arguments.collections)) continue;
     RETURN_IF_ERROR(
@@ -80,30 +66,11 @@ absl::StatusOr<ExitCode> RunShow(const DocsArguments& arguments) {
 
 absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   ASSIGN_OR_RETURN(const auto memory, OpenMemory(arguments.memory, storage::OpenMode::kWrite));
-  // Everything is found before anything is deleted, and not looked at after that: what somebody
-  // looks at is not freed.
-  std::set<storage::DocumentNumber> numbers;
-  {
-    const auto generation = memory->Current();
-    RETURN_IF_ERROR(CheckCollections(*generation, arguments.collections));
-    for (const std::string& id : arguments.ids) {
-      ASSIGN_OR_RETURN(const DocumentRecord* document, memory::FindDocument(*generation, id));
-      numbers.insert(document->number);
-    }
-  }
-  ASSIGN_OR_RETURN(const std::vector<DocumentRecord> gone,
-                   memory->RemoveSources([&](const DocumentRecord& document,
-                                             const storage::SourceReference& source) {
-                     return numbers.contains(document.number) ||
-                            std::find(arguments.collections.begin(), arguments.collections.end(),
-                                      source.collection) != arguments.collections.end();
-                   }));
-  // Who is told that a text is deleted does not find it in a file any more.
-  const absl::Status erased = gone.empty()
-                                  ? absl::OkStatus()
-                                  : memory->EraseDeletedTexts(Progress(nullptr, InterruptFlag()));
+  const memory::Memory::Removed removed = memory::DeleteDocuments(
+      memory.get(), arguments.ids, arguments.collections, Progress(nullptr, InterruptFlag()));
+  if (!removed.status.ok() && removed.gone.empty()) return removed.status;
   Json deleted = Json::array();
-  for (const DocumentRecord& document : gone) {
+  for (const DocumentRecord& document : removed.gone) {
     if (arguments.output.json) {
       deleted.push_back(
           {{"id", document.id}, {"title", document.title()}, {"source", document.source()}});
@@ -114,13 +81,7 @@ absl::StatusOr<ExitCode> RunDelete(const DocsArguments& arguments) {
   if (arguments.output.json) {
     RETURN_IF_ERROR(WriteOutput(JsonLine({{"deleted", std::move(deleted)}})));
   }
-  if (!erased.ok()) {
-    return Annotate(erased,
-                    "deleted, but the text still lies in files of the memory; with some "
-                    "space free, `fovea rebuild` removes it");
-  }
-  const absl::Status compacted = memory->CompactIfWorthwhile();
-  if (!compacted.ok()) return Annotate(compacted, "deleted, but the space is not free yet");
+  RETURN_IF_ERROR(removed.status);
   return kDone;
 }
 

@@ -411,7 +411,6 @@ class Ingest {
 
   // Prints what is durable now.
   void Report(const IngestedDocument& document) {
-    summary_.encoded_tokens += document.encoded_tokens;
     estimate_.Report(document);
     bar_.SetTotal("encode", estimate_.tokens());
     if (document.status == memory::IngestStatus::kFailed) {

@@ -142,12 +142,6 @@ std::optional<std::string> ModelOptions::adapter_or_layers() const {
   return StrCat(model_home::kLayersPrefix, mem_layers);
 }
 
-std::optional<std::string> ModelFromEnvironment() {
-  const char* model = std::getenv("FOVEA_MODEL");
-  if (model == nullptr || *model == '\0') return std::nullopt;
-  return model;
-}
-
 void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
   answer::AskOptions& ask = options->ask;
   AddRepeatedOption(command, "--collection", &ask.scope.collections,
@@ -239,9 +233,9 @@ absl::StatusOr<answer::Request> ToRequest(const QuestionOptions& options) {
   }
   answer::AskOptions& ask = request.options;
   ask = options.ask;
-  if (options.mode == "dense") ask.mode = memory::SearchMode::kDense;
-  if (options.mode == "exact") ask.mode = memory::SearchMode::kExact;
-  if (options.mode == "approximate") ask.mode = memory::SearchMode::kApproximate;
+  if (!options.mode.empty()) {
+    ASSIGN_OR_RETURN(ask.mode, memory::ParseSearchMode(options.mode));
+  }
   ask.use_memory = !options.no_memory;
   if (options.reread >= 0) ask.reread = options.reread;
   if (!options.reread_memory.empty()) ask.reread_memory = options.reread_memory == "on";

@@ -42,9 +42,6 @@ void AddModelOptions(CLI::App* command, ModelOptions* options);
 // For commands on a memory that remembers its model.
 void AddMovedModelOptions(CLI::App* command, ModelOptions* options);
 
-// FOVEA_MODEL, where it is set.
-std::optional<std::string> ModelFromEnvironment();
-
 // Everything that `ask` and `chat` share.
 struct QuestionOptions {
   std::string mode;  // "": the memory's own

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
+#include "answer/ingest_summary.h"
 #include "answer/json.h"
 #include "memory/ingest/ingester.h"
 #include "memory/memory.h"
@@ -28,30 +29,7 @@ using answer::ToJson;
 // With its newline.
 std::string JsonLine(const Json& json);
 
-struct IngestSummary {
-  // One for each source. Several may have the same text.
-  std::vector<memory::IngestedDocument> documents;
-  void Add(const memory::IngestedDocument& document);
-  std::set<std::string> ids;  // of the texts that are stored
-  uint64_t tokens = 0;        // of all texts, each once
-  uint64_t encoded_tokens = 0;
-  double seconds = 0.0;
-  bool dry_run = false;  // nothing was done: what would be
-  struct Warning {
-    std::string source;
-    std::string warning;  // what of it is not stored
-  };
-  std::vector<Warning> warnings;
-  struct Skipped {
-    std::string kind;  // "PNG image"
-    int64_t n_files = 0;
-    std::string first;  // the first of them
-  };
-  bool has_folders = false;      // files of folders were looked at
-  std::vector<Skipped> skipped;  // of folders; most files first
-  void AddSkipped(const std::string& kind, const std::string& file);
-  double tokens_per_second() const;  // encoded ones
-};
+using answer::IngestSummary;
 Json ToJson(const IngestSummary& summary);
 
 // `open_ms`: from the start of the program until it could take questions. `notes`: on all answers,

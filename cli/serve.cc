@@ -36,7 +36,7 @@ absl::StatusOr<ExitCode> RunServe(const ServeArguments& arguments) {
   if (!note.empty()) say(note);
   answer::FoveaOptions& fovea = options.fovea;
   fovea.memory = arguments.memory;
-  fovea.model = arguments.model.model.value_or(ModelFromEnvironment().value_or(""));
+  fovea.model = arguments.model.model.value_or("");
   fovea.adapter = arguments.model.adapter_or_layers().value_or("");
   fovea.device = arguments.compute.device;
   fovea.gpu_memory_bytes = arguments.compute.gpu_memory_bytes;

@@ -53,29 +53,9 @@ absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptio
   return device;
 }
 
-absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
-                                                           storage::OpenMode mode, bool salvage) {
-  if (!memory::Memory::Exists(folder)) {
-    return absl::NotFoundError(StrCat(folder, ": there is no memory here; make one with `fovea ",
-                                      "ingest --memory ", folder, " PATH`"));
-  }
-  memory::MemoryOptions options;
-  options.mode = mode;
-  options.salvage = salvage;
-  ASSIGN_OR_RETURN(std::unique_ptr<memory::Memory> memory, memory::Memory::Open(folder, options));
-  if (!memory->settings().has_value() && !salvage) {
-    return absl::FailedPreconditionError(StrCat(
-        folder, ": this memory is empty; `fovea ingest --memory ", folder, " PATH` fills it"));
-  }
-  return memory;
-}
-
 absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options) {
-  const std::string model =
-      options.model.has_value()
-          ? *options.model
-          : ModelFromEnvironment().value_or(std::string(model_home::kDefaultModel));
-  return model_home::ChooseModel(model_home::ModelHome::FromEnvironment(), model,
+  return model_home::ChooseModel(model_home::ModelHome::FromEnvironment(),
+                                 options.model.value_or(model_home::DefaultModel()),
                                  options.adapter_or_layers());
 }
 

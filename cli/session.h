@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "answer/answerer.h"
+#include "answer/open_memory.h"
 #include "base/status.h"
 #include "cli/options.h"
 #include "compute/device.h"
@@ -16,17 +17,14 @@
 
 namespace fovea::cli {
 
+using answer::OpenMemory;
+
 // For people, when --threads asks for more than there are processors; else empty.
 std::string ThreadsNote(const ComputeOptions& options);
 
 // "cpu", or an error that says what this build lacks. It has no more threads than there are
 // processors for; the note is printed.
 absl::StatusOr<std::unique_ptr<compute::Device>> CreateDevice(const ComputeOptions& options);
-
-// A memory that something was ingested into; the errors say how to make one.
-absl::StatusOr<std::unique_ptr<memory::Memory>> OpenMemory(const std::string& folder,
-                                                           storage::OpenMode mode,
-                                                           bool salvage = false);
 
 // What `options` name, else FOVEA_MODEL, else the default model.
 absl::StatusOr<model_home::ModelChoice> ChooseNewModel(const ModelOptions& options);

@@ -17,14 +17,6 @@ constexpr int kSources = 3;
 constexpr char kWays[] =
     "memory, passage, bm25[:N], attention[:N], both[:N], default, closed (N: passages)";
 
-absl::StatusOr<memory::SearchMode> ParseMode(const std::string& mode) {
-  if (mode == "approximate") return memory::SearchMode::kApproximate;
-  if (mode == "exact") return memory::SearchMode::kExact;
-  if (mode == "dense") return memory::SearchMode::kDense;
-  return absl::InvalidArgumentError(
-      StrCat("mode \"", mode, "\": want approximate, exact or dense"));
-}
-
 // "bm25:3" → how, and 3. Empty where the name is none of these.
 absl::StatusOr<std::optional<Way>> ParseReread(const std::string& name) {
   const size_t colon = name.find(':');
@@ -90,7 +82,7 @@ absl::StatusOr<std::vector<Way>> MakeWays(const WayOptions& options,
       RETURN_IF_ERROR(CheckMemoryLayers(name, model));
       for (const std::string& mode : options.modes) {
         Way way{.name = StrCat("memory, ", mode), .options = {}, .has_memory = true};
-        ASSIGN_OR_RETURN(way.options.mode, ParseMode(mode));
+        ASSIGN_OR_RETURN(way.options.mode, memory::ParseSearchMode(mode));
         way.options.reread = 0;
         way.options.top_k = options.top_k;
         ways.push_back(std::move(way));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/container/flat_hash_set.h"
+#include "documents/utf8.h"
 #include "model/transformer.h"
 
 namespace fovea::memory {
@@ -72,6 +73,39 @@ absl::Status ReadText(const Generation& generation, const storage::DocumentRecor
     RETURN_IF_ERROR(visit(window.text));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<TextRange> ReadTextRange(const Generation& generation,
+                                        const storage::DocumentRecord& document, uint64_t start,
+                                        std::optional<uint64_t> end) {
+  const uint64_t last = end.value_or(document.size_bytes);
+  if (start > last || last > document.size_bytes) {
+    return absl::InvalidArgumentError(StrCat("bytes ", start, " to ", last,
+                                             ": want a range of the document's ",
+                                             document.size_bytes, " bytes"));
+  }
+  ASSIGN_OR_RETURN(const std::vector<storage::WindowLink> links,
+                   generation.source->store().Links(document.number));
+  TextRange range;
+  for (size_t i = 0; i < links.size(); ++i) {
+    const uint64_t begin = links[i].byte_begin;
+    const uint64_t next = i + 1 < links.size() ? links[i + 1].byte_begin : document.size_bytes;
+    if (next <= start || begin >= last) continue;
+    ASSIGN_OR_RETURN(const storage::WindowRecord window,
+                     ReadWindow(generation, links[i].slot_begin));
+    const uint64_t first = std::max(begin, start) - begin;
+    range.text += std::string_view(window.text).substr(first, std::min(next, last) - begin - first);
+  }
+  const auto is_inner = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+  size_t n_cut = 0;
+  while (start > 0 && n_cut < range.text.size() && n_cut < 3 && is_inner(range.text[n_cut])) {
+    ++n_cut;
+  }
+  range.text.erase(0, n_cut);
+  range.text.resize(documents::ScanUtf8(range.text).valid_bytes);
+  range.start = start + n_cut;
+  range.end = range.start + range.text.size();
+  return range;
 }
 
 absl::StatusOr<const storage::DocumentRecord*> FindDocument(const Generation& generation,

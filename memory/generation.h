@@ -77,6 +77,19 @@ absl::StatusOr<storage::WindowRecord> ReadWindow(const Generation& generation, S
 absl::Status ReadText(const Generation& generation, const storage::DocumentRecord& document,
                       absl::FunctionRef<absl::Status(std::string_view piece)> visit);
 
+// Bytes [start, end) of a document's text, but for a character that the range cuts: that is left
+// out.
+struct TextRange {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  std::string text;
+};
+// `end`: unset, to the end of the text. InvalidArgument for what is no range of the document's
+// bytes. Reads the windows that hold the range, and no others.
+absl::StatusOr<TextRange> ReadTextRange(const Generation& generation,
+                                        const storage::DocumentRecord& document, uint64_t start,
+                                        std::optional<uint64_t> end);
+
 // What a query may see. Empty lists: no restriction. Both given: documents in one of the
 // collections that are also listed.
 struct QueryScope {

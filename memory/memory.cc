@@ -194,6 +194,23 @@ absl::StatusOr<std::vector<storage::DocumentRecord>> Memory::RemoveSources(
   return deleted;
 }
 
+Memory::Removed Memory::RemoveForGood(
+    absl::FunctionRef<bool(const storage::DocumentRecord&, const storage::SourceReference&)> goes,
+    const Progress& progress) {
+  auto gone = RemoveSources(goes);
+  if (!gone.ok()) return {.gone = {}, .status = gone.status()};
+  Removed removed{.gone = *std::move(gone), .status = {}};
+  if (!removed.gone.empty()) {
+    removed.status = Annotate(EraseDeletedTexts(progress),
+                              "deleted, but the text still lies in files of the memory; with some "
+                              "space free, a rebuild (`fovea rebuild`) removes it");
+  }
+  if (removed.status.ok()) {
+    removed.status = Annotate(CompactIfWorthwhile(), "deleted, but the space is not free yet");
+  }
+  return removed;
+}
+
 absl::Status Memory::Change(const std::vector<storage::DocumentNumber>& deleted,
                             const std::vector<storage::DocumentRecord>& updated) {
   const absl::flat_hash_set<storage::DocumentNumber> doomed(deleted.begin(), deleted.end());

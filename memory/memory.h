@@ -81,6 +81,17 @@ class Memory {
   absl::StatusOr<std::vector<storage::DocumentRecord>> RemoveSources(
       absl::FunctionRef<bool(const storage::DocumentRecord&, const storage::SourceReference&)>
           goes);
+  // RemoveSources, and what belongs to it: who is told that a text is deleted does not find it in a
+  // file any more (EraseDeletedTexts), and where much was deleted the space is freed. `gone`, where
+  // something was deleted, says what, whatever the status: with an error of what follows ("deleted,
+  // but …") the documents are deleted all the same.
+  struct Removed {
+    std::vector<storage::DocumentRecord> gone;
+    absl::Status status;
+  };
+  Removed RemoveForGood(
+      absl::FunctionRef<bool(const storage::DocumentRecord&, const storage::SourceReference&)> goes,
+      const Progress& progress);
   // Hides at once and durably; Compact frees the space.
   absl::Status DeleteDocuments(const std::vector<storage::DocumentNumber>& numbers);
   // Takes the texts of deleted documents out of the files: out of the text index, which is made

@@ -1,5 +1,7 @@
 #include "model_home/model_home.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <set>
@@ -172,7 +174,21 @@ std::string AdapterWarning(const ModelHome& home, const fs::path& model) {
                 ", or put share/fovea beside the folder of the program, as it is installed");
 }
 
+// The file that this code was loaded from: the program, or a shared library. Empty: it cannot be
+// told.
+fs::path OwnFile() {
+  Dl_info info = {};
+  static const char here = 0;
+  return dladdr(&here, &info) != 0 && info.dli_fname != nullptr ? fs::path(info.dli_fname)
+                                                                : fs::path();
+}
+
 }  // namespace
+
+std::string DefaultModel() {
+  const char* model = std::getenv("FOVEA_MODEL");
+  return model != nullptr && *model != '\0' ? model : std::string(kDefaultModel);
+}
 
 ModelHome ModelHome::FromEnvironment() {
   ModelHome home;
@@ -189,6 +205,8 @@ ModelHome ModelHome::FromEnvironment() {
     home.adapter_folders.push_back(
         (program.parent_path() / ".." / "share/fovea/adapters").lexically_normal());
   }
+  const fs::path own = OwnFile();
+  if (own.extension() == ".so") home.adapter_folders.push_back(own.parent_path() / "adapters");
   home.adapter_folders.push_back(fs::path(FOVEA_DATA_FOLDER) / "adapters");
   return home;
 }

@@ -21,6 +21,8 @@ namespace fovea::model_home {
 
 // The model that is used where none is named.
 constexpr std::string_view kDefaultModel = "smollm2";
+// FOVEA_MODEL, where it is set, else kDefaultModel.
+std::string DefaultModel();
 // Given as an adapter: the model as it is.
 constexpr std::string_view kNoAdapter = "none";
 // Given as an adapter, followed by numbers ("layers:9,15,21"): the model as it is, with memory in
@@ -33,7 +35,8 @@ struct ModelHome {
   std::vector<std::filesystem::path> adapter_folders;
 
   // $FOVEA_HOME, else ~/.local/share/fovea; and the adapters beside the running program
-  // (<folder of the program>/../share/fovea/adapters) and of the installation.
+  // (<folder of the program>/../share/fovea/adapters), beside the library that this is linked into,
+  // where it is one (<folder of the library>/adapters: a Python package), and of the installation.
   static ModelHome FromEnvironment();
 
   std::filesystem::path models() const { return folder / "models"; }

@@ -4,7 +4,7 @@
 Usage: scripts/count_tests.py JUNIT RESULTS [FAILED_STEP…]
 
 JUNIT is what `ctest --output-junit` wrote; RESULTS the folder of the GoogleTest JSON reports
-(GTEST_OUTPUT=json:RESULTS/). A test of CTest with a report counts by its cases; one without (a
+(GTEST_OUTPUT=json:RESULTS/) and of pytest's in XML (--junitxml). A test of CTest with a report counts by its cases; one without (a
 script, or a program that ended before its report) counts as one. A FAILED_STEP is something that
 failed before the tests; it counts as one too. Prints "N passed, N failed", with
 ", N skipped" when there are any, as the last line; exits with 1 when anything failed or nothing
@@ -17,8 +17,24 @@ import sys
 import xml.etree.ElementTree
 
 
+def read_pytest_report(path):
+    """As read_report, of pytest."""
+    passed, failed, skipped = 0, [], 0
+    for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase"):
+        problem = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if problem is not None:
+            failed.append((f"{case.get('classname')}.{case.get('name')}", problem.text or ""))
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
 def read_report(path):
-    """Passed, failed and skipped cases of a GoogleTest report; failed ones with their messages."""
+    """Passed, failed and skipped cases of a program's report; failed ones with their messages."""
+    if path.suffix == ".xml":
+        return read_pytest_report(path)
     passed, failed, skipped = 0, [], 0
     for suite in json.loads(path.read_text(encoding="utf-8"))["testsuites"]:
         for case in suite["testsuite"]:
@@ -45,6 +61,8 @@ def main():
             status = test.get("status")
             output = test.findtext("system-out") or ""
             report = results / f"{name}.json"
+            if not report.exists():
+                report = results / f"{name}.xml"
             cases = (0, [], 0)
             if report.exists():
                 counted.add(report)
@@ -60,7 +78,7 @@ def main():
     else:
         failed.append(("ctest", f"{junit} is missing: the run was cut off"))
     # Reports of programs whose run was cut off before CTest could say how it ended.
-    for report in sorted(results.glob("*.json")):
+    for report in sorted([*results.glob("*.json"), *results.glob("*.xml")]):
         if report not in counted:
             cases = read_report(report)
             passed += cases[0]

@@ -24,8 +24,8 @@ packages=(
   libcpp-httplib-dev prometheus-cpp-dev
   # Everything else.
   libabsl-dev libcli11-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev
-  # Tests.
-  libgtest-dev libgmock-dev python3-venv
+  # Tests, and the Python package.
+  libgtest-dev libgmock-dev python3-venv python3-dev
   # Downloads the default model.
   python3 python3-pip ca-certificates
 )

@@ -70,6 +70,18 @@ fi
 say "Packages"
 "$root/scripts/install_deps.sh" --browser "${checks[@]}"
 
+say "Python"
+# What builds and tests the Python package. Without it the package is neither built nor tested.
+venv="$root/build/python-venv"
+if ! "$venv/bin/python" -c 'import nanobind, numpy, pytest' 2>/dev/null; then
+  if python3 -m venv "$venv" &&
+    "$venv/bin/pip" install --quiet --disable-pip-version-check 'nanobind>=2.4,<4' numpy pytest; then
+    [[ ! -f "$build/build.ninja" ]] || cmake "$build" # it was configured without
+  else
+    echo "pip cannot get nanobind, numpy and pytest: the Python package is left out"
+  fi
+fi
+
 say "Build"
 build_release all
 

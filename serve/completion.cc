@@ -102,15 +102,10 @@ absl::Status ReadOwnOptions(const Json& json, answer::AskOptions* ask) {
     if (by.ok()) ask->reread_by = *by;
     if (!by.ok()) fields.Fail("reread_by", "want attention, bm25 or both");
   }
-  const std::string mode = fields.Text("mode", "");
-  if (mode == "dense") {
-    ask->mode = memory::SearchMode::kDense;
-  } else if (mode == "exact") {
-    ask->mode = memory::SearchMode::kExact;
-  } else if (mode == "approximate") {
-    ask->mode = memory::SearchMode::kApproximate;
-  } else if (!mode.empty()) {
-    fields.Fail("mode", "want approximate, exact or dense");
+  if (const std::string name = fields.Text("mode", ""); !name.empty()) {
+    const absl::StatusOr<memory::SearchMode> mode = memory::ParseSearchMode(name);
+    if (mode.ok()) ask->mode = *mode;
+    if (!mode.ok()) fields.Fail("mode", "want approximate, exact or dense");
   }
   return fields.status();
 }

@@ -228,27 +228,13 @@ HttpResponse Service::ShowDocument(const Call& call) const {
     return ErrorResponse(400, StrCat("start, end: want a range of at most ", kMostBytes,
                                      " bytes of the document's ", size));
   }
-  std::string text;
-  uint64_t at = 0;
-  const absl::Status read =
-      memory::ReadText(*generation, *document, [&](std::string_view piece) -> absl::Status {
-        const uint64_t first = std::max(at, *start);
-        const uint64_t last = std::min(at + piece.size(), *end);
-        if (first < last) text += piece.substr(first - at, last - first);
-        at += piece.size();
-        return at >= *end ? absl::OutOfRangeError("enough") : absl::OkStatus();
-      });
-  if (!read.ok() && !absl::IsOutOfRange(read)) return ErrorResponse(read);
-  // A range that cuts a character begins after it, or ends before it.
-  const auto is_inner = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
-  size_t n_cut = 0;
-  while (*start > 0 && n_cut < text.size() && n_cut < 3 && is_inner(text[n_cut])) ++n_cut;
-  text.erase(0, n_cut);
-  text.resize(documents::ScanUtf8(text).valid_bytes);
+  absl::StatusOr<memory::TextRange> range =
+      memory::ReadTextRange(*generation, *document, *start, *end);
+  if (!range.ok()) return ErrorResponse(range.status());
   Json json = answer::ToJson(*document);
-  json["start"] = *start + n_cut;
-  json["end"] = *start + n_cut + text.size();
-  json["text"] = std::move(text);
+  json["start"] = range->start;
+  json["end"] = range->end;
+  json["text"] = std::move(range->text);
   return {.body = answer::JsonText(json)};
 }
 
@@ -267,14 +253,7 @@ HttpResponse Service::DeleteDocument(const Call& call) const {
     const auto goes = [&](const DocumentRecord& document, const storage::SourceReference& source) {
       return document.id == id && call.access.Allows(source.collection);
     };
-    ASSIGN_OR_RETURN(const std::vector<DocumentRecord> gone, memory.RemoveSources(goes));
-    // Who is told that a text is deleted does not find it in a file any more.
-    if (!gone.empty()) {
-      RETURN_IF_ERROR(Annotate(memory.EraseDeletedTexts(Progress()),
-                               "deleted, but the text still lies in files of the memory; with some "
-                               "space free, a rebuild removes it"));
-    }
-    return Annotate(memory.CompactIfWorthwhile(), "deleted, but the space is not free yet");
+    return memory.RemoveForGood(goes, Progress()).status;
   };
   const absl::Status status = parts_.writer->Change(remove);
   if (!status.ok()) return StorageErrorResponse(status);

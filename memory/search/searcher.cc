@@ -351,6 +351,14 @@ void MemorySearcherImpl::ResetMass() {
 
 }  // namespace
 
+absl::StatusOr<SearchMode> ParseSearchMode(std::string_view name) {
+  if (name == "approximate") return SearchMode::kApproximate;
+  if (name == "exact") return SearchMode::kExact;
+  if (name == "dense") return SearchMode::kDense;
+  return absl::InvalidArgumentError(
+      StrCat("mode \"", name, "\": want approximate, exact or dense"));
+}
+
 absl::StatusOr<std::unique_ptr<MemorySearcher>> MemorySearcher::Create(
     compute::Device* device, std::shared_ptr<const Generation> generation,
     const SearchOptions& options) {

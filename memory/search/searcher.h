@@ -21,6 +21,8 @@ enum class SearchMode {
   kExact,        // the top k by an exact scan
   kApproximate,  // the top k of what the segments' indexes return
 };
+// "approximate", "exact" or "dense".
+absl::StatusOr<SearchMode> ParseSearchMode(std::string_view name);
 
 struct SearchOptions {
   SearchMode mode = SearchMode::kApproximate;

@@ -85,7 +85,42 @@ TEST_F(FoveaTest, AnEmptyMemoryCannotBeOpenedForReading) {
   options_.read_only = true;
   const auto fovea = Fovea::Open(options_);
   EXPECT_EQ(fovea.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(fovea.status().message()), HasSubstr("nothing was ingested"));
+  EXPECT_THAT(std::string(fovea.status().message()), HasSubstr("this memory is empty"));
+}
+
+TEST_F(FoveaTest, AMemoryIsNotMadeForReadingNorForAModelThatDoesNotLoad) {
+  FoveaOptions options = options_;
+  options.read_only = true;
+  EXPECT_EQ(Fovea::Open(options).status().code(), absl::StatusCode::kNotFound);
+  options = options_;
+  options.model = folder_ / "nowhere";
+  EXPECT_EQ(Fovea::Open(options).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(fs::exists(options_.memory));
+}
+
+TEST_F(FoveaTest, AnIngestOfFilesAndTextsIsSummedUp) {
+  auto fovea = Fovea::Open(options_);
+  ASSERT_TRUE(fovea.ok()) << fovea.status();
+  fs::create_directories(folder_ / "texts");
+  std::ofstream(folder_ / "texts/otter.txt") << "The otter lives by the river.\n";
+  std::ofstream(folder_ / "texts/picture.png") << "\x89PNG\r\n\x1a\n0123456789";
+  IngestRequest request;
+  request.paths = {folder_ / "texts"};
+  request.texts = {{"note", "A chisel cuts wood.\n"}, {"copy", "A chisel cuts wood.\n"}};
+  const auto summary = (*fovea)->Ingest(request);
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_THAT(summary->documents, SizeIs(3));
+  EXPECT_THAT(summary->ids, SizeIs(2));
+  EXPECT_EQ(summary->encoded_tokens, summary->tokens);
+  ASSERT_THAT(summary->skipped, SizeIs(1));
+  EXPECT_EQ(summary->skipped[0].n_files, 1);
+
+  request.texts = {{"later", "A hammer drives nails.\n"}};
+  request.paths = {folder_ / "texts", folder_ / "nothing"};
+  const auto missing = (*fovea)->Ingest(request);
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("nothing: there is no such"));
+  EXPECT_THAT((*fovea)->memory().Current()->documents, SizeIs(2));
 }
 
 }  // namespace
