@@ -143,8 +143,10 @@ class StepMemory final : public MemorySource {
   }
   absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override {
     n_step_calls += query.is_step ? 1 : 0;
+    ++n_calls;
     return memory_->Attend(query, output, lse);
   }
+  int n_calls = 0;
   uint64_t id = 1;
   int n_steps = 0;
   int n_step_calls = 0;
@@ -197,8 +199,17 @@ TEST_P(RunTest, RecordedStepsGiveTheSameTokens) {
   EXPECT_EQ(steps.n_steps, 16);
   EXPECT_EQ(steps.n_step_calls, 16) << "a guarded device's recording asks again";
   EXPECT_EQ(generate(*guarded_model, &steps, false).first, want.first);
+  // A memory that cannot be recorded: what lies before and after its layer is, in the steps with it
+  // that follow one of the same context.
+  constexpr int kStepsThatFollow = 12;
+  const int at_first = guarded.n_replays();
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want);
+  const int n_whole = guarded.n_replays() - at_first;
   steps.id = 0;
-  EXPECT_EQ(generate(*guarded_model, &steps, true), want) << "a memory that cannot be recorded";
+  steps.n_calls = 0;
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want);
+  EXPECT_EQ(steps.n_calls, 16);
+  EXPECT_EQ(guarded.n_replays() - at_first - n_whole, n_whole + kStepsThatFollow);
 }
 
 TEST_P(RunTest, SequencesOfARunAreAsEachByItself) {
