@@ -239,10 +239,7 @@ std::vector<int32_t> ResidentSlab::TokensOf(const index::KeyIds& ids) const {
 bool ResidentSlab::Serves(const Generation& generation, const SlabShape& shape,
                           const ResidencyPlan& plan) const {
   if (shape.slot_begin != shape_.slot_begin || shape.slot_end != shape_.slot_end) return false;
-  if (values_ != plan.values &&
-      !(values_ == ValuePlace::kPinned && plan.values == ValuePlace::kDevice)) {
-    return false;
-  }
+  if (values_ != plan.values) return false;
   if (!plan.uses_codes && has_pinned_keys_) return false;
   for (size_t l = 0; l < layers_.size(); ++l) {
     if (!plan.uses_codes) continue;

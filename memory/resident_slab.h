@@ -30,7 +30,7 @@ class ResidentSlab {
                                                                   const Progress& progress);
 
   // Whether it has all windows of the generation in this range, and what the plan searches by, and
-  // its values lie where the plan has them, or in pinned memory where there is room on the device.
+  // its values lie where the plan has them.
   bool Serves(const Generation& generation, const SlabShape& shape,
               const ResidencyPlan& plan) const;
 

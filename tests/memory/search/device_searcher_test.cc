@@ -434,6 +434,26 @@ TEST_F(DeviceSearcherTest, WhereValuesLieIsDecidedAnew) {
   ExpectExact(guarded, exact);
 }
 
+// Attention to all values is the device's own memory's: what was loaded with pinned values, for a
+// search that needed the room, is loaded again.
+TEST_F(DeviceSearcherTest, DenseAttentionReadsNoPinnedValues) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  ExpectExact(guarded, {.mode = SearchMode::kExact, .top_k = 5});
+  guarded.set_entry_limit_bytes(4 * HalfBytes());
+  Add();
+  auto dense = MemorySearcher::Create(&guarded, memory_->Current(),
+                                      {.mode = SearchMode::kDense, .top_k = 5});
+  ASSERT_TRUE(dense.ok()) << dense.status();
+  const compute::Buffer queries =
+      *guarded.UploadConstant(queries_.data(), queries_.size() * sizeof(float));
+  const compute::Buffer output = *guarded.Allocate(queries.size_bytes());
+  const compute::Buffer lse = *guarded.Allocate(kPositions * kTestHeads * sizeof(float));
+  const absl::Status status =
+      (*dense)->Attend(Query(0, queries.data<float>()), output.data<float>(), lse.data<float>());
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 // More than are gathered at a time.
 TEST_F(DeviceSearcherTest, ManyQueriesTakeTurnsForTheirValues) {
   constexpr int64_t kMany = 150;
