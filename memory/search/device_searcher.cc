@@ -642,9 +642,9 @@ absl::Status DeviceSearcher::AttendToStored(const model::MemoryQuery& query,
   std::vector<int64_t> positions(static_cast<size_t>(query.n_queries * query_rows));
   RETURN_IF_ERROR(
       device_->CopyToHost(room.positions, positions.size() * sizeof(int64_t), positions.data()));
-  const storage::StoreSettings& settings = *generation_->settings;
+  const compute::DType dtype = parts[0].keys.dtype();
   const size_t query_bytes =
-      static_cast<size_t>(query_rows * query.head_dim) * EntryBytes(settings.entry_type);
+      static_cast<size_t>(query_rows * query.head_dim * compute::Traits(dtype).block_bytes);
   const auto at_once =
       std::clamp<int64_t>(static_cast<int64_t>(kGatheredBytes / query_bytes), 1, query.n_queries);
   const size_t room_bytes = static_cast<size_t>(at_once) * query_bytes;
@@ -675,7 +675,7 @@ absl::Status DeviceSearcher::AttendToStored(const model::MemoryQuery& query,
                    .scores = room.scores + first,
                    .top_k = top_k,
                    .scale = query.scale,
-                   .gathered = {compute::DTypeOf(settings.entry_type),
+                   .gathered = {dtype,
                                 gathered_values_.data<void>(),
                                 {some.n_queries * query.n_heads, top_k, query.head_dim}},
                    .output = {output + begin * query.n_heads * query.head_dim,

@@ -135,6 +135,9 @@ class ShardedSourceTest : public ::testing::Test {
       };
       const auto of_host = sharded(*device_, on_host);
       const auto of_device = sharded(device, on_device);
+      // The one that is asked is the one that holds nothing.
+      const auto of_empty_first = *ShardedSource::Create(
+          &device, {on_device[1].get(), on_device[0].get(), on_device[2].get()}, kTestTopK);
       ASSERT_EQ(of_device->place(), model::MemoryPlace::kDevice);
       const auto upload = [&](const std::vector<float>& numbers) {
         return *device.UploadConstant(numbers.data(), numbers.size() * sizeof(float));
@@ -155,6 +158,18 @@ class ShardedSourceTest : public ::testing::Test {
         ASSERT_OK(device.CopyToHost(lse.data<void>(), lse.size_bytes(), actual.lse.data()));
         ExpectNear(actual.output, expected.output, tolerance);
         ExpectNear(actual.lse, expected.lse, tolerance);
+        ASSERT_OK(of_empty_first->Attend(query, output.data<float>(), lse.data<float>()));
+        Partial again;
+        ASSERT_OK(device.CopyToHost(output.data<void>(), output.size_bytes(), again.output.data()));
+        EXPECT_EQ(again.output, actual.output);
+      }
+      // Of the first source alone.
+      for (const auto& searcher : on_device) searcher->ResetMass();
+      for (int layer = 0; layer < kTestLayers; ++layer) {
+        model::MemoryQuery query = Query(layer);
+        query.queries = queries.data<float>();
+        query.local_lse = local_lse.data<float>();
+        ASSERT_OK(of_device->Attend(query, output.data<float>(), lse.data<float>()));
       }
       if (in_store) {
         const auto plan = PlanResidency(*memory_->Current(), mode == SearchMode::kApproximate,
