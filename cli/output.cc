@@ -123,6 +123,7 @@ Json ToJson(const memory::SearchStats& stats) {
         {"indexes", stats.gpu_index_bytes},
         {"values", stats.gpu_value_bytes}}},
       {"pinned_bytes", {{"keys", stats.pinned_key_bytes}, {"values", stats.pinned_value_bytes}}},
+      {"stored_bytes", {{"values", stats.stored_value_bytes}}},
       {"note", stats.note}};
 }
 

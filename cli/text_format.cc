@@ -354,7 +354,7 @@ std::string FormatSearchStats(const memory::SearchStats& stats) {
     return StrCat("search       by ", stats.by, " on the host",
                   stats.note.empty() ? "" : StrCat(": ", stats.note), "\n", faiss);
   }
-  std::string on_gpu, pinned;
+  std::string on_gpu, pinned, stored;
   const auto add = [](std::string_view name, uint64_t size_bytes, std::string* list) {
     if (size_bytes == 0) return;
     *list += StrCat(list->empty() ? "" : ", ", name, " ", FormatBytes(size_bytes));
@@ -365,8 +365,10 @@ std::string FormatSearchStats(const memory::SearchStats& stats) {
   add("values", stats.gpu_value_bytes, &on_gpu);
   add("keys", stats.pinned_key_bytes, &pinned);
   add("values", stats.pinned_value_bytes, &pinned);
+  add("values", stats.stored_value_bytes, &stored);
   return StrCat("search       by ", stats.by, " on the GPU: ", on_gpu,
-                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned), "\n", faiss);
+                pinned.empty() ? "" : StrCat("; in pinned host memory: ", pinned),
+                stored.empty() ? "" : StrCat("; read from the store: ", stored), "\n", faiss);
 }
 
 std::string FormatRebuilt(const memory::RebuildResult& result, double seconds) {

@@ -7,13 +7,15 @@
 namespace fovea::compute {
 
 absl::Status CheckMemoryQueries(const Device& device, std::string_view op, const ConstView& queries,
-                                const View& output, const View& lse, int top_k) {
+                                const View& output, const View& lse, int top_k, bool has_kept) {
   RETURN_IF_ERROR(
       CheckArgument(device, op, "queries", queries, kFloat32, {kAnySize, kAnySize, kAnySize}));
   const int64_t n_queries = queries.dim(0);
   const int64_t n_heads = queries.dim(1);
-  RETURN_IF_ERROR(
-      CheckArgument(device, op, "output", output, kFloat32, {n_queries, n_heads, queries.dim(2)}));
+  if (!output.is_none() || !has_kept) {
+    RETURN_IF_ERROR(CheckArgument(device, op, "output", output, kFloat32,
+                                  {n_queries, n_heads, queries.dim(2)}));
+  }
   RETURN_IF_ERROR(CheckArgument(device, op, "lse", lse, kFloat32, {n_queries, n_heads}));
   if (top_k < 1 || top_k > kMaxMemoryTopK) {
     return absl::InvalidArgumentError(StrCat(op, ": top_k ", top_k, ", want 1 … ", kMaxMemoryTopK));
@@ -22,7 +24,8 @@ absl::Status CheckMemoryQueries(const Device& device, std::string_view op, const
 }
 
 absl::Status CheckMemoryPart(const Device& device, std::string_view op, const ConstView& queries,
-                             const MemoryPart& first, const MemoryPart& part, int64_t* n_tokens) {
+                             const MemoryPart& first, const MemoryPart& part, bool wants_values,
+                             int64_t* n_tokens) {
   const int64_t n_heads = queries.dim(1);
   const int64_t head_dim = queries.dim(2);
   RETURN_IF_ERROR(CheckArgument(device, op, "keys", part.keys,
@@ -37,11 +40,13 @@ absl::Status CheckMemoryPart(const Device& device, std::string_view op, const Co
                                              ": want a multiple of the keys' heads, and as many "
                                              "in each part"));
   }
-  RETURN_IF_ERROR(CheckArgument(device, op, "values", part.values, OfType(first.keys.dtype()),
-                                {n_kv_heads, part.keys.dim(1), head_dim}, Layout::kDenseRows,
-                                Place::kReadable));
+  if (wants_values || !part.values.is_none()) {
+    RETURN_IF_ERROR(CheckArgument(device, op, "values", part.values, OfType(first.keys.dtype()),
+                                  {n_kv_heads, part.keys.dim(1), head_dim}, Layout::kDenseRows,
+                                  Place::kReadable));
+  }
   for (const ConstView& entries : {part.keys, part.values}) {
-    if (entries.stride(1) == head_dim || entries.dim(1) <= 1) continue;
+    if (entries.is_none() || entries.stride(1) == head_dim || entries.dim(1) <= 1) continue;
     return absl::InvalidArgumentError(StrCat(op, ": tokens of a head lie ", entries.stride(1),
                                              " elements apart, want ", head_dim));
   }

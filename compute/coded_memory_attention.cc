@@ -21,7 +21,8 @@ absl::Status CheckOwned(const Device& device, std::string_view op, std::string_v
 
 absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs& args) {
   constexpr std::string_view kOp = "CodedMemoryAttention";
-  RETURN_IF_ERROR(CheckMemoryQueries(device, kOp, args.queries, args.output, args.lse, args.top_k));
+  RETURN_IF_ERROR(CheckMemoryQueries(device, kOp, args.queries, args.output, args.lse, args.top_k,
+                                     args.positions != nullptr && args.scores != nullptr));
   RETURN_IF_ERROR(CheckNumMemoryParts(kOp, args.parts.size()));
   if (args.n_candidates < 1 || args.n_candidates > kMaxCandidates) {
     return absl::InvalidArgumentError(
@@ -29,8 +30,8 @@ absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs
   }
   int64_t n_tokens = 0;
   for (const CodedMemoryPart& part : args.parts) {
-    RETURN_IF_ERROR(
-        CheckMemoryPart(device, kOp, args.queries, args.parts[0].entries, part.entries, &n_tokens));
+    RETURN_IF_ERROR(CheckMemoryPart(device, kOp, args.queries, args.parts[0].entries, part.entries,
+                                    !args.output.is_none(), &n_tokens));
     const KeyCodes& codes = part.codes;
     if (part.found.n_found != 0) {
       if (part.found.n_found < 0 || part.found.n_found > kMaxFound) {

@@ -47,7 +47,7 @@ struct CodedMemoryAttentionArgs {
   int n_candidates = 128;                  // that are scored again at least; 1 … kMaxCandidates
   int top_k = 16;                          // 1 … kMaxMemoryTopK
   float scale = 1.0f;
-  View output;
+  View output;  // none: as MemoryAttentionArgs has it
   View lse;
   int64_t* positions = nullptr;
   float* scores = nullptr;

@@ -18,7 +18,7 @@ struct MemoryPart {
   // heads any stride apart. In the device's memory, or pinned (Device::AllocatePinned): what is
   // scanned belongs in the device's.
   ConstView keys;
-  ConstView values;
+  ConstView values;  // none: they lie elsewhere (see MemoryAttentionArgs::output)
   // Bit p: whether token p may be selected, [ceil(n_tokens/64)]. Device memory; null: all may.
   const uint64_t* allowed = nullptr;
 };
@@ -30,8 +30,11 @@ struct MemoryAttentionArgs {
   std::span<const MemoryPart> parts;  // up to kMaxMemoryParts, of one type and as many KV heads
   int top_k = 16;                     // 1 … kMaxMemoryTopK
   float scale = 1.0f;                 // of the scores
-  View output;                        // = [n_queries, n_heads, head_dim], float32, contiguous
-  View lse;                           // = [n_queries, n_heads], natural logarithm, float32
+  // = [n_queries, n_heads, head_dim], float32, contiguous. None: the keys are searched alone,
+  // values are not looked at, and KeptAttention (kept_attention.h) goes on from positions and
+  // scores.
+  View output;
+  View lse;  // = [n_queries, n_heads], natural logarithm, float32
   // [n_queries, n_heads, top_k]: the positions of the kept keys, best first (of equal scores the
   // smaller position), −1 at the end of a row that kept fewer, and their unscaled scores, of those
   // that were kept. Positions count through the parts in their order. Device memory; null: not

@@ -29,6 +29,7 @@ absl::StatusOr<std::shared_ptr<OpenedVersion>> OpenedVersion::Open(
                                                .file_system = options.file_system}));
   if (writes) RETURN_IF_ERROR(CreateDirectories(opened->index_folder()));
   opened->cache_ = std::make_unique<BlockCache>(opened->store_.get(), options.cache_bytes);
+  opened->resident_->set_pinned_limit_bytes(options.pinned_bytes);
   RETURN_IF_ERROR(opened->ReadSettings().status());
   if (writes && !options.salvage) {
     RETURN_IF_ERROR(RemoveOrphanFiles(*opened->store_, opened->index_folder()).status());

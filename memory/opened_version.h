@@ -23,6 +23,9 @@ struct MemoryOptions {
   // Stored keys and values kept in main memory between queries, at most; 0: what the machine can
   // spare (memory/block_cache.h).
   size_t cache_bytes = 0;
+  // What of them a GPU reads in pinned host memory, at most; unset: half of what is available
+  // (memory/residency_plan.h).
+  std::optional<size_t> pinned_bytes = {};
   // The version folder to open; empty: the one that CURRENT names. A re-encoding rebuild fills the
   // next one before CURRENT does.
   std::string version = {};

@@ -81,14 +81,14 @@ std::string SizeText(size_t size_bytes) {
 
 }  // namespace
 
-ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes) {
+ResidencyLimits LimitsOf(const compute::Device& device, HeldBytes held) {
   ResidencyLimits limits;
   limits.device = &device;
-  limits.pinned_bytes = GetSystemMemory().available_bytes / 2;
+  limits.pinned_bytes = (GetSystemMemory().available_bytes + held.pinned) / 2;
   const compute::DeviceMemory memory = device.memory();
   const size_t free_bytes = memory.total_bytes == 0
                                 ? std::numeric_limits<size_t>::max()  // allocating will tell
-                                : memory.free_bytes + held_bytes;
+                                : memory.free_bytes + held.on_device;
   limits.device_bytes =
       memory.total_bytes == 0 ? free_bytes : free_bytes - std::min(kMarginBytes, free_bytes / 8);
   if (const auto given = device.entry_limit_bytes(); given.has_value() && *given < free_bytes) {
@@ -134,17 +134,28 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
     }
   }
   std::vector<ResidencyPlan> choices;
-  const auto choose_from = [&](ResidencyPlan choice) {
-    choices.push_back(choice);
-    choice.has_pinned_values = true;
-    choices.push_back(choice);
-    if (!choice.uses_codes) return;
-    choice.has_pinned_keys = true;
+  const auto choose = [&](ResidencyPlan choice, bool has_pinned_keys, ValuePlace values) {
+    choice.has_pinned_keys = has_pinned_keys;
+    choice.values = values;
     choices.push_back(std::move(choice));
   };
   const bool has_codes = is_approximate && coded.code_bytes + coded.index_bytes > 0;
-  if (!has_codes || n_tokens <= kExactOnDeviceTokens) choose_from(plan);
-  if (has_codes) choose_from(coded);
+  const bool may_read_keys = !has_codes || n_tokens <= kExactOnDeviceTokens;
+  if (may_read_keys) {
+    choose(plan, false, ValuePlace::kDevice);
+    choose(plan, false, ValuePlace::kPinned);
+  }
+  if (has_codes) {
+    choose(coded, false, ValuePlace::kDevice);
+    choose(coded, false, ValuePlace::kPinned);
+    choose(coded, true, ValuePlace::kPinned);
+  }
+  // Reading the store for each search takes longer than anything that is read in place.
+  if (may_read_keys) choose(plan, false, ValuePlace::kStore);
+  if (has_codes) {
+    choose(coded, false, ValuePlace::kStore);
+    choose(coded, true, ValuePlace::kStore);
+  }
   for (ResidencyPlan& choice : choices) {
     if (choice.DeviceBytes() <= limits.device_bytes &&
         choice.PinnedBytes() <= limits.pinned_bytes) {
@@ -152,12 +163,14 @@ absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool i
     }
   }
   const ResidencyPlan& least = choices.back();
-  std::string message =
-      StrCat("the memory does not fit the GPU: ", n_tokens, " tokens want ",
-             SizeText(choices.front().DeviceBytes()), " of it, or ", SizeText(least.DeviceBytes()),
-             " and ", SizeText(least.PinnedBytes()), " of the host's memory; there are ",
-             SizeText(limits.device_bytes), limits.is_given ? " (--gpu-memory)" : "", " and ",
-             SizeText(limits.pinned_bytes), "; ");
+  const bool wants_pinned = least.PinnedBytes() > 0;
+  std::string message = StrCat(
+      "the memory does not fit the GPU: ", n_tokens, " tokens want ",
+      SizeText(choices.front().DeviceBytes()), " of it, or ", SizeText(least.DeviceBytes()),
+      wants_pinned ? StrCat(" and ", SizeText(least.PinnedBytes()), " of the host's memory")
+                   : " without the values",
+      "; there are ", SizeText(limits.device_bytes), limits.is_given ? " (--gpu-memory)" : "",
+      wants_pinned ? StrCat(" and ", SizeText(limits.pinned_bytes)) : "", "; ");
   if (!is_approximate && coded.code_bytes + coded.index_bytes > 0)
     message += "ask with --mode approximate, ";
   message += StrCat(limits.is_given ? "give it more, " : "end other programs that use the GPU, ",

@@ -1,6 +1,6 @@
 // Where the keys, codes, indexes and values of a memory lie when it is searched on a device with
-// memory of its own: what fits the device, and what stays in pinned host memory, which the device
-// reads.
+// memory of its own: what fits the device, what stays in pinned host memory, which the device
+// reads, and what stays in the store, which the host reads.
 #pragma once
 
 #include <cstddef>
@@ -37,16 +37,27 @@ struct ResidencyLimits {
   // Whose searches of indexes count (index::LayerIndex::DeviceBytes); null: none's.
   const compute::Device* device = nullptr;
 };
+// What entries hold that may go.
+struct HeldBytes {
+  size_t on_device = 0;
+  size_t pinned = 0;
+};
 // Of the device as it is now: what is free less a margin for what answers need beside, or what its
-// entry_limit_bytes() says, where that is less than what is free; `held_bytes` of it are held by
-// entries that may go. Of the host half of what is available.
-ResidencyLimits LimitsOf(const compute::Device& device, size_t held_bytes);
+// entry_limit_bytes() says, where that is less than what is free. Of the host half of what is
+// available. What is held counts as free.
+ResidencyLimits LimitsOf(const compute::Device& device, HeldBytes held = {});
+
+enum class ValuePlace {
+  kDevice,
+  kPinned,  // host memory, which the device reads
+  kStore,   // those of kept keys are read for each search
+};
 
 struct ResidencyPlan {
   std::vector<SlabShape> slabs;  // by slot, those that have tokens
   bool uses_codes = false;       // bits and indexes of the slabs count; else the keys are searched
   bool has_pinned_keys = false;  // of the layers that have codes or an index
-  bool has_pinned_values = false;
+  ValuePlace values = ValuePlace::kDevice;
   size_t code_bytes = 0;
   size_t index_bytes = 0;
   size_t coded_key_bytes = 0;  // of keys that have codes or an index
@@ -55,10 +66,11 @@ struct ResidencyPlan {
 
   size_t DeviceBytes() const {
     return code_bytes + index_bytes + key_bytes + (has_pinned_keys ? 0 : coded_key_bytes) +
-           (has_pinned_values ? 0 : value_bytes);
+           (values == ValuePlace::kDevice ? value_bytes : 0);
   }
   size_t PinnedBytes() const {
-    return (has_pinned_keys ? coded_key_bytes : 0) + (has_pinned_values ? value_bytes : 0);
+    return (has_pinned_keys ? coded_key_bytes : 0) +
+           (values == ValuePlace::kPinned ? value_bytes : 0);
   }
 };
 
@@ -66,8 +78,9 @@ struct ResidencyPlan {
 inline constexpr int64_t kExactOnDeviceTokens = int64_t{1} << 20;
 
 // The first that fits: keys and values on the device (with codes, for approximate search of more
-// than kExactOnDeviceTokens), values pinned, codes alone on the device. ResourceExhausted, with
-// what is wanted, what there is and what to do, where none does. The generation has settings.
+// than kExactOnDeviceTokens), values pinned, codes alone on the device; then the same without
+// values: keys on the device, codes alone there and keys pinned. ResourceExhausted, with what is
+// wanted, what there is and what to do, where none does. The generation has settings.
 absl::StatusOr<ResidencyPlan> PlanResidency(const Generation& generation, bool is_approximate,
                                             const ResidencyLimits& limits);
 

@@ -9,7 +9,8 @@ namespace fovea::memory {
 ResidentEntries::ResidentEntries(const ResidencyPlan& plan, const Generation& generation,
                                  std::vector<std::shared_ptr<const ResidentSlab>> slabs)
     : uses_codes_(plan.uses_codes),
-      is_all_on_device_(!plan.has_pinned_keys && !plan.has_pinned_values),
+      has_pinned_keys_(plan.has_pinned_keys),
+      values_(plan.values),
       slabs_(std::move(slabs)),
       slab_begin_{0},
       word_begin_{0},
@@ -88,6 +89,30 @@ std::vector<compute::CodedMemoryPart> ResidentEntries::Parts(int memory_layer,
   return parts;
 }
 
+void ResidentCache::set_pinned_limit_bytes(std::optional<size_t> limit) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  pinned_limit_bytes_ = limit;
+}
+
+ResidencyLimits ResidentCache::Limits(const compute::Device& device) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return LimitsLocked(device);
+}
+
+ResidencyLimits ResidentCache::LimitsLocked(const compute::Device& device) const {
+  HeldBytes held;
+  for (const auto& slab : slabs_) {
+    if (place_ != device.memory_id()) continue;
+    held.on_device += slab->bytes().on_device;
+    held.pinned += slab->bytes().pinned;
+  }
+  ResidencyLimits limits = LimitsOf(device, held);
+  if (pinned_limit_bytes_.has_value()) {
+    limits.pinned_bytes = std::min(limits.pinned_bytes, *pinned_limit_bytes_);
+  }
+  return limits;
+}
+
 absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentCache::Get(
     compute::Device& device, const Generation& generation, bool is_approximate,
     const Progress& progress) {
@@ -101,16 +126,14 @@ absl::StatusOr<std::shared_ptr<const ResidentEntries>> ResidentCache::Get(
     return entries_;
   }
   entries_ = nullptr;
-  size_t held_bytes = 0;
-  for (const auto& slab : slabs_) held_bytes += slab->device_bytes();
   ASSIGN_OR_RETURN(const ResidencyPlan plan,
-                   PlanResidency(generation, is_approximate, LimitsOf(device, held_bytes)));
+                   PlanResidency(generation, is_approximate, LimitsLocked(device)));
   // What is of use stays; the rest goes before anything is loaded, so that old and new need not fit
   // together.
   std::vector<std::shared_ptr<const ResidentSlab>> slabs;
   for (const SlabShape& shape : plan.slabs) {
     const auto found = std::find_if(slabs_.begin(), slabs_.end(), [&](const auto& slab) {
-      return slab->Serves(generation, shape, plan.uses_codes);
+      return slab->Serves(generation, shape, plan);
     });
     slabs.push_back(found != slabs_.end() ? *found : nullptr);
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/progress.h"
@@ -25,10 +26,15 @@ class ResidentEntries {
                   std::vector<std::shared_ptr<const ResidentSlab>> slabs);
 
   bool uses_codes() const { return uses_codes_; }
-  // Whether indexes are searched in the place of codes, which cannot be recorded.
+  // Whether indexes are searched in the place of codes.
   bool has_indexes() const { return has_indexes_; }
+  // Whether parts have values; those that have none are read from the store.
+  bool has_values() const { return values_ != ValuePlace::kStore; }
+  // Whether a search is ops of the device alone: the host takes part in those of indexes, and where
+  // it reads the store.
+  bool is_recordable() const { return !has_indexes_ && has_values(); }
   // Whether all keys and values lie in the device's own memory.
-  bool is_all_on_device() const { return is_all_on_device_; }
+  bool is_all_on_device() const { return !has_pinned_keys_ && values_ == ValuePlace::kDevice; }
   int64_t n_positions() const { return slab_begin_.back(); }
   Slot SlotAt(int64_t position) const;
   // Candidates that approximate search of a layer scores again, but for those of indexes.
@@ -64,7 +70,8 @@ class ResidentEntries {
 
  private:
   bool uses_codes_;
-  bool is_all_on_device_;
+  bool has_pinned_keys_;
+  ValuePlace values_;
   bool has_indexes_ = false;
   std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
   std::vector<int64_t> slab_begin_;  // positions, [n_slabs + 1]
@@ -82,6 +89,11 @@ class ResidentEntries {
 // Of an opened version of a memory: its slabs for one device. Thread-safe.
 class ResidentCache {
  public:
+  // What entries may take of pinned host memory; unset: half of what is available.
+  void set_pinned_limit_bytes(std::optional<size_t> limit);
+  // Of the device as it is now, where what is loaded here counts as free.
+  ResidencyLimits Limits(const compute::Device& device) const;
+
   // Those of `generation`, of which only what no slab has is loaded; slabs that it has no use for
   // go first. Errors of PlanResidency, and those of reading.
   absl::StatusOr<std::shared_ptr<const ResidentEntries>> Get(compute::Device& device,
@@ -90,7 +102,10 @@ class ResidentCache {
                                                              const Progress& progress);
 
  private:
-  std::mutex mutex_;
+  ResidencyLimits LimitsLocked(const compute::Device& device) const;
+
+  mutable std::mutex mutex_;
+  std::optional<size_t> pinned_limit_bytes_;
   std::vector<std::shared_ptr<const ResidentSlab>> slabs_;
   const void* place_ = nullptr;  // the memory that they lie in (Device::memory_id)
   // The last ones asked for.

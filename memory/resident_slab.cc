@@ -30,7 +30,7 @@ absl::StatusOr<std::shared_ptr<const ResidentSlab>> ResidentSlab::Load(compute::
   const storage::StoreSettings& settings = *generation.settings;
   std::shared_ptr<ResidentSlab> slab(new ResidentSlab);
   slab->shape_ = shape;
-  slab->has_pinned_values_ = plan.has_pinned_values;
+  slab->values_ = plan.values;
   slab->n_kv_heads_ = settings.n_kv_heads;
   slab->head_dim_ = settings.head_dim;
   slab->dtype_ = compute::DTypeOf(settings.entry_type);
@@ -50,19 +50,21 @@ absl::StatusOr<std::shared_ptr<const ResidentSlab>> ResidentSlab::Load(compute::
     Layer& layer = slab->layers_.emplace_back();
     layer.bits = plan.uses_codes ? shape.bits[static_cast<size_t>(l)] : 0;
     const auto allocate = [&](size_t size_bytes, bool is_pinned, compute::Buffer* buffer) {
-      if (!is_pinned) slab->device_bytes_ += size_bytes;
+      (is_pinned ? slab->bytes_.pinned : slab->bytes_.on_device) += size_bytes;
       absl::StatusOr<compute::Buffer> made =
           is_pinned ? device.AllocatePinned(size_bytes) : device.Allocate(size_bytes);
       if (made.ok()) *buffer = *std::move(made);
       return made.status();
     };
     const bool has_index = plan.uses_codes && shape.index_bytes[static_cast<size_t>(l)] > 0;
-    if (has_index) slab->device_bytes_ += shape.index_bytes[static_cast<size_t>(l)];
+    if (has_index) slab->bytes_.on_device += shape.index_bytes[static_cast<size_t>(l)];
     const bool has_pinned_keys = plan.has_pinned_keys && (layer.bits > 0 || has_index);
     layer.has_pinned_keys = has_pinned_keys;
     slab->has_pinned_keys_ |= has_pinned_keys;
     RETURN_IF_ERROR(allocate(half_bytes, has_pinned_keys, &layer.keys));
-    RETURN_IF_ERROR(allocate(half_bytes, plan.has_pinned_values, &layer.values));
+    if (plan.values != ValuePlace::kStore) {
+      RETURN_IF_ERROR(allocate(half_bytes, plan.values == ValuePlace::kPinned, &layer.values));
+    }
     if (layer.bits == 0) continue;
     const compute::KeyCoder coder(layer.bits, settings.head_dim);
     const auto heads = static_cast<size_t>(settings.n_kv_heads);
@@ -113,8 +115,9 @@ absl::Status ResidentSlab::Read(compute::Device& device, const Generation& gener
     }
     for (size_t l = 0; l < layers_.size(); ++l) {
       for (const bool keys : {true, false}) {
+        if (!keys && values_ == ValuePlace::kStore) continue;
         RETURN_IF_ERROR(progress.CheckCancelled());
-        const bool is_pinned = keys ? layers_[l].has_pinned_keys : has_pinned_values_;
+        const bool is_pinned = keys ? layers_[l].has_pinned_keys : values_ == ValuePlace::kPinned;
         auto* const slab = (keys ? layers_[l].keys : layers_[l].values).data<std::byte>();
         // Where token 0 of the run lies, for head 0, and how far apart heads are.
         const auto slab_head = static_cast<size_t>(n_tokens()) * token_bytes;
@@ -234,11 +237,12 @@ std::vector<int32_t> ResidentSlab::TokensOf(const index::KeyIds& ids) const {
 }
 
 bool ResidentSlab::Serves(const Generation& generation, const SlabShape& shape,
-                          bool uses_codes) const {
+                          const ResidencyPlan& plan) const {
   if (shape.slot_begin != shape_.slot_begin || shape.slot_end != shape_.slot_end) return false;
-  if (!uses_codes && has_pinned_keys_) return false;
+  if (values_ != plan.values) return false;
+  if (!plan.uses_codes && has_pinned_keys_) return false;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    if (!uses_codes) continue;
+    if (!plan.uses_codes) continue;
     if (layers_[l].bits != shape.bits[l]) return false;
     const bool has_index = layers_[l].index != nullptr;
     if (has_index != (shape.index_bytes[l] > 0)) return false;
@@ -266,7 +270,9 @@ Slot ResidentSlab::SlotAt(int64_t token) const {
 
 compute::CodedMemoryPart ResidentSlab::Part(int memory_layer) const {
   const Layer& layer = layers_[static_cast<size_t>(memory_layer)];
-  return {.entries = {.keys = View(layer.keys), .values = View(layer.values)},
+  return {.entries = {.keys = View(layer.keys),
+                      .values = values_ == ValuePlace::kStore ? compute::ConstView()
+                                                              : View(layer.values)},
           .codes = {.bits = layer.bits,
                     .codes = layer.codes.data<std::byte>(),
                     .factors = layer.factors.data<BFloat16>(),

@@ -29,14 +29,16 @@ class ResidentSlab {
                                                                   const ResidencyPlan& plan,
                                                                   const Progress& progress);
 
-  // Whether it has all windows of the generation in this range, and what the plan searches by.
-  bool Serves(const Generation& generation, const SlabShape& shape, bool uses_codes) const;
+  // Whether it has all windows of the generation in this range, and what the plan searches by, and
+  // its values lie where the plan has them.
+  bool Serves(const Generation& generation, const SlabShape& shape,
+              const ResidencyPlan& plan) const;
 
   int64_t n_tokens() const { return window_begin_.back(); }
   // The first token of the window that begins at this slot; −1: it is not there.
   int64_t BeginOf(Slot slot_begin) const;
   Slot SlotAt(int64_t token) const;
-  // Of all tokens.
+  // Of all tokens; without values where they stay in the store.
   compute::CodedMemoryPart Part(int memory_layer) const;
   // A layer's index, and how it is searched.
   struct Index {
@@ -46,11 +48,11 @@ class ResidentSlab {
     const int32_t* tokens = nullptr;  // of its keys (compute::FoundKeys)
   };
   Index IndexOf(int memory_layer) const;
-  size_t device_bytes() const { return device_bytes_; }
+  HeldBytes bytes() const { return bytes_; }
 
  private:
   struct Layer {
-    compute::Buffer keys, values;  // [n_kv_heads, n_tokens, head_dim]
+    compute::Buffer keys, values;  // [n_kv_heads, n_tokens, head_dim]; values of kStore: none
     compute::Buffer codes, factors, mean, rotation;
     int bits = 0;
     bool has_pinned_keys = false;
@@ -71,13 +73,13 @@ class ResidentSlab {
   SlabShape shape_;
   std::shared_ptr<const Segment> segment_;  // whose indexes were copied; null: none
   bool has_pinned_keys_ = false;
-  bool has_pinned_values_ = false;
+  ValuePlace values_ = ValuePlace::kDevice;
   std::vector<int64_t> window_begin_;  // [n_windows + 1]
   std::vector<Slot> slot_begin_;       // [n_windows]
   int64_t n_kv_heads_ = 0;
   int64_t head_dim_ = 0;
   compute::DType dtype_ = compute::DType::kBF16;
-  size_t device_bytes_ = 0;
+  HeldBytes bytes_;
   std::vector<Layer> layers_;  // [n_mem_layers]
 };
 

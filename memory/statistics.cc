@@ -7,6 +7,7 @@
 
 #include "index/layer_index.h"
 #include "memory/residency_plan.h"
+#include "memory/resident_entries.h"
 
 namespace fovea::memory {
 namespace {
@@ -29,9 +30,9 @@ SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& devi
       generation->settings.has_value() && generation->settings->encoding == "reference";
   stats.by = has_index && !is_dense ? "indexes" : "keys";
   if (device.is_host_memory() || !generation->settings.has_value()) return stats;
-  const absl::StatusOr<ResidencyPlan> plan =
-      PlanResidency(*generation, /*is_approximate=*/!is_dense, LimitsOf(device, 0));
-  if (is_dense && plan.ok() && plan->has_pinned_values) {
+  const absl::StatusOr<ResidencyPlan> plan = PlanResidency(
+      *generation, /*is_approximate=*/!is_dense, generation->source->resident().Limits(device));
+  if (is_dense && plan.ok() && plan->values != ValuePlace::kDevice) {
     stats.note = "dense attention reads all values, which do not fit the GPU";
     return stats;
   }
@@ -44,9 +45,13 @@ SearchStats ComputeSearchStats(const Memory& memory, const compute::Device& devi
   stats.gpu_code_bytes = plan->code_bytes;
   stats.gpu_index_bytes = plan->index_bytes;
   stats.gpu_key_bytes = plan->key_bytes + (plan->has_pinned_keys ? 0 : plan->coded_key_bytes);
-  stats.gpu_value_bytes = plan->has_pinned_values ? 0 : plan->value_bytes;
+  const auto values_in = [&](ValuePlace place) {
+    return plan->values == place ? plan->value_bytes : 0;
+  };
+  stats.gpu_value_bytes = values_in(ValuePlace::kDevice);
   stats.pinned_key_bytes = plan->has_pinned_keys ? plan->coded_key_bytes : 0;
-  stats.pinned_value_bytes = plan->has_pinned_values ? plan->value_bytes : 0;
+  stats.pinned_value_bytes = values_in(ValuePlace::kPinned);
+  stats.stored_value_bytes = values_in(ValuePlace::kStore);
   return stats;
 }
 

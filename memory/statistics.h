@@ -43,7 +43,8 @@ struct SearchStats {
   uint64_t gpu_value_bytes = 0;
   uint64_t pinned_key_bytes = 0;
   uint64_t pinned_value_bytes = 0;
-  std::string note;   // why the host searches though the device is a GPU
+  uint64_t stored_value_bytes = 0;  // that are read from the store, those of kept keys
+  std::string note;                 // why the host searches though the device is a GPU
   std::string faiss;  // "1.7.3, CPU", or "1.15.0, CPU and GPU": the version, and its parts
 };
 // Of the current generation, which is planned, not loaded.

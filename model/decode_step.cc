@@ -56,23 +56,19 @@ absl::Status DecodeStep::Run(const ModelWeights& weights, compute::Device& devic
           .room_id = context.room_id(),
           .wants_best = sequence.best_id != nullptr};
   if (sequence.memory != nullptr) RETURN_IF_ERROR(sequence.memory->BeginStep(&key.memory_id));
-  const bool can_record = sequence.memory == nullptr || key.memory_id != 0;
-  const bool is_next = can_record && key == step.key_;
-  if (!is_next) step.recording_ = nullptr;
+  const bool is_next = key == step.key_;
+  if (!is_next) step.recordings_.clear();
   step.key_ = key;
   RETURN_IF_ERROR(step.Reserve(weights, device));
 
   auto* const pinned = step.pinned_.data<Input>();
   *pinned = {{static_cast<int32_t>(past), static_cast<int32_t>(context.n_padding() + past)}, id};
-  if (step.recording_ == nullptr && is_next) {
-    // The second step: the first one made what the ops need.
-    ASSIGN_OR_RETURN(step.recording_, device.Record([&step, &weights, &device, &context, key] {
-      return step.Queue(weights, device, context, key.memory, key.wants_best);
-    }));
-  }
-  RETURN_IF_ERROR(step.recording_ != nullptr
-                      ? step.recording_->Replay()
-                      : step.Queue(weights, device, context, key.memory, key.wants_best));
+  RETURN_IF_ERROR(step.CarryOut({.weights = weights,
+                                 .device = device,
+                                 .context = context,
+                                 .memory = key.memory,
+                                 .wants_best = key.wants_best},
+                                key.memory == nullptr || key.memory_id != 0, is_next));
   if (sequence.best_id != nullptr) {
     auto* const best = reinterpret_cast<int32_t*>(pinned + 1);
     RETURN_IF_ERROR(device.CopyToHost(step.best_id_.data<void>(), sizeof(int32_t), best));
@@ -95,7 +91,7 @@ absl::Status DecodeStep::Reserve(const ModelWeights& weights, compute::Device& d
     if (buffer->data<void>() != nullptr && buffer->size_bytes() >= size_bytes) {
       return absl::OkStatus();
     }
-    recording_ = nullptr;  // it uses what there was
+    recordings_.clear();  // they use what there was
     return device.Reserve(size_bytes, buffer);
   };
   const int64_t q_size = c.n_heads * c.head_dim;
@@ -120,60 +116,97 @@ absl::Status DecodeStep::Reserve(const ModelWeights& weights, compute::Device& d
   return absl::OkStatus();
 }
 
-absl::Status DecodeStep::Queue(const ModelWeights& weights, compute::Device& device,
-                               const LocalContext& context, MemorySource* memory, bool wants_best) {
-  const ModelConfig& c = weights.config();
-  const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  const int64_t q_size = c.n_heads * c.head_dim;
-  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+absl::Status DecodeStep::CarryOut(const Call& call, bool is_whole, bool is_next) {
+  if (recordings_.empty() && is_next) {
+    // The second step: the first one made what the ops need.
+    std::vector<std::unique_ptr<compute::Recording>> recordings;
+    const int64_t n = is_whole ? 1 : call.n_pieces();
+    for (int64_t piece = 0; piece < n; ++piece) {
+      ASSIGN_OR_RETURN(recordings.emplace_back(), call.device.Record([this, call, is_whole, piece] {
+        return is_whole ? Queue(call) : QueuePiece(call, piece);
+      }));
+    }
+    recordings_ = std::move(recordings);
+  }
+  if (recordings_.empty()) return Queue(call);
+  for (size_t piece = 0; piece < recordings_.size(); ++piece) {
+    if (piece > 0) RETURN_IF_ERROR(AskMemory(call, static_cast<int64_t>(piece) - 1));
+    RETURN_IF_ERROR(recordings_[piece]->Replay());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeStep::Queue(const Call& call) {
+  for (int64_t piece = 0; piece < call.n_pieces(); ++piece) {
+    if (piece > 0) RETURN_IF_ERROR(AskMemory(call, piece - 1));
+    RETURN_IF_ERROR(QueuePiece(call, piece));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeStep::QueuePiece(const Call& call, int64_t piece) {
+  const ModelConfig& c = call.weights.config();
+  const auto* const input = input_.data<Input>();
   const View x = Row(x_, c.hidden_size);
-  const View normed = Row(normed_, c.hidden_size);
+  int64_t l = 0;
+  if (piece == 0) {
+    RETURN_IF_ERROR(
+        call.device.CopyFromPinned(pinned_.data<void>(), sizeof(Input), input_.data<void>()));
+    RETURN_IF_ERROR(compute::Embedding(
+        call.device, {.table = call.weights.embedding(), .device_id = &input->id, .out = x}));
+  } else {
+    l = call.weights.memory().mem_layers[static_cast<size_t>(piece - 1)];
+    RETURN_IF_ERROR(AfterMemory(call, l++));
+  }
+  const bool is_last = piece + 1 == call.n_pieces();
+  const int64_t end =
+      is_last ? c.n_layers : call.weights.memory().mem_layers[static_cast<size_t>(piece)];
+  for (; l < end; ++l) {
+    RETURN_IF_ERROR(BeforeMemory(call, l));
+    RETURN_IF_ERROR(AfterMemory(call, l));
+  }
+  if (!is_last) return BeforeMemory(call, end);
+  const Linear::Output logits{&call.weights.lm_head(), Row(logits_, c.vocab_size)};
+  RETURN_IF_ERROR(Linear::ForwardNormed(
+      call.device, {&logits, 1}, x,
+      {call.weights.final_norm(), c.rms_norm_eps, Row(normed_, c.hidden_size)}));
+  if (!call.wants_best) return absl::OkStatus();
+  return compute::ArgMax(
+      call.device, {.x = {logits_.data<float>(), {c.vocab_size}}, .out = best_id_.data<int32_t>()});
+}
+
+absl::Status DecodeStep::BeforeMemory(const Call& call, int64_t layer) {
+  const ModelConfig& c = call.weights.config();
+  const LayerWeights& w = call.weights.layer(layer);
+  const bool asks = call.memory != nullptr && call.weights.MemoryIndex(layer) >= 0;
   const auto heads = [&](const Buffer& buffer, int64_t n) -> View {
     return {buffer.data<float>(), {n, c.head_dim}};
   };
-  const auto* const input = input_.data<Input>();
-  RETURN_IF_ERROR(device.CopyFromPinned(pinned_.data<void>(), sizeof(Input), input_.data<void>()));
-  RETURN_IF_ERROR(compute::Embedding(
-      device, {.table = weights.embedding(), .device_id = &input->id, .out = x}));
-  for (int64_t l = 0; l < c.n_layers; ++l) {
-    const LayerWeights& w = weights.layer(l);
-    const int64_t m = memory != nullptr ? weights.MemoryIndex(l) : -1;
-    const Linear::Output projections[] = {
-        {w.q.get(), Row(q_, q_size)}, {w.k.get(), Row(k_, kv_size)}, {w.v.get(), Row(v_, kv_size)}};
-    RETURN_IF_ERROR(
-        Linear::ForwardNormed(device, projections, x, {w.attention_norm, c.rms_norm_eps, normed}));
-    RETURN_IF_ERROR(compute::DecodeAttention(
-        device, {.query = heads(q_, c.n_heads),
-                 .rotated = heads(rotated_, c.n_heads),
-                 .key = heads(k_, c.n_kv_heads),
-                 .value = heads(v_, c.n_kv_heads),
-                 .keys = context.Keys(l, 0, context.room()),
-                 .values = context.Values(l, 0, context.room()),
-                 .place = &input->place,
-                 .inverse_frequencies =
-                     weights.Rotates(l) ? weights.inverse_frequencies() : compute::ConstView(),
-                 .scale = scale,
-                 .output = heads(attention_, c.n_heads),
-                 .lse = m >= 0 ? View(lse_.data<float>(), {c.n_heads}) : View()}));
-    if (m >= 0) RETURN_IF_ERROR(AttendToMemory(weights, device, memory, m));
-    RETURN_IF_ERROR(w.o->Forward(device, Row(attention_, q_size), true, x));
-    const View gate = Row(gate_, c.intermediate_size);
-    RETURN_IF_ERROR(Linear::ForwardGated(device, {w.gate.get(), gate},
-                                         {w.up.get(), Row(up_, c.intermediate_size)}, x,
-                                         {w.mlp_norm, c.rms_norm_eps, normed}));
-    RETURN_IF_ERROR(w.down->Forward(device, gate, true, x));
-  }
-  const Linear::Output logits{&weights.lm_head(), Row(logits_, c.vocab_size)};
-  RETURN_IF_ERROR(Linear::ForwardNormed(device, {&logits, 1}, x,
-                                        {weights.final_norm(), c.rms_norm_eps, normed}));
-  if (!wants_best) return absl::OkStatus();
-  return compute::ArgMax(
-      device, {.x = {logits_.data<float>(), {c.vocab_size}}, .out = best_id_.data<int32_t>()});
+  const int64_t kv_size = c.n_kv_heads * c.head_dim;
+  const Linear::Output projections[] = {{w.q.get(), Row(q_, c.n_heads * c.head_dim)},
+                                        {w.k.get(), Row(k_, kv_size)},
+                                        {w.v.get(), Row(v_, kv_size)}};
+  RETURN_IF_ERROR(
+      Linear::ForwardNormed(call.device, projections, Row(x_, c.hidden_size),
+                            {w.attention_norm, c.rms_norm_eps, Row(normed_, c.hidden_size)}));
+  return compute::DecodeAttention(
+      call.device,
+      {.query = heads(q_, c.n_heads),
+       .rotated = heads(rotated_, c.n_heads),
+       .key = heads(k_, c.n_kv_heads),
+       .value = heads(v_, c.n_kv_heads),
+       .keys = call.context.Keys(layer, 0, call.context.room()),
+       .values = call.context.Values(layer, 0, call.context.room()),
+       .place = &input_.data<Input>()->place,
+       .inverse_frequencies =
+           call.weights.Rotates(layer) ? call.weights.inverse_frequencies() : compute::ConstView(),
+       .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+       .output = heads(attention_, c.n_heads),
+       .lse = asks ? View(lse_.data<float>(), {c.n_heads}) : View()});
 }
 
-absl::Status DecodeStep::AttendToMemory(const ModelWeights& weights, compute::Device& device,
-                                        MemorySource* memory, int64_t memory_layer) {
-  const ModelConfig& c = weights.config();
+absl::Status DecodeStep::AskMemory(const Call& call, int64_t memory_layer) {
+  const ModelConfig& c = call.weights.config();
   const MemoryQuery query{.memory_layer = static_cast<int>(memory_layer),
                           .queries = rotated_.data<float>(),
                           .local_lse = lse_.data<float>(),
@@ -183,13 +216,29 @@ absl::Status DecodeStep::AttendToMemory(const ModelWeights& weights, compute::De
                           .head_dim = c.head_dim,
                           .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
                           .is_step = key_.memory_id != 0};
-  RETURN_IF_ERROR(memory->Attend(query, memory_output_.data<float>(), memory_lse_.data<float>()));
-  const View lse(lse_.data<float>(), {1, c.n_heads});
-  return compute::MergePartials(
-      device, {.output = {attention_.data<float>(), {1, c.n_heads, c.head_dim}},
-               .lse = lse,
-               .other_output = {memory_output_.data<float>(), {1, c.n_heads, c.head_dim}},
-               .other_lse = {memory_lse_.data<float>(), {1, c.n_heads}}});
+  return call.memory->Attend(query, memory_output_.data<float>(), memory_lse_.data<float>());
+}
+
+absl::Status DecodeStep::AfterMemory(const Call& call, int64_t layer) {
+  const ModelConfig& c = call.weights.config();
+  const LayerWeights& w = call.weights.layer(layer);
+  const View x = Row(x_, c.hidden_size);
+  if (call.memory != nullptr && call.weights.MemoryIndex(layer) >= 0) {
+    const auto heads = [&](const Buffer& buffer) -> View {
+      return {buffer.data<float>(), {1, c.n_heads, c.head_dim}};
+    };
+    RETURN_IF_ERROR(compute::MergePartials(
+        call.device, {.output = heads(attention_),
+                      .lse = {lse_.data<float>(), {1, c.n_heads}},
+                      .other_output = heads(memory_output_),
+                      .other_lse = {memory_lse_.data<float>(), {1, c.n_heads}}}));
+  }
+  RETURN_IF_ERROR(w.o->Forward(call.device, Row(attention_, c.n_heads * c.head_dim), true, x));
+  const View gate = Row(gate_, c.intermediate_size);
+  RETURN_IF_ERROR(Linear::ForwardGated(call.device, {w.gate.get(), gate},
+                                       {w.up.get(), Row(up_, c.intermediate_size)}, x,
+                                       {w.mlp_norm, c.rms_norm_eps, Row(normed_, c.hidden_size)}));
+  return w.down->Forward(call.device, gate, true, x);
 }
 
 }  // namespace fovea::model

@@ -3,7 +3,7 @@
 //
 //   build/cuda-release/bin/gpu_token --model FILE [--adapter DIR] [--mem-layers 9,15,21]
 //       [--mode exact|approximate|dense] [--bits 4] [--tokens 1000000] [--prompt 300] [--steps 60]
-//       [--values device|pinned] [--value-tokens N]
+//       [--values device|pinned] [--value-tokens N] [--recorded whole|pieces|none]
 //
 // The memory is random, as large as --tokens in each memory layer, and lies on the GPU; exact: the
 // top 16 of each head are attended to; approximate: the same of 128 that codes of the keys name,
@@ -16,6 +16,9 @@
 // read. Where a machine has no room for the values of all tokens, --value-tokens N makes those of N
 // tokens a layer, and the memory consists of parts of N tokens that have keys and codes of their
 // own and share the values: as many rows are read for a token, of less memory.
+//
+// --recorded pieces: the memory is one in whose search the host takes part (FAISS's indexes, values
+// in the store), so that what lies between its layers is recorded piece by piece; none: nothing is.
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -39,12 +42,14 @@ struct Options {
   int64_t tokens = 1000000, prompt = 300, steps = 60;
   int64_t value_tokens = 0;  // 0: as many as `tokens`, after Parse
   bool pins_values = false;
+  std::string recorded = "whole";
 };
 
 class RandomMemory final : public model::MemorySource {
  public:
   RandomMemory(cuda::CudaDevice& gpu, const model::Transformer& model, const Options& options)
       : gpu_(gpu),
+        recorded_(options.recorded),
         n_value_tokens_(options.value_tokens),
         is_dense_(options.mode == "dense"),
         bits_(options.mode == "approximate" ? options.bits : 0) {
@@ -72,7 +77,8 @@ class RandomMemory final : public model::MemorySource {
 
   model::MemoryPlace place() const override { return model::MemoryPlace::kDevice; }
   absl::Status BeginStep(uint64_t* recording_id) override {
-    *recording_id = 1;
+    // Another one each time: no step is as the one before.
+    *recording_id = recorded_ == "whole" ? 1 : recorded_ == "pieces" ? 0 : ++n_steps_;
     return absl::OkStatus();
   }
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override {
@@ -177,6 +183,8 @@ class RandomMemory final : public model::MemorySource {
   }
 
   cuda::CudaDevice& gpu_;
+  const std::string recorded_;
+  uint64_t n_steps_ = 0;
   const int64_t n_value_tokens_;
   const bool is_dense_;
   const int bits_;  // of codes; 0: the keys are read
@@ -206,6 +214,8 @@ Options Parse(int argc, char** argv) {
     } else if (name == "--values") {
       options.pins_values = std::strcmp(value, "pinned") == 0;
       has_place = options.pins_values || std::strcmp(value, "device") == 0;
+    } else if (name == "--recorded") {
+      options.recorded = value;
     } else if (name == "--value-tokens") {
       options.value_tokens = std::atoll(value);
     } else if (name == "--steps") {
@@ -225,11 +235,13 @@ Options Parse(int argc, char** argv) {
   }
   const bool is_dense = options.mode == "dense";
   const bool has_mode = options.mode == "exact" || options.mode == "approximate" || is_dense;
+  has_place = has_place && (options.recorded == "whole" || options.recorded == "pieces" ||
+                            options.recorded == "none");
   const bool has_bits = options.bits == 2 || options.bits == 4 || options.bits == 8;
   if (options.model.empty() || !has_mode || !has_bits || !has_place) {
     std::fprintf(stderr,
                  "want --model FILE, --mode exact, approximate or dense, --bits 2, 4 or 8, "
-                 "--values device or pinned\n");
+                 "--values device or pinned, --recorded whole, pieces or none\n");
     std::exit(1);
   }
   if (is_dense && (options.pins_values || options.value_tokens < options.tokens)) {
@@ -256,9 +268,10 @@ int64_t SizeOf(const std::filesystem::path& path) {
   return bytes;
 }
 
-// The median of a step's milliseconds after a prompt.
+// The median of a step's milliseconds after a prompt; *last_id: of the tokens, each of which
+// follows from those before.
 double StepMilliseconds(model::Transformer& model, model::MemorySource* memory,
-                        const Options& options) {
+                        const Options& options, int32_t* last_id) {
   using Clock = std::chrono::steady_clock;
   constexpr int64_t kWarm = 5;
   model::LocalContext context;
@@ -282,6 +295,7 @@ double StepMilliseconds(model::Transformer& model, model::MemorySource* memory,
     const std::chrono::duration<double, std::milli> taken = Clock::now() - begin;
     if (step >= kWarm) times.push_back(taken.count());
   }
+  *last_id = next;
   return Median(std::move(times));
 }
 
@@ -299,30 +313,33 @@ void Run(const Options& options) {
   const int64_t weights = SizeOf(options.model);
   const char* const place = options.pins_values ? "pinned" : "device";
   std::fprintf(stderr,
-               "%s, copy %.2f TB/s, %s, values of %lld tokens a layer: %s\n"
+               "%s, copy %.2f TB/s, %s, values of %lld tokens a layer: %s, recorded: %s\n"
                "%12s %10s %10s %8s\n",
                GpuName().c_str(), copy / 1e12, options.model.c_str(),
-               static_cast<long long>(options.value_tokens), place, "memory", "ms/token", "read ms",
-               "ratio");
+               static_cast<long long>(options.value_tokens), place, options.recorded.c_str(),
+               "memory", "ms/token", "read ms", "ratio");
   std::printf(
       "{\"bench\": \"gpu_token\", \"gpu\": \"%s\", \"copy_bytes_per_second\": %.4g, "
       "\"weight_bytes\": %lld, \"mode\": \"%s\", \"bits\": %d, \"values\": \"%s\", "
-      "\"value_tokens\": %lld, \"rows\": [",
+      "\"value_tokens\": %lld, \"recorded\": \"%s\", \"rows\": [",
       GpuName().c_str(), copy, static_cast<long long>(weights), options.mode.c_str(),
       options.mode == "approximate" ? options.bits : 0, place,
-      static_cast<long long>(options.value_tokens));
+      static_cast<long long>(options.value_tokens), options.recorded.c_str());
+  int32_t last_id = 0;
   const auto report = [&](const char* name, double ms, int64_t memory_bytes, bool is_last) {
     const double read_ms = static_cast<double>(weights + memory_bytes) / copy * 1e3;
     std::fprintf(stderr, "%12s %10.4f %10.4f %8.3f\n", name, ms, read_ms, ms / read_ms);
     std::printf(
         "{\"memory\": \"%s\", \"memory_bytes\": %lld, \"ms_per_token\": %.5f, "
-        "\"read_ms\": %.5f, \"ratio\": %.4f}%s",
-        name, static_cast<long long>(memory_bytes), ms, read_ms, ms / read_ms, is_last ? "" : ", ");
+        "\"read_ms\": %.5f, \"ratio\": %.4f, \"last_id\": %d}%s",
+        name, static_cast<long long>(memory_bytes), ms, read_ms, ms / read_ms, last_id,
+        is_last ? "" : ", ");
   };
-  report("alone", StepMilliseconds(**model, nullptr, options), 0, (*model)->n_mem_layers() == 0);
+  const double alone_ms = StepMilliseconds(**model, nullptr, options, &last_id);
+  report("alone", alone_ms, 0, (*model)->n_mem_layers() == 0);
   if ((*model)->n_mem_layers() > 0) {
     RandomMemory memory(gpu, **model, options);
-    const double ms = StepMilliseconds(**model, &memory, options);
+    const double ms = StepMilliseconds(**model, &memory, options, &last_id);
     report(std::to_string(options.tokens).c_str(), ms, memory.bytes(), true);
   }
   std::printf("]}\n");

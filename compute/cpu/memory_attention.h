@@ -21,7 +21,8 @@ EntryPointer KeysOf(const MemoryPart& part, int64_t kv_head);
 absl::Status ScanPart(CpuDevice& device, const ConstView& queries, const MemoryPart& part,
                       int64_t first_position, std::vector<TopK>* kept);
 
-// Output, lse, positions and scores of args from *kept; the queries are not looked at.
+// Output (unless none), lse, positions and scores of args from *kept; the queries' numbers are not
+// looked at.
 void AttendToKept(CpuDevice& device, const MemoryAttentionArgs& args, std::vector<TopK>* kept);
 
 }  // namespace fovea::compute::cpu

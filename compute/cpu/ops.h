@@ -10,6 +10,7 @@
 #include "compute/cpu/cpu_device.h"
 #include "compute/embedding.h"
 #include "compute/index_queries.h"
+#include "compute/kept_attention.h"
 #include "compute/linear.h"
 #include "compute/memory_attention.h"
 #include "compute/rms_norm.h"
@@ -30,6 +31,7 @@ absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);
 absl::Status MemoryAttention(CpuDevice& device, const MemoryAttentionArgs& args);
 absl::Status CodedMemoryAttention(CpuDevice& device, const CodedMemoryAttentionArgs& args);
+absl::Status KeptAttention(CpuDevice& device, const KeptAttentionArgs& args);
 absl::Status EncodeKeys(CpuDevice& device, const EncodeKeysArgs& args);
 absl::Status IndexQueries(CpuDevice& device, const IndexQueriesArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(CpuDevice& device,

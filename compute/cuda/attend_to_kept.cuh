@@ -53,6 +53,50 @@ __device__ inline BestTiles FindBestTiles(const float* maxima, int n_tiles, int 
   return best;
 }
 
+// weights = [n_kept]: e^(scale · score_of(j) − high). All threads get their sum. sums:
+// [kSelectThreads].
+template <typename ScoreOf>
+__device__ inline float KeptWeights(int n_kept, float scale, float high, ScoreOf score_of,
+                                    float* weights, float* sums) {
+  float own = 0.0f;
+  for (int j = threadIdx.x; j < n_kept; j += blockDim.x) {
+    weights[j] = expf(score_of(j) * scale - high);
+    own += weights[j];
+  }
+  return BlockSum(own, sums);
+}
+
+// output = [head_dim]: the values that value_of(j) names, by their weights, whose sum this is.
+// After a __syncthreads(). Threads of a stripe share a kept key, and stripes their sums at the end.
+template <typename ValueOf>
+__device__ inline void AddKeptValues(int n_kept, int head_dim, float sum, const float* weights,
+                                     ValueOf value_of, float* sums, float* output) {
+  const int n_stripes = kSelectThreads / head_dim;
+  const int stripe = threadIdx.x / head_dim;
+  const int dim = threadIdx.x % head_dim;
+  float total = 0.0f;
+  if (stripe < n_stripes) {
+    for (int j = stripe; j < n_kept; j += n_stripes)
+      total += weights[j] * ToFloat(value_of(j)[dim]);
+  }
+  sums[threadIdx.x] = total;
+  __syncthreads();
+  if (stripe == 0) {
+    for (int s = 1; s < n_stripes; ++s) total += sums[s * head_dim + dim];
+    output[dim] = n_kept > 0 ? total / sum : 0.0f;
+  }
+}
+
+// The value at a position of a KV head; null: its part has none.
+template <typename Element>
+__device__ inline const Element* ValueAt(const Parts& parts, int64_t position, int kv_head,
+                                         int head_dim) {
+  const Part& part = parts.part[PartOfPosition(parts, position)];
+  if (part.values == nullptr) return nullptr;
+  return static_cast<const Element*>(part.values) + kv_head * part.value_stride +
+         (position - part.first_position) * head_dim;
+}
+
 // Attends to the top k of n_found candidates (Pack), which shared->sorted holds, or, where they are
 // more than kMaxSorted, `candidates`. Where they came from one place to another differs from run to
 // run; what is kept and its order do not. Called by all threads after a __syncthreads().
@@ -81,12 +125,8 @@ __device__ inline void AttendToKept(const Parts& parts, const Problem& problem, 
     return static_cast<int64_t>(~static_cast<uint32_t>(sorted[j]));
   };
   const float high = n_kept > 0 ? score_of(0) * problem.scale : 0.0f;
-  float own = 0.0f;
-  for (int j = threadIdx.x; j < n_kept; j += blockDim.x) {
-    shared->weights[j] = expf(score_of(j) * problem.scale - high);
-    own += shared->weights[j];
-  }
-  const float sum = BlockSum(own, shared->sums);
+  const float sum =
+      KeptWeights(n_kept, problem.scale, high, score_of, shared->weights, shared->sums);
   __syncthreads();
   if (threadIdx.x == 0) problem.lse[row] = n_kept > 0 ? high + logf(sum) : -INFINITY;
   for (int j = threadIdx.x; j < problem.top_k; j += blockDim.x) {
@@ -95,28 +135,11 @@ __device__ inline void AttendToKept(const Parts& parts, const Problem& problem, 
     if (problem.scores != nullptr && j < n_kept) problem.scores[at] = score_of(j);
   }
 
-  // Values: threads of a stripe share a kept key, and stripes their sums at the end.
-  const int width = problem.head_dim;
-  const int n_stripes = kSelectThreads / width;
-  const int stripe = threadIdx.x / width;
-  const int dim = threadIdx.x % width;
-  float total = 0.0f;
-  if (stripe < n_stripes) {
-    for (int j = stripe; j < n_kept; j += n_stripes) {
-      const int64_t position = position_of(j);
-      const Part& part = parts.part[PartOfPosition(parts, position)];
-      const auto* const values =
-          static_cast<const Element*>(part.values) + kv_head * part.value_stride;
-      total += shared->weights[j] *
-               ToFloat(values[(position - part.first_position) * problem.head_dim + dim]);
-    }
-  }
-  shared->sums[threadIdx.x] = total;
-  __syncthreads();
-  if (stripe == 0) {
-    for (int s = 1; s < n_stripes; ++s) total += shared->sums[s * width + dim];
-    problem.output[row * problem.head_dim + dim] = n_kept > 0 ? total / sum : 0.0f;
-  }
+  if (problem.output == nullptr) return;
+  AddKeptValues(
+      n_kept, problem.head_dim, sum, shared->weights,
+      [&](int j) { return ValueAt<Element>(parts, position_of(j), kv_head, problem.head_dim); },
+      shared->sums, problem.output + row * problem.head_dim);
 }
 
 // How a scan of a memory is launched: a warp a tile. Shared memory is that of its warps, and
@@ -176,7 +199,7 @@ absl::Status ForQueriesThatFit(CudaDevice& device, Problem all, Launch launch) {
     problem.extra = scratch + at_once * all.n_heads * candidate_bytes;
     problem.maxima = reinterpret_cast<float*>(scratch + at_once * all.n_heads *
                                                             (candidate_bytes + all.extra_per_row));
-    problem.output += row * all.head_dim;
+    if (problem.output != nullptr) problem.output += row * all.head_dim;
     problem.lse += row;
     if (problem.positions != nullptr) problem.positions += row * all.top_k;
     if (problem.scores != nullptr) problem.scores += row * all.top_k;

@@ -15,7 +15,7 @@ namespace fovea::compute::cuda {
 // What a query head may select from; tiles count through the parts, none spans two.
 struct Part {
   const void* keys;
-  const void* values;
+  const void* values;                // null: none
   int64_t key_stride, value_stride;  // elements between KV heads
   const uint64_t* allowed;
   int64_t first_position;
@@ -39,7 +39,7 @@ struct Problem {
   int64_t candidates_per_row;
   std::byte* extra;       // [n_queries · n_heads, extra_per_row]: of whoever asks for it
   int64_t extra_per_row;  // bytes, a multiple of 16
-  float* output;
+  float* output;          // null: none is wanted
   float* lse;
   int64_t* positions;  // or null
   float* scores;       // or null

@@ -22,6 +22,7 @@ absl::Status Attention(Device&, const AttentionArgs&) { return NoCuda(); }
 absl::Status MergePartials(Device&, const MergePartialsArgs&) { return NoCuda(); }
 absl::Status MemoryAttention(Device&, const MemoryAttentionArgs&) { return NoCuda(); }
 absl::Status CodedMemoryAttention(Device&, const CodedMemoryAttentionArgs&) { return NoCuda(); }
+absl::Status KeptAttention(Device&, const KeptAttentionArgs&) { return NoCuda(); }
 absl::Status EncodeKeys(Device&, const EncodeKeysArgs&) { return NoCuda(); }
 absl::Status IndexQueries(Device&, const IndexQueriesArgs&) { return NoCuda(); }
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device&, const LinearWeights&) {

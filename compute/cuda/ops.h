@@ -14,6 +14,7 @@
 #include "compute/decode_attention.h"
 #include "compute/embedding.h"
 #include "compute/index_queries.h"
+#include "compute/kept_attention.h"
 #include "compute/linear.h"
 #include "compute/memory_attention.h"
 #include "compute/rms_norm.h"
@@ -39,6 +40,7 @@ absl::Status AppendRow(Device& device, const AppendRowArgs& args);
 absl::Status ArgMax(Device& device, const ArgMaxArgs& args);
 absl::Status MemoryAttention(Device& device, const MemoryAttentionArgs& args);
 absl::Status CodedMemoryAttention(Device& device, const CodedMemoryAttentionArgs& args);
+absl::Status KeptAttention(Device& device, const KeptAttentionArgs& args);
 absl::Status EncodeKeys(Device& device, const EncodeKeysArgs& args);
 absl::Status IndexQueries(Device& device, const IndexQueriesArgs& args);
 absl::StatusOr<std::unique_ptr<Linear>> CreateLinear(Device& device, const LinearWeights& weights);

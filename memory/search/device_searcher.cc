@@ -10,12 +10,14 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "compute/coded_memory_attention.h"
+#include "compute/kept_attention.h"
 #include "compute/memory_attention.h"
 #include "memory/block_layout.h"
 #include "memory/resident_entries.h"
 #include "memory/search/audit.h"
 #include "memory/search/device_dense_attention.h"
 #include "memory/search/device_mass_log.h"
+#include "memory/search/stored_values.h"
 #include "memory/sinks.h"
 
 namespace fovea::memory {
@@ -23,6 +25,10 @@ namespace {
 
 using compute::Buffer;
 using compute::ConstView;
+
+// Values from the store that are put where the device reads them at a time, unless a query wants
+// more.
+constexpr size_t kGatheredBytes = size_t{16} << 20;
 
 class DeviceSearcher final : public MemorySearcher {
  public:
@@ -41,7 +47,7 @@ class DeviceSearcher final : public MemorySearcher {
   // windows of its own is asked alone.
   void AttendTogether(std::span<model::MemoryRequest> requests) override;
   absl::Status BeginStep(uint64_t* recording_id) override;
-  // Shards on a device answer in one phase.
+  // Shards on a device answer in one phase; an audit is of that search, and each shard's.
   absl::Status AttendAsOne(std::span<model::ShardSource* const> shards,
                            const model::MemoryQuery& query, int top_k, float* output,
                            float* lse) override;
@@ -114,16 +120,30 @@ class DeviceSearcher final : public MemorySearcher {
             .by_codes = UsesCodes(),
             .n_candidates = NumCandidates(memory_layer, top_k)};
   }
-  // Asks `query` of all parts at once; the kept keys go to `room`.
+  // Of several searchers that are asked at once: where its keys begin among those of all.
+  struct Shard {
+    DeviceSearcher* searcher;
+    int64_t first_position;
+  };
+  // Asks `query` of all parts at once, which are those of `shards`, or of a searcher like this one;
+  // the kept keys go to `room`.
   absl::Status Search(const model::MemoryQuery& query,
-                      std::span<const compute::CodedMemoryPart> parts, const Effort& effort,
+                      std::span<const compute::CodedMemoryPart> parts,
+                      std::span<const Shard> shards, const Effort& effort,
                       const DeviceMassLog::Room& room, float* output, float* lse);
+  // What a search leaves to do where parts have no values: those of the keys in `room` are read,
+  // and attended to.
+  absl::Status AttendToStored(const model::MemoryQuery& query,
+                              std::span<const compute::MemoryPart> parts,
+                              std::span<const Shard> shards, int top_k,
+                              const DeviceMassLog::Room& room, float* output);
   bool IsDense() const { return options_.mode == SearchMode::kDense; }
   // Of dense attention to what `parts` has.
   std::vector<PartRun> DenseRuns(std::span<const compute::CodedMemoryPart> parts) const;
-  // Compares what was kept for the last positions with what is there.
+  // Compares what was kept for the last positions with what is there, for the audit of each shard.
   absl::Status AuditCall(const model::MemoryQuery& query,
                          std::span<const compute::CodedMemoryPart> parts,
+                         std::span<const PartRun> runs, std::span<const Shard> shards,
                          const DeviceMassLog::Room& kept, int top_k);
 
   compute::Device* device_;
@@ -139,6 +159,8 @@ class DeviceSearcher final : public MemorySearcher {
   std::vector<PartRun> dense_runs_;        // of slabs, for dense attention and audits
   DeviceDenseAttention dense_;
   std::optional<SearchAudit> audit_;
+  std::optional<StoredValues> stored_values_;  // where the entries have none
+  Buffer pinned_values_, gathered_values_;     // of kept keys, on their way to the device
   // A conversation's own windows: host blocks per memory layer, and all of them on the device.
   std::vector<std::vector<storage::Block>> session_;
   bool session_is_uploaded_ = true;
@@ -167,6 +189,9 @@ absl::Status DeviceSearcher::Initialize() {
                                  *device_, *generation_, options_.mode == SearchMode::kApproximate,
                                  options_.progress));
   log_ = DeviceMassLog(device_, n_mem_layers_, entries_->n_positions());
+  if (!entries_->has_values()) {
+    stored_values_.emplace(device_, generation_, windows_, options_.progress);
+  }
   const bool reads_all = IsDense() || options_.audit;
   if (reads_all && !entries_->is_all_on_device()) {
     return absl::ResourceExhaustedError(StrCat(
@@ -353,8 +378,9 @@ absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> reques
                    DeviceMassLog::ReserveTogether(calls, effort.top_k));
   model::MemoryQuery all = first;
   all.n_queries = n_queries;
-  RETURN_IF_ERROR(
-      Search(all, PartsOf(first.memory_layer), effort, room, requests[0].output, requests[0].lse));
+  const Shard shard{this, 0};
+  RETURN_IF_ERROR(Search(all, PartsOf(first.memory_layer), {&shard, 1}, effort, room,
+                         requests[0].output, requests[0].lse));
   return DeviceMassLog::AddTogether(calls, requests[0].lse);
 }
 
@@ -372,8 +398,11 @@ absl::Status DeviceSearcher::Attend(const model::MemoryQuery& query, float* outp
   ASSIGN_OR_RETURN(const DeviceMassLog::Room room, log_.Reserve(query, effort.top_k));
   std::vector<compute::CodedMemoryPart> parts = PartsOf(query.memory_layer);
   RETURN_IF_ERROR(SearchIndexes(query, effort.top_k, &parts));
-  RETURN_IF_ERROR(Search(query, parts, effort, room, output, lse));
-  if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, room, effort.top_k));
+  const Shard shard{this, 0};
+  RETURN_IF_ERROR(Search(query, parts, {&shard, 1}, effort, room, output, lse));
+  if (options_.audit) {
+    RETURN_IF_ERROR(AuditCall(query, parts, DenseRuns(parts), {&shard, 1}, room, effort.top_k));
+  }
   // The best keys are what names sources.
   if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, DenseRuns(parts), query, output, lse));
   return log_.Add(query, lse);
@@ -391,12 +420,11 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
   const int64_t n_rows = query.n_queries * query.n_heads;
   for (model::ShardSource* const shard : shards) {
     auto* const searcher = dynamic_cast<DeviceSearcher*>(shard);
-    if (searcher == nullptr || searcher->device_ != device_ || searcher->IsDense() != IsDense()) {
+    if (searcher == nullptr || searcher->device_ != device_ || searcher->IsDense() != IsDense() ||
+        searcher->options_.audit != options_.audit) {
       return absl::InvalidArgumentError(
-          "shards on a GPU: want searchers on one device, all of them dense or none");
-    }
-    if (searcher->options_.audit) {
-      return absl::UnimplementedError("audits of shards on a GPU: search them on device 'cpu'");
+          "shards on a GPU: want searchers on one device, all of them dense or none, all of them "
+          "audited or none");
     }
     RETURN_IF_ERROR(searcher->options_.progress.CheckCancelled());
     if (query.memory_layer == 0) searcher->n_rows_ += n_rows;
@@ -411,11 +439,12 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
   std::vector<compute::CodedMemoryPart> parts;
   std::vector<PartRun> runs;
   std::vector<DeviceMassLog::Call> calls;
+  std::vector<Shard> of_all;
   int64_t first_position = 0;
   for (DeviceSearcher* const searcher : searchers) {
     std::vector<compute::CodedMemoryPart> own = searcher->PartsOf(query.memory_layer);
     RETURN_IF_ERROR(searcher->SearchIndexes(query, top_k, &own));
-    if (IsDense()) {
+    if (IsDense() || options_.audit) {
       for (PartRun run : searcher->DenseRuns(own)) {
         run.part += parts.size();
         runs.push_back(run);
@@ -423,6 +452,7 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
     }
     parts.insert(parts.end(), own.begin(), own.end());
     calls.push_back({.log = &searcher->log_, .query = &query, .first_position = first_position});
+    of_all.push_back({searcher, first_position});
     first_position += searcher->n_keys();
     effort.by_codes |= searcher->UsesCodes();
     effort.n_candidates =
@@ -433,7 +463,8 @@ absl::Status DeviceSearcher::AttendAsOne(std::span<model::ShardSource* const> sh
     return device_->Fill(-std::numeric_limits<float>::infinity(), n_rows, lse);
   }
   ASSIGN_OR_RETURN(const DeviceMassLog::Room room, DeviceMassLog::ReserveTogether(calls, top_k));
-  RETURN_IF_ERROR(Search(query, parts, effort, room, output, lse));
+  RETURN_IF_ERROR(Search(query, parts, of_all, effort, room, output, lse));
+  if (options_.audit) RETURN_IF_ERROR(AuditCall(query, parts, runs, of_all, room, top_k));
   if (IsDense()) RETURN_IF_ERROR(dense_.Attend(parts, runs, query, output, lse));
   return DeviceMassLog::AddTogether(calls, lse);
 }
@@ -449,6 +480,7 @@ std::vector<PartRun> DeviceSearcher::DenseRuns(
 
 absl::Status DeviceSearcher::AuditCall(const model::MemoryQuery& query,
                                        std::span<const compute::CodedMemoryPart> parts,
+                                       std::span<const PartRun> runs, std::span<const Shard> shards,
                                        const DeviceMassLog::Room& kept, int top_k) {
   const int64_t n = std::min(query.n_queries, SearchAudit::kPositions);
   const int64_t first_row = (query.n_queries - n) * query.n_heads;
@@ -501,18 +533,19 @@ absl::Status DeviceSearcher::AuditCall(const model::MemoryQuery& query,
                  .positions = positions.data<int64_t>(),
                  .scores = scores.data<float>()}));
   RETURN_IF_ERROR(to_host(positions.data<int64_t>(), scores.data<float>(), kBest, &best));
-  RETURN_IF_ERROR(
-      dense_.Attend(parts, DenseRuns(parts), sample, output.data<float>(), lse.data<float>()));
+  RETURN_IF_ERROR(dense_.Attend(parts, runs, sample, output.data<float>(), lse.data<float>()));
   std::vector<float> dense_lse(n_rows);
   RETURN_IF_ERROR(device_->CopyToHost(lse.data<void>(), n_rows * sizeof(float), dense_lse.data()));
   for (size_t row = 0; row < n_rows; ++row) {
     const std::vector<compute::ScoredId> best_hits = best.Of(row, kBest);
     if (best_hits.empty()) continue;
-    audit_->Add(query.memory_layer, {.kept = of_search.Of(row, top_k),
-                                     .best = best_hits,
-                                     .scale = query.scale,
-                                     .dense_lse = dense_lse[row],
-                                     .keeps_all = IsDense()});
+    for (const Shard& shard : shards) {
+      shard.searcher->audit_->Add(query.memory_layer, {.kept = of_search.Of(row, top_k),
+                                                       .best = best_hits,
+                                                       .scale = query.scale,
+                                                       .dense_lse = dense_lse[row],
+                                                       .keeps_all = IsDense()});
+    }
   }
   return absl::OkStatus();
 }
@@ -520,7 +553,7 @@ absl::Status DeviceSearcher::AuditCall(const model::MemoryQuery& query,
 absl::Status DeviceSearcher::BeginStep(uint64_t* recording_id) {
   *recording_id = 0;
   if (entries_ == nullptr && session_.empty()) return absl::OkStatus();
-  if (entries_ != nullptr && entries_->has_indexes()) return absl::OkStatus();
+  if (entries_ != nullptr && !entries_->is_recordable()) return absl::OkStatus();
   if (options_.audit) return absl::OkStatus();  // which waits for the device
   RETURN_IF_ERROR(options_.progress.CheckCancelled());
   RETURN_IF_ERROR(UploadSession());
@@ -570,29 +603,85 @@ absl::Status DeviceSearcher::SearchIndexes(const model::MemoryQuery& query, int 
 
 absl::Status DeviceSearcher::Search(const model::MemoryQuery& query,
                                     std::span<const compute::CodedMemoryPart> parts,
-                                    const Effort& effort, const DeviceMassLog::Room& room,
-                                    float* output, float* lse) {
+                                    std::span<const Shard> shards, const Effort& effort,
+                                    const DeviceMassLog::Room& room, float* output, float* lse) {
+  const bool reads_store = std::any_of(shards.begin(), shards.end(), [](const Shard& shard) {
+    return shard.searcher->stored_values_.has_value();
+  });
+  const compute::View outputs(output, {query.n_queries, query.n_heads, query.head_dim});
   const compute::CodedMemoryAttentionArgs args{
       .queries = {query.queries, {query.n_queries, query.n_heads, query.head_dim}},
       .parts = parts,
       .n_candidates = effort.n_candidates,
       .top_k = effort.top_k,
       .scale = query.scale,
-      .output = {output, {query.n_queries, query.n_heads, query.head_dim}},
+      .output = reads_store ? compute::View() : outputs,
       .lse = {lse, {query.n_queries, query.n_heads}},
       .positions = room.positions,
       .scores = room.scores};
-  if (effort.by_codes) return compute::CodedMemoryAttention(*device_, args);
   std::vector<compute::MemoryPart> entries;
   for (const compute::CodedMemoryPart& part : parts) entries.push_back(part.entries);
-  return compute::MemoryAttention(*device_, {.queries = args.queries,
-                                             .parts = entries,
-                                             .top_k = args.top_k,
-                                             .scale = args.scale,
-                                             .output = args.output,
-                                             .lse = args.lse,
-                                             .positions = args.positions,
-                                             .scores = args.scores});
+  RETURN_IF_ERROR(effort.by_codes ? compute::CodedMemoryAttention(*device_, args)
+                                  : compute::MemoryAttention(*device_, {.queries = args.queries,
+                                                                        .parts = entries,
+                                                                        .top_k = args.top_k,
+                                                                        .scale = args.scale,
+                                                                        .output = args.output,
+                                                                        .lse = args.lse,
+                                                                        .positions = args.positions,
+                                                                        .scores = args.scores}));
+  if (!reads_store || query.n_queries == 0) return absl::OkStatus();
+  return AttendToStored(query, entries, shards, effort.top_k, room, output);
+}
+
+absl::Status DeviceSearcher::AttendToStored(const model::MemoryQuery& query,
+                                            std::span<const compute::MemoryPart> parts,
+                                            std::span<const Shard> shards, int top_k,
+                                            const DeviceMassLog::Room& room, float* output) {
+  const int64_t query_rows = query.n_heads * top_k;
+  std::vector<int64_t> positions(static_cast<size_t>(query.n_queries * query_rows));
+  RETURN_IF_ERROR(
+      device_->CopyToHost(room.positions, positions.size() * sizeof(int64_t), positions.data()));
+  const compute::DType dtype = parts[0].keys.dtype();
+  const size_t query_bytes =
+      static_cast<size_t>(query_rows * query.head_dim * compute::Traits(dtype).block_bytes);
+  const auto at_once =
+      std::clamp<int64_t>(static_cast<int64_t>(kGatheredBytes / query_bytes), 1, query.n_queries);
+  const size_t room_bytes = static_cast<size_t>(at_once) * query_bytes;
+  if (pinned_values_.size_bytes() < room_bytes) {
+    ASSIGN_OR_RETURN(pinned_values_, device_->AllocatePinned(room_bytes));
+  }
+  RETURN_IF_ERROR(device_->Reserve(room_bytes, &gathered_values_));
+  for (int64_t begin = 0; begin < query.n_queries; begin += at_once) {
+    model::MemoryQuery some = query;
+    some.n_queries = std::min(at_once, query.n_queries - begin);
+    const int64_t first = begin * query_rows;
+    // The copy of those before has been made: here, or when the positions were there.
+    if (begin > 0) RETURN_IF_ERROR(device_->Synchronize());
+    for (const auto& [searcher, first_position] : shards) {
+      if (!searcher->stored_values_.has_value()) continue;
+      RETURN_IF_ERROR(searcher->stored_values_->Gather(
+          some,
+          std::span(positions).subspan(static_cast<size_t>(first),
+                                       static_cast<size_t>(some.n_queries * query_rows)),
+          *searcher->entries_, first_position, pinned_values_.data<std::byte>()));
+    }
+    RETURN_IF_ERROR(device_->CopyFromPinned(pinned_values_.data<void>(),
+                                            static_cast<size_t>(some.n_queries) * query_bytes,
+                                            gathered_values_.data<void>()));
+    RETURN_IF_ERROR(compute::KeptAttention(
+        *device_, {.parts = parts,
+                   .positions = room.positions + first,
+                   .scores = room.scores + first,
+                   .top_k = top_k,
+                   .scale = query.scale,
+                   .gathered = {dtype,
+                                gathered_values_.data<void>(),
+                                {some.n_queries * query.n_heads, top_k, query.head_dim}},
+                   .output = {output + begin * query.n_heads * query.head_dim,
+                              {some.n_queries, query.n_heads, query.head_dim}}}));
+  }
+  return absl::OkStatus();
 }
 
 std::vector<SlotMass> DeviceSearcher::Mass() const {

@@ -2,7 +2,9 @@
 // layer, and nothing waits for the host: exact (compute/memory_attention.h), or by codes of the
 // keys (compute/coded_memory_attention.h), as memory/residency_plan.h says, or densely
 // (device_dense_attention.h). FAISS's indexes are searched by calls of the host's, which wait for
-// nothing either, but cannot be recorded; audits wait.
+// nothing either, but cannot be recorded. Where values stay in the store the host waits for the
+// positions of the keys that were kept, reads their values, and the device attends to them; audits
+// wait, too.
 #pragma once
 
 #include <memory>

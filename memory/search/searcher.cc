@@ -69,6 +69,7 @@ class MemorySearcherImpl final : public MemorySearcher {
         : query(q), group(q.n_heads / q.n_kv_heads), n_rows(q.n_queries * group) {}
   };
   absl::Status CheckQuery(const model::MemoryQuery& query) const;
+  absl::StatusOr<model::MemoryHits> FindOwnTop(const model::MemoryQuery& query, int top_k);
   absl::StatusOr<std::vector<TopK>> FindTop(const Call& call, int top_k, bool exact_only);
   // Candidates of all segments, scored again with the stored keys.
   absl::Status SearchIndexes(const Call& call, std::vector<TopK>* best);
@@ -253,6 +254,15 @@ absl::Status MemorySearcherImpl::CheckQuery(const model::MemoryQuery& query) con
 
 absl::StatusOr<model::MemoryHits> MemorySearcherImpl::FindTop(const model::MemoryQuery& query,
                                                               int top_k) {
+  if (options_.audit) {
+    return absl::UnimplementedError(
+        "audits of shards on a CPU: audit each memory by itself, or search them on a GPU");
+  }
+  return FindOwnTop(query, top_k);
+}
+
+absl::StatusOr<model::MemoryHits> MemorySearcherImpl::FindOwnTop(const model::MemoryQuery& query,
+                                                                 int top_k) {
   const Call call(query);
   if (windows_.empty()) {
     return model::MemoryHits(static_cast<size_t>(query.n_kv_heads), TopK(call.n_rows, top_k));
@@ -290,7 +300,7 @@ absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* 
   // No more than there are: room is taken for so many.
   const uint64_t n_keys = windows_.n_stored_tokens() + windows_.n_session_tokens();
   const int top_k = static_cast<int>(std::clamp<uint64_t>(n_keys, 1, options_.top_k));
-  ASSIGN_OR_RETURN(model::MemoryHits hits, FindTop(query, top_k));
+  ASSIGN_OR_RETURN(model::MemoryHits hits, FindOwnTop(query, top_k));
   RETURN_IF_ERROR(AttendTo(query, &hits, output, lse));
   RETURN_IF_ERROR(AddMass(query, &hits, lse));
   if (options_.audit) RETURN_IF_ERROR(AuditCall(Call(query), &hits));

@@ -79,9 +79,15 @@ TEST(SearchStatsTest, SayWhatLiesWhere) {
             StrCat("search       by codes on the GPU: keys ", FormatBytes(8'000'000), ", codes ",
                    FormatBytes(2'000'000), "; in pinned host memory: values ",
                    FormatBytes(9'000'000), "\nFAISS        1.7.3, CPU\n"));
+  std::swap(stats.pinned_value_bytes, stats.stored_value_bytes);
+  EXPECT_THAT(FormatSearchStats(stats), testing::HasSubstr(StrCat("; read from the store: values ",
+                                                                  FormatBytes(9'000'000), "\n")));
+  EXPECT_EQ(ToJson(stats)["stored_bytes"]["values"], 9'000'000);
+  std::swap(stats.pinned_value_bytes, stats.stored_value_bytes);
   EXPECT_EQ(ToJson(stats).dump(),
             R"({"on":"gpu","by":"codes","gpu_bytes":{"keys":8000000,"codes":2000000,"indexes":0,)"
-            R"("values":0},"pinned_bytes":{"keys":0,"values":9000000},"note":"dense attention"})");
+            R"("values":0},"pinned_bytes":{"keys":0,"values":9000000},)"
+            R"("stored_bytes":{"values":0},"note":"dense attention"})");
 }
 
 }  // namespace

@@ -120,6 +120,9 @@ class GuardedDevice final : public cpu::CpuDevice {
   // Ops, copies and fills so far.
   int n_ops() const { return n_ops_; }
 
+  // Recordings that were carried out so far.
+  int n_replays() const { return n_replays_; }
+
   // A recording calls the ops again, which then get no memory.
   bool CanRecord() const override { return true; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<absl::Status()> queue) override {
@@ -142,6 +145,7 @@ class GuardedDevice final : public cpu::CpuDevice {
     CalledAgain(GuardedDevice* device, std::function<absl::Status()> queue)
         : device_(device), queue_(std::move(queue)) {}
     absl::Status Replay() override {
+      ++device_->n_replays_;
       device_->is_recording_ = true;
       const absl::Status status = queue_();
       device_->is_recording_ = false;
@@ -162,6 +166,7 @@ class GuardedDevice final : public cpu::CpuDevice {
   std::shared_ptr<GuardedMemory> memory_;
   CpuDevice host_;
   std::atomic<int> n_ops_ = 0;
+  std::atomic<int> n_replays_ = 0;
   std::atomic<int> depth_ = 0;                           // of scopes in one another
   std::map<const std::byte*, const std::byte*> pinned_;  // begin → end
   DeviceMemory memory_size_;

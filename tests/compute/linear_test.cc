@@ -147,18 +147,13 @@ std::vector<float> Compute(Device& device, const Linear& linear, const Problem& 
   return ToHost(device, out, data.out.size());
 }
 
-TEST_P(LinearTest, AgreesWithDoublePrecision) {
-  const auto& [spec, dtype] = GetParam();
-  MAKE_DEVICE_OR_SKIP(device, spec, 2);
-  const int64_t block_size = Traits(dtype).block_size;
-  // [in, out]: one block; more than a panel; more blocks than are converted at once; rows that
-  // are no whole number of vectors or blocks; whole tiles of 16 rows.
-  const std::vector<std::pair<int64_t, int64_t>> shapes = {
-      {32, 17},  {576, 600}, {2080, 1}, {2112, 20},  {67, 33}, {5, 2},
-      {256, 19}, {2304, 37}, {96, 64},  {1536, 176}, {256, 16}};
+// shapes: [in, out].
+void ExpectDoublePrecision(Device& device, DType dtype,
+                           const std::vector<std::pair<int64_t, int64_t>>& shapes,
+                           const std::vector<int64_t>& numbers_of_tokens) {
   for (const auto& [in_features, out_features] : shapes) {
-    if (in_features % block_size != 0) continue;
-    for (const int64_t n_tokens : {1, 2, 3, 4, 7, 12, 13, 32, 33, 130}) {
+    if (in_features % Traits(dtype).block_size != 0) continue;
+    for (const int64_t n_tokens : numbers_of_tokens) {
       // Every combination of the options appears; not each with each size.
       const int64_t code = in_features + out_features + n_tokens;
       const Problem p{.dtype = dtype,
@@ -173,17 +168,44 @@ TEST_P(LinearTest, AgreesWithDoublePrecision) {
       const Data data = MakeData(p);
       const Expected expected = Reference(p, data);
       for (const bool is_exact : {false, true}) {
-        device->set_exact(is_exact);
-        const DeviceWeights on_device(*device, data.weights);
-        const auto linear = Linear::Create(*device, on_device.weights);
+        device.set_exact(is_exact);
+        const DeviceWeights on_device(device, data.weights);
+        const auto linear = Linear::Create(device, on_device.weights);
         ASSERT_TRUE(linear.ok()) << linear.status();
-        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance);
-        (*linear)->PrepareSteps(*device);
-        ExpectClose(Compute(*device, **linear, p, data), expected.out, expected.tolerance,
+        ExpectClose(Compute(device, **linear, p, data), expected.out, expected.tolerance);
+        (*linear)->PrepareSteps(device);
+        ExpectClose(Compute(device, **linear, p, data), expected.out, expected.tolerance,
                     "with prepared steps");
       }
     }
   }
+}
+
+TEST_P(LinearTest, AgreesWithDoublePrecision) {
+  const auto& [spec, dtype] = GetParam();
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  // One block; more than a panel; more blocks than are converted at once; rows that are no whole
+  // number of vectors or blocks; whole tiles of 16 rows.
+  ExpectDoublePrecision(*device, dtype,
+                        {{32, 17},
+                         {576, 600},
+                         {2080, 1},
+                         {2112, 20},
+                         {67, 33},
+                         {5, 2},
+                         {256, 19},
+                         {2304, 37},
+                         {96, 64},
+                         {1536, 176},
+                         {256, 16}},
+                        {1, 2, 3, 4, 7, 12, 13, 32, 33, 130});
+}
+
+// Few enough for a tool that follows every access (compute-sanitizer --tool racecheck).
+TEST_P(LinearTest, SmallProductsAgreeWithDoublePrecision) {
+  const auto& [spec, dtype] = GetParam();
+  MAKE_DEVICE_OR_SKIP(device, spec, 2);
+  ExpectDoublePrecision(*device, dtype, {{96, 64}, {256, 19}, {2304, 37}}, {1, 3, 13, 33});
 }
 
 TEST_P(LinearTest, ResultDoesNotDependOnTheNumberOfThreads) {

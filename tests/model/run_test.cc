@@ -29,10 +29,11 @@ std::unique_ptr<compute::Device> Cpu(int n_threads = 1) {
   return *std::move(device);
 }
 
-std::unique_ptr<Transformer> Load(compute::Device* device, const std::string& name) {
+std::unique_ptr<Transformer> Load(compute::Device* device, const std::string& name,
+                                  const std::vector<int>& mem_layers = {1}) {
   LoadOptions options;
   options.model = std::filesystem::exists(kData / name) ? kData / name : kData / (name + ".gguf");
-  options.mem_layers = {1};
+  options.mem_layers = mem_layers;
   auto model = Transformer::Load(device, options);
   EXPECT_TRUE(model.ok()) << model.status();
   return *std::move(model);
@@ -138,14 +139,17 @@ class StepMemory final : public MemorySource {
   MemoryPlace place() const override { return MemoryPlace::kDevice; }
   absl::Status BeginStep(uint64_t* recording_id) override {
     ++n_steps;
-    *recording_id = id;
+    *recording_id = is_always_another ? static_cast<uint64_t>(n_steps) : id;
     return absl::OkStatus();
   }
   absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override {
     n_step_calls += query.is_step ? 1 : 0;
+    ++n_calls;
     return memory_->Attend(query, output, lse);
   }
+  int n_calls = 0;
   uint64_t id = 1;
+  bool is_always_another = false;  // no step is as the one before
   int n_steps = 0;
   int n_step_calls = 0;
 
@@ -197,8 +201,63 @@ TEST_P(RunTest, RecordedStepsGiveTheSameTokens) {
   EXPECT_EQ(steps.n_steps, 16);
   EXPECT_EQ(steps.n_step_calls, 16) << "a guarded device's recording asks again";
   EXPECT_EQ(generate(*guarded_model, &steps, false).first, want.first);
+  // A memory that cannot be recorded: what lies before and after its layer is, in the steps with it
+  // that follow one of the same context.
+  constexpr int kStepsThatFollow = 12;
+  const int at_first = guarded.n_replays();
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want);
+  const int n_whole = guarded.n_replays() - at_first;
   steps.id = 0;
-  EXPECT_EQ(generate(*guarded_model, &steps, true), want) << "a memory that cannot be recorded";
+  steps.n_calls = 0;
+  EXPECT_EQ(generate(*guarded_model, &steps, true), want);
+  EXPECT_EQ(steps.n_calls, 16);
+  EXPECT_EQ(guarded.n_replays() - at_first - n_whole, n_whole + kStepsThatFollow);
+}
+
+// Recorded as a whole, in pieces around the memory, and not at all: the same logits, bit for bit.
+void ExpectStepsAreTheSameHoweverRecorded(compute::Device& device, const std::string& name) {
+  const auto model = Load(&device, name, {0, 1});
+  const std::vector<int32_t> ids = Prompt(name);
+  DenseMemory memory(&device, EntryType::kFloat32);
+  ASSERT_TRUE(memory.Append(Remember(*model, {ids.rbegin(), ids.rend()})).ok());
+  StepMemory steps(&memory);
+  const auto generate = [&] {
+    LocalContext context;
+    Workspace workspace;
+    std::vector<float> all, logits;
+    int32_t id = ids.back();
+    for (int step = 0; step < 12; ++step) {
+      const Sequence sequence{.ids = step == 0 ? std::span(ids) : std::span<const int32_t>(&id, 1),
+                              .context = &context,
+                              .memory = &steps,
+                              .logits = &logits,
+                              .best_id = &id};
+      const absl::Status status = model->Run(device, {&sequence, 1}, &workspace);
+      EXPECT_TRUE(status.ok()) << status;
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  };
+  const std::vector<float> whole = generate();
+  for (const float x : whole) ASSERT_TRUE(std::isfinite(x));
+  steps.id = 0;
+  EXPECT_EQ(generate(), whole) << "in pieces";
+  steps.is_always_another = true;
+  EXPECT_EQ(generate(), whole) << "not recorded";
+}
+
+TEST_P(RunTest, StepsAreTheSameHoweverRecorded) {
+  compute::GuardedDevice guarded(1);
+  ExpectStepsAreTheSameHoweverRecorded(guarded, GetParam());
+}
+
+TEST_P(RunTest, StepsOnAGpuAreTheSameHoweverRecorded) {
+  auto gpu = compute::Device::Create("cuda", 1);
+  if (absl::IsUnimplemented(gpu.status()) || absl::IsUnavailable(gpu.status())) {
+    GTEST_SKIP() << std::string(gpu.status().message());
+  }
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  ExpectStepsAreTheSameHoweverRecorded(**gpu, GetParam());
 }
 
 TEST_P(RunTest, SequencesOfARunAreAsEachByItself) {

@@ -64,6 +64,10 @@ class DeviceSearcherTest : public testing::Test {
     query.scale = 0.25f;
     return query;
   }
+  // Values stay in the store where they do not fit the device: pinned memory has this room.
+  void LimitPinned(size_t size_bytes) {
+    memory_->Current()->source->resident().set_pinned_limit_bytes(size_bytes);
+  }
   // What a searcher on the guarded device says, against an exact search on the host.
   void ExpectExact(compute::Device& guarded, const SearchOptions& options,
                    double tolerance = 1e-5) {
@@ -204,6 +208,70 @@ class DeviceSearcherTest : public testing::Test {
     }
     return n_fewer;
   }
+  // Everything that a searcher says of three positions, with a conversation's window and without
+  // one, of all documents and of one.
+  std::vector<float> Answers(compute::Device& device, SearchMode mode, ValuePlace* values) {
+    const auto view = memory_->Current();
+    const auto plan = PlanResidency(*view, mode == SearchMode::kApproximate,
+                                    view->source->resident().Limits(device));
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    *values = plan->values;
+    std::vector<float> all;
+    const size_t n = queries_.size() * sizeof(float);
+    const compute::Buffer queries = *device.UploadConstant(queries_.data(), n);
+    const compute::Buffer output = *device.Allocate(n);
+    const compute::Buffer lse = *device.Allocate(kPositions * kTestHeads * sizeof(float));
+    for (const bool restricted : {false, true}) {
+      for (const bool has_session : {false, true}) {
+        // 700: more than one document has.
+        for (const int top_k : {5, 700}) {
+          SearchOptions options{.mode = mode, .top_k = top_k};
+          if (restricted) options.scope.documents = {documents_[1].id};
+          auto searcher = MemorySearcher::Create(&device, view, options);
+          EXPECT_TRUE(searcher.ok()) << searcher.status();
+          EXPECT_EQ((*searcher)->place(), model::MemoryPlace::kDevice);
+          if (has_session) (*searcher)->AddSessionWindow(SessionWindow());
+          for (int layer = 0; layer < kTestLayers; ++layer) {
+            const absl::Status status = (*searcher)->Attend(
+                Query(layer, queries.data<float>()), output.data<float>(), lse.data<float>());
+            EXPECT_TRUE(status.ok()) << status;
+            const size_t at = all.size();
+            all.resize(at + queries_.size() + kPositions * kTestHeads);
+            EXPECT_TRUE(device.CopyToHost(output.data<void>(), n, all.data() + at).ok());
+            EXPECT_TRUE(device
+                            .CopyToHost(lse.data<void>(), lse.size_bytes(),
+                                        all.data() + at + queries_.size())
+                            .ok());
+          }
+          for (const SlotMass& mass : (*searcher)->Mass()) {
+            all.push_back(static_cast<float>(mass.slot));
+            all.insert(all.end(), mass.mass.begin(), mass.mass.end());
+          }
+        }
+      }
+    }
+    return all;
+  }
+  template <typename MakeDevice>
+  void ExpectStoredIsAsResident(MakeDevice make_device) {
+    for (const SearchMode mode : {SearchMode::kExact, SearchMode::kApproximate}) {
+      SCOPED_TRACE(mode == SearchMode::kExact ? "keys" : "codes");
+      const bool by_codes = mode == SearchMode::kApproximate;
+      std::vector<float> want;
+      for (const bool in_store : {false, true}) {
+        const std::unique_ptr<compute::Device> device = make_device();
+        device->set_entry_limit_bytes(HalfBytes() - (by_codes ? 1 : 0));
+        LimitPinned(!in_store ? 4 * HalfBytes() : by_codes ? HalfBytes() : 0);
+        ValuePlace values;
+        const std::vector<float> got = Answers(*device, mode, &values);
+        EXPECT_EQ(values, in_store ? ValuePlace::kStore : ValuePlace::kPinned);
+        if (in_store) {
+          EXPECT_EQ(got, want);
+        }
+        want = got;
+      }
+    }
+  }
   const void* KeysOfSlab(compute::Device& device, bool is_approximate, size_t slab) {
     const auto view = memory_->Current();
     const auto entries = view->source->resident().Get(device, *view, is_approximate, Progress());
@@ -254,8 +322,42 @@ TEST_F(DeviceSearcherTest, WhatDoesNotFitSaysWhatToDo) {
   EXPECT_TRUE(absl::IsResourceExhausted(approximate.status())) << approximate.status();
   EXPECT_THAT(std::string(approximate.status().message()),
               testing::Not(testing::HasSubstr("--mode approximate")));
-  // Nor where the host has no room for the rest.
-  EXPECT_TRUE(absl::IsResourceExhausted(Plan(true, HalfBytes() - 1, HalfBytes()).status()));
+  // Nor where the host has no room for the keys.
+  const auto no_keys = Plan(true, HalfBytes() / 2, HalfBytes() / 2);
+  EXPECT_TRUE(absl::IsResourceExhausted(no_keys.status())) << no_keys.status();
+  EXPECT_THAT(std::string(no_keys.status().message()), testing::HasSubstr("of the host's memory"));
+}
+
+// Where the host has no room for them either, values stay in the store.
+TEST_F(DeviceSearcherTest, ValuesComeLast) {
+  const size_t tail_bytes = HalfBytes() / 3;
+  const size_t coded_bytes = HalfBytes() - tail_bytes;
+  struct Case {
+    bool is_approximate;
+    size_t device_bytes, pinned_bytes;
+    bool uses_codes, has_pinned_keys;
+    ValuePlace values;
+  };
+  const size_t codes = Plan(true, HalfBytes() - 1)->code_bytes;
+  for (const Case& c : {
+           Case{false, 2 * HalfBytes(), 0, false, false, ValuePlace::kDevice},
+           Case{false, HalfBytes(), HalfBytes(), false, false, ValuePlace::kPinned},
+           Case{false, HalfBytes(), HalfBytes() - 1, false, false, ValuePlace::kStore},
+           Case{true, HalfBytes(), HalfBytes() - 1, false, false, ValuePlace::kStore},
+           Case{true, HalfBytes() - 1, coded_bytes + HalfBytes(), true, true, ValuePlace::kPinned},
+           Case{true, HalfBytes() - 1, coded_bytes, true, true, ValuePlace::kStore},
+       }) {
+    const auto plan = Plan(c.is_approximate, c.device_bytes, c.pinned_bytes);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->uses_codes, c.uses_codes) << c.device_bytes << ' ' << c.pinned_bytes;
+    EXPECT_EQ(plan->has_pinned_keys, c.has_pinned_keys) << c.device_bytes << ' ' << c.pinned_bytes;
+    EXPECT_EQ(plan->values, c.values) << c.device_bytes << ' ' << c.pinned_bytes;
+  }
+  const auto least = Plan(true, codes + tail_bytes, coded_bytes);
+  ASSERT_TRUE(least.ok()) << least.status();
+  EXPECT_EQ(least->DeviceBytes(), codes + tail_bytes);
+  EXPECT_EQ(least->PinnedBytes(), coded_bytes);
+  EXPECT_TRUE(absl::IsResourceExhausted(Plan(true, codes + tail_bytes - 1, coded_bytes).status()));
 }
 
 TEST_F(DeviceSearcherTest, SearchesByKeysAndByCodesFindTheSame) {
@@ -271,6 +373,116 @@ TEST_F(DeviceSearcherTest, SearchesByKeysAndByCodesFindTheSame) {
   }
 }
 
+// The same keys and the same sums as with values that the device reads itself: the same bits.
+TEST_F(DeviceSearcherTest, ValuesInTheStoreGiveTheBitsOfThoseInMemory) {
+  ExpectStoredIsAsResident([] { return std::make_unique<compute::GuardedDevice>(2); });
+}
+
+TEST_F(DeviceSearcherTest, ValuesInTheStoreOnAGpu) {
+  auto gpu = compute::Device::Create("cuda", 2);
+  if (absl::IsUnimplemented(gpu.status()) || absl::IsUnavailable(gpu.status())) {
+    GTEST_SKIP() << std::string(gpu.status().message());
+  }
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  ExpectStoredIsAsResident([&] { return *(*gpu)->CreateAnother(2); });
+}
+
+TEST_F(DeviceSearcherTest, StepsWithValuesInTheStoreAreNotRecorded) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  LimitPinned(0);
+  const SearchOptions options{.mode = SearchMode::kExact, .top_k = 5};
+  uint64_t recording_id = 7;
+  auto searcher = MemorySearcher::Create(&guarded, memory_->Current(), options);
+  ASSERT_TRUE(searcher.ok()) << searcher.status();
+  ASSERT_TRUE((*searcher)->BeginStep(&recording_id).ok());
+  EXPECT_EQ(recording_id, 0u);
+  ExpectExact(guarded, options);
+}
+
+TEST_F(DeviceSearcherTest, QuestionsAskedTogetherShareAReadWithValuesInTheStoreToo) {
+  for (const SearchMode mode : {SearchMode::kExact, SearchMode::kApproximate}) {
+    compute::GuardedDevice guarded(2);
+    guarded.set_entry_limit_bytes(HalfBytes() - (mode == SearchMode::kExact ? 0 : 1));
+    LimitPinned(mode == SearchMode::kExact ? 0 : HalfBytes());
+    EXPECT_GT(ExpectTogetherIsAsAlone(guarded, mode, [&] { return guarded.n_ops(); }),
+              2 * 3 * kTestLayers);
+  }
+}
+
+// What no longer fits is loaded again without values, what was loaded so is not served to those who
+// read all values.
+TEST_F(DeviceSearcherTest, WhereValuesLieIsDecidedAnew) {
+  compute::GuardedDevice guarded(2);
+  const SearchOptions exact{.mode = SearchMode::kExact, .top_k = 5};
+  const SearchOptions dense{.mode = SearchMode::kDense, .top_k = 5};
+  LimitPinned(0);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  ExpectExact(guarded, exact);
+  const auto refused = MemorySearcher::Create(&guarded, memory_->Current(), dense);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()),
+              testing::HasSubstr("dense attention reads all keys and values"));
+  guarded.set_entry_limit_bytes(4 * HalfBytes());
+  Add();
+  const auto searcher = MemorySearcher::Create(&guarded, memory_->Current(), dense);
+  ASSERT_TRUE(searcher.ok()) << searcher.status();
+  EXPECT_EQ((*searcher)->place(), model::MemoryPlace::kDevice);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  Add();
+  guarded.set_entry_limit_bytes(HalfBytes());
+  ExpectExact(guarded, exact);
+}
+
+// Attention to all values is the device's own memory's: what was loaded with pinned values, for a
+// search that needed the room, is loaded again.
+TEST_F(DeviceSearcherTest, DenseAttentionReadsNoPinnedValues) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes());
+  ExpectExact(guarded, {.mode = SearchMode::kExact, .top_k = 5});
+  guarded.set_entry_limit_bytes(4 * HalfBytes());
+  Add();
+  auto dense = MemorySearcher::Create(&guarded, memory_->Current(),
+                                      {.mode = SearchMode::kDense, .top_k = 5});
+  ASSERT_TRUE(dense.ok()) << dense.status();
+  const compute::Buffer queries =
+      *guarded.UploadConstant(queries_.data(), queries_.size() * sizeof(float));
+  const compute::Buffer output = *guarded.Allocate(queries.size_bytes());
+  const compute::Buffer lse = *guarded.Allocate(kPositions * kTestHeads * sizeof(float));
+  const absl::Status status =
+      (*dense)->Attend(Query(0, queries.data<float>()), output.data<float>(), lse.data<float>());
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// More than are gathered at a time.
+TEST_F(DeviceSearcherTest, ManyQueriesTakeTurnsForTheirValues) {
+  constexpr int64_t kMany = 150;
+  std::vector<float> all;
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  for (size_t i = 0; i < kMany * kTestHeads * kTestHeadDim; ++i) all.push_back(normal(random));
+  std::vector<float> want, got(all.size());
+  for (const bool in_store : {false, true}) {
+    compute::GuardedDevice guarded(2);
+    guarded.set_entry_limit_bytes(HalfBytes());
+    LimitPinned(in_store ? 0 : HalfBytes());
+    auto searcher = MemorySearcher::Create(&guarded, memory_->Current(),
+                                           {.mode = SearchMode::kExact, .top_k = 1024});
+    ASSERT_TRUE(searcher.ok()) << searcher.status();
+    const compute::Buffer queries = *guarded.UploadConstant(all.data(), all.size() * sizeof(float));
+    const compute::Buffer output = *guarded.Allocate(queries.size_bytes());
+    const compute::Buffer lse = *guarded.Allocate(kMany * kTestHeads * sizeof(float));
+    model::MemoryQuery query = Query(0, queries.data<float>());
+    query.n_queries = kMany;
+    ASSERT_TRUE((*searcher)->Attend(query, output.data<float>(), lse.data<float>()).ok());
+    ASSERT_TRUE(guarded.CopyToHost(output.data<void>(), output.size_bytes(), got.data()).ok());
+    if (in_store) {
+      EXPECT_EQ(got, want);
+    }
+    want = got;
+  }
+}
+
 // Segments with FAISS's indexes: one list is as good as all.
 class FaissSearcherTest : public DeviceSearcherTest {
  protected:
@@ -283,7 +495,7 @@ class FaissSearcherTest : public DeviceSearcherTest {
   }
   void ExpectExactWithIndexes(compute::Device& device, double tolerance) {
     const auto view = memory_->Current();
-    const ResidencyLimits limits = LimitsOf(device, 0);
+    const ResidencyLimits limits = view->source->resident().Limits(device);
     const auto plan = PlanResidency(*view, true, limits);
     ASSERT_TRUE(plan.ok()) << plan.status();
     ASSERT_TRUE(plan->uses_codes);
@@ -308,6 +520,17 @@ TEST_F(FaissSearcherTest, SearchesIndexesInThePlaceOfCodes) {
   EXPECT_TRUE(stats.is_on_gpu);
   EXPECT_GT(stats.gpu_index_bytes, 0u);
   EXPECT_THAT(stats.faiss, testing::StartsWith(index::FaissVersion()));
+}
+
+TEST_F(FaissSearcherTest, WhatIndexesFindIsAttendedToFromTheStore) {
+  compute::GuardedDevice guarded(2);
+  guarded.set_entry_limit_bytes(HalfBytes() - 1);
+  LimitPinned(2 * HalfBytes() - HalfBytes() / 4 - 1);
+  const auto plan = PlanResidency(*memory_->Current(), true,
+                                  memory_->Current()->source->resident().Limits(guarded));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->values, ValuePlace::kStore);
+  ExpectExactWithIndexes(guarded, 1e-5);
 }
 
 TEST_F(FaissSearcherTest, WhatIsDeletedIsNotFound) {
@@ -554,6 +777,12 @@ TEST_F(DeviceSearcherTest, StatsSayWhatLiesWhere) {
   EXPECT_EQ(by_codes.by, "codes");
   EXPECT_GT(by_codes.gpu_code_bytes, 0u);
   EXPECT_EQ(by_codes.pinned_key_bytes, HalfBytes() / 3 * 2);
+  LimitPinned(HalfBytes());
+  const SearchStats in_store = ComputeSearchStats(*memory_, guarded);
+  EXPECT_TRUE(in_store.is_on_gpu);
+  EXPECT_EQ(in_store.by, "codes");
+  EXPECT_EQ(in_store.stored_value_bytes, HalfBytes());
+  EXPECT_EQ(in_store.gpu_value_bytes + in_store.pinned_value_bytes, 0u);
   guarded.set_entry_limit_bytes(1);
   const SearchStats neither = ComputeSearchStats(*memory_, guarded);
   EXPECT_FALSE(neither.is_on_gpu);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compute/attention.h"
+#include "memory/resident_entries.h"
 #include "memory/search/searcher.h"
 #include "memory/upkeep/rebuild.h"
 #include "tests/compute/guarded_device.h"
@@ -89,10 +90,22 @@ class ShardedSourceTest : public ::testing::Test {
     MemoryOptions create;
     create.mode = storage::OpenMode::kCreate;
     ASSERT_OK_AND_ASSIGN(const auto fresh, Memory::Open(folder_ / "fresh", create));
-    for (const SearchMode mode :
-         {SearchMode::kExact, SearchMode::kApproximate, SearchMode::kDense}) {
-      SCOPED_TRACE(static_cast<int>(mode));
+    struct Case {
+      SearchMode mode;
+      bool in_store = false;  // the values
+    };
+    for (const auto& [mode, in_store] :
+         {Case{SearchMode::kExact}, Case{SearchMode::kApproximate}, Case{SearchMode::kDense},
+          Case{SearchMode::kExact, true}, Case{SearchMode::kApproximate, true}}) {
+      SCOPED_TRACE(StrCat(static_cast<int>(mode), in_store ? ", values in the store" : ""));
       device.set_entry_limit_bytes(std::nullopt);
+      const size_t key_bytes = memory_->Current()->n_tokens * kTestLayers * kTestKvHeads *
+                               static_cast<size_t>(kTestHeadDim) * 2;
+      memory_->Current()->source->resident().set_pinned_limit_bytes(!in_store ? 2 * key_bytes
+                                                                    : mode == SearchMode::kExact
+                                                                        ? 0
+                                                                        : key_bytes);
+      if (in_store) device.set_entry_limit_bytes(key_bytes);
       const auto searchers_on = [&](compute::Device& on) {
         std::vector<std::unique_ptr<MemorySearcher>> searchers;
         for (const auto& documents : std::vector<std::vector<size_t>>{{4, 7}, {}, {0, 2, 5}}) {
@@ -122,6 +135,9 @@ class ShardedSourceTest : public ::testing::Test {
       };
       const auto of_host = sharded(*device_, on_host);
       const auto of_device = sharded(device, on_device);
+      // The one that is asked is the one that holds nothing.
+      const auto of_empty_first = *ShardedSource::Create(
+          &device, {on_device[1].get(), on_device[0].get(), on_device[2].get()}, kTestTopK);
       ASSERT_EQ(of_device->place(), model::MemoryPlace::kDevice);
       const auto upload = [&](const std::vector<float>& numbers) {
         return *device.UploadConstant(numbers.data(), numbers.size() * sizeof(float));
@@ -142,6 +158,24 @@ class ShardedSourceTest : public ::testing::Test {
         ASSERT_OK(device.CopyToHost(lse.data<void>(), lse.size_bytes(), actual.lse.data()));
         ExpectNear(actual.output, expected.output, tolerance);
         ExpectNear(actual.lse, expected.lse, tolerance);
+        ASSERT_OK(of_empty_first->Attend(query, output.data<float>(), lse.data<float>()));
+        Partial again;
+        ASSERT_OK(device.CopyToHost(output.data<void>(), output.size_bytes(), again.output.data()));
+        EXPECT_EQ(again.output, actual.output);
+      }
+      // Of the first source alone.
+      for (const auto& searcher : on_device) searcher->ResetMass();
+      for (int layer = 0; layer < kTestLayers; ++layer) {
+        model::MemoryQuery query = Query(layer);
+        query.queries = queries.data<float>();
+        query.local_lse = local_lse.data<float>();
+        ASSERT_OK(of_device->Attend(query, output.data<float>(), lse.data<float>()));
+      }
+      if (in_store) {
+        const auto plan = PlanResidency(*memory_->Current(), mode == SearchMode::kApproximate,
+                                        memory_->Current()->source->resident().Limits(device));
+        ASSERT_OK(plan.status());
+        EXPECT_EQ(plan->values, ValuePlace::kStore);
       }
       for (size_t shard = 0; shard < on_host.size(); ++shard) {
         SCOPED_TRACE(StrCat("shard ", shard));
@@ -153,6 +187,55 @@ class ShardedSourceTest : public ::testing::Test {
         ExpectSameMass(on_device[shard]->Mass(), want, static_cast<float>(10 * tolerance));
       }
     }
+  }
+
+  // Audits of shards on a device, against that of one searcher on the host that sees what they see.
+  void ExpectAuditOfAll(compute::Device& device, double tolerance) {
+    const auto make = [&](compute::Device& on, const std::vector<size_t>& documents) {
+      SearchOptions options{.mode = SearchMode::kExact, .top_k = kTestTopK, .audit = true};
+      for (const size_t i : documents) {
+        options.scope.documents.push_back(memory_->Current()->documents[i].id);
+      }
+      auto searcher = MemorySearcher::Create(&on, memory_->Current(), options);
+      EXPECT_OK(searcher.status());
+      return *std::move(searcher);
+    };
+    const auto whole = make(*device_, {0, 2, 4, 5});
+    const auto a = make(device, {4});
+    const auto b = make(device, {0, 2, 5});
+    ASSERT_OK_AND_ASSIGN(const auto source,
+                         ShardedSource::Create(&device, {a.get(), b.get()}, kTestTopK));
+    const compute::Buffer queries =
+        *device.UploadConstant(queries_.data(), queries_.size() * sizeof(float));
+    const compute::Buffer output = *device.Allocate(queries.size_bytes());
+    const compute::Buffer lse = *device.Allocate(local_lse_.size() * sizeof(float));
+    for (int layer = 0; layer < kTestLayers; ++layer) {
+      Attend(*whole, layer);
+      model::MemoryQuery query = Query(layer);
+      query.queries = queries.data<float>();
+      query.local_lse = nullptr;
+      ASSERT_OK(source->Attend(query, output.data<float>(), lse.data<float>()));
+    }
+    const AuditResult want = whole->Audit();
+    for (const auto* const shard : {a.get(), b.get()}) {
+      const AuditResult got = shard->Audit();
+      EXPECT_EQ(got.n_confident, want.n_confident);
+      for (size_t layer = 0; layer < size_t{kTestLayers}; ++layer) {
+        EXPECT_LT(want.captured_mass[layer], 0.999);
+        EXPECT_NEAR(got.captured_mass[layer], want.captured_mass[layer], 10 * tolerance);
+        EXPECT_NEAR(got.needle_recall[layer], want.needle_recall[layer], 10 * tolerance);
+      }
+    }
+    SearchOptions unaudited{.mode = SearchMode::kExact, .top_k = kTestTopK};
+    ASSERT_OK_AND_ASSIGN(const auto c,
+                         MemorySearcher::Create(&device, memory_->Current(), unaudited));
+    ASSERT_OK_AND_ASSIGN(const auto mixed,
+                         ShardedSource::Create(&device, {a.get(), c.get()}, kTestTopK));
+    model::MemoryQuery query = Query(0);
+    query.queries = queries.data<float>();
+    query.local_lse = nullptr;
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(mixed->Attend(query, output.data<float>(), lse.data<float>())));
   }
 
   TemporaryFolder folder_{storage::FastTemporaryRoot()};
@@ -196,6 +279,20 @@ TEST_F(ShardedSourceTest, ShardsOnADeviceAreAsGoodAsOnTheHost) {
   ExpectAsOnTheHost(guarded, 1e-6);
 }
 
+TEST_F(ShardedSourceTest, AuditsOfShardsOnADeviceAreOfTheirSearchInOne) {
+  compute::GuardedDevice guarded(2);
+  ExpectAuditOfAll(guarded, 1e-6);
+}
+
+TEST_F(ShardedSourceTest, AuditsOfShardsOnTheHostAreRefused) {
+  SearchOptions options{.mode = SearchMode::kExact, .top_k = kTestTopK, .audit = true};
+  ASSERT_OK_AND_ASSIGN(const auto shard,
+                       MemorySearcher::Create(device_.get(), memory_->Current(), options));
+  Partial partial;
+  EXPECT_TRUE(absl::IsUnimplemented(
+      Sharded({shard.get()})->Attend(Query(0), partial.output.data(), partial.lse.data())));
+}
+
 TEST_F(ShardedSourceTest, ShardsOnAGpu) {
   auto gpu = compute::Device::Create("cuda", 2);
   if (absl::IsUnimplemented(gpu.status()) || absl::IsUnavailable(gpu.status())) {
@@ -203,6 +300,8 @@ TEST_F(ShardedSourceTest, ShardsOnAGpu) {
   }
   ASSERT_OK(gpu.status());
   ExpectAsOnTheHost(**gpu, 1e-4);
+  (*gpu)->set_entry_limit_bytes(std::nullopt);
+  ExpectAuditOfAll(**gpu, 1e-4);
 }
 
 // What the two phases are for.
