@@ -187,8 +187,12 @@ std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passag
       entry.mass = std::max(entry.mass, passage.mass);
     }
   }
+  constexpr double kLeastOfMass = 1.0;
+  constexpr double kLeastOfWords = 0.05;  // of the best score
   for (const auto* ranking : {&by_mass, &by_words}) {
     if (ranking->empty()) continue;
+    const double least =
+        ranking == &by_mass ? kLeastOfMass : kLeastOfWords * std::abs(ranking->front().score);
     std::map<Slot, double> scores;
     for (const auto& [slot, passage] : fused) scores[slot] = ranking->back().score;
     for (const Passage& passage : *ranking) scores[passage.slot_begin] = passage.score;
@@ -201,8 +205,9 @@ std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passag
     const auto n = static_cast<double>(scores.size());
     const double mean = sum / n;
     const double deviation = std::sqrt(std::max(squares / n - mean * mean, 0.0));
-    if (deviation < 1e-9) continue;  // it does not tell them apart
-    for (auto& [slot, passage] : fused) passage.score += (scores[slot] - mean) / deviation;
+    const double unit = std::max(deviation, least);
+    if (unit < 1e-9) continue;  // it does not tell them apart
+    for (auto& [slot, passage] : fused) passage.score += (scores[slot] - mean) / unit;
   }
   std::vector<Passage> result;
   for (auto& [slot, passage] : fused) result.push_back(std::move(passage));
