@@ -594,7 +594,15 @@ void AddMemoryClass(nb::module_& module) {
       .def(
           "delete",
           [](Memory& self, const nb::args& documents, const Strings& collections) {
-            return self.Delete(nb::cast<Strings>(nb::list(documents)), collections);
+            Strings ids;
+            for (const nb::handle id : documents) {
+              if (!nb::isinstance<nb::str>(id)) {
+                throw nb::type_error(
+                    "delete: want ids as strings, one by one: memory.delete(*ids)");
+              }
+              ids.push_back(nb::cast<std::string>(id));
+            }
+            return self.Delete(ids, collections);
           },
           "documents"_a, nb::kw_only(), "collections"_a = Strings(),
           nb::sig("def delete(self, *documents: str, collections: Sequence[str] = []) -> "

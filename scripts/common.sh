@@ -13,6 +13,9 @@ fail() {
   exit 1
 }
 
+# usage: what the script's head says.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
 # list_sources PATTERN…: files of the repository, tracked and new, ended by NUL. Of a copy without
 # Git everything but what was built.
 list_sources() {

@@ -13,13 +13,21 @@ questions=(
   "Who was the first woman to win Who Wants to Be a Millionaire?"
 )
 
-serves=false
-if [[ "${1:-}" == --serve ]]; then
-  serves=true
-  shift
-fi
-memory="$(realpath -m "${1:-fovea-memory}")"
 source "$(dirname "$0")/common.sh"
+serves=false
+memory=""
+for argument in "$@"; do
+  case "$argument" in
+    --serve) serves=true ;;
+    -h | --help) usage && exit ;;
+    -*) fail "unknown option $argument (see --help)" ;;
+    *)
+      [[ -z "$memory" ]] || fail "one memory, not $memory and $argument (see --help)"
+      memory="$argument"
+      ;;
+  esac
+done
+memory="$(realpath -m -- "${memory:-fovea-memory}")"
 examples=(
   "$root/examples/a-study-in-scarlet.txt"
   "$root/examples/flatland.txt"

@@ -12,6 +12,7 @@
 # FOVEA_TEST_SECONDS (default 1200) bounds the tests: what hangs is ended and counts as failed.
 source "$(dirname "$0")/common.sh"
 
+case "${1:-}" in -h | --help) usage && exit ;; esac
 checks=()
 if [[ "${1:-}" == --checks ]]; then
   checks=(--dev)

@@ -27,7 +27,7 @@ memory = fovea.Memory.open(folder, model="smollm2")
 novel = (here.parent / "flatland.txt").read_text(encoding="utf-8")
 summary = memory.ingest(
     texts=[("flatland, the beginning", novel[:20_000]),
-           ("minutes", "The harbour board met on 3 May. Ines Albrecht asked for a second crane.\n")],
+           ("minutes", "The harbour board met on 3 May. Marta Albrecht asked for a second crane.\n")],
     progress=lambda update: print(f"\r{update.stage}: {update.done} {update.unit}", end=""))
 print("\n", summary, [document.status for document in summary.documents])
 

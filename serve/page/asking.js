@@ -113,6 +113,10 @@ export function startAsking() {
     // Of an open dialog Escape closes that.
     if (event.key === "Escape" && document.querySelector("dialog[open]") === null) stop();
   });
+  // Of a closed part of the form nothing can be pointed at.
+  form.addEventListener("invalid", (event) => {
+    event.target.closest("details")?.setAttribute("open", "");
+  }, true);
   byId("stop").addEventListener("click", stop);
   byId("search").addEventListener("click", () => put(find));
   byId("forget").addEventListener("click", () => {

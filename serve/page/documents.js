@@ -5,6 +5,7 @@ import {openDocument} from "/page/viewer.js";
 
 const PAGE = 50;
 let last = "";  // id of the last document that is shown
+let newest = 0;  // number of the newest list: what an older one still waits for is not shown
 
 const nameOf = (document) => document.title || document.source;
 
@@ -48,8 +49,18 @@ async function deleteDoomed() {
 }
 
 async function showPage() {
-  const {data, has_more} =
-      await listDocuments({limit: PAGE, after: last, collection: byId("shown").value});
+  const list = newest;
+  const more = byId("more");
+  more.disabled = true;  // one part at a time
+  try {
+    const page = await listDocuments({limit: PAGE, after: last, collection: byId("shown").value});
+    if (list === newest) appendPage(page);
+  } finally {
+    if (list === newest) more.disabled = false;
+  }
+}
+
+function appendPage({data, has_more}) {
   byId("documents").append(...data.map(row));
   last = data.at(-1)?.id ?? last;
   byId("more").hidden = !has_more;
@@ -57,7 +68,9 @@ async function showPage() {
 
 // Shows it anew, from its first documents on.
 export async function showMemory() {
+  const list = ++newest;
   const {data, documents, tokens} = await listCollections();
+  if (list !== newest) return;
   const names = data.map((collection) => collection.name);
   fillChoices(byId("scope"), names);
   fillChoices(byId("shown"), names);

@@ -69,6 +69,9 @@ def test_arguments_that_make_no_sense_are_refused(memory):
         memory.text(document, -1)
     with pytest.raises(fovea.InvalidArgument):
         memory.delete()
+    for wrong in ([memory.documents()[0].id], 5, None, b"id"):
+        with pytest.raises(TypeError, match="one by one"):
+            memory.delete(wrong)
     for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"max_tokens": -1}, {"top_k": -3},
                   {"stop": [""]}, {"reread": -1}, {"sources": -1}):
         with pytest.raises(fovea.InvalidArgument):

@@ -312,6 +312,37 @@ class PageTest(unittest.TestCase):
                          ["all collections", "minutes"])
         browser.run("sessionStorage.clear()")
 
+    def test_each_document_is_listed_once_however_lists_overtake_each_other(self):
+        browser = self.browser
+        self.move_to("tiny")
+        self.serve_with(**{f"note{i}": f"Note {i}." for i in range(60)})
+        browser.wait_for_text("#totals", "60 documents")
+        browser.wait(lambda: len(browser.all("#documents li")) == 50, "no first part of the list")
+        browser.run("""
+            const shown = document.querySelector("#shown");
+            for (let i = 0; i < 4; ++i) shown.dispatchEvent(new Event("change"));""")
+        browser.wait(lambda: len(browser.all("#documents li")) == 50, "no first part of the list")
+        browser.run("""
+            const more = document.querySelector("#more");
+            more.click();
+            more.click();""")
+        browser.wait(lambda: len(browser.all("#documents li")) >= 60, "no second part of the list")
+        browser.run("return fetch('/health').then(() => null)")
+        names = [one.text for one in browser.all("#documents li .plain")]
+        self.assertEqual(len(names), 60)
+        self.assertEqual(len(set(names)), 60)
+
+    def test_a_bad_option_is_shown_where_options_are_closed(self):
+        browser = self.browser
+        self.move_to("tiny")
+        self.serve()
+        browser.one("#ask summary").click()
+        browser.one("#max-tokens").send_keys("0")
+        browser.one("#ask summary").click()
+        browser.one("#question").send_keys("Who has the key?")
+        browser.one("#ask button[type=submit]").click()
+        self.assertTrue(browser.run("return document.querySelector('#ask details').open"))
+
     def test_a_job_can_be_cancelled(self):
         browser = self.browser
         self.move_to("tiny")
