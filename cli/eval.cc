@@ -7,6 +7,7 @@
 #include "cli/eval_run.h"
 #include "cli/options.h"
 #include "eval/context_share.h"
+#include "eval/dictionary.h"
 #include "eval/labelled_examples.h"
 #include "eval/natural.h"
 #include "eval/passkey.h"
@@ -304,6 +305,24 @@ void AddPerplexity(CLI::App* parent, Run* run) {
   AddModes(command, arguments.get());
 }
 
+void AddDictionary(CLI::App* parent, Run* run) {
+  const auto arguments = std::make_shared<OwnArguments<eval::DictionaryOptions>>();
+  CLI::App* command = AddEvaluation(
+      parent, "dictionary", "Definitions looked up, by a model of `fovea train dictionary`",
+      arguments, run,
+      [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
+        own->common = a->common;
+        return eval::RunDictionary(subject, *own);
+      },
+      "fovea eval dictionary --model run/model --tokens 64k,1M --mode exact");
+  arguments->common.ways.modes = {"exact"};
+  AddSizes(command, arguments.get(), "64k", "Sizes of the memory: ten tokens a definition");
+  AddCount(command, "--questions", &arguments->own.n_questions, "Definitions that are asked for");
+  AddCount(command, "--look-alikes", &arguments->own.n_lookalikes,
+           "Beside each key: others that differ in one symbol, at most 63", 0);
+  AddModes(command, arguments.get());
+}
+
 void AddExamples(CLI::App* parent, Run* run) {
   const auto arguments = std::make_shared<OwnArguments<eval::ExamplesOptions>>();
   CLI::App* command = AddEvaluation(
@@ -366,7 +385,7 @@ void AddEval(CLI::App& app, Run* run) {
   command->require_subcommand(1);
   for (const auto add :
        {&AddPasskey, &AddFacts, &AddQuestions, &AddNatural, &AddPerplexity, &AddContextShare,
-        &AddExamples, &AddStories, &AddNaturalQuestions, &AddConversations}) {
+        &AddExamples, &AddDictionary, &AddStories, &AddNaturalQuestions, &AddConversations}) {
     add(command, run);
   }
   SetExample(command,

@@ -21,12 +21,15 @@
 #include "cli/session.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "cli/train_options.h"
 #include "model_home/model_home.h"
 #include "train/self_study.h"
 #include "train/trainer.h"
 
 namespace fovea::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct TrainArguments {
   std::string folder;
@@ -60,23 +63,6 @@ absl::StatusOr<std::vector<int>> ParseLayers(const std::string& text) {
     layers.push_back(layer);
   }
   return layers;
-}
-
-absl::StatusOr<torch::Device> ParseDevice(const std::string& text) {
-  if (text == "cpu") return torch::Device(torch::kCPU);
-  int number = 0;
-  if (text == "cuda" || (text.starts_with("cuda:") && absl::SimpleAtoi(text.substr(5), &number))) {
-    if (!torch::cuda::is_available()) {
-      return absl::UnavailableError(
-          "this LibTorch finds no GPU: it may be one without CUDA, or there is no driver");
-    }
-    if (number < 0 || number >= static_cast<int>(torch::cuda::device_count())) {
-      return absl::InvalidArgumentError(StrCat("no GPU ", number, ": there are ",
-                                               torch::cuda::device_count(), ", counted from 0"));
-    }
-    return torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(number));
-  }
-  return absl::InvalidArgumentError(StrCat("device \"", text, "\", want cpu or cuda[:N]"));
 }
 
 // What no run can be made of; the rest is checked where it is used.
@@ -123,21 +109,6 @@ absl::Status CheckNumbers(const TrainArguments& a) {
   return absl::OkStatus();
 }
 
-std::string FormatReport(const train::TrainReport& report) {
-  std::string text = absl::StrFormat("step %d  d %d  ", report.step, report.d) +
-                     (report.n_targets > 0 ? absl::StrFormat("loss %.3f", report.loss)
-                                           : std::string("no question fits into --query-tokens"));
-  if (!report.mass.empty()) {
-    text += "  mass";
-    for (const double mass : report.mass) text += absl::StrFormat(" %.3f", mass);
-  }
-  if (!report.r_d.empty()) {
-    text += "  r_d";
-    for (const double r : report.r_d) text += absl::StrFormat(" %.3f", r);
-  }
-  return text + absl::StrFormat("  %.0f tokens/s", report.tokens_per_s);
-}
-
 // What a run is made of, for people who look at it later and for --resume.
 Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& description) {
   const train::TrainableOptions& t = a.trainable;
@@ -179,31 +150,25 @@ Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& d
           {"seed", a.batch.seed}};
 }
 
-// Writes it to a new run's folder; of a run that goes on it is to be what it was.
-absl::Status KeepConfiguration(const TrainArguments& arguments, const Json& configuration) {
-  const std::filesystem::path path = arguments.train.folder / "configuration.json";
+// Of a Hugging Face folder: what is to lie beside the weights of a model that was trained whole.
+absl::StatusOr<train::ModelFiles> FilesOfModel(const fs::path& model) {
   std::error_code error;
-  if (!arguments.train.resumes || !std::filesystem::exists(path, error)) {
-    // Train says what is wrong with a folder that holds a run already.
-    if (std::filesystem::exists(arguments.train.folder / "checkpoint", error)) {
-      return absl::OkStatus();
-    }
-    RETURN_IF_ERROR(CreateDirectories(arguments.train.folder));
-    return WriteFileAtomic(path, configuration.dump(2) + "\n");
+  const fs::path folder = fs::is_directory(model, error) ? model : model.parent_path();
+  if (model.extension() == ".gguf") {
+    return absl::UnimplementedError(
+        StrCat(model, ": --update full writes a Hugging Face folder, and takes its configuration and "
+               "tokenizer from the one that it trains: a GGUF file has none; name the model's "
+               "folder with safetensors, or train a LoRA"));
   }
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const Json before = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!before.is_object()) return absl::DataLossError(StrCat(path, ": not a run's configuration"));
-  for (const auto& [name, value] : configuration.items()) {
-    const Json old = before.value(name, Json());
-    if (old == value) continue;
-    return absl::InvalidArgumentError(
-        StrCat(path, ": the run has ", name, " ", old.dump(), ", not ", value.dump(),
-               ": --resume goes on with a run as it was; to go on otherwise, begin another with "
-               "--adapter ",
-               Printable((arguments.train.folder / "adapter").native())));
+  train::ModelFiles files;
+  for (const char* name :
+       {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+        "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "generation_config.json"}) {
+    if (!fs::exists(folder / name, error)) continue;
+    ASSIGN_OR_RETURN(files[name], ReadFile(folder / name));
   }
-  return absl::OkStatus();
+  return files;
 }
 
 // The documents of the memory, and questions that its model asks itself about them, become files of
@@ -256,6 +221,9 @@ absl::Status StudyMemory(TrainArguments* arguments, const Progress& progress) {
 }
 
 absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
+  if (arguments.folder.empty()) {
+    return absl::InvalidArgumentError("--out is required: the run's folder");
+  }
   RETURN_IF_ERROR(CheckNumbers(arguments));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments.output.quiet));
   if (arguments.texts.empty() && arguments.on.empty()) {
@@ -263,14 +231,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
         "no texts: name files of records, or a memory with --on whose documents are trained on");
   }
   train::TrainableOptions& options = arguments.trainable;
-  ASSIGN_OR_RETURN(options.device, ParseDevice(arguments.device));
-  if (arguments.precision == "bfloat16" ||
-      (arguments.precision == "auto" && options.device.is_cuda())) {
-    options.type = torch::kBFloat16;
-  } else if (arguments.precision != "float32" && arguments.precision != "auto") {
-    return absl::InvalidArgumentError(
-        StrCat("precision \"", arguments.precision, "\", want auto, float32 or bfloat16"));
-  }
+  ASSIGN_OR_RETURN(options.device, ParseTrainingDevice(arguments.device));
+  ASSIGN_OR_RETURN(options.type, ParsePrecision(arguments.precision, options.device));
   using Update = train::TrainableOptions::Update;
   if (arguments.update == "full") {
     options.update = Update::kFull;
@@ -280,7 +242,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
     return absl::InvalidArgumentError(
         StrCat("update \"", arguments.update, "\", want lora, full or gains"));
   }
-  options.trains_key_gain = arguments.has_key_gains;
+  // Gains of memory keys are an adapter's: a model that is trained whole has its matrices.
+  options.trains_key_gain = arguments.has_key_gains && options.update != Update::kFull;
   options.seed = arguments.batch.seed;
 
   if (!arguments.on.empty()) RETURN_IF_ERROR(StudyMemory(&arguments, bar.progress()));
@@ -347,38 +310,28 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   description.chat_template = model::ChatFormatName(format);
   description.has_system_prompt = true;  // none
   arguments.train.folder = arguments.folder;
-  RETURN_IF_ERROR(KeepConfiguration(arguments, ConfigurationOf(arguments, description)));
-  const auto report = [&](const train::TrainReport& r) {
-    if (arguments.output.quiet || arguments.output.json) return;
-    bar.Clear();
-    std::fprintf(stderr, "%s\n", FormatReport(r).c_str());
+  RETURN_IF_ERROR(KeepConfiguration(arguments.train, ConfigurationOf(arguments, description)));
+  const bool is_whole = options.update == Update::kFull;
+  train::WriteTrained write = [&](const train::TrainableModel& trained, const fs::path& folder)
+      -> absl::StatusOr<fs::path> {
+    RETURN_IF_ERROR(train::WriteAdapter(trained, description, folder / "adapter"));
+    return folder / "adapter";
   };
-  const auto result =
-      train::Train(model.get(), *batches, arguments.train, description, bar.progress(), report);
-  bar.Clear();
-  if (absl::IsCancelled(result.status())) {
-    std::fprintf(stderr, "fovea: interrupted; --resume goes on from %s\n",
-                 Printable((arguments.train.folder / "checkpoint").native()).c_str());
-    return kFailed;
+  if (is_whole) {
+    ASSIGN_OR_RETURN(const train::ModelFiles files, FilesOfModel(choice.model));
+    write = [files, &description](const train::TrainableModel& trained,
+                                  const fs::path& folder) -> absl::StatusOr<fs::path> {
+      RETURN_IF_ERROR(train::WriteModel(trained, files, description, folder / "model"));
+      return folder / "model";
+    };
   }
-  RETURN_IF_ERROR(result.status());
-  if (arguments.output.json) {
-    RETURN_IF_ERROR(WriteOutput(JsonLine({{"steps", result->n_steps},
-                                          {"seconds", result->seconds},
-                                          {"tokens_per_s", result->tokens_per_s},
-                                          {"adapter", result->adapter.native()}})));
-  } else {
-    RETURN_IF_ERROR(WriteOutput(absl::StrFormat("%d steps in %.1f s (%.0f tokens/s); adapter: %s\n",
-                                                result->n_steps, result->seconds,
-                                                result->tokens_per_s, result->adapter.native())));
-  }
-  return kDone;
+  return RunTraining(model.get(), *batches, arguments.train, write,
+                     is_whole ? "model" : "adapter", arguments.output, &bar);
 }
 
 void AddOptions(CLI::App& app, TrainArguments* a) {
   app.option_defaults()->always_capture_default();
   app.add_option("--out", a->folder, "The run's folder: metrics, checkpoint, adapter")
-      ->required()
       ->type_name("DIR");
   app.add_option("texts", a->texts,
                  "JSONL files, .zst too: records with text, or with context, question and answers");
@@ -392,7 +345,7 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   AddModelOptions(&app, &a->model);
   app.add_option("--device", a->device, "cpu or cuda[:N]");
   app.add_option("--precision", a->precision, "auto (bfloat16 on a GPU), float32 or bfloat16");
-  app.add_option("--update", a->update, "lora, full (a checkpoint alone, no adapter) or gains");
+  app.add_option("--update", a->update, "lora, full (a model's folder instead of an adapter) or gains");
   app.add_option("--rank", a->trainable.lora_rank, "Of the LoRA");
   app.add_option("--alpha", a->trainable.lora_alpha, "Of the LoRA");
   app.add_flag("!--no-key-gains", a->has_key_gains, "Train no gains of the memory keys");
@@ -444,12 +397,14 @@ int Main(int argc, char** argv) {
   CLI::App app("Trains a model's memory layers (Focused Transformer).", "fovea train");
   TrainArguments arguments;
   AddOptions(app, &arguments);
+  Run run = [&arguments] { return RunTrain(std::move(arguments)); };
+  AddTrainDictionary(app, &run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error, std::cout, std::cerr) != 0 ? kWrongUsage : kDone;
   }
-  const absl::StatusOr<ExitCode> code = RunTrain(std::move(arguments));
+  const absl::StatusOr<ExitCode> code = run();
   if (code.ok()) return *code;
   if (absl::IsAborted(code.status()) || absl::IsCancelled(code.status())) return kFailed;
   PrintError(ToStd(code.status().message()));

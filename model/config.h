@@ -28,6 +28,7 @@ struct ModelConfig {
   std::vector<float> rope_factors;  // divide the inverse frequencies [head_dim/2]; empty: none
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // q, k, v have biases (Qwen2)
+  bool qk_norm = false;  // RMSNorm of each head's query and key, before RoPE (Qwen3)
 };
 
 // Weights of the matrices: of all layers, and of the embedding, which may be the lm_head's, too.

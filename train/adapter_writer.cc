@@ -7,41 +7,36 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "train/safetensors_writer.h"
 
 namespace fovea::train {
 namespace {
 
 using nlohmann::json;
 
-// The container safetensors: a header that names tensors and where they lie, and their bytes.
-class SafetensorsWriter {
- public:
-  void Add(const std::string& name, const torch::Tensor& tensor, torch::Dtype type) {
-    const torch::Tensor values = tensor.detach().to(torch::kCPU, type).contiguous();
-    const size_t begin = bytes_.size();
-    bytes_.append(static_cast<const char*>(values.data_ptr()), values.nbytes());
-    header_[name] = {{"dtype", type == torch::kBFloat16 ? "BF16" : "F32"},
-                     {"shape", values.sizes().vec()},
-                     {"data_offsets", {begin, bytes_.size()}}};
-  }
-  std::string Finish() const {
-    std::string text = header_.dump();
-    text.resize((text.size() + 7) / 8 * 8, ' ');
-    const uint64_t n_bytes = text.size();
-    return std::string(reinterpret_cast<const char*>(&n_bytes), sizeof n_bytes) + text + bytes_;
-  }
+json FotConfigOf(const TrainableModel& model, const AdapterDescription& description) {
+  const TrainableOptions& options = model.options();
+  json fot = {{"mem_layers", options.mem_layers}, {"mem_positionals", options.mem_positionals},
+              {"window", description.window},     {"top_k", description.top_k},
+              {"encoding", "window-local"},       {"memory_key_gain", options.trains_key_gain}};
+  if (!description.reread_layers.empty()) fot["reread_layers"] = description.reread_layers;
+  if (!description.chat_template.empty()) fot["chat_template"] = description.chat_template;
+  if (description.has_system_prompt) fot["system_prompt"] = description.system_prompt;
+  if (!description.base_fingerprint.empty()) fot["base_fingerprint"] = description.base_fingerprint;
+  return fot;
+}
 
- private:
-  json header_ = {{"__metadata__", {{"format", "pt"}}}};
-  std::string bytes_;
-};
+bool TrainsWhole(const TrainableModel& model) {
+  using Update = TrainableOptions::Update;
+  return model.options().update == Update::kFull || model.options().update == Update::kScratch;
+}
 
 }  // namespace
 
 absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription& description,
                           const std::filesystem::path& folder) {
   const TrainableOptions& options = model.options();
-  if (options.update == TrainableOptions::Update::kFull) {
+  if (TrainsWhole(model)) {
     return absl::FailedPreconditionError(
         "matrices that were trained whole are a checkpoint, not an adapter");
   }
@@ -70,17 +65,29 @@ absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription&
                         {"bias", "none"},
                         {"fan_in_fan_out", false},
                         {"target_modules", targets}};
-  json fot = {{"mem_layers", options.mem_layers}, {"mem_positionals", options.mem_positionals},
-              {"window", description.window},     {"top_k", description.top_k},
-              {"encoding", "window-local"},       {"memory_key_gain", options.trains_key_gain}};
-  if (!description.reread_layers.empty()) fot["reread_layers"] = description.reread_layers;
-  if (!description.chat_template.empty()) fot["chat_template"] = description.chat_template;
-  if (description.has_system_prompt) fot["system_prompt"] = description.system_prompt;
-  if (!description.base_fingerprint.empty()) fot["base_fingerprint"] = description.base_fingerprint;
   RETURN_IF_ERROR(CreateDirectories(folder));
-  RETURN_IF_ERROR(WriteFileAtomic(folder / "adapter_model.safetensors", writer.Finish()));
+  RETURN_IF_ERROR(writer.Write(folder / "adapter_model.safetensors"));
   RETURN_IF_ERROR(WriteFileAtomic(folder / "adapter_config.json", adapter.dump(1) + "\n"));
-  return WriteFileAtomic(folder / "fot_config.json", fot.dump(1) + "\n");
+  return WriteFileAtomic(folder / "fot_config.json",
+                         FotConfigOf(model, description).dump(1) + "\n");
+}
+
+absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
+                        const AdapterDescription& description,
+                        const std::filesystem::path& folder) {
+  FOVEA_CHECK(TrainsWhole(model) && !model.options().trains_key_gain);
+  SafetensorsWriter writer;
+  for (const auto& [name, tensor] : model.CheckpointTensors()) {
+    writer.Add(name, tensor, tensor.scalar_type());
+  }
+  AdapterDescription own = description;
+  own.base_fingerprint.clear();
+  RETURN_IF_ERROR(CreateDirectories(folder));
+  RETURN_IF_ERROR(writer.Write(folder / "model.safetensors"));
+  for (const auto& [name, content] : files) {
+    RETURN_IF_ERROR(WriteFileAtomic(folder / name, content));
+  }
+  return WriteFileAtomic(folder / "fot_config.json", FotConfigOf(model, own).dump(1) + "\n");
 }
 
 }  // namespace fovea::train

@@ -1,9 +1,12 @@
-// Writes what was trained as an adapter that model/weights/adapter.h reads: PEFT's files with
-// fot_config.json and the key gains.
+// Writes what was trained: as an adapter that model/weights/adapter.h reads, PEFT's files with
+// fot_config.json and the key gains; or, of a model that was trained whole, as a Hugging Face folder
+// with fot_config.json.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "train/trainable_model.h"
@@ -25,5 +28,13 @@ struct AdapterDescription {
 // one step. FailedPrecondition for a model whose matrices were trained whole.
 absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription& description,
                           const std::filesystem::path& folder);
+
+// What lies beside the weights, by name: config.json, tokenizer.json, ….
+using ModelFiles = std::map<std::string, std::string>;
+
+// Of a model that was trained whole, without key gains.
+absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
+                        const AdapterDescription& description,
+                        const std::filesystem::path& folder);
 
 }  // namespace fovea::train

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "base/status.h"
-#include "train/crossbatch.h"
-#include "train/losses.h"
+#include "train/batch_source.h"
 #include "train/similar_passages.h"
-#include "train/torch.h"
 #include "train/training_texts.h"
 
 namespace fovea::train {
@@ -45,32 +44,18 @@ struct BatchOptions {
   uint64_t seed = 0;
 };
 
-struct TrainingBatch {
-  // int64 [n_entries, context_tokens]; undefined: a step without a memory, or, where something is
-  // seen, one whose contexts are the queries themselves
-  torch::Tensor contexts;
-  torch::Tensor queries;  // int64 [n_entries, query_tokens]
-  torch::Tensor targets;  // int64 [n_entries, query_tokens]: the next id, or −100
-  torch::Tensor weights;  // float32 [n_entries]
-  SeenContexts seen;      // the entry's own context first; empty: nothing is seen
-  // int64 [n_entries, teacher_tokens], questions that are asked of the memory alone; undefined:
-  // none
-  torch::Tensor teacher;
-  std::vector<Taught> taught;
-  std::vector<Ask> asks;  // in the own context
-  std::vector<Ask> own;   // the last thing that an entry asks, or its last token: its whole context
-};
-
-// Thread-safe: a batch depends on the seed, the step and d alone.
-class BatchMaker {
+class BatchMaker : public BatchSource {
  public:
   // `texts` and `writer` outlive it. InvalidArgument where the options or texts give no batch.
   static absl::StatusOr<std::unique_ptr<BatchMaker>> Create(const TrainingTexts* texts,
                                                             const ExchangeWriter* writer,
                                                             const BatchOptions& options);
-  // `d`: contexts that each entry sees; 0: a step without a memory.
-  // With packings, any other d is as good.
-  absl::StatusOr<TrainingBatch> Make(uint64_t step, int64_t d) const;
+  // With packings, any d but 0 is as good.
+  absl::StatusOr<TrainingBatch> Make(uint64_t step, int64_t d) const override;
+  int64_t most_contexts() const override {
+    return options_.packings.empty() ? options_.n_entries : std::numeric_limits<int64_t>::max();
+  }
+  uint64_t seed() const override { return options_.seed; }
   const BatchOptions& options() const { return options_; }
 
  private:

@@ -22,6 +22,18 @@ Tensor NextTokenLoss(const TrainableModel& model, const Tensor& hidden, const Te
   return (losses * of_each).sum() / of_each.sum().clamp_min(1e-12);
 }
 
+Tensor NextTokenAccuracy(const TrainableModel& model, const Tensor& hidden,
+                         const Tensor& targets) {
+  torch::NoGradGuard guard;
+  const Tensor where = targets.flatten().ne(-100).nonzero().flatten();
+  if (where.size(0) == 0) return torch::zeros({}, torch::kFloat32);
+  const auto device = hidden.device();
+  const Tensor said =
+      model.Logits(hidden.detach().flatten(0, 1).index_select(0, where.to(device))).argmax(-1);
+  const Tensor wanted = targets.flatten().index_select(0, where).to(device);
+  return said.eq(wanted).to(torch::kFloat32).mean();
+}
+
 Tensor DistillationLoss(const TrainableModel& model, const Tensor& hidden, const Tensor& teacher,
                         const std::vector<Taught>& taught, int64_t most) {
   std::vector<int64_t> of_student, of_teacher;  // rows

@@ -17,6 +17,11 @@ namespace fovea::train {
 torch::Tensor NextTokenLoss(const TrainableModel& model, const torch::Tensor& hidden,
                             const torch::Tensor& targets, const torch::Tensor& weights);
 
+// The share of these targets whose token is the likeliest; 0 where nothing counts. A scalar on the
+// model's device.
+torch::Tensor NextTokenAccuracy(const TrainableModel& model, const torch::Tensor& hidden,
+                                const torch::Tensor& targets);
+
 // A token of an entry's sequence, and the one of the teacher's sequence that knows as much of the
 // same answer.
 struct Taught {

@@ -32,7 +32,7 @@ Optimizer::Optimizer(const std::vector<TrainableParameter>& parameters,
     Tensor value = parameter.value;  // the same tensor
     value.set_data(place);
     value.mutable_grad() = gradients_.narrow(0, begin, size).view(parameter.value.sizes());
-    if (parameter.is_key_gain) {
+    if (parameter.is_key_gain || parameter.is_norm) {
       rates_.narrow(0, begin, size).fill_(options.key_gain_factor);
       decays_.narrow(0, begin, size).fill_(0.0);
     }

@@ -15,8 +15,8 @@ struct OptimizerOptions {
   double beta1 = 0.9;
   double beta2 = 0.98;
   double epsilon = 1e-8;
-  double weight_decay = 0.01;      // of matrices; key gains do not decay
-  double key_gain_factor = 5.0;    // of the learning rate
+  double weight_decay = 0.01;      // of matrices; key gains and norms do not decay
+  double key_gain_factor = 5.0;    // of the learning rate, for key gains and norms
   double max_gradient_norm = 1.0;  // longer gradients are shortened to it; 0: they stay
 };
 

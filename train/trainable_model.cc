@@ -33,7 +33,8 @@ Tensor FromFloats(const std::vector<float>& values, std::vector<int64_t> shape,
 // What Load does, and what it needs for it.
 class TrainableLoader {
  public:
-  TrainableLoader(const model::Checkpoint& checkpoint, const model::Adapter* start,
+  // `checkpoint` null: random values.
+  TrainableLoader(const model::Checkpoint* checkpoint, const model::Adapter* start,
                   TrainableModel* model)
       : checkpoint_(checkpoint), start_(start), model_(*model) {}
 
@@ -55,12 +56,11 @@ class TrainableLoader {
     }
     generator_ = at::detail::createCPUGenerator(options.seed);
     if (start_ != nullptr) TakeRanks();
-    ASSIGN_OR_RETURN(model_.embedding_,
-                     Matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size));
+    ASSIGN_OR_RETURN(model_.embedding_, Table("model.embed_tokens.weight"));
     ASSIGN_OR_RETURN(model_.final_norm_, Vector("model.norm.weight", c.hidden_size));
     model_.lm_head_ = model_.embedding_;
     if (!c.tie_word_embeddings) {
-      ASSIGN_OR_RETURN(model_.lm_head_, Matrix("lm_head.weight", c.vocab_size, c.hidden_size));
+      ASSIGN_OR_RETURN(model_.lm_head_, Table("lm_head.weight"));
     }
     for (int64_t l = 0; l < c.n_layers; ++l) {
       RETURN_IF_ERROR(LoadLayer(l, &model_.layers_.emplace_back()));
@@ -83,7 +83,8 @@ class TrainableLoader {
 
  private:
   absl::StatusOr<Tensor> Floats(const std::string& name, const std::vector<int64_t>& shape) {
-    ASSIGN_OR_RETURN(const model::Tensor* tensor, checkpoint_.Find(name, shape));
+    if (checkpoint_ == nullptr) return Random(name, shape);
+    ASSIGN_OR_RETURN(const model::Tensor* tensor, checkpoint_->Find(name, shape));
     const int64_t columns = shape.back();
     int64_t rows = 1;
     for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
@@ -95,6 +96,25 @@ class TrainableLoader {
     }
     return values;
   }
+  Tensor Random(const std::string& name, const std::vector<int64_t>& shape) {
+    if (shape.size() == 1) return torch::ones(shape, torch::kFloat32);  // a norm
+    constexpr double kDeviation = 0.02;
+    const bool ends_half = name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight");
+    const double deviation =
+        ends_half ? kDeviation / std::sqrt(2.0 * static_cast<double>(model_.config_.n_layers))
+                  : kDeviation;
+    return torch::randn(shape, generator_) * deviation;
+  }
+  // The embedding or the lm_head.
+  absl::StatusOr<Tensor> Table(const std::string& name) {
+    const model::ModelConfig& c = model_.config_;
+    if (!IsScratch()) return Matrix(name, c.vocab_size, c.hidden_size);
+    ASSIGN_OR_RETURN(const Tensor values, Floats(name, {c.vocab_size, c.hidden_size}));
+    return Parameter(name, values.to(model_.options_.device));
+  }
+  bool IsScratch() const {
+    return model_.options_.update == TrainableOptions::Update::kScratch;
+  }
   absl::StatusOr<Tensor> Vector(const std::string& name, int64_t size) {
     ASSIGN_OR_RETURN(const Tensor values, Floats(name, {size}));
     return values.to(model_.options_.device);
@@ -104,9 +124,10 @@ class TrainableLoader {
     return values.to(Options(model_.options_.type, model_.options_.device));
   }
 
-  Tensor Parameter(std::string name, const Tensor& value, bool is_key_gain = false) {
+  Tensor Parameter(std::string name, const Tensor& value, bool is_key_gain = false,
+                   bool is_norm = false) {
     Tensor parameter = value.detach().clone().requires_grad_();
-    model_.parameters_.push_back({std::move(name), parameter, is_key_gain});
+    model_.parameters_.push_back({std::move(name), parameter, is_key_gain, is_norm});
     return parameter;
   }
 
@@ -125,18 +146,17 @@ class TrainableLoader {
   absl::Status LoadModule(const std::string& name, int64_t out, int64_t in,
                           TrainableModel::Module* module) {
     const TrainableOptions& options = model_.options_;
-    ASSIGN_OR_RETURN(module->weight, Matrix(name + ".weight", out, in));
     const model::LoraTensors* lora = start_ != nullptr ? start_->Find(name) : nullptr;
-    if (options.update == TrainableOptions::Update::kFull) {
+    if (options.update == TrainableOptions::Update::kFull || IsScratch()) {
       ASSIGN_OR_RETURN(Tensor full, Floats(name + ".weight", {out, in}));
       if (lora != nullptr) {
         full = full + lora->scale * FromFloats(lora->b, {out, lora->rank}, torch::kCPU)
                                         .matmul(FromFloats(lora->a, {lora->rank, in}, torch::kCPU));
       }
       module->full = Parameter(name + ".weight", full.to(options.device));
-      module->weight = Tensor();
       return absl::OkStatus();
     }
+    ASSIGN_OR_RETURN(module->weight, Matrix(name + ".weight", out, in));
     const bool trains = options.update == TrainableOptions::Update::kLora;
     if (!trains && lora == nullptr) return absl::OkStatus();
     Tensor a, b;
@@ -174,11 +194,33 @@ class TrainableLoader {
     RETURN_IF_ERROR(LoadModule(prefix + "mlp.gate_proj", m, h, &layer->gate));
     RETURN_IF_ERROR(LoadModule(prefix + "mlp.up_proj", m, h, &layer->up));
     RETURN_IF_ERROR(LoadModule(prefix + "mlp.down_proj", h, m, &layer->down));
+    if (c.qk_norm) RETURN_IF_ERROR(LoadQkNorm(l, prefix, layer));
     if (!c.attention_bias) return absl::OkStatus();
     ASSIGN_OR_RETURN(const Tensor q_bias, Vector(prefix + "self_attn.q_proj.bias", q));
     ASSIGN_OR_RETURN(const Tensor k_bias, Vector(prefix + "self_attn.k_proj.bias", kv));
     ASSIGN_OR_RETURN(const Tensor v_bias, Vector(prefix + "self_attn.v_proj.bias", kv));
     layer->qkv_bias = torch::cat({q_bias, k_bias, v_bias}).to(model_.options_.type);
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadQkNorm(int64_t l, const std::string& prefix, TrainableModel::Layer* layer) {
+    const model::ModelConfig& c = model_.config_;
+    // Heads have a norm of √head_dim then, and scores are divided by that: the product of both
+    // gains is the temperature's share of it.
+    const bool is_memory_layer = model_.MemoryIndex(l) >= 0;
+    const double gain =
+        IsScratch() && is_memory_layer
+            ? std::sqrt(model_.options_.first_temperature /
+                        std::sqrt(static_cast<double>(c.head_dim)))
+            : 1.0;
+    for (const auto& [part, norm] :
+         {std::pair{"self_attn.q_norm.weight", &layer->q_norm},
+          std::pair{"self_attn.k_norm.weight", &layer->k_norm}}) {
+      ASSIGN_OR_RETURN(const Tensor values, Vector(prefix + part, c.head_dim));
+      *norm = IsScratch() ? Parameter(prefix + part, values * gain, /*is_key_gain=*/false,
+                                      /*is_norm=*/true)
+                          : values;
+    }
     return absl::OkStatus();
   }
 
@@ -195,7 +237,7 @@ class TrainableLoader {
     model_.sin_ = angles.sin().to(model_.options_.device);
   }
 
-  const model::Checkpoint& checkpoint_;
+  const model::Checkpoint* checkpoint_;  // null: random values
   const model::Adapter* start_;
   TrainableModel& model_;
   at::Generator generator_;
@@ -207,7 +249,17 @@ absl::StatusOr<std::unique_ptr<TrainableModel>> TrainableModel::Load(
   auto model = std::make_unique<TrainableModel>();
   model->config_ = checkpoint.config();
   model->options_ = options;
-  RETURN_IF_ERROR(TrainableLoader(checkpoint, start, model.get()).Load());
+  RETURN_IF_ERROR(TrainableLoader(&checkpoint, start, model.get()).Load());
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<TrainableModel>> TrainableModel::Create(
+    const model::ModelConfig& config, const TrainableOptions& options) {
+  FOVEA_CHECK(options.update == TrainableOptions::Update::kScratch && !config.attention_bias);
+  auto model = std::make_unique<TrainableModel>();
+  model->config_ = config;
+  model->options_ = options;
+  RETURN_IF_ERROR(TrainableLoader(nullptr, nullptr, model.get()).Load());
   return model;
 }
 
@@ -254,7 +306,7 @@ Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int6
   const int64_t n_tokens = ids.size(1);
   const int64_t n_heads = config_.n_heads;
   const int64_t n_kv_heads = config_.n_kv_heads;
-  Tensor x = torch::embedding(embedding_, ids);
+  Tensor x = torch::embedding(embedding_.to(options_.type), ids);
   Tensor delta;  // what a half of a layer adds to x
   Tensor h;
   const auto norm = [&](const Tensor& weight) {
@@ -266,8 +318,9 @@ Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int6
     const int64_t memory_layer = MemoryIndex(l);
     const auto m = static_cast<size_t>(memory_layer);
     norm(layer.attention_norm);
-    const Tensor qkv =
+    Tensor qkv =
         torch::linear(h, w.qkv, layer.qkv_bias).view({n, n_tokens, n_heads + 2 * n_kv_heads, -1});
+    if (layer.q_norm.defined()) qkv = NormalizeHeads(qkv, layer);
     const auto heads = [](const Tensor& of, int64_t begin, int64_t count) {
       return of.narrow(2, begin, count).transpose(1, 2);
     };
@@ -303,8 +356,56 @@ Tensor TrainableModel::RunLayers(const Weights& weights, const Tensor& ids, int6
   return h;
 }
 
+Tensor TrainableModel::NormalizeHeads(const Tensor& qkv, const Layer& layer) const {
+  const std::vector<Tensor> parts =
+      qkv.split_with_sizes({config_.n_heads, config_.n_kv_heads, config_.n_kv_heads}, 2);
+  const auto normalized = [&](const Tensor& heads, const Tensor& gain) {
+    return torch::rms_norm(heads.to(torch::kFloat32), {config_.head_dim}, gain,
+                           config_.rms_norm_eps)
+        .to(options_.type);
+  };
+  return torch::cat(
+      {normalized(parts[0], layer.q_norm), normalized(parts[1], layer.k_norm), parts[2]}, 2);
+}
+
 Tensor TrainableModel::Logits(const Tensor& hidden) const {
-  return torch::linear(hidden, lm_head_);
+  return torch::linear(hidden, lm_head_.to(options_.type));
+}
+
+std::vector<std::pair<std::string, Tensor>> TrainableModel::CheckpointTensors() const {
+  torch::NoGradGuard guard;
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  const auto add = [&](std::string name, const Tensor& value) {
+    tensors.emplace_back(std::move(name), value.detach());
+  };
+  add("model.embed_tokens.weight", embedding_.to(options_.type));
+  add("model.norm.weight", final_norm_);
+  if (!config_.tie_word_embeddings) add("lm_head.weight", lm_head_.to(options_.type));
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    const std::string prefix = StrCat("model.layers.", l, ".");
+    add(prefix + "input_layernorm.weight", layer.attention_norm);
+    add(prefix + "post_attention_layernorm.weight", layer.mlp_norm);
+    for (const auto& [name, module] :
+         {std::pair{"self_attn.q_proj", &layer.q}, std::pair{"self_attn.k_proj", &layer.k},
+          std::pair{"self_attn.v_proj", &layer.v}, std::pair{"self_attn.o_proj", &layer.o},
+          std::pair{"mlp.gate_proj", &layer.gate}, std::pair{"mlp.up_proj", &layer.up},
+          std::pair{"mlp.down_proj", &layer.down}}) {
+      add(StrCat(prefix, name, ".weight"), Composed(*module));
+    }
+    if (layer.q_norm.defined()) {
+      add(prefix + "self_attn.q_norm.weight", layer.q_norm);
+      add(prefix + "self_attn.k_norm.weight", layer.k_norm);
+    }
+    if (!layer.qkv_bias.defined()) continue;
+    const std::vector<Tensor> biases = layer.qkv_bias.split_with_sizes(
+        {config_.n_heads * config_.head_dim, config_.n_kv_heads * config_.head_dim,
+         config_.n_kv_heads * config_.head_dim});
+    add(prefix + "self_attn.q_proj.bias", biases[0]);
+    add(prefix + "self_attn.k_proj.bias", biases[1]);
+    add(prefix + "self_attn.v_proj.bias", biases[2]);
+  }
+  return tensors;
 }
 
 }  // namespace fovea::train

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -29,7 +30,9 @@ struct TrainableOptions {
   enum class Update {
     kNone,  // the matrices stay as they are; the key gains may be trained
     kLora,  // W + (alpha / rank)·B·A (Hu et al. 2021), A normal with variance 1 / in_features, B 0
-    kFull,  // the matrices of all layers; embeddings and norms stay
+    kFull,     // the matrices of all layers; embeddings and norms stay
+    kScratch,  // all from random values, embeddings and QK-norms too; other norms' gains stay 1:
+               // the matrices behind them have theirs
   };
   Update update = Update::kLora;
   int64_t lora_rank = 16;
@@ -37,6 +40,9 @@ struct TrainableOptions {
   std::vector<int> mem_layers;  // counted from 0, ascending; at least one
   bool mem_positionals = true;  // false: memory layers rotate nothing, local keys included
   bool trains_key_gain = true;
+  // Of kScratch with QK-norm: what a memory layer's cosines of queries and keys are multiplied with
+  // at first. Its gains learn it further.
+  double first_temperature = 16.0;
   torch::Device device = torch::kCPU;
   // Of weights and activations; parameters, norms and losses are float32.
   torch::Dtype type = torch::kFloat32;
@@ -67,6 +73,7 @@ struct TrainableParameter {
   std::string name;  // as the adapter's file has it, or the checkpoint's tensor
   torch::Tensor value;
   bool is_key_gain = false;  // the logarithm of the gains, [n_kv_heads]
+  bool is_norm = false;
 };
 
 class TrainableModel {
@@ -83,6 +90,12 @@ class TrainableModel {
                                                               const model::Adapter* start,
                                                               const TrainableOptions& options);
 
+  // Of random values (update kScratch), [out_features, in_features] matrices normal with a standard
+  // deviation of 0.02, those that end a half of a layer divided by √(2·n_layers) (Radford et al.
+  // 2019). The same errors.
+  static absl::StatusOr<std::unique_ptr<TrainableModel>> Create(const model::ModelConfig& config,
+                                                                const TrainableOptions& options);
+
   Weights Compose() const;
   // Contexts, each encoded with itself alone, layers up to the last memory layer. ids: int64
   // [n_contexts, n_tokens].
@@ -96,6 +109,9 @@ class TrainableModel {
   torch::Tensor Logits(const torch::Tensor& hidden) const;
 
   const std::vector<TrainableParameter>& parameters() const { return parameters_; }
+  // Every tensor of a checkpoint of this model as it is now, by the checkpoint's names; matrices of
+  // options().type, norms float32. Without key gains, which are an adapter's.
+  std::vector<std::pair<std::string, torch::Tensor>> CheckpointTensors() const;
   const model::ModelConfig& config() const { return config_; }
   const TrainableOptions& options() const { return options_; }
 
@@ -109,13 +125,16 @@ class TrainableModel {
   struct Layer {
     torch::Tensor attention_norm, mlp_norm;
     Module q, k, v, o, gate, up, down;
-    torch::Tensor qkv_bias;  // may be undefined
+    torch::Tensor qkv_bias;        // may be undefined
+    torch::Tensor q_norm, k_norm;  // float32 [head_dim]; undefined: no QK-norm
   };
   friend class TrainableLoader;
 
   torch::Tensor Composed(const Module& module) const;
   int64_t MemoryIndex(int64_t layer) const;
   torch::Tensor KeyGain(size_t memory_layer) const;
+  // QK-norm of queries and keys; values as they are. [n, n_tokens, n_heads + 2·n_kv_heads, head_dim]
+  torch::Tensor NormalizeHeads(const torch::Tensor& qkv, const Layer& layer) const;
   // The last norm of the state after `n_layers` layers; with `entries`, what the memory layers put
   // there instead.
   torch::Tensor RunLayers(const Weights& weights, const torch::Tensor& ids, int64_t n_layers,
@@ -125,7 +144,9 @@ class TrainableModel {
   model::ModelConfig config_;
   TrainableOptions options_;
   std::vector<Layer> layers_;
-  torch::Tensor embedding_, final_norm_, lm_head_;
+  // [vocab_size, hidden_size] of options_.type, or float32 where they are trained.
+  torch::Tensor embedding_, lm_head_;
+  torch::Tensor final_norm_;
   torch::Tensor cos_, sin_;           // float32 [max positions, head_dim / 2]
   std::vector<torch::Tensor> gains_;  // [n_mem_layers] of [n_kv_heads], logarithms; may be empty
   std::vector<TrainableParameter> parameters_;

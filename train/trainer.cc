@@ -79,13 +79,13 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
 
 class Trainer {
  public:
-  Trainer(TrainableModel* model, const BatchMaker& batches, const TrainOptions& options,
-          const AdapterDescription& description, const Progress& progress,
+  Trainer(TrainableModel* model, const BatchSource& batches, const TrainOptions& options,
+          const WriteTrained& write, const Progress& progress,
           const std::function<void(const TrainReport&)>& on_report)
       : model_(*model),
         batches_(batches),
         options_(options),
-        description_(description),
+        write_(write),
         progress_(progress),
         on_report_(on_report),
         optimizer_(model->parameters(), options.optimizer) {}
@@ -110,9 +110,8 @@ class Trainer {
     result.n_steps = step_;
     result.seconds = SecondsSince(began_at_);
     result.tokens_per_s = static_cast<double>(n_tokens_) / std::max(result.seconds, 1e-9);
-    if (model_.options().update != TrainableOptions::Update::kFull) {
-      result.adapter = options_.folder / "adapter";
-      RETURN_IF_ERROR(WriteAdapter(model_, description_, result.adapter));
+    if (write_) {
+      ASSIGN_OR_RETURN(result.written, write_(model_, options_.folder));
     }
     return result;
   }
@@ -125,11 +124,10 @@ class Trainer {
     if ((options_.n_steps > 0) == (options_.n_seconds > 0.0)) {
       return absl::InvalidArgumentError("a run is of a number of steps or of seconds: name one");
     }
-    if (batches_.options().packings.empty() &&
-        options_.contexts.largest() > batches_.options().n_entries) {
+    if (options_.contexts.largest() > batches_.most_contexts()) {
       return absl::InvalidArgumentError(
           StrCat(options_.contexts.largest(), " contexts are to be seen at once, and a batch has ",
-                 batches_.options().n_entries,
+                 batches_.most_contexts(),
                  ": make the batch larger (--batch), or see fewer (--contexts)"));
     }
     RETURN_IF_ERROR(CreateDirectories(options_.folder));
@@ -156,7 +154,7 @@ class Trainer {
 
   // Of the step that comes `later` steps after this one.
   int64_t ContextsOf(int64_t step, double progressed) const {
-    Random random(batches_.options().seed ^ 0x10ca1, static_cast<uint64_t>(step));
+    Random random(batches_.seed() ^ 0x10ca1, static_cast<uint64_t>(step));
     if (random.Chance(options_.local_share)) return 0;
     const double progress = options_.n_steps > 0
                                 ? static_cast<double>(step) / static_cast<double>(options_.n_steps)
@@ -240,6 +238,7 @@ class Trainer {
       last_.d = std::max(last_.d, static_cast<int64_t>(contexts.size()));
     }
     if (reports) {
+      last_accuracy_ = NextTokenAccuracy(model_, hidden, batch.targets);
       last_.mass = mass.has_value() ? mass->MeanMass() : std::vector<double>();
       last_.r_d = distraction.has_value() ? distraction->MeanMass() : std::vector<double>();
     }
@@ -268,6 +267,7 @@ class Trainer {
     last_.progress = Progressed();
     last_.seconds = SecondsSince(began_at_);
     last_.loss = last_loss_.item<double>();
+    last_.accuracy = last_accuracy_.defined() ? last_accuracy_.item<double>() : 0.0;
     last_.mass_loss = last_mass_loss_.defined() ? last_mass_loss_.item<double>() : 0.0;
     last_.distill_loss = last_distill_loss_.defined() ? last_distill_loss_.item<double>() : 0.0;
     last_.gradient_norm = last_norm_.item<double>();
@@ -299,6 +299,7 @@ class Trainer {
                        {"d", last_.d},
                        {"targets", last_.n_targets},
                        {"loss", last_.n_targets > 0 ? json(last_.loss) : json()},
+                       {"accuracy", last_.n_targets > 0 ? json(last_.accuracy) : json()},
                        {"mass_loss", last_.mass_loss},
                        {"distill_loss", last_.distill_loss},
                        {"mass", last_.mass},
@@ -322,9 +323,9 @@ class Trainer {
   }
 
   TrainableModel& model_;
-  const BatchMaker& batches_;
+  const BatchSource& batches_;
   const TrainOptions& options_;
-  const AdapterDescription& description_;
+  const WriteTrained& write_;
   const Progress& progress_;
   const std::function<void(const TrainReport&)>& on_report_;
   Optimizer optimizer_;
@@ -337,16 +338,16 @@ class Trainer {
   int64_t reported_tokens_ = 0;
   double waited_s_ = 0.0;  // for batches, since the last report
   TrainReport last_;
-  Tensor last_loss_, last_mass_loss_, last_distill_loss_, last_norm_;
+  Tensor last_loss_, last_accuracy_, last_mass_loss_, last_distill_loss_, last_norm_;
 };
 
 }  // namespace
 
-absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchMaker& batches,
+absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
                                   const TrainOptions& options,
-                                  const AdapterDescription& description, const Progress& progress,
+                                  const WriteTrained& write, const Progress& progress,
                                   const std::function<void(const TrainReport&)>& on_report) {
-  return Trainer(model, batches, options, description, progress, on_report).Run();
+  return Trainer(model, batches, options, write, progress, on_report).Run();
 }
 
 }  // namespace fovea::train

@@ -14,8 +14,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
-#include "train/adapter_writer.h"
-#include "train/batch_maker.h"
+#include "train/batch_source.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/trainable_model.h"
@@ -48,6 +47,7 @@ struct TrainReport {
   int64_t d = 0;
   int64_t n_targets = 0;      // tokens that the loss is of
   double loss = 0.0;          // of next tokens; 0 where there are no targets
+  double accuracy = 0.0;      // share of the targets that are the likeliest token
   double mass_loss = 0.0;     // 0: none
   double distill_loss = 0.0;  // 0: none
   std::vector<double> mass;   // of the passages that were asked for, by mass layer
@@ -62,15 +62,19 @@ struct TrainResult {
   int64_t n_steps = 0;
   double seconds = 0.0;
   double tokens_per_s = 0.0;
-  std::filesystem::path adapter;
+  std::filesystem::path written;  // what `write` returned
 };
 
-// `on_report` may be empty. Errors: Cancelled (the checkpoint has what was done), InvalidArgument,
+// Writes what was trained into a run's folder, and says where: as an adapter, say.
+using WriteTrained = std::function<absl::StatusOr<std::filesystem::path>(
+    const TrainableModel& model, const std::filesystem::path& folder)>;
+
+// `write` and `on_report` may be empty. Errors: Cancelled (the checkpoint has what was done), InvalidArgument,
 // FailedPrecondition for a folder with another run, DataLoss for a loss that is no number (the last
 // checkpoint stays), and those of files.
-absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchMaker& batches,
-                                  const TrainOptions& options,
-                                  const AdapterDescription& description, const Progress& progress,
+absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
+                                  const TrainOptions& options, const WriteTrained& write,
+                                  const Progress& progress,
                                   const std::function<void(const TrainReport&)>& on_report);
 
 }  // namespace fovea::train

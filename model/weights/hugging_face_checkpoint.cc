@@ -6,6 +6,7 @@
 #include <set>
 
 #include "model/weights/file_checks.h"
+#include "model/weights/fot_config.h"
 #include "model/weights/hugging_face_config.h"
 #include "model/weights/hugging_face_tokenizer.h"
 #include "model/weights/json_file.h"
@@ -97,6 +98,16 @@ class HuggingFaceCheckpoint : public Checkpoint {
     }
     config_ = std::move(config.model);
     memory_config_ = std::move(config.memory);
+    // Of a model that was trained whole.
+    if (const auto fot = folder / "fot_config.json"; std::filesystem::exists(fot, error)) {
+      ASSIGN_OR_RETURN(FotConfig own, ReadFotConfig(fot, config_));
+      if (own.memory_key_gain) {
+        return absl::UnimplementedError(
+            StrCat(fot, ": key memory_key_gain: gains of memory keys are an adapter's, which lies in "
+                   "a folder of its own"));
+      }
+      memory_config_ = std::move(own.memory);
+    }
     absl::StatusOr<std::vector<Tensor>> tensors =
         TakeTensors(config_, std::move(table), TensorNames::kHuggingFace);
     if (!tensors.ok()) return Annotate(tensors.status(), path_.native());

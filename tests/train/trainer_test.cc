@@ -8,6 +8,8 @@
 
 #include "base/file.h"
 #include "tests/train/tiny_texts.h"
+#include "train/adapter_writer.h"
+#include "train/batch_maker.h"
 
 namespace fovea::train {
 namespace {
@@ -41,9 +43,14 @@ class TrainerTest : public TinyTextsTest {
   }
   absl::StatusOr<TrainResult> Run(TrainableModel* model, const TrainOptions& options,
                                   const Progress& progress = Progress()) {
-    AdapterDescription description;
-    description.window = 96;
-    return Train(model, *batches_, options, description, progress, {});
+    const WriteTrained write = [](const TrainableModel& trained, const std::filesystem::path& folder)
+        -> absl::StatusOr<std::filesystem::path> {
+      AdapterDescription description;
+      description.window = 96;
+      RETURN_IF_ERROR(WriteAdapter(trained, description, folder / "adapter"));
+      return folder / "adapter";
+    };
+    return Train(model, *batches_, options, write, progress, {});
   }
   static std::vector<nlohmann::json> Lines(const std::filesystem::path& path) {
     std::vector<nlohmann::json> lines;
@@ -92,7 +99,7 @@ TEST_F(TrainerTest, ARunLowersItsLossAndLeavesAnAdapter) {
       EXPECT_LT(r.get<double>(), 1.0 + 1e-5);
     }
   }
-  EXPECT_TRUE(model::Adapter::Load(result->adapter, checkpoint_->config()).ok());
+  EXPECT_TRUE(model::Adapter::Load(result->written, checkpoint_->config()).ok());
 }
 
 TEST_F(TrainerTest, ARunLearnsFromWhatItSaysOfThePassage) {
