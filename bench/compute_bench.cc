@@ -21,6 +21,7 @@
 #include "compute/cpu/vnni.h"
 #include "compute/key_scan.h"
 #include "compute/linear.h"
+#include "compute/qk_norm.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -225,6 +226,22 @@ void BM_RmsNorm(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_RmsNorm)->Arg(1)->Arg(1024)->UseRealTime();
+
+// Argument: tokens; heads as Qwen3-0.6B has them.
+void BM_QkNorm(benchmark::State& state) {
+  const auto device = MakeDevice();
+  std::vector<float> queries = RandomFloats(state.range(0) * 16 * 128);
+  std::vector<float> keys = RandomFloats(state.range(0) * 8 * 128);
+  const std::vector<float> weight(128, 1.0f);
+  for ([[maybe_unused]] auto _ : state) {
+    FOVEA_CHECK(QkNorm(*device, {.queries = {queries.data(), {state.range(0), 16, 128}},
+                                 .keys = {keys.data(), {state.range(0), 8, 128}},
+                                 .query_weight = {weight.data(), {128}},
+                                 .key_weight = {weight.data(), {128}}})
+                    .ok());
+  }
+}
+BENCHMARK(BM_QkNorm)->Arg(1)->Arg(1024)->UseRealTime();
 
 void BM_SiluMul(benchmark::State& state) {
   const auto device = MakeDevice();

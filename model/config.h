@@ -12,7 +12,7 @@ namespace fovea::model {
 
 // Names follow the Hugging Face configuration keys.
 struct ModelConfig {
-  std::string architecture;  // "llama", "mistral", "qwen2", "longllama"
+  std::string architecture;  // "llama", "mistral", "qwen2", "qwen3", "longllama"
   std::string name;          // of the model, as its file says; may be empty
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
@@ -28,7 +28,7 @@ struct ModelConfig {
   std::vector<float> rope_factors;  // divide the inverse frequencies [head_dim/2]; empty: none
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // q, k, v have biases (Qwen2)
-  bool qk_norm = false;  // RMSNorm of each head's query and key, before RoPE (Qwen3)
+  bool qk_norm = false;         // RMSNorm of each head's query and key, before RoPE (Qwen3)
 };
 
 // Weights of the matrices: of all layers, and of the embedding, which may be the lm_head's, too.
@@ -39,7 +39,8 @@ inline int64_t NumParameters(const ModelConfig& c) {
   return c.n_layers * (attention + mlp) + (c.tie_word_embeddings ? 1 : 2) * embedding;
 }
 
-// How a model uses memory: fot_config.json of an adapter, or a LongLLaMA config.json.
+// How a model uses memory: fot_config.json of an adapter or beside a Hugging Face
+// config.json, or a LongLLaMA config.json.
 struct MemoryConfig {
   std::vector<int> mem_layers;  // counted from 0, ascending; empty: no memory
   bool mem_positionals = true;  // false: memory layers rotate nothing, local keys included
@@ -56,7 +57,7 @@ struct MemoryConfig {
   std::string chat_template;       // overrides the model's own when not empty ("chatml", …)
   bool has_system_prompt = false;  // fot_config.json names one (it may be "": none)
   std::string system_prompt;
-  bool trained = false;  // an adapter (or LongLLaMA) trained these layers for memory
+  bool trained = false;  // an adapter (or the model itself) trained these layers for memory
 };
 
 }  // namespace fovea::model

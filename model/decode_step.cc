@@ -5,6 +5,7 @@
 #include "compute/arg_max.h"
 #include "compute/attention.h"
 #include "compute/embedding.h"
+#include "compute/qk_norm.h"
 
 namespace fovea::model {
 namespace {
@@ -189,6 +190,16 @@ absl::Status DecodeStep::BeforeMemory(const Call& call, int64_t layer) {
   RETURN_IF_ERROR(
       Linear::ForwardNormed(call.device, projections, Row(x_, c.hidden_size),
                             {w.attention_norm, c.rms_norm_eps, Row(normed_, c.hidden_size)}));
+  if (c.qk_norm) {
+    const auto token = [&](const Buffer& buffer, int64_t n) -> View {
+      return {buffer.data<float>(), {1, n, c.head_dim}};
+    };
+    RETURN_IF_ERROR(compute::QkNorm(call.device, {.queries = token(q_, c.n_heads),
+                                                  .keys = token(k_, c.n_kv_heads),
+                                                  .query_weight = w.q_norm,
+                                                  .key_weight = w.k_norm,
+                                                  .eps = c.rms_norm_eps}));
+  }
   return compute::DecodeAttention(
       call.device,
       {.query = heads(q_, c.n_heads),

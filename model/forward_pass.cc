@@ -7,6 +7,7 @@
 #include "compute/convert.h"
 #include "compute/decode_attention.h"
 #include "compute/embedding.h"
+#include "compute/qk_norm.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -165,6 +166,13 @@ absl::Status ForwardPass::BeforeMemory(int64_t layer) {
         device_,
         {.x = Hidden(work_.x), .weight = w.attention_norm, .out = normed, .eps = c.rms_norm_eps}));
     RETURN_IF_ERROR(Linear::ForwardTogether(device_, outputs, normed));
+  }
+  if (c.qk_norm) {
+    RETURN_IF_ERROR(compute::QkNorm(device_, {.queries = q,
+                                              .keys = k,
+                                              .query_weight = w.q_norm,
+                                              .key_weight = w.k_norm,
+                                              .eps = c.rms_norm_eps}));
   }
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Rows& rows = rows_[i];

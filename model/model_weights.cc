@@ -133,6 +133,10 @@ absl::Status WeightLoader::LoadLayer(int64_t l, LayerWeights* layer) {
     }
     ASSIGN_OR_RETURN(*projections[i], MakeLinear(module, sizes[i], c.hidden_size, bias));
   }
+  if (c.qk_norm) {
+    ASSIGN_OR_RETURN(layer->q_norm, Vector(prefix + "self_attn.q_norm.weight", c.head_dim));
+    ASSIGN_OR_RETURN(layer->k_norm, Vector(prefix + "self_attn.k_norm.weight", c.head_dim));
+  }
   ASSIGN_OR_RETURN(layer->o, MakeLinear(prefix + "self_attn.o_proj", c.hidden_size, q_size));
   ASSIGN_OR_RETURN(layer->gate,
                    MakeLinear(prefix + "mlp.gate_proj", c.intermediate_size, c.hidden_size));

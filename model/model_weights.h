@@ -17,6 +17,7 @@ namespace fovea::model {
 struct LayerWeights {
   compute::ConstView attention_norm;  // [hidden_size], float32
   compute::ConstView mlp_norm;        // [hidden_size], float32
+  compute::ConstView q_norm, k_norm;  // [head_dim], float32; none without QK-norm
   std::unique_ptr<compute::Linear> q, k, v, o, gate, up, down;
 };
 

@@ -14,6 +14,7 @@ absl::Status NoCuda() {
 
 absl::StatusOr<std::unique_ptr<Device>> CreateDevice(int, int) { return NoCuda(); }
 absl::Status RmsNorm(Device&, const RmsNormArgs&) { return NoCuda(); }
+absl::Status QkNorm(Device&, const QkNormArgs&) { return NoCuda(); }
 absl::Status SiluMul(Device&, const SiluMulArgs&) { return NoCuda(); }
 absl::Status Rope(Device&, const RopeArgs&) { return NoCuda(); }
 absl::Status Convert(Device&, const ConvertArgs&) { return NoCuda(); }

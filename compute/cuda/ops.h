@@ -17,6 +17,7 @@
 #include "compute/kept_attention.h"
 #include "compute/linear.h"
 #include "compute/memory_attention.h"
+#include "compute/qk_norm.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -29,6 +30,7 @@ namespace fovea::compute::cuda {
 absl::StatusOr<std::unique_ptr<Device>> CreateDevice(int number, int n_threads);
 
 absl::Status RmsNorm(Device& device, const RmsNormArgs& args);
+absl::Status QkNorm(Device& device, const QkNormArgs& args);
 absl::Status SiluMul(Device& device, const SiluMulArgs& args);
 absl::Status Rope(Device& device, const RopeArgs& args);
 absl::Status Convert(Device& device, const ConvertArgs& args);

@@ -14,13 +14,14 @@ struct NamedFormat {
   std::string_view name;
 };
 
-constexpr std::array<NamedFormat, 7> kFormats = {{{ChatFormat::kNone, "none"},
+constexpr std::array<NamedFormat, 8> kFormats = {{{ChatFormat::kNone, "none"},
                                                   {ChatFormat::kChatMl, "chatml"},
                                                   {ChatFormat::kLlama2, "llama2"},
                                                   {ChatFormat::kLlama3, "llama3"},
                                                   {ChatFormat::kMistral, "mistral"},
                                                   {ChatFormat::kZephyr, "zephyr"},
-                                                  {ChatFormat::kLongLlama, "longllama"}}};
+                                                  {ChatFormat::kLongLlama, "longllama"},
+                                                  {ChatFormat::kQwen3, "qwen3"}}};
 
 // The formats of LLaMA trim what they are given.
 std::string_view Trim(std::string_view text) {
@@ -113,6 +114,25 @@ absl::Status RenderChatMl(std::span<const ChatMessage> messages, Prompt* prompt)
   }
   prompt->Id(start);
   prompt->Text("assistant\n");
+  return absl::OkStatus();
+}
+
+// As Qwen3's template with enable_thinking=false. What the model thought in earlier turns is left
+// out, as in the template.
+absl::Status RenderQwen3(std::span<const ChatMessage> messages, Prompt* prompt) {
+  constexpr std::string_view kEndOfThoughts = "</think>";
+  std::vector<ChatMessage> said(messages.begin(), messages.end());
+  for (ChatMessage& message : said) {
+    const size_t end = message.content.rfind(kEndOfThoughts);
+    if (message.role != Role::kAssistant || end == std::string::npos) continue;
+    const size_t begin = message.content.find_first_not_of('\n', end + kEndOfThoughts.size());
+    message.content.erase(0, begin);
+  }
+  RETURN_IF_ERROR(RenderChatMl(said, prompt));
+  prompt->MarkerOrText("<think>");
+  prompt->Text("\n\n");
+  prompt->MarkerOrText(kEndOfThoughts);
+  prompt->Text("\n\n");
   return absl::OkStatus();
 }
 
@@ -293,7 +313,10 @@ ChatFormat RecognizeChatFormat(std::string_view jinja_template) {
   const auto has = [&](std::string_view text) {
     return jinja_template.find(text) != std::string_view::npos;
   };
-  if (has("<|im_start|>")) return ChatFormat::kChatMl;
+  if (has("<|im_start|>")) {
+    // A model that always thinks, or never does, has no such switch.
+    return has("enable_thinking") && has("</think>") ? ChatFormat::kQwen3 : ChatFormat::kChatMl;
+  }
   if (has("<|start_header_id|>")) return ChatFormat::kLlama3;
   // Phi-3 has these roles too, but ends a message with a token of its own; ChatGLM begins with one.
   if (has("<|user|>") && has("<|assistant|>") && !has("<|end|>") && !has("[gMASK]")) {
@@ -345,6 +368,9 @@ absl::StatusOr<std::vector<int32_t>> RenderChat(const Tokenizer& tokenizer, Chat
     case ChatFormat::kLongLlama:
       RETURN_IF_ERROR(RenderLongLlama(messages, &prompt));
       break;
+    case ChatFormat::kQwen3:
+      RETURN_IF_ERROR(RenderQwen3(messages, &prompt));
+      break;
   }
   return prompt.Finish();
 }
@@ -357,6 +383,7 @@ std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format) {
     case ChatFormat::kLongLlama:
       break;
     case ChatFormat::kChatMl:
+    case ChatFormat::kQwen3:
       tokens = {"<|im_end|>", "<|im_start|>", "<|endoftext|>"};
       break;
     case ChatFormat::kLlama3:

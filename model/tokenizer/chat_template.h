@@ -12,12 +12,23 @@
 
 namespace fovea::model {
 
-enum class ChatFormat { kNone, kChatMl, kLlama2, kLlama3, kMistral, kZephyr, kLongLlama };
+// kQwen3: ChatML of a model that may think before it answers (Qwen3, arXiv 2505.09388). It is asked
+// not to, by an empty block of thoughts before its answer.
+enum class ChatFormat {
+  kNone,
+  kChatMl,
+  kLlama2,
+  kLlama3,
+  kMistral,
+  kZephyr,
+  kLongLlama,
+  kQwen3,
+};
 
 // From what the Jinja source writes ("<|im_start|>", "[INST]", …); kNone when nothing is known.
 ChatFormat RecognizeChatFormat(std::string_view jinja_template);
-// "none", "chatml", "llama2", "llama3", "mistral", "zephyr", "longllama". InvalidArgument lists
-// them.
+// "none", "chatml", "llama2", "llama3", "mistral", "zephyr", "longllama", "qwen3". InvalidArgument
+// lists them.
 absl::StatusOr<ChatFormat> ParseChatFormat(std::string_view name);
 std::string_view ChatFormatName(ChatFormat format);
 

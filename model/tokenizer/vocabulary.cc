@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <utility>
+
+#include "model/tokenizer/byte_alphabet.h"
 
 namespace fovea::model {
 namespace {
@@ -16,6 +19,15 @@ bool IsWrittenLikeMarker(std::string_view token) {
   if (token.front() == '/') token.remove_prefix(1);
   return std::all_of(token.begin(), token.end(),
                      [](char c) { return (c >= 'A' && c <= 'Z') || c == '_'; });
+}
+
+// Whether it is how texts have a byte.
+bool IsByte(const TokenizerSpec& spec, int32_t id) {
+  if (spec.kind != TokenizerSpec::Kind::kByteLevelBpe || spec.types[id] != TokenType::kNormal) {
+    return false;
+  }
+  const std::optional<std::string> bytes = FromByteAlphabet(spec.tokens[id]);
+  return bytes.has_value() && bytes->size() == 1;
 }
 
 }  // namespace
@@ -54,11 +66,12 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Create(TokenizerSpec spe
       vocabulary->unknown_id_ = static_cast<int32_t>(id);
     }
   }
-  if (kept.bos_id >= 0) vocabulary->special_[kept.bos_id] = true;
-  if (kept.eos_id >= 0) vocabulary->special_[kept.eos_id] = true;
-  for (const int32_t id : kept.extra_end_ids) {
-    if (id >= 0) vocabulary->special_[id] = true;
-  }
+  const auto set_special = [&](int32_t id) {
+    if (id >= 0 && !IsByte(kept, id)) vocabulary->special_[id] = true;
+  };
+  set_special(kept.bos_id);
+  set_special(kept.eos_id);
+  for (const int32_t id : kept.extra_end_ids) set_special(id);
   return vocabulary;
 }
 

@@ -27,7 +27,8 @@ class Vocabulary {
   // −1 when absent; the first one where a token is stored twice.
   int32_t Find(std::string_view token) const;
   bool IsEnd(int32_t id) const;
-  // Never the outcome of plain text: control and unknown tokens, the BOS and the end tokens, and
+  // Never the outcome of plain text: control and unknown tokens, the BOS and the end tokens (but
+  // for a byte's own token: a model of lines may end its answers with a line's end), and
   // user-defined ones that are written like markers ("<|im_start|>"), which some files store as
   // user-defined though a conversation's structure hangs on them.
   bool IsSpecial(int32_t id) const { return special_[id]; }

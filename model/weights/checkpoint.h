@@ -42,7 +42,7 @@ class Checkpoint {
   virtual ~Checkpoint() = default;
 
   const ModelConfig& config() const { return config_; }
-  const MemoryConfig& memory_config() const { return memory_config_; }  // LongLLaMA's; else empty
+  const MemoryConfig& memory_config() const { return memory_config_; }  // its own; may be empty
   const TokenizerSpec& tokenizer_spec() const { return tokenizer_spec_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const std::filesystem::path& path() const { return path_; }

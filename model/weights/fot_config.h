@@ -1,4 +1,5 @@
-// fot_config.json: how an adapter uses memory.
+// fot_config.json: how an adapter, or a Hugging Face folder whose model was trained so as a whole,
+// uses memory.
 #pragma once
 
 #include <filesystem>

@@ -81,9 +81,9 @@ absl::Status ReadRopeFactors(const StoredTensor& tensor, ModelConfig* config) {
 
 absl::Status ReadConfig(const GgufFile& gguf, const TensorTable& table, ModelConfig* config) {
   ASSIGN_OR_RETURN(const std::string arch, gguf.String("general.architecture"));
-  if (arch != "llama" && arch != "qwen2") {
-    return absl::UnimplementedError(
-        StrCat("architecture '", Printable(arch), "'; fovea reads llama (with mistral) and qwen2"));
+  if (arch != "llama" && arch != "qwen2" && arch != "qwen3") {
+    return absl::UnimplementedError(StrCat("architecture '", Printable(arch),
+                                           "'; fovea reads llama (with mistral), qwen2 and qwen3"));
   }
   ASSIGN_OR_RETURN(const int64_t n_parts, Or(gguf.Integer("split.count"), int64_t{1}));
   if (n_parts > 1) {
@@ -135,6 +135,7 @@ absl::Status ReadConfig(const GgufFile& gguf, const TensorTable& table, ModelCon
   config->vocab_size = embeddings->second->shape[0];
   config->tie_word_embeddings = !table.contains("output.weight");
   config->attention_bias = arch == "qwen2" || table.contains("blk.0.attn_q.bias");
+  config->qk_norm = arch == "qwen3";
   RETURN_IF_ERROR(CheckModelConfig(*config));
   if (const auto it = table.find("rope_freqs.weight"); it != table.end()) {
     RETURN_IF_ERROR(ReadRopeFactors(*it->second, config));

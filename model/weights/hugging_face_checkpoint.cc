@@ -98,16 +98,7 @@ class HuggingFaceCheckpoint : public Checkpoint {
     }
     config_ = std::move(config.model);
     memory_config_ = std::move(config.memory);
-    // Of a model that was trained whole.
-    if (const auto fot = folder / "fot_config.json"; std::filesystem::exists(fot, error)) {
-      ASSIGN_OR_RETURN(FotConfig own, ReadFotConfig(fot, config_));
-      if (own.memory_key_gain) {
-        return absl::UnimplementedError(
-            StrCat(fot, ": key memory_key_gain: gains of memory keys are an adapter's, which lies in "
-                   "a folder of its own"));
-      }
-      memory_config_ = std::move(own.memory);
-    }
+    RETURN_IF_ERROR(ReadOwnMemory(folder / "fot_config.json"));
     absl::StatusOr<std::vector<Tensor>> tensors =
         TakeTensors(config_, std::move(table), TensorNames::kHuggingFace);
     if (!tensors.ok()) return Annotate(tensors.status(), path_.native());
@@ -124,6 +115,22 @@ class HuggingFaceCheckpoint : public Checkpoint {
         IsInstructionTuned(config_.name)) {
       memory_config_.chat_template = "longllama";
     }
+    return absl::OkStatus();
+  }
+
+  // Of a model that was trained for memory as a whole, without an adapter.
+  absl::Status ReadOwnMemory(const std::filesystem::path& path) {
+    if (config_.architecture == "longllama") return absl::OkStatus();  // its config.json says it
+    absl::StatusOr<FotConfig> fot = ReadFotConfig(path, config_);
+    if (absl::IsNotFound(fot.status())) return absl::OkStatus();
+    RETURN_IF_ERROR(fot.status());
+    if (fot->memory_key_gain) {
+      return absl::InvalidArgumentError(
+          StrCat(path,
+                 ": key memory_key_gain: true beside a model; gains are an adapter's, want "
+                 "false"));
+    }
+    memory_config_ = std::move(fot->memory);
     return absl::OkStatus();
   }
 

@@ -1,5 +1,6 @@
 // Models as folders in Hugging Face's layout: config.json, safetensors (one file or shards with an
-// index), and the files of the tokenizer.
+// index), the files of the tokenizer, and, of a model that was trained for memory as a whole,
+// fot_config.json.
 #pragma once
 
 #include <filesystem>

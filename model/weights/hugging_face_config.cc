@@ -17,11 +17,11 @@ struct FamilyDefaults {
   int64_t intermediate_size;
   int64_t n_kv_heads;  // 0: as many as attention heads
   int64_t max_position_embeddings;
+  int64_t head_dim = 0;  // 0: hidden_size / attention heads
 };
 constexpr FamilyDefaults kFamilies[] = {
-    {"llama", 32000, 11008, 0, 2048},
-    {"mistral", 32000, 14336, 8, 131072},
-    {"qwen2", 151936, 22016, 32, 32768},
+    {"llama", 32000, 11008, 0, 2048},     {"mistral", 32000, 14336, 8, 131072},
+    {"qwen2", 151936, 22016, 32, 32768},  {"qwen3", 151936, 22016, 32, 32768, 128},
     {"longllama", 32000, 11008, 0, 2048},
 };
 
@@ -30,8 +30,13 @@ absl::StatusOr<const FamilyDefaults*> FindFamily(const Json& json) {
   for (const FamilyDefaults& family : kFamilies) {
     if (type == family.model_type) return &family;
   }
-  return absl::UnimplementedError(StrCat("key model_type: '", Printable(type),
-                                         "'; fovea reads llama, mistral, qwen2 and longllama"));
+  return absl::UnimplementedError(
+      StrCat("key model_type: '", Printable(type),
+             "'; fovea reads llama, mistral, qwen2, qwen3 and longllama"));
+}
+
+bool IsQwen(const ModelConfig& config) {
+  return config.architecture == "qwen2" || config.architecture == "qwen3";
 }
 
 absl::Status WantValue(const Json& json, std::string_view key, bool want) {
@@ -103,7 +108,7 @@ absl::Status ReadTokenIds(const Json& json, HuggingFaceConfig* config) {
     return absl::InvalidArgumentError(
         StrCat("key ", key, ": want ids below vocab_size ", config->model.vocab_size));
   };
-  const bool llama_defaults = config->model.architecture != "qwen2";
+  const bool llama_defaults = !IsQwen(config->model);
   config->bos_id = llama_defaults ? 1 : -1;
   if (const auto it = json.find("bos_token_id"); it != json.end()) {
     config->bos_id = -1;
@@ -182,13 +187,15 @@ absl::StatusOr<HuggingFaceConfig> Parse(const Json& json) {
     return absl::InvalidArgumentError(
         StrCat("key num_attention_heads: ", config.n_heads, ", want at least 1"));
   }
-  if (JsonFind(json, "head_dim") == nullptr && config.hidden_size % config.n_heads != 0) {
+  int64_t head_dim = family->head_dim;
+  if (head_dim == 0) head_dim = config.hidden_size / config.n_heads;
+  if (JsonFind(json, "head_dim") == nullptr && family->head_dim == 0 &&
+      config.hidden_size % config.n_heads != 0) {
     return absl::InvalidArgumentError(StrCat("key hidden_size: ", config.hidden_size,
                                              " is no multiple of num_attention_heads ",
                                              config.n_heads, ", and there is no head_dim"));
   }
-  ASSIGN_OR_RETURN(config.head_dim,
-                   JsonInteger(json, "head_dim", config.hidden_size / config.n_heads));
+  ASSIGN_OR_RETURN(config.head_dim, JsonInteger(json, "head_dim", head_dim));
   ASSIGN_OR_RETURN(config.max_position_embeddings,
                    JsonInteger(json, "max_position_embeddings", family->max_position_embeddings));
   ASSIGN_OR_RETURN(config.rms_norm_eps, JsonFloat(json, "rms_norm_eps", 1e-6f));
@@ -206,6 +213,7 @@ absl::StatusOr<HuggingFaceConfig> Parse(const Json& json) {
         "take a GGUF file");
   }
   config.attention_bias = config.architecture == "qwen2";
+  config.qk_norm = config.architecture == "qwen3";
   if (!config.attention_bias) RETURN_IF_ERROR(WantValue(json, "attention_bias", false));
   RETURN_IF_ERROR(WantValue(json, "mlp_bias", false));
 
@@ -214,7 +222,7 @@ absl::StatusOr<HuggingFaceConfig> Parse(const Json& json) {
     // Absent means the class's default, null none.
     const int64_t fallback = json.contains("sliding_window") ? 0 : 4096;
     ASSIGN_OR_RETURN(sliding_window, JsonInteger(json, "sliding_window", fallback));
-  } else if (config.architecture == "qwen2") {
+  } else if (IsQwen(config)) {
     ASSIGN_OR_RETURN(const bool use_window, JsonBool(json, "use_sliding_window", false));
     if (use_window) {
       ASSIGN_OR_RETURN(sliding_window, JsonInteger(json, "sliding_window", 4096));

@@ -1,4 +1,4 @@
-// config.json of Hugging Face's LLaMA, Mistral and Qwen2 models, and of LongLLaMA.
+// config.json of Hugging Face's LLaMA, Mistral, Qwen2 and Qwen3 models, and of LongLLaMA.
 #pragma once
 
 #include <cstdint>

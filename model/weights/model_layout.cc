@@ -95,6 +95,10 @@ std::vector<TensorLayout> ModelTensors(const ModelConfig& config) {
       add("self_attn.k_proj.bias", "attn_k.bias", {kv_size});
       add("self_attn.v_proj.bias", "attn_v.bias", {kv_size});
     }
+    if (config.qk_norm) {
+      add("self_attn.q_norm.weight", "attn_q_norm.weight", {config.head_dim});
+      add("self_attn.k_norm.weight", "attn_k_norm.weight", {config.head_dim});
+    }
     add("post_attention_layernorm.weight", "ffn_norm.weight", {hidden});
     add("mlp.gate_proj.weight", "ffn_gate.weight", {inner, hidden});
     add("mlp.up_proj.weight", "ffn_up.weight", {inner, hidden});

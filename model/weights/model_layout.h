@@ -23,7 +23,7 @@ struct TensorLayout {
   std::vector<int64_t> shape;
 };
 
-// Of a checked configuration; 9 or 12 tensors a layer and two or three more.
+// Of a checked configuration; 9 to 12 tensors a layer and two or three more.
 std::vector<TensorLayout> ModelTensors(const ModelConfig& config);
 
 // "NAME: shape [8,4096], want [1024,4096]"; `stored_name` as the file calls it.

@@ -1,6 +1,7 @@
 // Ops agree under every instruction set.
 #include "compute/attention.h"
 #include "compute/linear.h"
+#include "compute/qk_norm.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -221,6 +222,19 @@ TEST(InstructionSetsTest, ElementwiseOpsAgree) {
         return out;
       },
       kEpsilon * 8);
+  ExpectAgreement(
+      [&] {
+        std::vector<float> queries = x;
+        std::vector<float> keys = weight;
+        EXPECT_TRUE(QkNorm(*device, {.queries = {queries.data(), {1, 1, n}},
+                                     .keys = {keys.data(), {1, 1, n}},
+                                     .query_weight = {weight.data(), {n}},
+                                     .key_weight = {x.data(), {n}}})
+                        .ok());
+        queries.insert(queries.end(), keys.begin(), keys.end());
+        return queries;
+      },
+      kEpsilon * 16);
   const std::vector<float> frequencies = RopeInverseFrequencies(100, 10000.0f, {});
   ExpectAgreement(
       [&] {

@@ -2,6 +2,7 @@
 
 #include "compute/embedding.h"
 #include "compute/linear.h"
+#include "compute/qk_norm.h"
 #include "compute/rms_norm.h"
 #include "compute/rope.h"
 #include "compute/silu_mul.h"
@@ -47,6 +48,16 @@ TEST(ViewTest, OpsNameTheArgumentThatDoesNotFit) {
          {"RmsNorm: weight", "[7]", "[8]"});
   expect(RmsNorm(*device, {.x = {f, {2, 8}}, .weight = View(half, {8}), .out = {f, {2, 8}}}),
          {"RmsNorm: weight", "BF16", "F32"});
+  const auto qk_norm = [&](const View& keys, int64_t query_weight, int64_t key_weight) {
+    return QkNorm(*device, {.queries = {f, {2, 3, 8}},
+                            .keys = keys,
+                            .query_weight = {f, {query_weight}},
+                            .key_weight = {f, {key_weight}}});
+  };
+  expect(qk_norm({f, {2, 1, 6}}, 8, 8), {"QkNorm: keys", "[2,1,6]", "[2,any,8]"});
+  expect(qk_norm({f, {3, 1, 8}}, 8, 8), {"QkNorm: keys", "[3,1,8]", "[2,any,8]"});
+  expect(qk_norm({f, {2, 1, 8}}, 24, 8), {"QkNorm: query_weight", "[24]", "[8]"});
+  expect(qk_norm({f, {2, 1, 8}}, 8, 6), {"QkNorm: key_weight", "[6]", "[8]"});
   expect(Rope(*device, {.x = {f, {2, 3, 7}}, .inverse_frequencies = {f, {3}}}),
          {"Rope: x", "[2,3,7]", "even"});
   expect(Rope(*device, {.x = {f, {2, 3, 8}}, .inverse_frequencies = {f, {8}}}),

@@ -260,6 +260,52 @@ TEST_P(RunTest, StepsOnAGpuAreTheSameHoweverRecorded) {
   ExpectStepsAreTheSameHoweverRecorded(**gpu, GetParam());
 }
 
+// Prompts, steps, a memory, and the entries of windows.
+TEST_P(RunTest, AGpuGivesWhatTheCpuGives) {
+  auto created = compute::Device::Create("cuda", 1);
+  if (absl::IsUnimplemented(created.status()) || absl::IsUnavailable(created.status())) {
+    GTEST_SKIP() << std::string(created.status().message());
+  }
+  ASSERT_TRUE(created.ok()) << created.status();
+  compute::Device& gpu = **created;
+  const std::vector<int32_t> ids = Prompt(GetParam());
+  const std::vector<int32_t> document(ids.rbegin(), ids.rend());
+  const auto cpu = Cpu();
+  const auto model = Load(cpu.get(), GetParam());
+  const auto gpu_model = Load(&gpu, GetParam());
+  EXPECT_LT(Difference(Ask(*gpu_model, ids, nullptr), Ask(*model, ids, nullptr)), kTolerance);
+
+  const MemoryEntries entries = Remember(*model, document);
+  const MemoryEntries gpu_entries = Remember(*gpu_model, document);
+  EXPECT_LT(Difference(gpu_entries.keys[0], entries.keys[0]), kTolerance);
+  EXPECT_LT(Difference(gpu_entries.values[0], entries.values[0]), kTolerance);
+  DenseMemory memory(cpu.get(), EntryType::kFloat32);
+  DenseMemory gpu_memory(&gpu, EntryType::kFloat32);
+  ASSERT_TRUE(memory.Append(entries).ok());
+  ASSERT_TRUE(gpu_memory.Append(gpu_entries).ok());
+  const std::vector<float> with_memory = Ask(*model, ids, &memory);
+  EXPECT_LT(Difference(Ask(*gpu_model, ids, &gpu_memory), with_memory), kTolerance);
+  HostMemory host_memory(&memory);
+  EXPECT_LT(Difference(Ask(*gpu_model, ids, &host_memory), with_memory), kTolerance);
+
+  const std::vector<WindowTokens> windows = {{{}, document}, {std::span(document).first(7), ids}};
+  const auto encoded = model->Encode(windows);
+  const auto gpu_encoded = gpu_model->Encode(windows);
+  ASSERT_TRUE(encoded.ok() && gpu_encoded.ok()) << gpu_encoded.status();
+  for (size_t w = 0; w < windows.size(); ++w) {
+    for (const auto part : {&EncodedWindow::keys, &EncodedWindow::values}) {
+      const EntryVector& want = ((*encoded)[w].*part)[0];
+      const EntryVector& got = ((*gpu_encoded)[w].*part)[0];
+      ASSERT_EQ(got.size(), want.size());
+      for (size_t i = 0; i < want.size(); ++i) {
+        // Both in bfloat16.
+        const auto number = static_cast<float>(want[i]);
+        ASSERT_NEAR(static_cast<float>(got[i]), number, std::abs(number) * 0x1p-7f + kTolerance);
+      }
+    }
+  }
+}
+
 TEST_P(RunTest, SequencesOfARunAreAsEachByItself) {
   const std::vector<int32_t> ids = Prompt(GetParam());
   const std::span<const int32_t> all(ids);
@@ -368,7 +414,7 @@ TEST_P(RunTest, AnErrorLeavesTheContextsAsTheyWere) {
   EXPECT_EQ(second.n_tokens(), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, RunTest, testing::Values("llama", "qwen2", "llama-q4_0"),
+INSTANTIATE_TEST_SUITE_P(Models, RunTest, testing::Values("llama", "qwen2", "qwen3", "llama-q4_0"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

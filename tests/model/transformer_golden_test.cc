@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "compute/device.h"
 #include "golden_files.h"
+#include "model/dense_memory.h"
 #include "model/transformer.h"
 
 namespace fovea::model {
@@ -118,15 +120,124 @@ TEST_P(TinyModelTest, GreedyDecodingChoosesThePublishedTokens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Folders, TinyModelTest,
-                         testing::Values("llama", "llama3", "mistral", "qwen2"));
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3"));
 INSTANTIATE_TEST_SUITE_P(Gguf, TinyModelTest,
                          testing::Values("llama-f16", "llama-q8_0", "llama-q4_0", "llama3-q4_1",
-                                         "qwen2-q8_0"),
+                                         "qwen2-q8_0", "qwen3-bf16"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// --- A memory of a model with QK-norm ---
+
+// qwen3.memory.safetensors: the reversed prompt as a memory, and the prompt on top of it.
+class QkNormMemoryTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    device_ = MakeDevice(2);
+    LoadOptions options;
+    options.model = kData / "qwen3";
+    options.mem_layers = {1};
+    if (GetParam() == "adapter") options.adapter = kData / "qwen3-adapter";
+    auto model = Transformer::Load(device_.get(), options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    prompt_ = ReadGoldenJson(kData / "qwen3.json")["prompt_ids"].get<std::vector<int32_t>>();
+    document_.assign(prompt_.rbegin(), prompt_.rend());
+    auto golden = SafetensorsFile::Open(kData / "qwen3.memory.safetensors");
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    golden_ = *std::move(golden);
+  }
+  std::vector<float> Golden(const std::string& part) const {
+    for (const StoredTensor& tensor : golden_->tensors()) {
+      if (tensor.name != StrCat(GetParam(), ".", part)) continue;
+      std::vector<float> values(tensor.size_bytes / sizeof(float));
+      std::memcpy(values.data(), tensor.data, tensor.size_bytes);
+      return values;
+    }
+    ADD_FAILURE() << part;
+    return {};
+  }
+  static void ExpectClose(const std::vector<float>& got, const std::vector<float>& want,
+                          float tolerance) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << i;
+  }
+
+  std::unique_ptr<compute::Device> device_;
+  std::unique_ptr<Transformer> model_;
+  std::vector<int32_t> prompt_, document_;
+  std::unique_ptr<SafetensorsFile> golden_;
+};
+
+TEST_P(QkNormMemoryTest, HoldsNormedKeysThatAreNotRotated) {
+  LocalContext window = LocalContext::ForWindow({});
+  ASSERT_TRUE(model_->Forward(document_, &window, nullptr, nullptr).ok());
+  const auto entries = model_->Entries(*device_, window);
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ExpectClose(entries->keys[0], Golden("keys"), kTolerance);
+  ExpectClose(entries->values[0], Golden("values"), kTolerance);
+}
+
+TEST_P(QkNormMemoryTest, WindowsOfAnIngestHoldTheSame) {
+  const WindowTokens window = {{}, document_};
+  const auto encoded = model_->Encode({&window, 1});
+  ASSERT_TRUE(encoded.ok()) << encoded.status();
+  for (const bool is_keys : {true, false}) {
+    const EntryVector& got = is_keys ? (*encoded)[0].keys[0] : (*encoded)[0].values[0];
+    const std::vector<float> want = Golden(is_keys ? "keys" : "values");
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) {
+      // Stored in bfloat16.
+      ASSERT_NEAR(static_cast<float>(got[i]), want[i], std::abs(want[i]) * 0x1p-8f + kTolerance);
+    }
+  }
+}
+
+TEST_P(QkNormMemoryTest, ALayerAttendsToItAndToItsOwnKeysInOneSoftmax) {
+  LocalContext window = LocalContext::ForWindow({});
+  ASSERT_TRUE(model_->Forward(document_, &window, nullptr, nullptr).ok());
+  auto entries = model_->Entries(*device_, window);
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  DenseMemory memory(device_.get(), EntryType::kFloat32);
+  ASSERT_TRUE(memory.Append(*std::move(entries)).ok());
+  const std::vector<float> want = Golden("logits");
+  for (const size_t n_first : {prompt_.size(), size_t{33}}) {  // as one, and with steps of a token
+    LocalContext context;
+    std::vector<float> logits;
+    for (size_t begin = 0; begin < prompt_.size();) {
+      const size_t n = begin == 0 ? n_first : 1;
+      std::vector<float> rows;
+      const absl::Status status =
+          model_->Forward(std::span(prompt_).subspan(begin, n), &context, &memory, &rows, true);
+      ASSERT_TRUE(status.ok()) << status;
+      logits.insert(logits.end(), rows.begin(), rows.end());
+      begin += n;
+    }
+    ExpectClose(logits, want, kTolerance);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, QkNormMemoryTest, testing::Values("plain", "adapter"),
+                         [](const auto& info) { return info.param; });
+
+TEST(TwinTest, AGgufFileAndAFolderOfTheSameWeightsAreTheSameModel) {
+  const auto device = MakeDevice(2);
+  const auto prompt =
+      ReadGoldenJson(kData / "qwen3.json")["prompt_ids"].get<std::vector<int32_t>>();
+  std::vector<float> logits[2];
+  for (int i = 0; i < 2; ++i) {
+    LoadOptions options;
+    options.model = kData / (i == 0 ? "qwen3" : "qwen3-bf16.gguf");
+    const auto model = Transformer::Load(device.get(), options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    LocalContext context;
+    ASSERT_TRUE((*model)->Forward(prompt, &context, nullptr, &logits[i], true).ok());
+  }
+  EXPECT_EQ(logits[0], logits[1]);
+}
 
 // --- The default model ---
 

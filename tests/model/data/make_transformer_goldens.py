@@ -1,7 +1,7 @@
 """Writes the files of transformer/: small models and what the published implementation makes of them.
 
     pip install torch transformers gguf safetensors numpy
-    python make_transformer_goldens.py                      # the tiny random models
+    python make_transformer_goldens.py [NAME ...]           # the tiny random models, or these
     python make_transformer_goldens.py --smollm2 FILE.gguf  # smollm2.json, of the default model
 
 Each tiny model is a folder in Hugging Face's layout or a GGUF file, with NAME.json beside it: a
@@ -10,19 +10,25 @@ between the best and the second logit on the way; and NAME.expected.safetensors:
 prompt positions [40, 128]. All in float32 on a CPU, from the weights as they are stored (rounded,
 quantised). Weights are random; seeds are tried until the gap is at least MIN_MARGIN, so that no
 rounding error changes a choice.
+
+qwen3-bf16.gguf holds the weights of qwen3/. qwen3.memory.safetensors: what a memory holds of the
+reversed prompt, and the logits of the prompt on top of it, of the model as it is ("plain") and with
+the adapter in qwen3-adapter/, whose memory layer rotates nothing and has a gain of keys.
 """
 
 import argparse
 import json
 import math
 import pathlib
+import shutil
 
 import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Q
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.models.qwen3 import modeling_qwen3
 
 OUT = pathlib.Path(__file__).parent / "transformer"
 VOCAB, PROMPT, GREEDY, MIN_MARGIN = 128, 40, 64, 0.02
@@ -78,7 +84,20 @@ FOLDERS = {
         torch.bfloat16,
         {"model_type": "qwen2", "rope_theta": 1000000.0, "tie_word_embeddings": True},
     ),
+    # Heads that are larger together than the hidden size.
+    "qwen3": (
+        torch.bfloat16,
+        {
+            "model_type": "qwen3",
+            "head_dim": 32,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1000000.0,
+        },
+    ),
 }
+# GGUF files of folders' weights, in the type of the folder.
+TWINS = {"qwen3-bf16": "qwen3"}
+MEMORY_LAYER, KEY_GAIN = 1, [1.5, 0.75]
 GGUFS = {
     "llama-f16": (Q.F16, {"model_type": "llama", "rope_theta": 10000.0}),
     "llama-q8_0": (Q.Q8_0, {"model_type": "llama", "rope_theta": 10000.0}),
@@ -246,6 +265,8 @@ def gguf_name(name):
     for hf, ggml in (
         ("input_layernorm", "attn_norm"),
         ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
         ("self_attn.q_proj", "attn_q"),
         ("self_attn.k_proj", "attn_k"),
         ("self_attn.v_proj", "attn_v"),
@@ -303,6 +324,11 @@ def make_gguf(name, quant, values):
         return result
 
     seed = search(name, lambda s: load(config, dequantised(s)))
+    write_gguf(name, config, random_weights(config, seed), stored_type, values)
+
+
+def write_gguf(name, config, weights, stored_type, values):
+    arch = config.model_type
     writer = gguf.GGUFWriter(OUT / f"{name}.gguf", arch)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -310,6 +336,9 @@ def make_gguf(name, quant, values):
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
+    if "head_dim" in values:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(values["rope_theta"])
     tokens, merges, control = vocabulary()
@@ -322,7 +351,7 @@ def make_gguf(name, quant, values):
     writer.add_eos_token_id(BASE["eos_token_id"])
     if "rope_scaling" in values:
         writer.add_tensor("rope_freqs.weight", rope_factors(config))
-    for n, w in random_weights(config, seed).items():
+    for n, w in weights.items():
         array = w.numpy()
         if arch == "llama" and ".q_proj." in n:
             array = permute(array, config.num_attention_heads)
@@ -335,6 +364,85 @@ def make_gguf(name, quant, values):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def make_twin(name, folder):
+    _, values = FOLDERS[folder]
+    weights = {n: w.float() for n, w in load_file(OUT / folder / "model.safetensors").items()}
+    config = AutoConfig.from_pretrained(OUT / folder)
+    write_gguf(name, config, weights, lambda array: Q.BF16 if array.ndim == 2 else Q.F32, values)
+    golden = json.loads((OUT / f"{folder}.json").read_text())
+    (OUT / f"{name}.json").write_text(json.dumps(golden) + "\n")
+    shutil.copy(OUT / f"{folder}.expected.safetensors", OUT / f"{name}.expected.safetensors")
+
+
+@torch.no_grad()
+def attend_to_memory(model, document, prompt, rotates, gain):
+    """What a memory takes of `document` at MEMORY_LAYER, and the logits of `prompt` on top of it.
+
+    One softmax over the memory's keys, normed and not rotated, and the layer's own."""
+    attention = model.model.layers[MEMORY_LAYER].self_attn
+    entries = {}
+    hooks = [
+        attention.k_norm.register_forward_hook(
+            lambda module, args, out: entries.update(keys=out[0] * gain[:, None])
+        ),
+        attention.v_proj.register_forward_hook(
+            lambda module, args, out: entries.update(
+                values=out[0].view(len(document), -1, attention.head_dim)
+            )
+        ),
+    ]
+    if not rotates:
+
+        def rotate_nothing(module, args, kwargs):
+            cos, sin = kwargs["position_embeddings"]
+            kwargs["position_embeddings"] = (torch.ones_like(cos), torch.zeros_like(sin))
+            return args, kwargs
+
+        hooks.append(attention.register_forward_pre_hook(rotate_nothing, with_kwargs=True))
+    model(input_ids=torch.tensor([document]))
+    for hook in hooks[:2]:
+        hook.remove()
+    local = modeling_qwen3.eager_attention_forward
+
+    def with_memory(module, query, key, value, mask, **kwargs):
+        if module is attention:
+            key = torch.cat([entries["keys"].transpose(0, 1)[None], key], dim=2)
+            value = torch.cat([entries["values"].transpose(0, 1)[None], value], dim=2)
+            seen = torch.zeros(*mask.shape[:3], len(document))
+            mask = torch.cat([seen, mask], dim=3)
+        return local(module, query, key, value, mask, **kwargs)
+
+    modeling_qwen3.eager_attention_forward = with_memory
+    logits = model(input_ids=torch.tensor([prompt])).logits[0]
+    modeling_qwen3.eager_attention_forward = local
+    for hook in hooks[2:]:
+        hook.remove()
+    return entries["keys"], entries["values"], logits
+
+
+def make_memory(name):
+    folder = OUT / f"{name}-adapter"
+    folder.mkdir(exist_ok=True)
+    gain = torch.tensor(KEY_GAIN)
+    save_file(
+        {f"fot.layers.{MEMORY_LAYER}.memory_key_gain": gain}, folder / "adapter_model.safetensors"
+    )
+    lora = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": []}
+    (folder / "adapter_config.json").write_text(json.dumps(lora) + "\n")
+    fot = {"mem_layers": [MEMORY_LAYER], "mem_positionals": False, "memory_key_gain": True}
+    (folder / "fot_config.json").write_text(json.dumps(fot) + "\n")
+    model = AutoModelForCausalLM.from_pretrained(
+        OUT / name, dtype=torch.float32, attn_implementation="eager"
+    )
+    prompt = json.loads((OUT / f"{name}.json").read_text())["prompt_ids"]
+    results = {}
+    for case, rotates, factors in (("plain", True, torch.ones(2)), ("adapter", False, gain)):
+        parts = attend_to_memory(model, prompt[::-1], prompt, rotates, factors)
+        for part, tensor in zip(("keys", "values", "logits"), parts):
+            results[f"{case}.{part}"] = tensor.contiguous()
+    save_file(results, OUT / f"{name}.memory.safetensors")
 
 
 def unpermute(weights, n_heads):
@@ -395,6 +503,7 @@ def make_smollm2(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--smollm2", help="the default model's GGUF file")
     args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
@@ -402,10 +511,16 @@ def main():
     if args.smollm2:
         make_smollm2(args.smollm2)
         return
-    for name, (dtype, values) in FOLDERS.items():
-        make_folder(name, dtype, values)
-    for name, (quant, values) in GGUFS.items():
-        make_gguf(name, quant, values)
+    wanted = args.names or [*FOLDERS, *TWINS, *GGUFS]
+    for name in wanted:
+        if name in FOLDERS:
+            make_folder(name, *FOLDERS[name])
+        elif name in TWINS:
+            make_twin(name, TWINS[name])
+        else:
+            make_gguf(name, *GGUFS[name])
+    if "qwen3" in wanted:
+        make_memory("qwen3")
 
 
 main()

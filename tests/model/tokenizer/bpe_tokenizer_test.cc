@@ -53,6 +53,23 @@ TEST_F(BpeTokenizerTest, MarkersThatAreTypedUserDefinedStayText) {
   EXPECT_THAT(tokenizer->Encode("a<|im_start|>b", true).ids, testing::Contains(1));
 }
 
+// A model of lines, say: its answers end with a line's end, which its texts have as well.
+TEST_F(BpeTokenizerTest, AByteThatEndsAnswersIsStillAByteOfTexts) {
+  TokenizerSpec spec;
+  spec.kind = TokenizerSpec::Kind::kByteLevelBpe;
+  spec.pre_tokenizer = "gpt2";
+  spec.tokens = {"a", "b", ":", "Ċ"};
+  spec.types.assign(4, TokenType::kNormal);
+  spec.eos_id = 3;
+  spec.add_bos = spec.add_eos = false;
+  const auto tokenizer = Make(spec);
+  EXPECT_THAT(tokenizer->Encode("a:b\nb:a\n").ids, ElementsAre(0, 2, 1, 3, 1, 2, 0, 3));
+  EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("a:b\n").ids), "a:b\n");
+  EXPECT_TRUE(tokenizer->IsEnd(3));
+  spec.types[3] = TokenType::kControl;
+  EXPECT_THAT(Make(spec)->Encode("a\n").ids, ElementsAre(0));
+}
+
 TEST_F(BpeTokenizerTest, EmptyTextHasNoTokens) {
   EXPECT_TRUE(tokenizer_->Encode("").ids.empty());
   EXPECT_TRUE(tokenizer_->Encode("").ends.empty());

@@ -92,6 +92,31 @@ TEST_F(GgufCheckpointTest, LeavesQwen2InItsOrderAndTakesItsBiases) {
   EXPECT_EQ(Values(**checkpoint, "model.layers.0.self_attn.k_proj.bias"), Ramp(2, 4));
 }
 
+TEST_F(GgufCheckpointTest, LeavesQwen3InItsOrderAndTakesItsQkNorms) {
+  const auto write = [](const std::vector<NamedTensor>& norms) {
+    GgufWriter writer;
+    AddTinyMetadata("qwen3", &writer);
+    AddTinyTensors(&writer);
+    for (const NamedTensor& tensor : norms) {
+      writer.Tensor(GgufName(tensor.name), tensor.shape, 0, FloatBytes(tensor.values));
+    }
+    return writer;
+  };
+  const auto checkpoint = Open(write(TinyQkNorms()));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE((*checkpoint)->config().qk_norm);
+  EXPECT_FALSE((*checkpoint)->config().attention_bias);
+  EXPECT_EQ(Values(**checkpoint, "model.layers.0.self_attn.q_proj.weight"), Ramp(1000, 64));
+  EXPECT_EQ(Values(**checkpoint, "model.layers.0.self_attn.q_norm.weight"), Ramp(1400, 4));
+  EXPECT_EQ(Values(**checkpoint, "model.layers.0.self_attn.k_norm.weight"), Ramp(1300, 4));
+
+  ExpectRefused(write({TinyQkNorms()[0]}), absl::StatusCode::kInvalidArgument,
+                "tensor blk.0.attn_q_norm.weight is missing, want shape [4]");
+  ExpectRefused(write({TinyQkNorms()[0], RampTensor(TinyQkNorms()[1].name, {8}, 0)}),
+                absl::StatusCode::kInvalidArgument,
+                "blk.0.attn_q_norm.weight: shape [8], want [4]");
+}
+
 TEST_F(GgufCheckpointTest, BiasesOfLlamaAreUnshuffledToo) {
   GgufWriter writer;
   AddTinyMetadata("llama", &writer);

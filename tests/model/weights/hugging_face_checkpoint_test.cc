@@ -91,6 +91,68 @@ TEST_F(HuggingFaceCheckpointTest, FamiliesHaveTheirDefaults) {
               HasSubstr("self_attn.q_proj.bias is missing, want shape [8]"));
 }
 
+// Heads of a size of their own, norms of queries and keys, no biases.
+TEST_F(HuggingFaceCheckpointTest, ReadsQwen3) {
+  const std::string config = Replaced(kTinyConfigJson, "\"llama\"", "\"qwen3\"");
+  std::string with_head_dim = config;
+  with_head_dim.pop_back();
+  with_head_dim += R"(, "head_dim": 4, "attention_bias": false, "use_sliding_window": false,
+                      "sliding_window": 32, "max_window_layers": 1})";
+  EXPECT_THAT(
+      Open(with_head_dim).status().ToString(),
+      HasSubstr("tensor model.layers.0.self_attn.q_norm.weight is missing, want shape [4]"));
+  std::vector<NamedTensor> tensors = TinyTensors();
+  for (NamedTensor& tensor : TinyQkNorms()) tensors.push_back(std::move(tensor));
+  folder_.Write("model.safetensors", SafetensorsOf(tensors));
+  const auto checkpoint = Checkpoint::Open(folder_.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->config().architecture, "qwen3");
+  EXPECT_TRUE((*checkpoint)->config().qk_norm);
+  EXPECT_FALSE((*checkpoint)->config().attention_bias);
+  EXPECT_EQ((*checkpoint)->config().max_position_embeddings, 64);
+  EXPECT_EQ((*checkpoint)->tensors().size(), 14u);
+  // A norm's weights are part of what a memory was encoded by.
+  for (const size_t norm : {tensors.size() - 2, tensors.size() - 1}) {
+    std::vector<NamedTensor> others = tensors;
+    others[norm].values[3] += 1;
+    folder_.Write("model.safetensors", SafetensorsOf(others));
+    const auto other = Checkpoint::Open(folder_.path());
+    ASSERT_TRUE(other.ok()) << other.status();
+    EXPECT_NE((*other)->Fingerprint(), (*checkpoint)->Fingerprint());
+  }
+  folder_.Write("model.safetensors", SafetensorsOf(tensors));
+  // As Qwen2: the window bounds the context.
+  folder_.Write("config.json", Replaced(with_head_dim, "\"use_sliding_window\": false",
+                                        "\"use_sliding_window\": true"));
+  const auto window = Checkpoint::Open(folder_.path());
+  ASSERT_TRUE(window.ok()) << window.status();
+  EXPECT_EQ((*window)->config().max_position_embeddings, 32);
+  // Biases are on the output, too, then.
+  folder_.Write("config.json",
+                Replaced(with_head_dim, "\"attention_bias\": false", "\"attention_bias\": true"));
+  ExpectFolderRefused(absl::StatusCode::kUnimplemented, "key attention_bias: true");
+  // The family's heads have 128 dimensions where nothing else is said.
+  folder_.Write("config.json", config);
+  ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "want [256,8]");
+}
+
+TEST_F(HuggingFaceCheckpointTest, ReadsTheMemoryOfAModelThatWasTrainedForIt) {
+  folder_.Write("fot_config.json",
+                R"({"mem_layers": [0], "mem_positionals": false, "window": 25})");
+  const auto checkpoint = Open();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const MemoryConfig& memory = (*checkpoint)->memory_config();
+  EXPECT_THAT(memory.mem_layers, ElementsAre(0));
+  EXPECT_FALSE(memory.mem_positionals);
+  EXPECT_EQ(memory.window, 25);
+  EXPECT_EQ(memory.encoding, "window-local");
+  EXPECT_TRUE(memory.trained);
+  folder_.Write("fot_config.json", R"({"mem_layers": [1]})");
+  ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "fot_config.json: key mem_layers: 1");
+  folder_.Write("fot_config.json", R"({"mem_layers": [0], "memory_key_gain": true})");
+  ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "key memory_key_gain: true");
+}
+
 TEST_F(HuggingFaceCheckpointTest, ReadsScalingOfRopeInAllItsForms) {
   const char* const kForms[] = {
       R"("rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,

@@ -40,6 +40,12 @@ inline std::vector<NamedTensor> TinyTensors() {
           RampTensor("model.norm.weight", {8}, 1200)};
 }
 
+// What a Qwen3 has beside them.
+inline std::vector<NamedTensor> TinyQkNorms() {
+  return {RampTensor("model.layers.0.self_attn.k_norm.weight", {4}, 1300),
+          RampTensor("model.layers.0.self_attn.q_norm.weight", {4}, 1400)};
+}
+
 // Hugging Face's name → GGUF's.
 inline std::string GgufName(const std::string& name) {
   static const std::map<std::string, std::string> names = {
@@ -51,6 +57,8 @@ inline std::string GgufName(const std::string& name) {
       {"model.layers.0.mlp.gate_proj.weight", "blk.0.ffn_gate.weight"},
       {"model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight"},
       {"model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"},
+      {"model.layers.0.self_attn.k_norm.weight", "blk.0.attn_k_norm.weight"},
+      {"model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight"},
       {"model.layers.0.self_attn.k_proj.weight", "blk.0.attn_k.weight"},
       {"model.layers.0.self_attn.o_proj.weight", "blk.0.attn_output.weight"},
       {"model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight"},
