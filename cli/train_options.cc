@@ -6,7 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
-#include "cli/command.h"
+#include "cli/streams.h"
 #include "cli/text_format.h"
 
 namespace fovea::cli {

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "cli/command.h"
+#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "train/trainer.h"

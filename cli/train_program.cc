@@ -23,6 +23,8 @@
 #include "cli/text_format.h"
 #include "cli/train_options.h"
 #include "model_home/model_home.h"
+#include "train/adapter_writer.h"
+#include "train/batch_maker.h"
 #include "train/self_study.h"
 #include "train/trainer.h"
 

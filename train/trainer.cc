@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/strings.h"
+#include "texts/random.h"
 #include "train/losses.h"
 
 namespace fovea::train {
@@ -154,7 +155,7 @@ class Trainer {
 
   // Of the step that comes `later` steps after this one.
   int64_t ContextsOf(int64_t step, double progressed) const {
-    Random random(batches_.seed() ^ 0x10ca1, static_cast<uint64_t>(step));
+    texts::Random random(batches_.seed() ^ 0x10ca1, static_cast<uint64_t>(step));
     if (random.Chance(options_.local_share)) return 0;
     const double progress = options_.n_steps > 0
                                 ? static_cast<double>(step) / static_cast<double>(options_.n_steps)
