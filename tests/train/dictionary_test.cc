@@ -186,12 +186,18 @@ TEST_F(DictionaryModelTest, AWrittenModelSaysWhatTheTrainedOneSays) {
   EXPECT_LT(Difference(said, wanted), 1e-3);
   EXPECT_GT(wanted.abs().max().item<double>(), 0.1);
 
-  // What a memory takes: the keys that contexts have in training.
+  // What a memory takes: the keys and values that contexts have in training, rounded to bfloat16.
   const ContextEntries entries = trained->Encode(trained->Compose(), row);
-  model::WindowTokens window;
-  window.ids = ids;
+  const model::WindowTokens window{.context = {}, .tokens = ids};
   const auto encoded = (*model)->Encode({&window, 1});
   ASSERT_TRUE(encoded.ok()) << encoded.status();
+  const torch::Tensor keys = entries.keys[0][0].transpose(0, 1).contiguous().flatten().detach();
+  ASSERT_EQ((*encoded)[0].keys[0].size(), static_cast<size_t>(keys.numel()));
+  for (int64_t i = 0; i < keys.numel(); ++i) {
+    const float want = keys.data_ptr<float>()[i];
+    ASSERT_NEAR((*encoded)[0].keys[0][static_cast<size_t>(i)], want,
+                0.01 * std::abs(want) + 1e-3);
+  }
 }
 
 TEST_F(DictionaryModelTest, TheFirstTemperatureIsThatOfTheMemoryLayer) {
