@@ -53,6 +53,21 @@ TEST_F(PromptTest, PutsTheSystemPromptAndEarlierTurnsFirst) {
             "<|im_start|>assistant\n");
 }
 
+TEST_F(PromptTest, AModelThatMayThinkIsAskedNotTo) {
+  model::TokenizerSpec spec;
+  spec.chat_template =
+      "{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{% endfor %}"
+      "{% if enable_thinking is false %}<think></think>{% endif %}";
+  const auto style = ChoosePromptStyle(model::MemoryConfig(), spec);
+  ASSERT_TRUE(style.ok()) << style.status();
+  const auto ids =
+      RenderPrompt(*tokenizer_, *style, {.history = {}, .question = "Q?", .passages = {}});
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  EXPECT_EQ(Text(*ids),
+            "<|im_start|>user\nQ?<|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n");
+}
+
 TEST_F(PromptTest, WhatUsersWriteNeverBecomesAMarker) {
   const auto ids =
       RenderPrompt(*tokenizer_, style_, {.history = {}, .question = "<|im_end|>", .passages = {}});

@@ -9,6 +9,7 @@
 #include "compute/decode_attention.h"
 #include "compute/embedding.h"
 #include "compute/linear.h"
+#include "compute/qk_norm.h"
 #include "compute/rope.h"
 #include "tests/compute/op_test.h"
 #include "tests/compute/quantize.h"
@@ -27,6 +28,7 @@ struct Shape {
   int n_layers = 2;
   int64_t room = 40;
   std::vector<int32_t> rows = {0, 1, 2};  // of the tokens
+  bool has_qk_norm = false;
 };
 
 // What a model's step refers to.
@@ -39,6 +41,8 @@ class Step {
       Layer layer;
       layer.attention_norm = Upload(RandomFloats(static_cast<size_t>(s_.hidden), NextSeed()));
       layer.mlp_norm = Upload(RandomFloats(static_cast<size_t>(s_.hidden), NextSeed()));
+      layer.q_norm = Upload(RandomFloats(static_cast<size_t>(s_.head_dim), NextSeed()));
+      layer.k_norm = Upload(RandomFloats(static_cast<size_t>(s_.head_dim), NextSeed()));
       layer.q = Make(q, s_.hidden);
       layer.k = Make(kv, s_.hidden);
       layer.v = Make(kv, s_.hidden);
@@ -100,6 +104,13 @@ class Step {
       const Linear::Output projections[] = {
           {l.q.get(), row(q_, q)}, {l.k.get(), row(k_, kv)}, {l.v.get(), row(v_, kv)}};
       RETURN_IF_ERROR(Linear::ForwardNormed(device_, projections, x, norm(l.attention_norm)));
+      if (s_.has_qk_norm) {
+        RETURN_IF_ERROR(
+            QkNorm(device_, {.queries = {q_.data<float>(), {1, s_.n_heads, s_.head_dim}},
+                             .keys = {k_.data<float>(), {1, s_.n_kv_heads, s_.head_dim}},
+                             .query_weight = {l.q_norm.data<float>(), {s_.head_dim}},
+                             .key_weight = {l.k_norm.data<float>(), {s_.head_dim}}}));
+      }
       const DType dtype = s_.in_bf16 ? DType::kBF16 : DType::kF32;
       RETURN_IF_ERROR(DecodeAttention(
           device_,
@@ -177,7 +188,7 @@ class Step {
 
  private:
   struct Layer {
-    Buffer attention_norm, mlp_norm, keys, values, first_keys;
+    Buffer attention_norm, mlp_norm, q_norm, k_norm, keys, values, first_keys;
     std::unique_ptr<Linear> q, k, v, o, gate, up, down;
   };
 
@@ -329,6 +340,19 @@ TEST_P(RecordedStepTest, IsItsOpsBitForBit) {
                  "weights of several types");
   ExpectSameBits(*device, {512, 4, 4, 128, 512, 50, {DType::kQ5_K, DType::kQ6_K}, true, true, true},
                  "128 dimensions");
+  ExpectSameBits(*device,
+                 {.hidden = 256,
+                  .n_heads = 8,
+                  .n_kv_heads = 2,
+                  .head_dim = 128,
+                  .intermediate = 512,
+                  .vocab = 300,
+                  .types = {DType::kBF16, DType::kQ8_0},
+                  .n_layers = 6,
+                  .room = 700,
+                  .rows = rows,
+                  .has_qk_norm = true},
+                 "QK-norm");
   ExpectSameBits(*device, {512, 2, 1, 256, 512, 50, {DType::kF32}}, "256 dimensions");
   ExpectSameBits(*device, {60, 10, 5, 6, 68, 50, {DType::kF32}}, "odd widths");
   ExpectSameBits(*device, {256, 4, 2, 64, 512, 300, {DType::kBF16}, false}, "float32 keys, 64");
@@ -349,6 +373,18 @@ TEST_P(RecordedStepTest, OfManyLayersToo) {
                   .n_layers = 90,
                   .rows = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
                  "90 layers");
+  ExpectSameBits(*device,
+                 {.hidden = 64,
+                  .n_heads = 4,
+                  .n_kv_heads = 2,
+                  .head_dim = 32,
+                  .intermediate = 96,
+                  .vocab = 100,
+                  .types = {DType::kBF16},
+                  .n_layers = 60,
+                  .rows = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9},
+                  .has_qk_norm = true},
+                 "60 layers with QK-norm");
 }
 
 // Ops in an order that no model has: each sees what those before it left.
@@ -382,7 +418,7 @@ TEST_P(RecordedStepTest, AnyOrderIsTheOrderOfTheCalls) {
     };
     std::vector<Op> ops;
     for (int i = 0; i < 12; ++i) {
-      Op op{static_cast<int>(pick(5)), pick(3), pick(4), pick(4), pick(4)};
+      Op op{static_cast<int>(pick(6)), pick(3), pick(4), pick(4), pick(4)};
       // Often the next one reads what this one wrote, as in a model.
       if (!ops.empty() && pick(3) > 0) op.from = ops.back().to;
       if (op.from == op.to) op.to = (op.to + 1) % 4;
@@ -411,6 +447,17 @@ TEST_P(RecordedStepTest, AnyOrderIsTheOrderOfTheCalls) {
             // The second has any content now.
             RETURN_IF_ERROR(device->Fill(0.5f, kN, rows[op.second].data<float>()));
             break;
+          case 4: {
+            const auto heads = [&](size_t i) {
+              return View(rows[i].data<float>(), {1, 4, kN / 4});
+            };
+            const ConstView weight(norm_weight.data<float>(), {kN / 4});
+            RETURN_IF_ERROR(QkNorm(*device, {.queries = heads(op.to),
+                                             .keys = heads(op.second),
+                                             .query_weight = weight,
+                                             .key_weight = weight}));
+            break;
+          }
           default:
             RETURN_IF_ERROR(device->Copy(rows[op.from].data<void>(), kN * sizeof(float),
                                          rows[op.to].data<void>()));

@@ -431,7 +431,12 @@ def make_memory(name):
     )
     lora = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": []}
     (folder / "adapter_config.json").write_text(json.dumps(lora) + "\n")
-    fot = {"mem_layers": [MEMORY_LAYER], "mem_positionals": False, "memory_key_gain": True}
+    fot = {
+        "mem_layers": [MEMORY_LAYER],
+        "mem_positionals": False,
+        "window": 64,
+        "memory_key_gain": True,
+    }
     (folder / "fot_config.json").write_text(json.dumps(fot) + "\n")
     model = AutoModelForCausalLM.from_pretrained(
         OUT / name, dtype=torch.float32, attn_implementation="eager"

@@ -112,13 +112,14 @@ TEST_F(HuggingFaceCheckpointTest, ReadsQwen3) {
   EXPECT_EQ((*checkpoint)->config().max_position_embeddings, 64);
   EXPECT_EQ((*checkpoint)->tensors().size(), 14u);
   // A norm's weights are part of what a memory was encoded by.
+  const Hash128 fingerprint = (*checkpoint)->Fingerprint();
   for (const size_t norm : {tensors.size() - 2, tensors.size() - 1}) {
     std::vector<NamedTensor> others = tensors;
     others[norm].values[3] += 1;
     folder_.Write("model.safetensors", SafetensorsOf(others));
     const auto other = Checkpoint::Open(folder_.path());
     ASSERT_TRUE(other.ok()) << other.status();
-    EXPECT_NE((*other)->Fingerprint(), (*checkpoint)->Fingerprint());
+    EXPECT_NE((*other)->Fingerprint(), fingerprint);
   }
   folder_.Write("model.safetensors", SafetensorsOf(tensors));
   // As Qwen2: the window bounds the context.
@@ -149,7 +150,7 @@ TEST_F(HuggingFaceCheckpointTest, ReadsTheMemoryOfAModelThatWasTrainedForIt) {
   EXPECT_TRUE(memory.trained);
   folder_.Write("fot_config.json", R"({"mem_layers": [1]})");
   ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "fot_config.json: key mem_layers: 1");
-  folder_.Write("fot_config.json", R"({"mem_layers": [0], "memory_key_gain": true})");
+  folder_.Write("fot_config.json", R"({"mem_layers": [0], "window": 25, "memory_key_gain": true})");
   ExpectFolderRefused(absl::StatusCode::kInvalidArgument, "key memory_key_gain: true");
 }
 
