@@ -231,14 +231,20 @@ class Memory {
     options.raw = arguments.raw;
     options.audit = arguments.audit;
     const auto task = std::make_shared<AnswerStream::AskTask>(
-        [engine = engine(), request](AnswerStream::AskTask& task) {
+        [engine = engine(),
+         request](AnswerStream::AskTask& task) -> absl::StatusOr<answer::Answer> {
           answer::Request mine = request;
           mine.progress = fovea::Progress(nullptr, task.cancelled());
           mine.stream = [&task](std::string_view piece) {
             task.Post(std::string(piece));
             return true;
           };
-          return engine->fovea->Run(mine);
+          absl::StatusOr<answer::Answer> answer = engine->fovea->Run(mine);
+          // Nobody who reads it has asked for an end: a part must not pass for the whole.
+          if (answer.ok() && answer->finish_reason == "cancelled" && task.is_closed()) {
+            return ClosedWhileRunning();
+          }
+          return answer;
         });
     opened_->Track(task);
     return AnswerStream(task);
