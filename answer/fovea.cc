@@ -72,6 +72,7 @@ memory::IngestOptions Fovea::ingest_options() const {
 
 absl::StatusOr<IngestSummary> Fovea::Ingest(const IngestRequest& request) {
   const auto begin = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(documents::CheckCollectionName(request.collection));
   IngestSummary summary;
   struct File {
     std::filesystem::path path;

@@ -22,17 +22,21 @@ namespace nb = nanobind;
 
 namespace {
 
-// A field with text that may be cut within a character: bytes that are no UTF-8 become U+FFFD.
-template <typename Class>
-auto Text(std::string Class::*field) {
-  return [field](const Class& self) {
-    const std::string& text = self.*field;
-    return nb::steal<nb::str>(
-        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
-  };
+// Text that may be cut within a character, or hold NUL: bytes that are no UTF-8 become U+FFFD.
+nb::str ToPython(const std::string& text) {
+  return nb::steal<nb::str>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
-std::string Quoted(const std::string& text) { return nb::repr(nb::str(text.c_str())).c_str(); }
+// Such a field.
+template <typename Class>
+auto Text(std::string Class::*field) {
+  return [field](const Class& self) { return ToPython(self.*field); };
+}
+
+std::string Quoted(const std::string& text) {
+  return nb::cast<std::string>(nb::repr(ToPython(text)));
+}
 
 void AddPassages(nb::module_& module) {
   using memory::Passage;
@@ -217,7 +221,7 @@ void AddUpkeep(nb::module_& module) {
           "collections",
           [](const Stats& self) {
             nb::typed<nb::dict, nb::str, nb::int_> collections;
-            for (const auto& [name, n] : self.collections) collections[name.c_str()] = n;
+            for (const auto& [name, n] : self.collections) collections[ToPython(name)] = n;
             return collections;
           },
           "Name: number of documents.")

@@ -78,6 +78,17 @@ def test_finds_passages_by_words_by_attention_and_by_both(memory):
     assert {p.source for p in memory.search("the", collections=["sea"])} <= {"lighthouse"}
 
 
+def test_collections_are_named_by_one_line_of_text(emptied):
+    for wrong in ("", " ", "a\nb", "a\0b", "a\\b", "x" * 1001):
+        with pytest.raises(fovea.InvalidArgument, match="collection"):
+            emptied.ingest(texts=[("note", LIGHTHOUSE)], collection=wrong)
+    assert emptied.documents() == []
+    name = "Zoë's letters, 1912/13"
+    emptied.ingest(texts=[("note", LIGHTHOUSE)], collection=name)
+    assert emptied.stats().collections == {name: 1}
+    assert emptied.stats().unfinished_documents == emptied.stats().unfinished_tokens == 0
+
+
 def test_lists_shows_and_deletes_documents(emptied, tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/bakery.txt").write_text(BAKERY)
