@@ -105,6 +105,8 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
       {"tokens", stats.tokens},
       {"slots", stats.slots},
       {"deleted_slots", stats.deleted_slots},
+      {"unfinished",
+       {{"documents", stats.unfinished_documents}, {"tokens", stats.unfinished_tokens}}},
       {"bytes",
        {{"text", stats.text_bytes}, {"blocks", stats.block_bytes}, {"index", stats.index_bytes}}},
       {"segments", std::move(segments)},

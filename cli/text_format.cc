@@ -326,6 +326,12 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
   text += StrCat("tokens       ", FormatCount(static_cast<int64_t>(stats.tokens)), " (",
                  FormatCount(static_cast<int64_t>(stats.deleted_slots)), " of ",
                  FormatCount(static_cast<int64_t>(stats.slots)), " slots deleted)\n");
+  if (stats.unfinished_documents > 0) {
+    text += StrCat("unfinished   ", Plural(stats.unfinished_documents, "document"), ", ",
+                   Plural(static_cast<int64_t>(stats.unfinished_tokens), "token"),
+                   ": of an ingest that runs, or was interrupted; the same one again goes on from "
+                   "them, `fovea rebuild` drops them\n");
+  }
   text += StrCat("bytes        text ", FormatBytes(stats.text_bytes), ", keys and values ",
                  FormatBytes(stats.block_bytes), ", index ", FormatBytes(stats.index_bytes), "\n");
   for (const memory::Stats::SegmentStats& segment : stats.segments) {

@@ -228,6 +228,10 @@ void AddUpkeep(nb::module_& module) {
       .def_ro("tokens", &Stats::tokens)
       .def_ro("slots", &Stats::slots)
       .def_ro("deleted_slots", &Stats::deleted_slots)
+      .def_ro("unfinished_documents", &Stats::unfinished_documents,
+              "Of an ingest that runs, or was interrupted: the same one again goes on from them, "
+              "rebuild drops them.")
+      .def_ro("unfinished_tokens", &Stats::unfinished_tokens)
       .def_ro("text_bytes", &Stats::text_bytes)
       .def_ro("block_bytes", &Stats::block_bytes, "Of keys and values.")
       .def_ro("index_bytes", &Stats::index_bytes)
