@@ -53,6 +53,7 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
         model::AdapterBaseWarning(*choice.adapter, choice.model, fovea->model_->config());
     if (!warning.empty()) fovea->warnings_.push_back(std::move(warning));
   }
+  if (options.check) RETURN_IF_ERROR(options.check(fovea->memory_.get(), *fovea->model_));
   if (fovea->memory_ == nullptr) {
     ASSIGN_OR_RETURN(fovea->memory_, memory::Memory::Open(options.memory, write));
   }

@@ -3,6 +3,7 @@
 
 Environment: FOVEA, the program. Standard library only.
 """
+import contextlib
 import json
 import os
 import random
@@ -327,6 +328,61 @@ class RefusalsTest(ServerTest):
             self.assertEqual(server.get("/v1/models").status, 401)
             self.assertEqual(server.get("/v1/models", key="0123456789abcdeF").status, 401)
             self.assertEqual(server.get("/v1/models", key="0123456789abcdef").status, 200)
+
+
+class StartTest(ServerTest):
+    def test_a_server_that_cannot_run_leaves_nothing(self):
+        limited = self.home.write("limited", "0123456789abcdef mine\n")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            for arguments, what in ((("--port", port), "cannot listen on"),
+                                    (("--port", "0", "--host", "no.such.host.invalid",
+                                      "--api-key-file", limited), "no.such.host.invalid"),
+                                    (("--port", "0", "--api-key-file", self.home.path("none")),
+                                     "none"),
+                                    (("--port", "0", "--adapter", self.home.path("none")), "none")):
+                done = subprocess.run([FOVEA, "serve", "--memory", self.home.path("new"),
+                                       *self.home.model_options[:2], *arguments],
+                                      env=self.home.environment, capture_output=True, text=True,
+                                      check=False, timeout=PATIENCE_S)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(what, done.stderr)
+                self.assertFalse(os.path.exists(self.home.path("new")), arguments)
+
+
+class HeadersTest(ServerTest):
+    def test_nothing_of_the_memory_is_kept_or_taken_for_something_else(self):
+        self.fill()
+        requests = [("GET", "/health", None), ("GET", "/v1/documents", None),
+                    ("GET", "/v1/jobs", None), ("GET", "/metrics", None), ("GET", "/nowhere", None),
+                    ("POST", "/v1/search", {"query": "otter"}), ("POST", "/v1/search", "{"),
+                    ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}],
+                                                      "max_tokens": 2}),
+                    ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}],
+                                                      "max_tokens": 2, "stream": True})]
+        with self.home.serve() as server:
+            for method, path, body in requests:
+                response = server.request(method, path, body)
+                self.assertEqual(response.headers.get("X-Content-Type-Options"), "nosniff", path)
+                self.assertEqual(response.headers.get("Cache-Control"), "no-store", path)
+            for path in ("/", "/page/app.js"):
+                self.assertEqual(server.get(path).headers.get("X-Content-Type-Options"), "nosniff")
+                self.assertEqual(server.get(path).headers.get("Cache-Control"), "no-cache")
+            # What the library answers by itself, before anything of ours.
+            for begin in (b"nonsense\r\n\r\n", b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\n\r\n",
+                          b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100000 + b"\r\n\r\n",
+                          b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"):
+                with socket.create_connection((server.host, server.port)) as client:
+                    client.settimeout(PATIENCE_S)
+                    with contextlib.suppress(OSError):  # it may have answered by then
+                        client.sendall(begin)
+                    answer = b""
+                    with contextlib.suppress(ConnectionError):
+                        while b"\r\n\r\n" not in answer and (more := client.recv(4096)):
+                            answer += more
+                    head = answer.partition(b"\r\n\r\n")[0]
+                    self.assertIn(b"X-Content-Type-Options: nosniff", head, begin[:40])
+                    self.assertIn(b"Cache-Control: no-store", head, begin[:40])
 
 
 class CollectionsTest(ServerTest):
