@@ -598,9 +598,9 @@ class AnswererImpl final : public Answerer {
                                      "known: ", next_slot.status().message(),
                                      "; `fovea rebuild` makes the text index again"));
     } else if (next_slot.ok() && *next_slot < generation.next_slot) {
-      answer->notes.push_back(StrCat("the last ", generation.next_slot - *next_slot, " of ",
-                                     generation.next_slot, " stored tokens cannot be found by ",
-                                     "their words yet; the next ingest makes up for it"));
+      // How much that is is not told to those who may see a part of the memory.
+      answer->notes.push_back(
+          "what was stored last cannot be found by its words yet; the next ingest makes up for it");
     }
     return true;
   }

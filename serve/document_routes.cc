@@ -118,6 +118,12 @@ absl::Status ReadText(HttpPeer& peer, JobStore* jobs, Form* form, absl::Status* 
   return absl::OkStatus();
 }
 
+Json DocumentJson(const DocumentRecord& visible) {
+  Json json = answer::ToJson(visible);
+  if (visible.ingested_unix_s == 0) json["ingested_unix_s"] = nullptr;  // not told
+  return json;
+}
+
 HttpResponse StorageErrorResponse(const absl::Status& status) {
   if (absl::IsResourceExhausted(status)) return ErrorResponse(507, ToStd(status.message()));
   return ErrorResponse(status);
@@ -136,11 +142,10 @@ HttpResponse Service::ListCollections(const Call& call) const {
   };
   std::map<std::string, Contents> collections;
   Contents all;  // a document in two collections counts once
-  for (const DocumentRecord& document : parts_.fovea->memory().Current()->documents) {
-    const std::optional<DocumentRecord> visible = Visible(document, call.access);
-    if (!visible.has_value()) continue;
-    all.Add(*visible);
-    for (const std::string& name : visible->collections()) collections[name].Add(*visible);
+  for (const DocumentRecord& document :
+       AllVisible(*parts_.fovea->memory().Current(), call.access)) {
+    all.Add(document);
+    for (const std::string& name : document.collections()) collections[name].Add(document);
   }
   Json data = Json::array();
   for (const auto& [name, contents] : collections) {
@@ -167,13 +172,11 @@ HttpResponse Service::ListDocuments(const Call& call) const {
   bool begins = after.empty();
   bool has_more = false;
   Json data = Json::array();
-  for (const DocumentRecord& document : generation->documents) {
-    const std::optional<DocumentRecord> visible = Visible(document, call.access);
-    if (!visible.has_value()) continue;
-    if (begins && (collection.empty() || visible->IsIn(collection))) {
+  for (const DocumentRecord& document : AllVisible(*generation, call.access)) {
+    if (begins && (collection.empty() || document.IsIn(collection))) {
       has_more = data.size() == *limit;
       if (has_more) break;
-      data.push_back(answer::ToJson(*visible));
+      data.push_back(DocumentJson(document));
     }
     begins = begins || document.id == after;
   }
@@ -227,7 +230,7 @@ HttpResponse Service::ShowDocument(const Call& call) const {
   absl::StatusOr<memory::TextRange> range =
       memory::ReadTextRange(*generation, *document, *start, *end);
   if (!range.ok()) return ErrorResponse(range.status());
-  Json json = answer::ToJson(*document);
+  Json json = DocumentJson(*document);
   json["start"] = range->start;
   json["end"] = range->end;
   json["text"] = std::move(range->text);
@@ -244,7 +247,7 @@ HttpResponse Service::DeleteDocument(const Call& call) const {
       ASSIGN_OR_RETURN(const DocumentRecord document,
                        FindVisible(*generation, call.access, call.rest));
       id = document.id;
-      deleted = answer::ToJson(document);
+      deleted = DocumentJson(document);
     }
     const auto goes = [&](const DocumentRecord& document, const storage::SourceReference& source) {
       return document.id == id && call.access.Allows(source.collection);

@@ -386,6 +386,7 @@ class HeadersTest(ServerTest):
 
 
 class CollectionsTest(ServerTest):
+    maxDiff = 4000
     """Keys that are limited to collections."""
 
     ALL, MINE, NEW = "all-0123456789abcdef", "mine-0123456789abcdef", "new-0123456789abcdef"
@@ -425,6 +426,54 @@ class CollectionsTest(ServerTest):
                 self.assertEqual(found.status, 200)
                 self.assertNotIn("platinum", found.bytes.decode().replace('"query"', ""))
                 self.assertNotIn("theirs", found.bytes.decode())
+
+    def test_what_a_key_is_told_does_not_depend_on_other_collections(self):
+        """The same requests to two memories, of which one has the same texts in a collection that
+        the key must not see, stored before."""
+        self.home.ingest(self.home.path("mine.txt"), collection="mine", memory="alone")
+        texts = [("zebra.txt", self.SECRET), ("badger.txt", "A badger digs a hole.\n"),
+                 ("hammer.txt", TOOLS)]
+        self.home.ingest(*(self.home.write(f"theirs-{name}", text) for name, text in texts[:2]),
+                         collection="theirs")
+        time.sleep(1.1)  # times are in whole seconds
+
+        def told(server):
+            """All that the key is told, but for what differs from run to run."""
+            for name, text in reversed(texts):
+                server.await_job(server.upload([(name, text.encode())], key=self.MINE), key=self.MINE)
+            server.await_job(server.post("/v1/documents", {"title": "zebra", "text": self.SECRET},
+                                         key=self.MINE), key=self.MINE)
+            answers = [server.get(path, key=self.MINE) for path in (
+                "/v1/collections", "/v1/documents", "/v1/documents?limit=2", "/v1/jobs",
+                *(f"/v1/jobs/{i}" for i in range(1, 5)))]
+            listed = answers[1].json["data"]
+            self.assertEqual(len(listed), 4)
+            answers.append(server.get(f"/v1/documents?limit=2&after={listed[1]['id']}", key=self.MINE))
+            answers += [server.get(f"/v1/documents/{d['id']}", key=self.MINE) for d in listed]
+            answers += [server.post("/v1/search", {"query": "badger hole", "by": by}, key=self.MINE)
+                        for by in ("bm25", "attention", "both")]
+            answers += [server.ask("platinum key", key=self.MINE, max_tokens=8, fovea=own)
+                        for own in ({"reread": 0, "mode": "exact"}, {"reread": 2, "sources": 9})]
+            answers += [server.ask("?", key=self.MINE, fovea={"collections": ["theirs"]})]
+            answers += [server.request("DELETE", f"/v1/documents/{d['id']}", key=self.MINE)
+                        for d in listed]
+            answers.append(server.get("/v1/documents", key=self.MINE))
+
+            def plain(value):
+                if isinstance(value, dict):
+                    return {name: plain(one) for name, one in value.items()
+                            # Weights of words are counted over the whole memory; keys of a text
+                            # that was encoded beside others are rounded otherwise.
+                            if name not in ("created", "ended", "score", "mass", "choices", "usage")
+                            and not (name == "id" and str(one).startswith("chatcmpl-"))}
+                return [plain(one) for one in value] if isinstance(value, list) else value
+            return [(answer.status, plain(answer.json)) for answer in answers]
+
+        with self.home.serve("--api-key-file", self.keys) as server:
+            with self.home.serve("--api-key-file", self.keys, memory="alone") as alone:
+                beside, by_itself = told(server), told(alone)
+        self.assertEqual(beside, by_itself)
+        self.assertTrue(all(d["ingested_unix_s"] is None for d in beside[1][1]["data"]))
 
     def test_nothing_that_a_key_can_name_widens_what_it_sees(self):
         with self.home.serve("--api-key-file", self.keys) as server:
