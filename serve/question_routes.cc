@@ -87,7 +87,7 @@ HttpResponse Service::Complete(const Call& call, CompletionKind kind) const {
 
   HttpResponse response;
   response.content_type = "text/event-stream";
-  response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  response.headers = {{"X-Accel-Buffering", "no"}};
   response.stream = [question, writer, first, finish,
                      includes_usage = completion->includes_usage](const HttpWrite& write) {
     bool is_open = true;
