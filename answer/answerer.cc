@@ -66,7 +66,9 @@ struct Messages {
   const std::string* question = nullptr;
 };
 
-absl::StatusOr<Messages> TellApart(const Request& request) {
+// `question_name`: what errors call the question.
+absl::StatusOr<Messages> TellApart(const Request& request,
+                                   std::string_view question_name = "question") {
   Messages messages;
   std::span<const ChatMessage> rest = request.messages;
   if (!rest.empty() && rest.front().role == ChatMessage::Role::kSystem) {
@@ -92,7 +94,7 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
     const ChatMessage& message = request.messages[i];
     const size_t valid_bytes = documents::ScanUtf8(message.content).valid_bytes;
     if (valid_bytes == message.content.size()) continue;
-    const std::string name = &message == &rest.back()      ? "the question"
+    const std::string name = &message == &rest.back()      ? StrCat("the ", question_name)
                              : &message == messages.system ? "the system message"
                                                            : StrCat("message ", i + 1);
     return documents::NotTextError(name, message.content, valid_bytes, 0, "UTF-8 text");
@@ -108,13 +110,16 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
         "earlier turns beside a conversation, which has its own: give one or the other");
   }
   if (messages.question->find_first_not_of(" \t\r\n") == std::string::npos) {
-    return absl::InvalidArgumentError("the question is empty");
+    return absl::InvalidArgumentError(StrCat("the ", question_name, " is empty"));
   }
   return messages;
 }
 
 // Passages with a smaller share of the attention are no sources.
 constexpr double kLeastSourceMass = 0.005;
+
+// What errors of a search call its text.
+constexpr std::string_view kQuery = "query";
 
 // How often a question begins anew because another process removed what it was reading.
 constexpr int kMaxAttempts = 5;
@@ -209,7 +214,7 @@ class AnswererImpl final : public Answerer {
     request.options.reread_by = search.by;
     request.options.scope = search.scope;
     request.progress = search.progress;
-    ASSIGN_OR_RETURN(const Messages messages, TellApart(request));
+    ASSIGN_OR_RETURN(const Messages messages, TellApart(request, kQuery));
     const ContextPool::Lease lease = contexts_.Lend();
     Inquiry inquiry{.request = request,
                     .question = *messages.question,
@@ -279,10 +284,12 @@ class AnswererImpl final : public Answerer {
   absl::StatusOr<std::vector<memory::Passage>> FindPassages(Inquiry& inquiry) const {
     std::vector<int32_t> prompt_ids;
     if (inquiry.reread.by != RereadBy::kBm25) {
-      ASSIGN_OR_RETURN(Prompt prompt,
-                       FitPrompt(model_.tokenizer(), inquiry.style,
-                                 {.history = {}, .question = inquiry.question, .passages = {}},
-                                 model_.config().max_position_embeddings));
+      ASSIGN_OR_RETURN(Prompt prompt, FitPrompt(model_.tokenizer(), inquiry.style,
+                                                {.history = {},
+                                                 .question = inquiry.question,
+                                                 .question_name = kQuery,
+                                                 .passages = {}},
+                                                model_.config().max_position_embeddings));
       prompt_ids = std::move(prompt.ids);
       if (inquiry.is_reference) {
         inquiry.reference_memory = std::make_unique<ReferenceMemory>(

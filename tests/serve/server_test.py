@@ -171,6 +171,16 @@ class AnswersTest(ServerTest):
                 self.assertEqual(document["text"], first["text"])
             none = server.post("/v1/search", {"query": "otter", "collections": ["nowhere"]})
             self.assertEqual(none.status, 404)
+            # What is wrong with a search is said of a search.
+            for wrong, what in (({}, "query: want"), ({"query": " \n"}, "query: want"),
+                                ({"query": 5}, "query: want"), ({"query": "a\0"}, "the query: "),
+                                ({"query": "otter " * 3000, "by": "attention"}, "the query takes"),
+                                ({"query": "x", "by": "smell"}, "by: want"),
+                                ({"query": "x", "limit": 0}, "limit: want")):
+                refused = server.post("/v1/search", wrong)
+                self.assertEqual(refused.status, 400, refused.bytes)
+                self.assertTrue(refused.json["error"]["message"].startswith(what), refused.bytes)
+                self.assertNotIn("question", refused.json["error"]["message"])
 
 
 class RefusalsTest(ServerTest):
