@@ -296,6 +296,15 @@ class PageTest(unittest.TestCase):
             browser.one("#key-value").send_keys(key)
             browser.one("#key-form button[type=submit]").click()
 
+        # What cannot be in a key is said, and is not sent: a header could not hold it.
+        for strange, sign in (("ключ-0123456789abcdef", "к"), ("clé-0123456789abcdef", "é"),
+                              ("two words-0123456789", " ")):
+            give(strange)
+            told = browser.run("return document.getElementById('key-value').validationMessage")
+            self.assertIn(f"“{sign}” cannot be in a key", told)
+            self.assertTrue(browser.one("#key").is_displayed())
+            self.assertEqual(browser.run("return sessionStorage.length"), 0)
+            browser.one("#key-value").clear()
         give("wrong-0123456789abcdef")
         browser.wait_for_text("#key-hint", "does not know the key")
         give(whole)
