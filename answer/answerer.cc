@@ -12,11 +12,14 @@
 
 #include "answer/context_pool.h"
 #include "answer/conversation.h"
+#include "answer/excerpt.h"
 #include "answer/generator.h"
 #include "answer/prompt.h"
 #include "answer/prompt_context.h"
 #include "answer/reference_memory.h"
 #include "answer/reread.h"
+#include "answer/sentence_marks.h"
+#include "answer/sentence_sources.h"
 #include "answer/shared_model.h"
 #include "documents/errors.h"
 #include "documents/utf8.h"
@@ -115,9 +118,6 @@ absl::StatusOr<Messages> TellApart(const Request& request,
   return messages;
 }
 
-// Passages with a smaller share of the attention are no sources.
-constexpr double kLeastSourceMass = 0.005;
-
 // What errors of a search call its text.
 constexpr std::string_view kQuery = "query";
 
@@ -140,6 +140,7 @@ struct Inquiry {
   bool answers_from_memory = false;                             // while the answer is made
   bool has_searched = false;  // the memory layers have read the memory, if only to find passages
   bool has_streamed = false;  // the caller has seen a piece of the answer
+  std::string said = {};      // the answer's text, without marks
 
   const AskOptions& options() const { return request.options; }
   std::span<const ChatMessage> history() const {
@@ -184,8 +185,8 @@ class AnswererImpl final : public Answerer {
       inquiry.conversation = &own;
     }
     ASSIGN_OR_RETURN(Answer answer, Run(inquiry, start));
-    if (request.conversation != nullptr && !answer.text.empty()) {
-      request.conversation->AddTurn(inquiry.question, answer.text);
+    if (request.conversation != nullptr && !inquiry.said.empty()) {
+      request.conversation->AddTurn(inquiry.question, inquiry.said);
     }
     return answer;
   }
@@ -227,6 +228,9 @@ class AnswererImpl final : public Answerer {
       absl::StatusOr<std::vector<memory::Passage>> found = FindPassages(inquiry);
       if (found.ok() || absl::IsCancelled(found.status()) || attempt == kMaxAttempts ||
           !MovedOn(&inquiry)) {
+        if (found.ok()) {
+          for (memory::Passage& passage : *found) ChooseExcerpt(inquiry.question, &passage);
+        }
         return found;
       }
     }
@@ -450,24 +454,42 @@ class AnswererImpl final : public Answerer {
         .skip_leading_space = !options.raw,
         .stream = nullptr,
     };
+    StreamCallback stream;
     if (inquiry.request.stream != nullptr) {
-      generate.stream = [&inquiry](std::string_view piece) {
+      stream = [&inquiry](std::string_view piece) {
         inquiry.has_streamed = true;
         return inquiry.request.stream(piece);
       };
     }
+    SentenceSources sentence_sources(answer->reread,
+                                     inquiry.answers_from_memory ? inquiry.searcher.get() : nullptr,
+                                     options.n_sources);
+    SentenceMarks marks(
+        [&](std::string_view sentence) { return sentence_sources.SourceOf(sentence); }, stream);
+    generate.stream =
+        options.marks ? [&marks](std::string_view piece) { return marks.Push(piece); } : stream;
     RETURN_IF_ERROR(inquiry.context->Run(prompt.ids, model_, source, &generate.logits,
                                          inquiry.request.progress));
+    if (options.marks) sentence_sources.Begin();
     ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.request.progress));
     answer->text = std::move(generated.text);
-    if (!options.raw) {
-      answer->text.erase(answer->text.find_last_not_of(" \t\r\n") + 1);
+    const auto trim = [&options](std::string* text) {
+      if (!options.raw) text->erase(text->find_last_not_of(" \t\r\n") + 1);
+    };
+    trim(&answer->text);
+    inquiry.said = answer->text;
+    if (options.marks) {
+      marks.Finish();
+      RETURN_IF_ERROR(sentence_sources.status());
+      answer->text = marks.TakeText();
+      answer->marks = marks.TakeMarks();
+      trim(&answer->text);
     }
     answer->finish_reason = std::move(generated.finish_reason);
     answer->usage.completion_tokens = generated.n_tokens;
     answer->timing.prefill_ms = MillisecondsBetween(start, generated.first_token_at);
     answer->timing.decode_ms_per_token = generated.ms_per_token;
-    return NameSources(inquiry, answer);
+    return NameSources(inquiry, sentence_sources.named(), answer);
   }
 
   // Takes the oldest turns out of the conversation until the prompt fits or none is left.
@@ -486,6 +508,12 @@ class AnswererImpl final : public Answerer {
     return absl::OkStatus();
   }
 
+  static bool Names(std::span<const memory::Passage> passages, const memory::Passage& wanted) {
+    return std::any_of(passages.begin(), passages.end(), [&](const memory::Passage& passage) {
+      return passage.slot_begin == wanted.slot_begin;
+    });
+  }
+
   // Forgets what the conversation's context was run with when that is not what it would be now.
   static void PrepareContext(const Inquiry& inquiry) {
     if (inquiry.request.conversation == nullptr) return;
@@ -499,30 +527,40 @@ class AnswererImpl final : public Answerer {
          .documents = inquiry.options().scope.documents});
   }
 
-  static absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
+  // `named`: what marks of the text name, each of which may have little of the whole attention.
+  static absl::Status NameSources(const Inquiry& inquiry, std::span<const memory::Passage> named,
+                                  Answer* answer) {
+    constexpr int kMostLookedAt = 64;
     const size_t n_sources = static_cast<size_t>(inquiry.options().n_sources);
-    answer->sources = answer->reread;
+    answer->sources.assign(named.begin(), named.end());
+    for (const memory::Passage& passage : answer->reread) {
+      if (!Names(answer->sources, passage)) answer->sources.push_back(passage);
+    }
+    // A mass that was measured in the first pass, or of one sentence, is not of this answer.
+    for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
     if (inquiry.has_searched && inquiry.options().audit) answer->audit = inquiry.searcher->Audit();
     if (inquiry.answers_from_memory && n_sources > 0) {
       ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
-                       memory::PassagesByMass(*inquiry.searcher, inquiry.searcher->Mass(),
-                                              inquiry.options().n_sources));
+                       memory::PassagesByMass(
+                           *inquiry.searcher, inquiry.searcher->Mass(),
+                           named.empty() ? inquiry.options().n_sources
+                                         : std::max(inquiry.options().n_sources, kMostLookedAt)));
       for (const memory::Passage& passage : attended) {
         const auto known = std::find_if(
             answer->sources.begin(), answer->sources.end(),
             [&](const memory::Passage& other) { return other.slot_begin == passage.slot_begin; });
         if (known != answer->sources.end()) {
           known->mass = passage.mass;
+          known->peak_start = passage.peak_start;
+          known->peak_end = passage.peak_end;
         } else if (passage.mass >= kLeastSourceMass) {
           answer->sources.push_back(passage);
         }
       }
     }
     if (answer->sources.size() > n_sources) answer->sources.resize(n_sources);
-    // A mass that was measured in the first pass is not of this answer.
-    if (!inquiry.answers_from_memory) {
-      for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
-    }
+    const std::string wanted = StrCat(inquiry.question, "\n", inquiry.said);
+    for (memory::Passage& passage : answer->sources) ChooseExcerpt(wanted, &passage);
     return absl::OkStatus();
   }
 

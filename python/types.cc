@@ -3,9 +3,11 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "answer/ingest_summary.h"
@@ -42,6 +44,10 @@ void AddPassages(nb::module_& module) {
   using memory::Passage;
   nb::class_<Passage>(module, "Passage", "A passage of a document, found by attention or by words.")
       .def_prop_ro("text", Text(&Passage::text))
+      .def_prop_ro(
+          "excerpt", [](const Passage& self) { return ToPython(std::string(self.excerpt())); },
+          "The part of the text around what was looked for, to be shown where there is little "
+          "room.")
       .def_prop_ro("title", Text(&Passage::title))
       .def_prop_ro("source", Text(&Passage::source),
                    "The path or name that the document came from.")
@@ -74,6 +80,18 @@ void AddAnswers(nb::module_& module) {
               "\"cancelled\".")
       .def_ro("sources", &Answer::sources,
               "Passages that joined the prompt, then those attended to most.")
+      .def_prop_ro(
+          "marks",
+          [](const Answer& self) {
+            std::vector<std::tuple<size_t, size_t, int>> marks;
+            for (const auto& mark : self.marks.value_or(std::vector<answer::SourceMark>())) {
+              marks.emplace_back(mark.start, mark.end, mark.source);
+            }
+            return marks;
+          },
+          "Where they were asked for: (start, end, source) of each mark, first byte and the byte "
+          "after the last one in the text as UTF-8, and the number of the source, from 1: "
+          "sources[source - 1].")
       .def_ro("notes", &Answer::notes, "What the answer could not be made from, and why.")
       .def_prop_ro("prompt_tokens", [](const Answer& self) { return self.usage.prompt_tokens; })
       .def_prop_ro("completion_tokens",

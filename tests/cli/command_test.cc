@@ -356,8 +356,9 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   ASSERT_THAT(json["sources"], Not(IsEmpty()));
   double total = 0.0;
   for (const Json& source : json["sources"]) {
-    EXPECT_THAT(Keys(source), ElementsAre("document", "title", "source", "other_sources",
-                                          "collection", "start", "end", "mass", "reread", "text"));
+    EXPECT_THAT(Keys(source),
+                ElementsAre("document", "title", "source", "other_sources", "collection", "start",
+                            "end", "mass", "reread", "text", "excerpt"));
     total += source["mass"].get<double>();
     // start and end are bytes of the document's text.
     const ProgramResult text = Command({"docs", "show", source["document"].get<std::string>()});
@@ -365,6 +366,28 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
     EXPECT_EQ(text.out.substr(start, source["end"].get<size_t>() - start), source["text"]);
   }
   EXPECT_LE(total, 1.0 + 1e-6);
+}
+
+TEST_F(CommandTest, MarksAreNamedWhereTheyWereAskedFor) {
+  IngestBoth();
+  const auto ask = [&](const Arguments& more) {
+    Arguments arguments = Ask("Where does the otter live?", {"--reread", "0"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Command(arguments);
+  };
+  const std::vector<std::string> keys = Keys(ask({"--json"}).json());
+  const Json answer = ask({"--json", "--marks"}).json();
+  std::vector<std::string> with_marks = keys;
+  with_marks.emplace_back("marks");
+  EXPECT_EQ(Keys(answer), with_marks);
+  ASSERT_THAT(answer["marks"], SizeIs(testing::Ge(1U)));
+  const Json& mark = answer["marks"][0];
+  EXPECT_THAT(Keys(mark), ElementsAre("start", "end", "source"));
+  const auto text = answer["answer"].get<std::string>();
+  const auto start = mark["start"].get<size_t>();
+  EXPECT_EQ(text.substr(start, mark["end"].get<size_t>() - start), "[1]");
+  EXPECT_EQ(mark["source"], 1);
+  EXPECT_THAT(ask({"--marks"}).out, HasSubstr(" [1]"));
 }
 
 TEST_F(CommandTest, AskPrintsTheAnswerAndItsSources) {

@@ -107,6 +107,13 @@ class PageTest(unittest.TestCase):
         self.assertEqual(browser.one("#viewer-title").text, "mill")
         self.assertEqual(browser.one("mark").text, MILL.strip())
         browser.one("#viewer-close").click()
+        # So does the mark behind the sentence.
+        mark = self.turn().find_element("css selector", ".answer button")
+        self.assertEqual((mark.text, mark.accessible_name), ("[1]", "Source 1, mill"))
+        mark.click()
+        browser.wait(lambda: browser.one("#viewer").is_displayed(), "no document opens")
+        self.assertEqual(browser.one("#viewer-title").text, "mill")
+        browser.one("#viewer-close").click()
 
         delete = "button[aria-label='Delete mill']"
         browser.one(delete).click()

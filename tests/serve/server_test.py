@@ -156,6 +156,32 @@ class AnswersTest(ServerTest):
         self.assertEqual(chunks[-1]["choices"], [])
         self.assertEqual(chunks[-1]["usage"], whole["usage"])
 
+    def test_marks_name_the_sources_of_sentences(self):
+        question = "Where does the otter live?"
+        for own in ({"reread": 0}, {"reread": 2}):
+            options = ["--reread", str(own["reread"]), "--max-tokens", "12"]
+            answer = self.ask_command(question, "--marks", *options)
+            self.assertNotIn("marks", self.ask_command(question, *options))
+            with self.home.serve() as server:
+                whole = server.ask(question, max_tokens=12, fovea={**own, "marks": True}).json
+                raw = server.ask(question, max_tokens=12, fovea={**own, "marks": True}, stream=True)
+                wrong = server.ask(question, fovea={"marks": "yes"})
+                self.assertNotIn("fovea_marks", server.ask(question, fovea=own).json)
+            self.assertEqual(wrong.status, 400)
+            self.assertEqual(whole["fovea_marks"], answer["marks"])
+            self.expect_same(whole, answer)
+            text = whole["choices"][0]["message"]["content"].encode()
+            for mark in whole["fovea_marks"]:
+                self.assertEqual(text[mark["start"]:mark["end"]].decode(), f"[{mark['source']}]")
+                self.assertLessEqual(mark["source"], len(whole["fovea_sources"]))
+            chunks = [json.loads(event.removeprefix("data: "))
+                      for event in raw.bytes.decode().split("\n\n")[:-2]]
+            streamed = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+            self.assertEqual(streamed.rstrip().encode(), text)
+            self.assertEqual(chunks[-1]["fovea_marks"], whole["fovea_marks"])
+            if own["reread"] == 0:
+                self.assertGreater(len(whole["fovea_marks"]), 0)
+
     def test_search_finds_passages_in_each_way(self):
         with self.home.serve() as server:
             for by in ("bm25", "attention", "both"):
@@ -544,6 +570,54 @@ class CollectionsTest(ServerTest):
 
 
 class JobsTest(ServerTest):
+    def test_a_file_keeps_its_name(self):
+        """As browsers and curl send it, and as it is stored: in one line."""
+        names = {"a%22b%22.txt": 'a"b".txt', 'a\\"b.txt': 'a"b.txt', "50%.txt": "50%.txt",
+                 "a;b=c.txt": "a;b=c.txt", "ä%0D%0Ab.txt": "ä\\x0D\\x0Ab.txt",
+                 "%20%41.txt": "%20%41.txt", "Zoë 2.txt": "Zoë 2.txt"}
+        with self.home.serve() as server:
+            job = server.upload([(sent, f"Text {i}.\n".encode()) for i, sent in enumerate(names)])
+            self.assertEqual([file["name"] for file in job.json["files"]], list(names.values()))
+            done = server.await_job(job)
+            self.assertEqual([d["source"] for d in done["documents"]],
+                             [f"upload:{name}" for name in names.values()])
+            self.assertEqual(done["documents"][0]["title"], 'a"b"')
+
+    def test_a_job_that_could_store_nothing_has_failed(self):
+        picture, archive = b"\x89PNG\r\n\x1a\n\0\0", b"PK\x05\x06" + b"\0" * 18
+        with self.home.serve() as server:
+            failed = server.await_job(server.upload([("a.png", picture), ("b.zip", archive)]))
+            self.assertEqual((failed["state"], failed["counts"]), ("failed", {"failed": 2}))
+            for name, document in zip(("a.png", "b.zip"), failed["documents"]):
+                self.assertEqual(document["source"], f"upload:{name}")
+                self.assertIn(document["error"], failed["error"])
+            self.assertNotIn(self.home.folder, json.dumps(failed))
+            listed = server.get("/v1/jobs").json["data"][0]
+            self.assertEqual((listed["state"], listed["error"]), ("failed", failed["error"]))
+            many = server.await_job(server.upload([(f"{i}.png", picture) for i in range(9)]))
+            self.assertIn("; and 4 more", many["error"])
+            partly = server.await_job(server.upload([("a.png", picture), ("c.txt", b"Text.\n")]))
+            self.assertEqual((partly["state"], partly["error"]), ("done", None))
+            self.assertEqual(partly["counts"], {"added": 1, "failed": 1})
+            self.assertIn('fovea_jobs{state="failed"} 2', server.get("/metrics").bytes.decode())
+        with self.home.serve() as server:  # it is stored so
+            again = server.get(f"/v1/jobs/{failed['id']}").json
+            for job in (failed, again):
+                del job["progress"]  # of this process
+            self.assertEqual(again, failed)
+
+    def test_collections_are_named_by_one_line_of_text(self):
+        with self.home.serve() as server:
+            for wrong in ("", " ", "a\nb", "a\0b", "a\\b", "x" * 1001):
+                refused = server.post("/v1/documents", {"title": "t", "text": "Text.",
+                                                        "collection": wrong})
+                self.assertEqual(refused.status, 400, wrong)
+                self.assertIn("collection", refused.json["error"]["message"])
+                if "\n" not in wrong:
+                    self.assertEqual(server.upload([("a.txt", b"Text.")], wrong).status, 400, wrong)
+            done = server.await_job(server.upload([("a.txt", b"Text.")], "Zoë's letters, 1912/13"))
+            self.assertEqual(done["collection"], "Zoë's letters, 1912/13")
+
     def test_a_new_memory_takes_documents_and_answers_from_them(self):
         with self.home.serve() as server:
             self.assertEqual(server.get("/v1/documents").json["data"], [])
