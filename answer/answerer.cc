@@ -12,11 +12,14 @@
 
 #include "answer/context_pool.h"
 #include "answer/conversation.h"
+#include "answer/excerpt.h"
 #include "answer/generator.h"
 #include "answer/prompt.h"
 #include "answer/prompt_context.h"
 #include "answer/reference_memory.h"
 #include "answer/reread.h"
+#include "answer/sentence_marks.h"
+#include "answer/sentence_sources.h"
 #include "answer/shared_model.h"
 #include "documents/errors.h"
 #include "documents/utf8.h"
@@ -66,7 +69,9 @@ struct Messages {
   const std::string* question = nullptr;
 };
 
-absl::StatusOr<Messages> TellApart(const Request& request) {
+// `question_name`: what errors call the question.
+absl::StatusOr<Messages> TellApart(const Request& request,
+                                   std::string_view question_name = "question") {
   Messages messages;
   std::span<const ChatMessage> rest = request.messages;
   if (!rest.empty() && rest.front().role == ChatMessage::Role::kSystem) {
@@ -92,7 +97,7 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
     const ChatMessage& message = request.messages[i];
     const size_t valid_bytes = documents::ScanUtf8(message.content).valid_bytes;
     if (valid_bytes == message.content.size()) continue;
-    const std::string name = &message == &rest.back()      ? "the question"
+    const std::string name = &message == &rest.back()      ? StrCat("the ", question_name)
                              : &message == messages.system ? "the system message"
                                                            : StrCat("message ", i + 1);
     return documents::NotTextError(name, message.content, valid_bytes, 0, "UTF-8 text");
@@ -108,13 +113,13 @@ absl::StatusOr<Messages> TellApart(const Request& request) {
         "earlier turns beside a conversation, which has its own: give one or the other");
   }
   if (messages.question->find_first_not_of(" \t\r\n") == std::string::npos) {
-    return absl::InvalidArgumentError("the question is empty");
+    return absl::InvalidArgumentError(StrCat("the ", question_name, " is empty"));
   }
   return messages;
 }
 
-// Passages with a smaller share of the attention are no sources.
-constexpr double kLeastSourceMass = 0.005;
+// What errors of a search call its text.
+constexpr std::string_view kQuery = "query";
 
 // How often a question begins anew because another process removed what it was reading.
 constexpr int kMaxAttempts = 5;
@@ -135,6 +140,7 @@ struct Inquiry {
   bool answers_from_memory = false;                             // while the answer is made
   bool has_searched = false;  // the memory layers have read the memory, if only to find passages
   bool has_streamed = false;  // the caller has seen a piece of the answer
+  std::string said = {};      // the answer's text, without marks
 
   const AskOptions& options() const { return request.options; }
   std::span<const ChatMessage> history() const {
@@ -179,8 +185,8 @@ class AnswererImpl final : public Answerer {
       inquiry.conversation = &own;
     }
     ASSIGN_OR_RETURN(Answer answer, Run(inquiry, start));
-    if (request.conversation != nullptr && !answer.text.empty()) {
-      request.conversation->AddTurn(inquiry.question, answer.text);
+    if (request.conversation != nullptr && !inquiry.said.empty()) {
+      request.conversation->AddTurn(inquiry.question, inquiry.said);
     }
     return answer;
   }
@@ -209,7 +215,7 @@ class AnswererImpl final : public Answerer {
     request.options.reread_by = search.by;
     request.options.scope = search.scope;
     request.progress = search.progress;
-    ASSIGN_OR_RETURN(const Messages messages, TellApart(request));
+    ASSIGN_OR_RETURN(const Messages messages, TellApart(request, kQuery));
     const ContextPool::Lease lease = contexts_.Lend();
     Inquiry inquiry{.request = request,
                     .question = *messages.question,
@@ -222,6 +228,9 @@ class AnswererImpl final : public Answerer {
       absl::StatusOr<std::vector<memory::Passage>> found = FindPassages(inquiry);
       if (found.ok() || absl::IsCancelled(found.status()) || attempt == kMaxAttempts ||
           !MovedOn(&inquiry)) {
+        if (found.ok()) {
+          for (memory::Passage& passage : *found) ChooseExcerpt(inquiry.question, &passage);
+        }
         return found;
       }
     }
@@ -279,10 +288,12 @@ class AnswererImpl final : public Answerer {
   absl::StatusOr<std::vector<memory::Passage>> FindPassages(Inquiry& inquiry) const {
     std::vector<int32_t> prompt_ids;
     if (inquiry.reread.by != RereadBy::kBm25) {
-      ASSIGN_OR_RETURN(Prompt prompt,
-                       FitPrompt(model_.tokenizer(), inquiry.style,
-                                 {.history = {}, .question = inquiry.question, .passages = {}},
-                                 model_.config().max_position_embeddings));
+      ASSIGN_OR_RETURN(Prompt prompt, FitPrompt(model_.tokenizer(), inquiry.style,
+                                                {.history = {},
+                                                 .question = inquiry.question,
+                                                 .question_name = kQuery,
+                                                 .passages = {}},
+                                                model_.config().max_position_embeddings));
       prompt_ids = std::move(prompt.ids);
       if (inquiry.is_reference) {
         inquiry.reference_memory = std::make_unique<ReferenceMemory>(
@@ -443,24 +454,42 @@ class AnswererImpl final : public Answerer {
         .skip_leading_space = !options.raw,
         .stream = nullptr,
     };
+    StreamCallback stream;
     if (inquiry.request.stream != nullptr) {
-      generate.stream = [&inquiry](std::string_view piece) {
+      stream = [&inquiry](std::string_view piece) {
         inquiry.has_streamed = true;
         return inquiry.request.stream(piece);
       };
     }
+    SentenceSources sentence_sources(answer->reread,
+                                     inquiry.answers_from_memory ? inquiry.searcher.get() : nullptr,
+                                     options.n_sources);
+    SentenceMarks marks(
+        [&](std::string_view sentence) { return sentence_sources.SourceOf(sentence); }, stream);
+    generate.stream =
+        options.marks ? [&marks](std::string_view piece) { return marks.Push(piece); } : stream;
     RETURN_IF_ERROR(inquiry.context->Run(prompt.ids, model_, source, &generate.logits,
                                          inquiry.request.progress));
+    if (options.marks) sentence_sources.Begin();
     ASSIGN_OR_RETURN(Generated generated, Generate(std::move(generate), inquiry.request.progress));
     answer->text = std::move(generated.text);
-    if (!options.raw) {
-      answer->text.erase(answer->text.find_last_not_of(" \t\r\n") + 1);
+    const auto trim = [&options](std::string* text) {
+      if (!options.raw) text->erase(text->find_last_not_of(" \t\r\n") + 1);
+    };
+    trim(&answer->text);
+    inquiry.said = answer->text;
+    if (options.marks) {
+      marks.Finish();
+      RETURN_IF_ERROR(sentence_sources.status());
+      answer->text = marks.TakeText();
+      answer->marks = marks.TakeMarks();
+      trim(&answer->text);
     }
     answer->finish_reason = std::move(generated.finish_reason);
     answer->usage.completion_tokens = generated.n_tokens;
     answer->timing.prefill_ms = MillisecondsBetween(start, generated.first_token_at);
     answer->timing.decode_ms_per_token = generated.ms_per_token;
-    return NameSources(inquiry, answer);
+    return NameSources(inquiry, sentence_sources.named(), answer);
   }
 
   // Takes the oldest turns out of the conversation until the prompt fits or none is left.
@@ -479,6 +508,12 @@ class AnswererImpl final : public Answerer {
     return absl::OkStatus();
   }
 
+  static bool Names(std::span<const memory::Passage> passages, const memory::Passage& wanted) {
+    return std::any_of(passages.begin(), passages.end(), [&](const memory::Passage& passage) {
+      return passage.slot_begin == wanted.slot_begin;
+    });
+  }
+
   // Forgets what the conversation's context was run with when that is not what it would be now.
   static void PrepareContext(const Inquiry& inquiry) {
     if (inquiry.request.conversation == nullptr) return;
@@ -492,30 +527,40 @@ class AnswererImpl final : public Answerer {
          .documents = inquiry.options().scope.documents});
   }
 
-  static absl::Status NameSources(const Inquiry& inquiry, Answer* answer) {
+  // `named`: what marks of the text name, each of which may have little of the whole attention.
+  static absl::Status NameSources(const Inquiry& inquiry, std::span<const memory::Passage> named,
+                                  Answer* answer) {
+    constexpr int kMostLookedAt = 64;
     const size_t n_sources = static_cast<size_t>(inquiry.options().n_sources);
-    answer->sources = answer->reread;
+    answer->sources.assign(named.begin(), named.end());
+    for (const memory::Passage& passage : answer->reread) {
+      if (!Names(answer->sources, passage)) answer->sources.push_back(passage);
+    }
+    // A mass that was measured in the first pass, or of one sentence, is not of this answer.
+    for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
     if (inquiry.has_searched && inquiry.options().audit) answer->audit = inquiry.searcher->Audit();
     if (inquiry.answers_from_memory && n_sources > 0) {
       ASSIGN_OR_RETURN(const std::vector<memory::Passage> attended,
-                       memory::PassagesByMass(*inquiry.searcher, inquiry.searcher->Mass(),
-                                              inquiry.options().n_sources));
+                       memory::PassagesByMass(
+                           *inquiry.searcher, inquiry.searcher->Mass(),
+                           named.empty() ? inquiry.options().n_sources
+                                         : std::max(inquiry.options().n_sources, kMostLookedAt)));
       for (const memory::Passage& passage : attended) {
         const auto known = std::find_if(
             answer->sources.begin(), answer->sources.end(),
             [&](const memory::Passage& other) { return other.slot_begin == passage.slot_begin; });
         if (known != answer->sources.end()) {
           known->mass = passage.mass;
+          known->peak_start = passage.peak_start;
+          known->peak_end = passage.peak_end;
         } else if (passage.mass >= kLeastSourceMass) {
           answer->sources.push_back(passage);
         }
       }
     }
     if (answer->sources.size() > n_sources) answer->sources.resize(n_sources);
-    // A mass that was measured in the first pass is not of this answer.
-    if (!inquiry.answers_from_memory) {
-      for (memory::Passage& passage : answer->sources) passage.mass = 0.0;
-    }
+    const std::string wanted = StrCat(inquiry.question, "\n", inquiry.said);
+    for (memory::Passage& passage : answer->sources) ChooseExcerpt(wanted, &passage);
     return absl::OkStatus();
   }
 
@@ -598,9 +643,9 @@ class AnswererImpl final : public Answerer {
                                      "known: ", next_slot.status().message(),
                                      "; `fovea rebuild` makes the text index again"));
     } else if (next_slot.ok() && *next_slot < generation.next_slot) {
-      answer->notes.push_back(StrCat("the last ", generation.next_slot - *next_slot, " of ",
-                                     generation.next_slot, " stored tokens cannot be found by ",
-                                     "their words yet; the next ingest makes up for it"));
+      // How much that is is not told to those who may see a part of the memory.
+      answer->notes.push_back(
+          "what was stored last cannot be found by its words yet; the next ingest makes up for it");
     }
     return true;
   }

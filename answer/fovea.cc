@@ -53,6 +53,7 @@ absl::StatusOr<std::unique_ptr<Fovea>> Fovea::Open(const FoveaOptions& options) 
         model::AdapterBaseWarning(*choice.adapter, choice.model, fovea->model_->config());
     if (!warning.empty()) fovea->warnings_.push_back(std::move(warning));
   }
+  if (options.check) RETURN_IF_ERROR(options.check(fovea->memory_.get(), *fovea->model_));
   if (fovea->memory_ == nullptr) {
     ASSIGN_OR_RETURN(fovea->memory_, memory::Memory::Open(options.memory, write));
   }
@@ -72,6 +73,7 @@ memory::IngestOptions Fovea::ingest_options() const {
 
 absl::StatusOr<IngestSummary> Fovea::Ingest(const IngestRequest& request) {
   const auto begin = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(documents::CheckCollectionName(request.collection));
   IngestSummary summary;
   struct File {
     std::filesystem::path path;

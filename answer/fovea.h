@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,6 +34,10 @@ struct FoveaOptions {
   int n_threads = 0;                              // 0: all processors
   // Of products with weights: "float32", "int8", or "auto": the faster one on this machine.
   std::string precision = "auto";
+  // Looks at what was opened before a memory is made where there is none (null then); its error is
+  // Open's. May be null.
+  std::function<absl::Status(const memory::Memory* memory, const model::Transformer& model)> check =
+      nullptr;
 };
 
 // What an ingest of files and texts is given.

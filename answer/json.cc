@@ -16,7 +16,8 @@ Json ToJson(const memory::Passage& passage) {
           {"end", passage.end},
           {"mass", passage.mass},
           {"reread", passage.reread},
-          {"text", passage.text}};
+          {"text", passage.text},
+          {"excerpt", passage.excerpt()}};
 }
 
 Json ToJson(const storage::SourceReference& source) {
@@ -46,6 +47,14 @@ Json ToJson(const memory::IngestedDocument& document) {
           {"encoded_windows", document.encoded_windows},
           {"status", memory::IngestStatusName(document.status)},
           {"error", document.error}};
+}
+
+Json ToJson(const std::vector<SourceMark>& marks) {
+  Json list = Json::array();
+  for (const SourceMark& mark : marks) {
+    list.push_back({{"start", mark.start}, {"end", mark.end}, {"source", mark.source}});
+  }
+  return list;
 }
 
 }  // namespace fovea::answer

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "answer/request.h"
 #include "memory/ingest/ingested_document.h"
 #include "memory/search/attribution.h"
 #include "nlohmann/json.hpp"
@@ -21,5 +23,6 @@ Json ToJson(const memory::Passage& passage);
 Json ToJson(const storage::SourceReference& source);
 Json ToJson(const storage::DocumentRecord& document);
 Json ToJson(const memory::IngestedDocument& document);
+Json ToJson(const std::vector<SourceMark>& marks);
 
 }  // namespace fovea::answer

@@ -100,7 +100,7 @@ absl::StatusOr<Prompt> FitPrompt(const model::Tokenizer& tokenizer, const Prompt
     if (fits(best)) break;
   }
   if (!fits(best)) {
-    return absl::OutOfRangeError(StrCat("the question takes ", best.ids.size(),
+    return absl::OutOfRangeError(StrCat("the ", request.question_name, " takes ", best.ids.size(),
                                         " tokens of prompt, at most ", max_prompt_tokens,
                                         " fit into the model's window: shorten it"));
   }

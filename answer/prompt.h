@@ -32,7 +32,8 @@ inline constexpr std::string_view kInfillMark = "<FILL_ME>";
 struct PromptRequest {
   std::span<const model::ChatMessage> history;  // earlier turns; none in raw mode
   std::string question;
-  std::span<const std::string> passages;  // texts to re-read, best first
+  std::string_view question_name = "question";  // what errors call it
+  std::span<const std::string> passages;        // texts to re-read, best first
   // Continue the text as it is. With kInfillMark in it once: write what stands there, where the
   // model can (model/tokenizer/chat_template.h).
   bool raw = false;

@@ -1,6 +1,7 @@
 // What a question asks for, and what an answer holds.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -31,6 +32,8 @@ struct AskOptions {
   // The answer ends before the first of these texts, wherever tokens begin and end.
   std::vector<std::string> stop;
   int n_sources = 3;
+  // Marks in the answer's text, "[2]" behind a sentence, name its source (Answer::marks).
+  bool marks = false;
   bool raw = false;  // continue the text as it is, without the chat template
   bool use_memory = true;
   std::optional<int> reread;  // passages in the prompt; unset: what measured best for the model
@@ -81,12 +84,25 @@ struct Timing {
   double decode_ms_per_token = 0.0;
 };
 
+// In an answer's text: "[2]", which names a sentence's source.
+struct SourceMark {
+  size_t start = 0;  // bytes of the text
+  size_t end = 0;
+  int source = 0;  // from 1: Answer::sources[source - 1]
+};
+
 struct Answer {
   std::string question;
-  std::string text;
+  std::string text;           // with its marks, where they were asked for
   std::string finish_reason;  // "stop", "length", "repetition", "cancelled"
-  // Passages that joined the prompt first, then those that the memory layers attended to most.
+  // Passages that joined the prompt first, then those that the memory layers attended to most; with
+  // marks those first that they name, in the order in which the text does.
   std::vector<memory::Passage> sources;
+  // In the order of the text; set where they were asked for: behind each sentence of which half the
+  // words, stop words aside, are in a passage that joined the prompt, the passage with most of
+  // them; else behind each for whose tokens the memory layers attended to a passage, the one with
+  // most of the attention.
+  std::optional<std::vector<SourceMark>> marks;
   std::vector<memory::Passage> reread;  // passages whose text joined the prompt
   // For people: what the answer could not be made from, and why.
   std::vector<std::string> notes;

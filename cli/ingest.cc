@@ -483,6 +483,9 @@ void AddIngest(CLI::App& app, Run* run) {
   AddMemoryOption(command, &arguments->memory)->required();
   AddModelOptions(command, &arguments->model);
   command->add_option("--collection", arguments->collection, "The set that the documents join")
+      ->check([](const std::string& name) {
+        return std::string(ToStd(documents::CheckCollectionName(name).message()));
+      })
       ->capture_default_str()
       ->type_name("NAME");
   command

@@ -196,6 +196,8 @@ void AddQuestionOptions(CLI::App* command, QuestionOptions* options) {
       ->check(CLI::Range(0, kMaxCount))
       ->capture_default_str()
       ->type_name("N");
+  command->add_flag("--marks", ask.marks,
+                    "Name sources in the answer's text: [1] behind a sentence that source 1 has");
   CLI::Option* raw =
       command->add_flag("--raw", ask.raw, "Continue the text as it is, without the chat template");
   command

@@ -57,20 +57,22 @@ Json ToJson(const answer::Answer& answer, double open_ms, const std::vector<std:
     audit = {{"captured_mass", answer.audit->captured_mass},
              {"needle_recall", answer.audit->needle_recall}};
   }
-  return {{"question", answer.question},
-          {"answer", answer.text},
-          {"finish_reason", answer.finish_reason},
-          {"sources", ToJsonList(answer.sources)},
-          {"notes", all_notes},
-          {"usage",
-           {{"prompt_tokens", answer.usage.prompt_tokens},
-            {"completion_tokens", answer.usage.completion_tokens},
-            {"memory_tokens", answer.usage.memory_tokens}}},
-          {"timing",
-           {{"open_ms", Rounded(open_ms)},
-            {"prefill_ms", Rounded(answer.timing.prefill_ms)},
-            {"decode_ms_per_token", Rounded(answer.timing.decode_ms_per_token)}}},
-          {"audit", std::move(audit)}};
+  Json json = {{"question", answer.question},
+               {"answer", answer.text},
+               {"finish_reason", answer.finish_reason},
+               {"sources", ToJsonList(answer.sources)},
+               {"notes", all_notes},
+               {"usage",
+                {{"prompt_tokens", answer.usage.prompt_tokens},
+                 {"completion_tokens", answer.usage.completion_tokens},
+                 {"memory_tokens", answer.usage.memory_tokens}}},
+               {"timing",
+                {{"open_ms", Rounded(open_ms)},
+                 {"prefill_ms", Rounded(answer.timing.prefill_ms)},
+                 {"decode_ms_per_token", Rounded(answer.timing.decode_ms_per_token)}}},
+               {"audit", std::move(audit)}};
+  if (answer.marks.has_value()) json["marks"] = answer::ToJson(*answer.marks);
+  return json;
 }
 
 Json FailedQuestionJson(const std::string& question, const absl::Status& status) {
@@ -105,6 +107,8 @@ Json ToJson(const memory::Stats& stats, const storage::StoreSettings& settings) 
       {"tokens", stats.tokens},
       {"slots", stats.slots},
       {"deleted_slots", stats.deleted_slots},
+      {"unfinished",
+       {{"documents", stats.unfinished_documents}, {"tokens", stats.unfinished_tokens}}},
       {"bytes",
        {{"text", stats.text_bytes}, {"blocks", stats.block_bytes}, {"index", stats.index_bytes}}},
       {"segments", std::move(segments)},

@@ -92,7 +92,9 @@ absl::StatusOr<ExitCode> RunRebuild(const RebuildArguments& arguments) {
 
 void AddRebuild(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
-      "rebuild", "Build new indexes, or encode everything again, while the memory answers");
+      "rebuild",
+      "Build new indexes, or encode everything again, while the memory answers; drops what an "
+      "interrupted ingest has left");
   const auto arguments = std::make_shared<RebuildArguments>();
   AddMemoryOption(command, &arguments->memory)->required();
   command

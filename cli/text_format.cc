@@ -6,12 +6,12 @@
 #include <set>
 
 #include "absl/strings/str_format.h"
+#include "answer/excerpt.h"
 
 namespace fovea::cli {
 namespace {
 
 constexpr size_t kIdDigits = 12;
-constexpr size_t kExcerptCharacters = 240;
 constexpr size_t kTitleCharacters = 80;
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
@@ -243,7 +243,10 @@ std::string FormatSources(const answer::Answer& answer) {
                    FormatCount(static_cast<int64_t>(source.end)));
     if (source.reread) text += ", read again";
     if (source.mass > 0.0) text += StrCat(" (", Percent(source.mass), " of the attention)");
-    text += StrCat("\n    ", Excerpt(source.text, kExcerptCharacters), "\n");
+    const bool is_part = source.excerpt_end > source.excerpt_start;
+    const std::string excerpt = Excerpt(source.excerpt(), answer::kExcerptCharacters);
+    text += StrCat("\n    ", is_part && source.excerpt_start > source.start ? "… " : "", excerpt,
+                   is_part && source.excerpt_end < source.end ? " …" : "", "\n");
   }
   if (answer.audit.has_value()) {
     text +=
@@ -326,6 +329,12 @@ std::string FormatStats(const memory::Stats& stats, const storage::StoreSettings
   text += StrCat("tokens       ", FormatCount(static_cast<int64_t>(stats.tokens)), " (",
                  FormatCount(static_cast<int64_t>(stats.deleted_slots)), " of ",
                  FormatCount(static_cast<int64_t>(stats.slots)), " slots deleted)\n");
+  if (stats.unfinished_documents > 0) {
+    text += StrCat("unfinished   ", Plural(stats.unfinished_documents, "document"), ", ",
+                   Plural(static_cast<int64_t>(stats.unfinished_tokens), "token"),
+                   ": of an ingest that runs, or was interrupted; the same one again goes on from "
+                   "them, `fovea rebuild` drops them\n");
+  }
   text += StrCat("bytes        text ", FormatBytes(stats.text_bytes), ", keys and values ",
                  FormatBytes(stats.block_bytes), ", index ", FormatBytes(stats.index_bytes), "\n");
   for (const memory::Stats::SegmentStats& segment : stats.segments) {

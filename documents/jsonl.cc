@@ -276,6 +276,13 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
     return absl::InvalidArgumentError(StrCat(where, ": field \"id\" has ", record.id->size(),
                                              " bytes, want at most ", kMaxIdBytes));
   }
+  if (record.collection.has_value() && !record.collection->empty()) {
+    const absl::Status valid = CheckCollectionName(*record.collection);
+    if (!valid.ok()) {
+      return absl::InvalidArgumentError(
+          StrCat(where, ": field \"collection\": ", ToStd(valid.message())));
+    }
+  }
   const bool has_id = record.id.has_value() && !record.id->empty();
   auto document = std::make_unique<StringDocument>(*std::move(record.text));
   document->title = OneLine(record.title.value_or(""), kMaxTitleBytes);

@@ -67,4 +67,21 @@ std::filesystem::path PathOfSource(std::string_view source) {
   return path;
 }
 
+absl::Status CheckCollectionName(std::string_view name) {
+  if (IsBlank(name)) return absl::InvalidArgumentError("the name of a collection is empty");
+  const auto wrong = [](std::string_view shown, std::string_view want) {
+    return absl::InvalidArgumentError(StrCat("collection \"", shown, "\": want ", want));
+  };
+  if (name.size() > kMaxCollectionBytes) {
+    return wrong(
+        StrCat(PrintableName(Utf8Prefix(name, 60)), "…"),
+        StrCat("a name of at most ", kMaxCollectionBytes, " bytes; this one has ", name.size()));
+  }
+  if (const std::string printable = PrintableName(name); printable != name) {
+    return wrong(printable,
+                 "a name in UTF-8 without control characters (such as line ends) and backslashes");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace fovea::documents

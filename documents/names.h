@@ -1,4 +1,4 @@
-// Sources: the names that documents are known by, from session to session.
+// The names of documents' sources and of collections, which are kept from session to session.
 #pragma once
 
 #include <filesystem>
@@ -20,5 +20,12 @@ absl::StatusOr<std::string> SourceOfPath(const std::filesystem::path& path);
 
 // The path of a source that SourceOfPath made.
 std::filesystem::path PathOfSource(std::string_view source);
+
+// Whether a collection may be called so: a name that PrintableName leaves as it is (it is shown,
+// sent and typed as one line of UTF-8), of kMaxCollectionBytes at most, and not blank.
+// InvalidArgument says what is wrong. Earlier releases took other names: their documents can still
+// be read, asked and deleted by them.
+inline constexpr size_t kMaxCollectionBytes = 1000;
+absl::Status CheckCollectionName(std::string_view name);
 
 }  // namespace fovea::documents

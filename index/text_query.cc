@@ -24,10 +24,6 @@ constexpr std::string_view kStopWords[] = {
     "will",  "with",  "would", "you",   "your",  "yours"};
 static_assert(std::is_sorted(std::begin(kStopWords), std::end(kStopWords)));
 
-bool IsStopWord(std::string_view word) {
-  return std::binary_search(std::begin(kStopWords), std::end(kStopWords), word);
-}
-
 // Terms in the order of the question, each once.
 std::vector<std::string> Terms(std::string_view question) {
   std::vector<std::string> terms;
@@ -58,14 +54,20 @@ std::vector<std::string> Terms(std::string_view question) {
 
 }  // namespace
 
+bool IsStopWord(std::string_view word) {
+  return std::binary_search(std::begin(kStopWords), std::end(kStopWords), word);
+}
+
+std::vector<std::string> QueryTerms(std::string_view question) {
+  std::vector<std::string> terms = Terms(question);
+  if (!std::all_of(terms.begin(), terms.end(), IsStopWord)) std::erase_if(terms, IsStopWord);
+  if (terms.size() > kMaxTerms) terms.resize(kMaxTerms);
+  return terms;
+}
+
 std::string MakeMatchExpression(std::string_view question) {
-  const std::vector<std::string> terms = Terms(question);
-  const bool only_stop_words = std::all_of(terms.begin(), terms.end(), IsStopWord);
   std::string expression;
-  int n_terms = 0;
-  for (const std::string& term : terms) {
-    if (!only_stop_words && IsStopWord(term)) continue;
-    if (++n_terms > kMaxTerms) break;
+  for (const std::string& term : QueryTerms(question)) {
     if (!expression.empty()) expression += " OR ";
     // A term holds no quote: quotes separate words (text_words.h).
     expression += '"';

@@ -8,6 +8,7 @@
 #include "index/layer_index.h"
 #include "memory/residency_plan.h"
 #include "memory/resident_entries.h"
+#include "memory/unfinished.h"
 
 namespace fovea::memory {
 namespace {
@@ -67,7 +68,10 @@ absl::StatusOr<Stats> ComputeStats(Memory& memory) {
   stats.collections.assign(collections.begin(), collections.end());
   stats.tokens = generation->n_tokens;
   stats.slots = generation->next_slot;
-  stats.deleted_slots = generation->next_slot - generation->n_tokens;
+  ASSIGN_OR_RETURN(const Unfinished unfinished, FindUnfinished(*generation));
+  stats.unfinished_documents = static_cast<int64_t>(unfinished.documents.size());
+  stats.unfinished_tokens = unfinished.n_tokens;
+  stats.deleted_slots = generation->next_slot - generation->n_tokens - unfinished.n_tokens;
   ASSIGN_OR_RETURN(const storage::BytesByKind bytes, memory.store().SizeByKind());
   stats.text_bytes = bytes.text;
   stats.block_bytes = bytes.blocks;

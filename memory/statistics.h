@@ -17,8 +17,11 @@ struct Stats {
   int64_t documents = 0;
   std::vector<std::pair<std::string, int64_t>> collections;  // name, documents
   uint64_t tokens = 0;
+  // Those of `tokens`, of documents that are not complete (memory/unfinished.h), and deleted ones.
   uint64_t slots = 0;
   uint64_t deleted_slots = 0;
+  int64_t unfinished_documents = 0;
+  uint64_t unfinished_tokens = 0;
   uint64_t text_bytes = 0;
   uint64_t block_bytes = 0;
   uint64_t index_bytes = 0;

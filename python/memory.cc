@@ -123,6 +123,7 @@ struct AskArguments {
   uint64_t seed = 0;
   Strings stop;
   int sources = 3;
+  bool marks = false;
   bool raw = false;
   bool audit = false;
 };
@@ -228,17 +229,24 @@ class Memory {
     options.seed = arguments.seed;
     options.stop = arguments.stop;
     options.n_sources = arguments.sources;
+    options.marks = arguments.marks;
     options.raw = arguments.raw;
     options.audit = arguments.audit;
     const auto task = std::make_shared<AnswerStream::AskTask>(
-        [engine = engine(), request](AnswerStream::AskTask& task) {
+        [engine = engine(),
+         request](AnswerStream::AskTask& task) -> absl::StatusOr<answer::Answer> {
           answer::Request mine = request;
           mine.progress = fovea::Progress(nullptr, task.cancelled());
           mine.stream = [&task](std::string_view piece) {
             task.Post(std::string(piece));
             return true;
           };
-          return engine->fovea->Run(mine);
+          absl::StatusOr<answer::Answer> answer = engine->fovea->Run(mine);
+          // Nobody who reads it has asked for an end: a part must not pass for the whole.
+          if (answer.ok() && answer->finish_reason == "cancelled" && task.is_closed()) {
+            return ClosedWhileRunning();
+          }
+          return answer;
         });
     opened_->Track(task);
     return AnswerStream(task);
@@ -496,6 +504,8 @@ mode: "approximate" (default), "exact" or "dense". top_k: keys kept for each que
     model's. use_memory: False: the model alone.
 reread: passages whose text joins the prompt; 0: none; None: what measured best for the model.
     reread_by: "attention", "bm25" or "both". reread_memory: the memory while they are read.
+marks: "[1]" behind a sentence of the text, and of the pieces, names its source; Answer.marks has
+    where.
 max_tokens, temperature (0: always the likeliest token), top_p, seed, stop, sources (their number),
     raw (continue the text, without the chat template), audit: as `fovea ask` has them.)";
 
@@ -555,7 +565,7 @@ void AddMemoryClass(nb::module_& module) {
              Strings documents, std::optional<std::string> mode, int top_k, bool use_memory,
              std::optional<int> reread, std::optional<std::string> reread_by,
              std::optional<bool> reread_memory, int max_tokens, float temperature, float top_p,
-             uint64_t seed, Strings stop, int sources, bool raw, bool audit) {
+             uint64_t seed, Strings stop, int sources, bool marks, bool raw, bool audit) {
             return self.Ask(question, system, history,
                             {.collections = std::move(collections),
                              .documents = std::move(documents),
@@ -571,6 +581,7 @@ void AddMemoryClass(nb::module_& module) {
                              .seed = seed,
                              .stop = std::move(stop),
                              .sources = sources,
+                             .marks = marks,
                              .raw = raw,
                              .audit = audit});
           },
@@ -579,8 +590,8 @@ void AddMemoryClass(nb::module_& module) {
           "collections"_a = Strings(), "documents"_a = Strings(), "mode"_a = nb::none(),
           "top_k"_a = 0, "use_memory"_a = true, "reread"_a = nb::none(), "reread_by"_a = nb::none(),
           "reread_memory"_a = nb::none(), "max_tokens"_a = 256, "temperature"_a = 0.0F,
-          "top_p"_a = 1.0F, "seed"_a = 0, "stop"_a = Strings(), "sources"_a = 3, "raw"_a = false,
-          "audit"_a = false, kAskDoc)
+          "top_p"_a = 1.0F, "seed"_a = 0, "stop"_a = Strings(), "sources"_a = 3, "marks"_a = false,
+          "raw"_a = false, "audit"_a = false, kAskDoc)
       .def("search", &Memory::Search, "query"_a, nb::kw_only(), "by"_a = "bm25", "limit"_a = 10,
            "collections"_a = Strings(), "documents"_a = Strings(),
            "Passages for a text, best first: by \"bm25\" (words), \"attention\" or \"both\".")

@@ -97,7 +97,7 @@ absl::StatusOr<std::shared_ptr<Engine>> OpenedMemory::engine() const {
 void OpenedMemory::Track(std::shared_ptr<AnyTask> task) {
   const std::lock_guard lock(mutex_);
   std::erase_if(tasks_, [](const auto& known) { return known.expired(); });
-  if (engine_ == nullptr) task->Cancel();  // it was closed while the task began
+  if (engine_ == nullptr) task->CancelByClose();  // it was closed while the task began
   tasks_.push_back(std::move(task));
 }
 
@@ -113,7 +113,7 @@ void OpenedMemory::Close() {
   for (const auto& task : tasks) {
     if (auto known = task.lock(); known != nullptr) running.push_back(std::move(known));
   }
-  for (const auto& task : running) task->Cancel();
+  for (const auto& task : running) task->CancelByClose();
   for (const auto& task : running) task->Join();
   // A short call of another thread may still look at something.
   const std::weak_ptr<Engine> left = engine;

@@ -25,13 +25,28 @@ class AnyTask {
   virtual ~AnyTask() = default;
   // Asks the work to end at its next safe point.
   void Cancel() { cancelled_ = true; }
+  // The same, since what it works with is closed: a result that this cuts off becomes Cancelled.
+  // What its own caller has cancelled before is not.
+  void CancelByClose() {
+    if (!cancelled_) closed_ = true;
+    cancelled_ = true;
+  }
   const std::atomic<bool>* cancelled() const { return &cancelled_; }
+  bool is_closed() const { return closed_; }
   // Waits for the end; what the work held is let go of by then.
   virtual void Join() = 0;
 
  private:
+  std::atomic<bool> closed_{false};  // set before cancelled_
   std::atomic<bool> cancelled_{false};
 };
+
+// What a task that CancelByClose has ended gives to those who wait for it.
+inline absl::Status ClosedWhileRunning() {
+  return absl::CancelledError(
+      "the memory was closed while this call ran: what was reported as stored is, and what was "
+      "yielded of an answer stands; open the memory again with Memory.open");
+}
 
 template <typename Result, typename Message>
 class Task final : public AnyTask {
@@ -84,7 +99,9 @@ class Task final : public AnyTask {
   // `work` is gone when this returns, and with it what it holds.
   absl::StatusOr<Result> Carry(Work work) {
     try {
-      return work(*this);
+      absl::StatusOr<Result> result = work(*this);
+      if (is_closed() && absl::IsCancelled(result.status())) return ClosedWhileRunning();
+      return result;
     } catch (const std::bad_alloc&) {
       return absl::ResourceExhaustedError("out of memory");
     } catch (const std::exception& error) {  // what libraries throw where no adapter expects it

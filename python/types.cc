@@ -3,9 +3,11 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "answer/ingest_summary.h"
@@ -22,22 +24,30 @@ namespace nb = nanobind;
 
 namespace {
 
-// A field with text that may be cut within a character: bytes that are no UTF-8 become U+FFFD.
-template <typename Class>
-auto Text(std::string Class::*field) {
-  return [field](const Class& self) {
-    const std::string& text = self.*field;
-    return nb::steal<nb::str>(
-        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
-  };
+// Text that may be cut within a character, or hold NUL: bytes that are no UTF-8 become U+FFFD.
+nb::str ToPython(const std::string& text) {
+  return nb::steal<nb::str>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
-std::string Quoted(const std::string& text) { return nb::repr(nb::str(text.c_str())).c_str(); }
+// Such a field.
+template <typename Class>
+auto Text(std::string Class::*field) {
+  return [field](const Class& self) { return ToPython(self.*field); };
+}
+
+std::string Quoted(const std::string& text) {
+  return nb::cast<std::string>(nb::repr(ToPython(text)));
+}
 
 void AddPassages(nb::module_& module) {
   using memory::Passage;
   nb::class_<Passage>(module, "Passage", "A passage of a document, found by attention or by words.")
       .def_prop_ro("text", Text(&Passage::text))
+      .def_prop_ro(
+          "excerpt", [](const Passage& self) { return ToPython(std::string(self.excerpt())); },
+          "The part of the text around what was looked for, to be shown where there is little "
+          "room.")
       .def_prop_ro("title", Text(&Passage::title))
       .def_prop_ro("source", Text(&Passage::source),
                    "The path or name that the document came from.")
@@ -70,6 +80,18 @@ void AddAnswers(nb::module_& module) {
               "\"cancelled\".")
       .def_ro("sources", &Answer::sources,
               "Passages that joined the prompt, then those attended to most.")
+      .def_prop_ro(
+          "marks",
+          [](const Answer& self) {
+            std::vector<std::tuple<size_t, size_t, int>> marks;
+            for (const auto& mark : self.marks.value_or(std::vector<answer::SourceMark>())) {
+              marks.emplace_back(mark.start, mark.end, mark.source);
+            }
+            return marks;
+          },
+          "Where they were asked for: (start, end, source) of each mark, first byte and the byte "
+          "after the last one in the text as UTF-8, and the number of the source, from 1: "
+          "sources[source - 1].")
       .def_ro("notes", &Answer::notes, "What the answer could not be made from, and why.")
       .def_prop_ro("prompt_tokens", [](const Answer& self) { return self.usage.prompt_tokens; })
       .def_prop_ro("completion_tokens",
@@ -217,13 +239,17 @@ void AddUpkeep(nb::module_& module) {
           "collections",
           [](const Stats& self) {
             nb::typed<nb::dict, nb::str, nb::int_> collections;
-            for (const auto& [name, n] : self.collections) collections[name.c_str()] = n;
+            for (const auto& [name, n] : self.collections) collections[ToPython(name)] = n;
             return collections;
           },
           "Name: number of documents.")
       .def_ro("tokens", &Stats::tokens)
       .def_ro("slots", &Stats::slots)
       .def_ro("deleted_slots", &Stats::deleted_slots)
+      .def_ro("unfinished_documents", &Stats::unfinished_documents,
+              "Of an ingest that runs, or was interrupted: the same one again goes on from them, "
+              "rebuild drops them.")
+      .def_ro("unfinished_tokens", &Stats::unfinished_tokens)
       .def_ro("text_bytes", &Stats::text_bytes)
       .def_ro("block_bytes", &Stats::block_bytes, "Of keys and values.")
       .def_ro("index_bytes", &Stats::index_bytes)

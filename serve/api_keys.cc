@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "documents/names.h"
 
 namespace fovea::serve {
 namespace {
@@ -71,7 +72,8 @@ absl::StatusOr<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view n
     while (!list.empty()) {
       const std::string_view collection = list.substr(0, list.find(','));
       list.remove_prefix(std::min(collection.size() + 1, list.size()));
-      if (collection.empty()) return error("the name of a collection is empty");
+      const absl::Status valid = documents::CheckCollectionName(collection);
+      if (!valid.ok()) return error(ToStd(valid.message()));
       key.access.collections->emplace_back(collection);
     }
     if (std::any_of(keys.keys_.begin(), keys.keys_.end(),

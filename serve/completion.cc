@@ -84,13 +84,14 @@ absl::Status ReadOwnOptions(const Json& json, answer::AskOptions* ask) {
   if (object == json.end() || object->is_null()) return absl::OkStatus();
   if (!object->is_object()) return absl::InvalidArgumentError("fovea: want an object");
   Fields fields(*object, "fovea");
-  fields.AllowOnly({"collections", "documents", "memory", "mode", "top_k", "sources", "reread",
-                    "reread_by", "reread_memory"});
+  fields.AllowOnly({"collections", "documents", "memory", "mode", "top_k", "sources", "marks",
+                    "reread", "reread_by", "reread_memory"});
   ask->scope.collections = fields.Texts("collections");
   ask->scope.documents = fields.Texts("documents");
   ask->use_memory = fields.Bool("memory", true);
   ask->top_k = static_cast<int>(fields.Integer("top_k", 0, 1, 1 << 20));
   ask->n_sources = static_cast<int>(fields.Integer("sources", ask->n_sources, 0, kMaxInt));
+  ask->marks = fields.Bool("marks", false);
   if (fields.Find("reread") != nullptr) {
     ask->reread = static_cast<int>(fields.Integer("reread", 0, 0, kMaxInt));
   }
@@ -164,6 +165,7 @@ void AddOwnFields(const answer::Answer& answer, Json* json) {
     sources.push_back(std::move(source));
   }
   (*json)["fovea_sources"] = std::move(sources);
+  if (answer.marks.has_value()) (*json)["fovea_marks"] = answer::ToJson(*answer.marks);
   (*json)["fovea_notes"] = answer.notes;
   (*json)["fovea_finish_reason"] = answer.finish_reason;
   (*json)["fovea_memory_tokens"] = answer.usage.memory_tokens;

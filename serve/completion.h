@@ -28,7 +28,7 @@ struct CompletionRequest {
 // `fovea ask` (temperature 0, 256 tokens). InvalidArgument names a field that is wrong or asks for
 // something that is not offered. NotFound where `model` names another one than `served_model`.
 // The object "fovea" of the request has what is fovea's own: collections, documents, memory, mode,
-// top_k, sources, reread, reread_by, reread_memory.
+// top_k, sources, marks, reread, reread_by, reread_memory.
 absl::StatusOr<CompletionRequest> ParseCompletion(CompletionKind kind, const Json& json,
                                                   const std::string& served_model);
 

@@ -30,10 +30,7 @@ std::string DefaultCollection(const Access& access) {
 }
 
 absl::Status CheckCollection(const Access& access, const std::string& name) {
-  if (name.empty() || name.size() > kMaxNameBytes || documents::PrintableName(name) != name) {
-    return absl::InvalidArgumentError(
-        "collection: want a name without control characters and backslashes");
-  }
+  RETURN_IF_ERROR(documents::CheckCollectionName(name));
   if (access.Allows(name)) return absl::OkStatus();
   return absl::PermissionDeniedError(
       StrCat("this key is not for collection \"", name, "\"; name another"));
@@ -41,7 +38,7 @@ absl::Status CheckCollection(const Access& access, const std::string& name) {
 
 // What is received of a form.
 struct Form {
-  std::string collection;
+  std::optional<std::string> collection;
   std::vector<Upload> uploads;
   std::vector<UploadFile> files;
 };
@@ -61,7 +58,8 @@ absl::Status ReadForm(HttpPeer& peer, JobStore* jobs, Form* form, absl::Status* 
   };
   const auto begin = [&](const HttpPart& part) -> absl::Status {
     RETURN_IF_ERROR(finish_file());
-    field = part.filename.empty() && part.name == "collection" ? &form->collection : nullptr;
+    field =
+        part.filename.empty() && part.name == "collection" ? &form->collection.emplace() : nullptr;
     if (field != nullptr) return absl::OkStatus();
     if (part.filename.empty()) {
       return absl::InvalidArgumentError(StrCat("the form's field \"",
@@ -83,10 +81,8 @@ absl::Status ReadForm(HttpPeer& peer, JobStore* jobs, Form* form, absl::Status* 
   const auto data = [&](std::string_view bytes) -> absl::Status {
     if (file.has_value()) return *storing = file->Write(bytes);
     if (field == nullptr) return absl::OkStatus();
-    if (field->size() + bytes.size() > kMaxNameBytes) {
-      return absl::InvalidArgumentError("collection: the name is too long");
-    }
-    *field += bytes;
+    // One byte more than a name may have says that it is too long.
+    *field += bytes.substr(0, documents::kMaxCollectionBytes + 1 - field->size());
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(peer.ReadParts(kMaxBytesAtOnce, begin, data));
@@ -103,7 +99,7 @@ absl::Status ReadText(HttpPeer& peer, JobStore* jobs, Form* form, absl::Status* 
   fields.AllowOnly({"title", "text", "collection"});
   const std::string title = fields.Text("title", "");
   const std::string text = fields.Text("text", "");
-  form->collection = fields.Text("collection", "");
+  if (fields.Find("collection") != nullptr) form->collection = fields.Text("collection", "");
   if (documents::IsBlank(title)) {
     fields.Fail("title", "want one: a text of the same title takes the place of the first");
   }
@@ -120,6 +116,12 @@ absl::Status ReadText(HttpPeer& peer, JobStore* jobs, Form* form, absl::Status* 
                            .size_bytes = file->size_bytes()});
   form->files.push_back(*std::move(file));
   return absl::OkStatus();
+}
+
+Json DocumentJson(const DocumentRecord& visible) {
+  Json json = answer::ToJson(visible);
+  if (visible.ingested_unix_s == 0) json["ingested_unix_s"] = nullptr;  // not told
+  return json;
 }
 
 HttpResponse StorageErrorResponse(const absl::Status& status) {
@@ -140,11 +142,10 @@ HttpResponse Service::ListCollections(const Call& call) const {
   };
   std::map<std::string, Contents> collections;
   Contents all;  // a document in two collections counts once
-  for (const DocumentRecord& document : parts_.fovea->memory().Current()->documents) {
-    const std::optional<DocumentRecord> visible = Visible(document, call.access);
-    if (!visible.has_value()) continue;
-    all.Add(*visible);
-    for (const std::string& name : visible->collections()) collections[name].Add(*visible);
+  for (const DocumentRecord& document :
+       AllVisible(*parts_.fovea->memory().Current(), call.access)) {
+    all.Add(document);
+    for (const std::string& name : document.collections()) collections[name].Add(document);
   }
   Json data = Json::array();
   for (const auto& [name, contents] : collections) {
@@ -171,13 +172,11 @@ HttpResponse Service::ListDocuments(const Call& call) const {
   bool begins = after.empty();
   bool has_more = false;
   Json data = Json::array();
-  for (const DocumentRecord& document : generation->documents) {
-    const std::optional<DocumentRecord> visible = Visible(document, call.access);
-    if (!visible.has_value()) continue;
-    if (begins && (collection.empty() || visible->IsIn(collection))) {
+  for (const DocumentRecord& document : AllVisible(*generation, call.access)) {
+    if (begins && (collection.empty() || document.IsIn(collection))) {
       has_more = data.size() == *limit;
       if (has_more) break;
-      data.push_back(answer::ToJson(*visible));
+      data.push_back(DocumentJson(document));
     }
     begins = begins || document.id == after;
   }
@@ -204,7 +203,7 @@ HttpResponse Service::AddDocuments(const Call& call) const {
   Job job;
   job.kind = JobKind::kIngest;
   job.collection =
-      form.collection.empty() ? DefaultCollection(call.access) : std::move(form.collection);
+      form.collection.has_value() ? *std::move(form.collection) : DefaultCollection(call.access);
   job.uploads = std::move(form.uploads);
   if (const absl::Status allowed = CheckCollection(call.access, job.collection); !allowed.ok()) {
     return ErrorResponse(allowed);
@@ -231,7 +230,7 @@ HttpResponse Service::ShowDocument(const Call& call) const {
   absl::StatusOr<memory::TextRange> range =
       memory::ReadTextRange(*generation, *document, *start, *end);
   if (!range.ok()) return ErrorResponse(range.status());
-  Json json = answer::ToJson(*document);
+  Json json = DocumentJson(*document);
   json["start"] = range->start;
   json["end"] = range->end;
   json["text"] = std::move(range->text);
@@ -248,7 +247,7 @@ HttpResponse Service::DeleteDocument(const Call& call) const {
       ASSIGN_OR_RETURN(const DocumentRecord document,
                        FindVisible(*generation, call.access, call.rest));
       id = document.id;
-      deleted = answer::ToJson(document);
+      deleted = DocumentJson(document);
     }
     const auto goes = [&](const DocumentRecord& document, const storage::SourceReference& source) {
       return document.id == id && call.access.Allows(source.collection);

@@ -36,7 +36,7 @@ struct HttpRequest {
 
 // A part of a multipart body, all but its content.
 struct HttpPart {
-  std::string name;      // of the form's field
+  std::string name;      // of the form's field; both decoded
   std::string filename;  // as the client says: never to be used as a path
 };
 
@@ -63,6 +63,7 @@ class HttpPeer {
 // False once the peer takes no more.
 using HttpWrite = std::function<bool(std::string_view)>;
 
+// Without a header Cache-Control it is not to be kept ("no-store").
 struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";

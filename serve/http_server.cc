@@ -8,6 +8,7 @@
 #include <cctype>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <thread>
 #include <utility>
@@ -37,6 +38,28 @@ HttpRequest ToHttpRequest(const httplib::Request& request, std::string path) {
   for (const auto& [name, value] : request.params) own.query.emplace(name, value);
   return own;
 }
+
+// A name of a part of a form as its sender has it. Browsers write quotes and line ends of names as
+// %22, %0D and %0A and nothing else so (the HTML standard's multipart/form-data encoding algorithm;
+// RFC 7578, section 2, allows it); others put a backslash before a quote.
+std::string DecodedName(std::string_view name) {
+  constexpr std::pair<std::string_view, char> kEncoded[] = {
+      {"%22", '"'}, {"%0D", '\r'}, {"%0A", '\n'}, {"\\\"", '"'}};
+  std::string decoded;
+  while (!name.empty()) {
+    const auto code = std::find_if(std::begin(kEncoded), std::end(kEncoded),
+                                   [&](const auto& one) { return name.starts_with(one.first); });
+    const bool is_code = code != std::end(kEncoded);
+    decoded.push_back(is_code ? code->second : name.front());
+    name.remove_prefix(is_code ? code->first.size() : 1);
+  }
+  return decoded;
+}
+
+// Of every response that does not say otherwise: what a key has opened stays in no cache, and a
+// browser takes it for nothing else than it is.
+constexpr std::pair<const char*, const char*> kCommonHeaders[] = {
+    {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}};
 
 // What bodies of all requests may take of main memory. Thread-safe.
 class BodyBudget {
@@ -101,7 +124,7 @@ class Peer final : public HttpPeer {
     absl::Status ended;
     const bool is_read = (*reader_)(
         [&](const httplib::MultipartFormData& part) {
-          ended = begin({.name = part.name, .filename = part.filename});
+          ended = begin({.name = DecodedName(part.name), .filename = DecodedName(part.filename)});
           return ended.ok();
         },
         [&](const char* bytes, size_t n_bytes) {
@@ -270,10 +293,12 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
     const bool is_large = connection->head_too_large();
     if (!is_large && !connection->timed_out()) return;  // it went away
     const std::string body = error_body_(is_large ? 431 : 408, Reason(is_large ? 431 : 408));
+    std::string common;
+    for (const auto& [name, value] : kCommonHeaders) common += StrCat(name, ": ", value, "\r\n");
     connection->write_format(
-        "HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json"
-        "\r\nContent-Length: %d\r\n\r\n%s",
-        is_large ? "431 Request Header Fields Too Large" : "408 Request Timeout",
+        "HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\n%s"
+        "Content-Length: %d\r\n\r\n%s",
+        is_large ? "431 Request Header Fields Too Large" : "408 Request Timeout", common.c_str(),
         static_cast<int>(body.size()), body.c_str());
   }
 
@@ -305,6 +330,7 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
       response.set_header("Connection", "close");
     }
     if (!response.body.empty() || response.content_length_ > 0) return false;
+    SetCommonHeaders(&response);
     response.set_content(error_body_(response.status, Reason(response.status)), "application/json");
     return true;
   }
@@ -360,10 +386,17 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
     Fill(handler_(ToHttpRequest(request, std::move(current_connection->path)), peer), response);
   }
 
+  static void SetCommonHeaders(httplib::Response* response) {
+    for (const auto& [name, value] : kCommonHeaders) {
+      if (!response->has_header(name)) response->set_header(name, value);
+    }
+  }
+
   // Puts what a handler returned into the library's response.
   static void Fill(HttpResponse own, httplib::Response* response) {
     response->status = own.status;
     for (const auto& [name, value] : own.headers) response->set_header(name, value);
+    SetCommonHeaders(response);
     // What follows in the connection cannot be told from the body.
     if (current_connection->is_body_unread) response->set_header("Connection", "close");
     if (!own.stream) {

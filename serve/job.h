@@ -24,6 +24,8 @@ struct Upload {
 };
 
 enum class JobKind { kIngest, kRebuild };
+// kFailed: an ingest, too, that could store none of its documents. One that could store some is
+// done, and `documents` says which failed.
 enum class JobState { kWaiting, kRunning, kDone, kFailed, kCancelled };
 std::string_view JobKindName(JobKind kind);     // "ingest", "rebuild"
 std::string_view JobStateName(JobState state);  // "waiting", …
@@ -41,7 +43,7 @@ struct Job {
   // those that were stored before it as unchanged.
   std::vector<memory::IngestedDocument> documents;
   std::vector<std::string> warnings;  // what of the documents is not stored
-  std::string error;                  // of kFailed
+  std::string error;                  // of kFailed: where all documents failed, the first errors
   // Of kRunning; not stored.
   ProgressUpdate progress;
   size_t n_files_done = 0;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "documents/utf8.h"
 #include "serve/completion.h"
 #include "serve/errors.h"
 #include "serve/fields.h"
@@ -87,7 +88,7 @@ HttpResponse Service::Complete(const Call& call, CompletionKind kind) const {
 
   HttpResponse response;
   response.content_type = "text/event-stream";
-  response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  response.headers = {{"X-Accel-Buffering", "no"}};
   response.stream = [question, writer, first, finish,
                      includes_usage = completion->includes_usage](const HttpWrite& write) {
     bool is_open = true;
@@ -121,6 +122,7 @@ HttpResponse Service::Search(const Call& call) const {
   fields.AllowOnly({"query", "by", "limit", "collections", "documents"});
   answer::SearchRequest search;
   search.query = fields.Text("query", "");
+  if (documents::IsBlank(search.query)) fields.Fail("query", "want a text that is not empty");
   search.n_passages = static_cast<int>(fields.Integer("limit", 10, 1, kMostPassages));
   const absl::StatusOr<answer::RereadBy> by = answer::ParseRereadBy(fields.Text("by", "bm25"));
   if (by.ok()) search.by = *by;

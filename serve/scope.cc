@@ -1,6 +1,7 @@
 #include "serve/scope.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace fovea::serve {
@@ -44,9 +45,25 @@ absl::StatusOr<memory::QueryScope> Narrow(const memory::Generation& generation,
 
 std::optional<DocumentRecord> Visible(const DocumentRecord& document, const Access& access) {
   DocumentRecord visible = document;
-  std::erase_if(visible.sources,
-                [&](const auto& source) { return !access.Allows(source.collection); });
+  if (access.is_limited()) {
+    std::erase_if(visible.sources,
+                  [&](const auto& source) { return !access.Allows(source.collection); });
+    visible.ingested_unix_s = 0;
+  }
   return visible.sources.empty() ? std::nullopt : std::optional(std::move(visible));
+}
+
+std::vector<DocumentRecord> AllVisible(const memory::Generation& generation, const Access& access) {
+  std::vector<DocumentRecord> all;
+  for (const DocumentRecord& document : generation.documents) {
+    if (auto visible = Visible(document, access)) all.push_back(*std::move(visible));
+  }
+  if (access.is_limited()) {
+    std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.source(), a.id) < std::tie(b.source(), b.id);
+    });
+  }
+  return all;
 }
 
 absl::StatusOr<DocumentRecord> FindVisible(const memory::Generation& generation,

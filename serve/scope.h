@@ -18,9 +18,15 @@ namespace fovea::serve {
 absl::StatusOr<memory::QueryScope> Narrow(const memory::Generation& generation,
                                           const Access& access, memory::QueryScope wanted);
 
-// The document with those of its sources that may be seen; unset: none may.
+// The document with those of its sources that may be seen; unset: none may. Equal texts are stored
+// once: when that was (ingested_unix_s) tells of others' collections, too, and is 0 where not all
+// may be seen. (So does its number, which is told to nobody.)
 std::optional<storage::DocumentRecord> Visible(const storage::DocumentRecord& document,
                                                const Access& access);
+// All that may be seen: as they were stored, or by their sources where not all may be seen, since
+// that order tells when, too.
+std::vector<storage::DocumentRecord> AllVisible(const memory::Generation& generation,
+                                                const Access& access);
 // By its id or a beginning of it (at least 6 digits) that no other visible document has. NotFound,
 // InvalidArgument.
 absl::StatusOr<storage::DocumentRecord> FindVisible(const memory::Generation& generation,

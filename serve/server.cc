@@ -25,11 +25,11 @@ absl::StatusOr<ApiKeys> ReadKeys(const ServerOptions& options) {
 }
 
 // What the windows of a collection hold must not have seen another's.
-absl::Status CheckLimits(const ApiKeys& keys, answer::Fovea& fovea) {
-  const auto generation = fovea.memory().Current();
-  const std::string& encoding = generation->settings.has_value()
-                                    ? generation->settings->encoding
-                                    : fovea.model().memory_config().encoding;
+absl::Status CheckLimits(const ApiKeys& keys, const memory::Memory* memory,
+                         const model::Transformer& model) {
+  const std::string& encoding = memory != nullptr && memory->settings().has_value()
+                                    ? memory->settings()->encoding
+                                    : model.memory_config().encoding;
   if (!keys.has_limited_keys() || encoding != "reference") return absl::OkStatus();
   return absl::FailedPreconditionError(
       "keys that are limited to collections need documents that were encoded by themselves: this "
@@ -48,29 +48,36 @@ absl::Status RunServer(const ServerOptions& options, const std::atomic<bool>* st
                        const std::function<void(int port)>& on_ready,
                        const std::function<void(const std::string&)>& say) {
   ASSIGN_OR_RETURN(const ApiKeys keys, ReadKeys(options));
-  ASSIGN_OR_RETURN(const std::unique_ptr<answer::Fovea> fovea, answer::Fovea::Open(options.fovea));
+  // The port comes first, since a memory is made where there is none: a server that cannot be one
+  // leaves nothing behind. Who connects meanwhile waits until it runs.
+  const Service* service = nullptr;
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<HttpServer> http,
+      HttpServer::Listen(
+          options.http,
+          [&service](const HttpRequest& request, HttpPeer& peer) {
+            return service->Handle(request, peer);
+          },
+          [](int status, const std::string& message) { return ErrorBody(status, message); }));
+  answer::FoveaOptions open = options.fovea;
+  open.check = [&keys](const memory::Memory* memory, const model::Transformer& model) {
+    return CheckLimits(keys, memory, model);
+  };
+  ASSIGN_OR_RETURN(const std::unique_ptr<answer::Fovea> fovea, answer::Fovea::Open(open));
   for (const std::string& warning : fovea->warnings()) say(warning);
-  RETURN_IF_ERROR(CheckLimits(keys, *fovea));
   ASSIGN_OR_RETURN(const std::unique_ptr<JobStore> jobs, JobStore::Open(options.fovea.memory));
   for (const std::string& damage : jobs->damages()) say(damage);
   Metrics metrics;
   QuestionQueue questions(options.questions);
   ASSIGN_OR_RETURN(const std::unique_ptr<Writer> writer, Writer::Start(fovea.get(), jobs.get()));
-  const Service service({.fovea = fovea.get(),
+  const Service running({.fovea = fovea.get(),
                          .questions = &questions,
                          .jobs = jobs.get(),
                          .writer = writer.get(),
                          .metrics = &metrics,
                          .keys = &keys,
                          .host = options.http.host});
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<HttpServer> http,
-      HttpServer::Listen(
-          options.http,
-          [&service](const HttpRequest& request, HttpPeer& peer) {
-            return service.Handle(request, peer);
-          },
-          [](int status, const std::string& message) { return ErrorBody(status, message); }));
+  service = &running;
   std::thread listener([&http] { http->Run(); });
   on_ready(http->port());
   while (!stop->load()) std::this_thread::sleep_for(std::chrono::milliseconds(20));

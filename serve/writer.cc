@@ -44,6 +44,27 @@ std::string WithOwnSource(std::string text, const std::filesystem::path& path,
   return text;
 }
 
+// InvalidArgument, with the errors, where documents came and none of them could be stored.
+absl::Status CheckStored(const Job& job) {
+  constexpr size_t kMostErrors = 5;
+  const auto failed = [](const auto& document) { return document.status == IngestStatus::kFailed; };
+  if (job.documents.empty() || !std::all_of(job.documents.begin(), job.documents.end(), failed)) {
+    return absl::OkStatus();
+  }
+  std::string errors;
+  for (size_t i = 0; i < std::min(kMostErrors, job.documents.size()); ++i) {
+    const IngestedDocument& document = job.documents[i];
+    // Most errors begin with the file that they are about.
+    const bool names_source = document.error.starts_with(document.source);
+    errors += StrCat(i == 0 ? "" : "; ", names_source ? "" : StrCat(document.source, ": "),
+                     document.error);
+  }
+  if (job.documents.size() > kMostErrors) {
+    errors += StrCat("; and ", job.documents.size() - kMostErrors, " more");
+  }
+  return absl::InvalidArgumentError(errors);
+}
+
 }  // namespace
 
 // Collects in a job what becomes of its documents.
@@ -199,6 +220,7 @@ void Writer::Carry(Job job) {
     if (status.ok()) status = job.kind == JobKind::kIngest ? Ingest(&job) : Rebuild(&job);
   }
   job.state = JobState::kDone;
+  if (status.ok()) status = CheckStored(job);
   if (absl::IsCancelled(status)) {
     job.state = is_cancelling() ? JobState::kCancelled : JobState::kWaiting;
   } else if (!status.ok()) {

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "base/processors.h"
+#include "documents/names.h"
 #include "memory/ingest/arrival.h"
 #include "memory/ingest/background_commit.h"
 #include "memory/ingest/background_task.h"
@@ -226,6 +227,10 @@ absl::StatusOr<WindowPool> IngesterImpl::CollectPool(Arrival* arrival) {
 }
 
 absl::Status IngesterImpl::Add(documents::TextDocument& document, const std::string& collection) {
+  if (!options_.any_collection_name) {
+    RETURN_IF_ERROR(documents::CheckCollectionName(
+        document.collection.empty() ? collection : document.collection));
+  }
   const absl::StatusOr<TextIdentity> hashed = IdentifyText(document, options_.progress);
   if (absl::IsCancelled(hashed.status())) {
     RETURN_IF_ERROR(FinishCommit());

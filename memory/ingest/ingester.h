@@ -37,6 +37,9 @@ struct IngestOptions {
   // A source that was added with one text already fails with another one, instead of replacing it:
   // for those who add each source once, where two of one name are two texts.
   bool one_text_per_source = false;
+  // Takes collections whose names documents::CheckCollectionName refuses: for what an earlier
+  // release has stored in such.
+  bool any_collection_name = false;
   // What windows are encoded with; null: the model's own, which nothing else may use until Finish
   // returns or the ingester is gone: a GPU encodes while the next documents are read.
   // With one more of its kind, which outlives the ingester, the model may answer questions at the
@@ -57,8 +60,9 @@ class Ingester {
   virtual ~Ingester() = default;
 
   // Problems of the document itself are reported through on_document with kFailed; an error
-  // returned here (full disk, damage, cancelled) ends the ingest.
-  // The document's source refers to its text from then on, in `collection` or in the one that the
+  // returned here (full disk, damage, cancelled) ends the ingest. InvalidArgument for a
+  // `collection` that cannot be called so (documents/names.h); nothing was done then. The
+  // document's source refers to its text from then on, in `collection` or in the one that the
   // document names; a text that no source refers to goes. Where the text is stored already only the
   // references change.
   virtual absl::Status Add(documents::TextDocument& document, const std::string& collection) = 0;

@@ -44,7 +44,35 @@ Passage MakePassage(const MemorySearcher& searcher, const LiveWindow& window,
   passage.start = window.byte_begin + first_byte;
   passage.end = window.byte_begin + end_byte;
   passage.text = record.text.substr(first_byte, end_byte - first_byte);
+  passage.peak_start = passage.peak_end = passage.start;
+  passage.excerpt_start = passage.start;
+  passage.excerpt_end = passage.end;
   return passage;
+}
+
+// A token of a window and its mass.
+using TokenMass = std::pair<uint32_t, double>;
+
+// Sets the peak of a passage: the run of at most kPeakTokens of its tokens with the most mass.
+// `mass`: of tokens of the window, ascending.
+void SetPeak(const LiveWindow& window, const storage::WindowRecord& record,
+             std::span<const TokenMass> mass, Passage* passage) {
+  constexpr uint32_t kPeakTokens = 32;
+  const auto begin = static_cast<uint32_t>(passage->slot_begin - window.slot_begin);
+  const auto first =
+      std::lower_bound(mass.begin(), mass.end(), begin,
+                       [](const TokenMass& one, uint32_t token) { return one.first < token; });
+  double sum = 0.0;
+  double best = 0.0;
+  auto low = first;
+  for (auto high = first; high != mass.end() && high->first < begin + passage->n_tokens; ++high) {
+    sum += high->second;
+    for (; high->first - low->first >= kPeakTokens; ++low) sum -= low->second;
+    if (sum <= best) continue;
+    best = sum;
+    passage->peak_start = window.byte_begin + (low->first == 0 ? 0 : record.ends[low->first - 1]);
+    passage->peak_end = window.byte_begin + record.ends[high->first];
+  }
 }
 
 // Index of the passage that holds token `t` of the window.
@@ -84,7 +112,7 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& search
       static_cast<double>(searcher.n_rows()) * static_cast<double>(mass.front().mass.size());
   struct WindowMass {
     double mass = 0.0;
-    std::vector<std::pair<Slot, double>> slots;
+    std::vector<TokenMass> tokens;
   };
   absl::flat_hash_map<const LiveWindow*, WindowMass> by_window;
   for (const SlotMass& slot : mass) {
@@ -95,7 +123,8 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& search
     for (float layer : slot.mass) sum += layer;
     WindowMass& entry = by_window[window];
     entry.mass += sum / total_rows;
-    entry.slots.emplace_back(slot.slot, sum / total_rows);
+    entry.tokens.emplace_back(static_cast<uint32_t>(slot.slot - window->slot_begin),
+                              sum / total_rows);
   }
   std::vector<std::pair<const LiveWindow*, WindowMass*>> order;
   for (auto& [window, entry] : by_window) order.emplace_back(window, &entry);
@@ -112,14 +141,16 @@ absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& search
     }
     ASSIGN_OR_RETURN(const storage::WindowRecord record,
                      ReadWindow(searcher.generation(), window->slot_begin));
+    std::sort(entry->tokens.begin(), entry->tokens.end());
     std::map<size_t, double> by_passage;
-    for (const auto& [slot, slot_mass] : entry->slots) {
-      by_passage[PassageOf(record, static_cast<uint32_t>(slot - window->slot_begin))] += slot_mass;
+    for (const auto& [token, token_mass] : entry->tokens) {
+      by_passage[PassageOf(record, token)] += token_mass;
     }
     for (const auto& [p, passage_mass] : by_passage) {
       Passage passage = MakePassage(searcher, *window, record, p);
       passage.mass = passage_mass;
       passage.score = passage_mass;
+      SetPeak(*window, record, entry->tokens, &passage);
       best.push_back(std::move(passage));
     }
     std::sort(best.begin(), best.end(), BetterPassage);

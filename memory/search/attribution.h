@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memory/generation.h"
@@ -27,6 +28,20 @@ struct Passage {
   double score = 0.0;   // what it was ranked by
   bool reread = false;  // its text joined the prompt
   std::string text;
+  // The run of tokens that was attended to most, where attention has found the passage; else both
+  // are `start`. Bytes of the document's text, as the next two.
+  uint64_t peak_start = 0;
+  uint64_t peak_end = 0;
+  // The part to be shown where there is no room for all of `text` (answer/excerpt.h). Empty: none
+  // was chosen.
+  uint64_t excerpt_start = 0;
+  uint64_t excerpt_end = 0;
+
+  // That part, else all.
+  std::string_view excerpt() const {
+    if (excerpt_end <= excerpt_start) return text;
+    return std::string_view(text).substr(excerpt_start - start, excerpt_end - excerpt_start);
+  }
 };
 
 // Passages by attention mass, best first. `mass` and n_rows as MemorySearcher gives them.

@@ -9,6 +9,7 @@
 #include "memory/segments/sealer.h"
 #include "memory/segments/segment_builder.h"
 #include "memory/segments/stored_windows.h"
+#include "memory/unfinished.h"
 
 namespace fovea::memory {
 namespace {
@@ -64,6 +65,11 @@ absl::StatusOr<RebuildResult> Rebuild(compute::Device& device, Memory* memory,
   if (!spec.empty()) wanted.index_spec = spec;
   RETURN_IF_ERROR(index::ValidateSpec(wanted.index_spec, wanted.head_dim));
 
+  // Nobody was told that any of it is stored, and who asks for new indexes does not wait for it.
+  ASSIGN_OR_RETURN(const Unfinished unfinished, FindUnfinished(*memory->Current()));
+  if (!unfinished.documents.empty()) {
+    RETURN_IF_ERROR(memory->DeleteDocuments(unfinished.documents));
+  }
   ASSIGN_OR_RETURN(const storage::Counters counters, store.ReadCounters());
   const uint64_t target = counters.generation + 1;
   ASSIGN_OR_RETURN(std::vector<SegmentRecord> segments,

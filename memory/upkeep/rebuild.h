@@ -19,10 +19,11 @@ struct RebuildResult {
 };
 
 // Builds generation N+1 with `spec` (empty: the memory's) while N serves, then swaps and removes
-// N's files. Interrupted, the next call with the same specification goes on. Compacts the store and
-// rebuilds the text index too. `memory` is open for writing, and nothing else seals or rebuilds
-// meanwhile; it has published the new generation when this returns OK.
-// InvalidArgument for a specification that is none, FailedPrecondition for an empty memory.
+// N's files. Interrupted, the next call with the same specification goes on. Before that it drops
+// what interrupted ingests have left (memory/unfinished.h); it compacts the store and rebuilds the
+// text index too. `memory` is open for writing, and nothing else ingests, seals or rebuilds
+// meanwhile; it has published the new generation when this returns OK. InvalidArgument for a
+// specification that is none, FailedPrecondition for an empty memory.
 absl::StatusOr<RebuildResult> Rebuild(compute::Device& device, Memory* memory,
                                       const std::string& spec, const Progress& progress);
 

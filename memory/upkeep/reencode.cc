@@ -188,6 +188,7 @@ absl::StatusOr<ReencodeResult> Reencode(const fs::path& folder, model::Transform
   ingest.overlap = wanted.overlap;
   ingest.encoding = wanted.encoding;
   ingest.index_spec = wanted.index_spec;
+  ingest.any_collection_name = true;
   ingest.progress = options.progress;
   ingest.on_document = [&](const IngestedDocument& document) {
     if (document.status == IngestStatus::kFailed && failure.ok()) {

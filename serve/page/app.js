@@ -33,6 +33,11 @@ async function showAll() {
   }
 }
 
+// What of a text cannot be in a key: keys are of ASCII, and of others a browser cannot send all.
+function strangeCharacter(key) {
+  return [...key].find((character) => character < "!" || character > "~");
+}
+
 function startKey() {
   const dialog = byId("key");
   const open = () => {
@@ -49,9 +54,20 @@ function startKey() {
     open();
   });
   byId("key-cancel").addEventListener("click", () => dialog.close());
+  const field = byId("key-value");
+  field.addEventListener("input", () => field.setCustomValidity(""));
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    apiKey.set(byId("key-value").value.trim());
+    const key = field.value.trim();
+    const strange = strangeCharacter(key);
+    if (strange !== undefined) {
+      field.setCustomValidity(
+          `“${strange}” cannot be in a key: keys are of ASCII letters, digits and signs. ` +
+          "Paste it as it stands in the server's file of keys.");
+      field.reportValidity();
+      return;
+    }
+    apiKey.set(key);
     dialog.close();
     say("");
     showAll();

@@ -1,7 +1,7 @@
 // Questions and their answers. Earlier turns go along with each question until a new conversation.
 import {complete, search} from "/page/api.js";
 import {byId, count, element, say, sayError} from "/page/dom.js";
-import {passageList} from "/page/sources.js";
+import {markedText, passageList, withoutMarks} from "/page/sources.js";
 
 let messages = [];
 let running = null;  // AbortController of the answer that comes
@@ -15,7 +15,7 @@ function scope() {
 function options() {
   const given = (id) => byId(id).value === "" ? undefined : Number(byId(id).value);
   return {max_tokens: given("max-tokens"), temperature: given("temperature"),
-          fovea: {...scope(), reread: given("reread")}};
+          fovea: {...scope(), reread: given("reread"), marks: true}};
 }
 
 function addTurn(question) {
@@ -69,8 +69,9 @@ const ask = (question) => run(question, async (turn, answer, signal) => {
     if (isAtEnd) log.scrollTop = log.scrollHeight;
   };
   const end = await complete({messages: [...messages, user], ...options()}, {signal, onText});
-  answer.textContent = answer.textContent.trimEnd();
-  messages.push(user, {role: "assistant", content: answer.textContent});
+  const text = answer.textContent.trimEnd();
+  answer.replaceChildren(...markedText(text, end.fovea_marks, end.fovea_sources));
+  messages.push(user, {role: "assistant", content: withoutMarks(text, end.fovea_marks)});
   const notes = [...end.fovea_notes];
   if (end.fovea_finish_reason === "length") notes.push("The answer has reached its longest length.");
   if (end.fovea_finish_reason === "cancelled") notes.push("The answer was not finished.");

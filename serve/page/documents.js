@@ -11,13 +11,15 @@ const nameOf = (document) => document.title || document.source;
 
 function row(document) {
   const name = nameOf(document);
-  const day = new Date(1000 * document.ingested_unix_s).toISOString().slice(0, 10);
+  // Not told to a key that is limited to collections.
+  const day = document.ingested_unix_s === null
+      ? "" : `; ${new Date(1000 * document.ingested_unix_s).toISOString().slice(0, 10)}`;
   return element("li", {},
       element("button", {type: "button", class: "plain", "aria-label": `Open ${name}`,
                          click: () => openDocument(document.id)}, name),
       element("p", {class: "hint"},
               `${document.source}; ${document.collections.join(", ")}; ` +
-              `${count(document.tokens, "token")}, ${size(document.bytes)}; ${day}`),
+              `${count(document.tokens, "token")}, ${size(document.bytes)}${day}`),
       element("button", {type: "button", class: "danger", "aria-label": `Delete ${name}`,
                          click: () => askToDelete(document)}, "Delete"));
 }

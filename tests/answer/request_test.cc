@@ -75,6 +75,83 @@ class RequestTest : public TinyMemoryTest {
   std::unique_ptr<Answerer> answerer_;
 };
 
+// The text of an answer without its marks.
+std::string WithoutMarks(const Answer& answer) {
+  std::string text = answer.text;
+  for (auto mark = answer.marks->rbegin(); mark != answer.marks->rend(); ++mark) {
+    text.erase(mark->start - 1, mark->end - mark->start + 1);  // with the space before it
+  }
+  return text;
+}
+
+TEST_F(RequestTest, MarksNameSourcesAndChangeNothingElse) {
+  MakeMemory();
+  int n_marks = 0;
+  for (Request request : Mixture()) {
+    request.options.n_sources = 2;
+    const absl::StatusOr<Answer> plain = answerer_->Run(request);
+    ASSERT_TRUE(plain.ok()) << plain.status();
+    EXPECT_FALSE(plain->marks.has_value());
+    request.options.marks = true;
+    std::string streamed;
+    request.stream = [&](std::string_view piece) {
+      streamed += piece;
+      return true;
+    };
+    const absl::StatusOr<Answer> answer = answerer_->Run(request);
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    ASSERT_TRUE(answer->marks.has_value());
+    EXPECT_EQ(WithoutMarks(*answer), plain->text);
+    EXPECT_EQ(streamed.substr(0, answer->text.size()), answer->text);
+    EXPECT_EQ(streamed.find_first_not_of(" \t\r\n", answer->text.size()), std::string::npos);
+    EXPECT_EQ(answer->usage.completion_tokens, plain->usage.completion_tokens);
+    EXPECT_LE(answer->sources.size(), 2U);
+    int n_named = 0;  // sources are numbered as the text first names them
+    for (const SourceMark& mark : *answer->marks) {
+      EXPECT_EQ(answer->text.substr(mark.start, mark.end - mark.start),
+                StrCat("[", mark.source, "]"));
+      EXPECT_LE(mark.source, n_named + 1);
+      n_named = std::max(n_named, mark.source);
+    }
+    EXPECT_LE(static_cast<size_t>(n_named), answer->sources.size());
+    n_marks += static_cast<int>(answer->marks->size());
+  }
+  EXPECT_GT(n_marks, 0);
+}
+
+TEST_F(RequestTest, AConversationGoesOnWithoutItsMarks) {
+  MakeMemory();
+  int64_t prompt_tokens[2] = {};
+  for (const bool marks : {false, true}) {
+    Conversation conversation;
+    for (const char* question : {"Where does the otter live?", "And the badger?"}) {
+      Request request = Question(question);
+      request.options.reread = 0;
+      request.options.marks = marks;
+      request.conversation = &conversation;
+      const absl::StatusOr<Answer> answer = answerer_->Run(request);
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      prompt_tokens[marks ? 1 : 0] = answer->usage.prompt_tokens;
+      if (marks) {
+        EXPECT_THAT(*answer->marks, ::testing::SizeIs(::testing::Ge(1U)));
+      }
+    }
+  }
+  EXPECT_EQ(prompt_tokens[0], prompt_tokens[1]);
+}
+
+TEST_F(RequestTest, NoSourcesNoMarks) {
+  MakeMemory();
+  Request request = Question("Where does the otter live?");
+  request.options.marks = true;
+  request.options.n_sources = 0;
+  EXPECT_THAT(*answerer_->Run(request)->marks, ::testing::IsEmpty());
+  request.options.n_sources = 3;
+  request.options.use_memory = false;
+  request.options.reread = 0;
+  EXPECT_THAT(*answerer_->Run(request)->marks, ::testing::IsEmpty());
+}
+
 TEST_F(RequestTest, ThreadsThatAskAtOnceGetTheAnswersThatTheyWouldGetAlone) {
   MakeMemory();
   const std::vector<Request> requests = Mixture();

@@ -356,8 +356,9 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
   ASSERT_THAT(json["sources"], Not(IsEmpty()));
   double total = 0.0;
   for (const Json& source : json["sources"]) {
-    EXPECT_THAT(Keys(source), ElementsAre("document", "title", "source", "other_sources",
-                                          "collection", "start", "end", "mass", "reread", "text"));
+    EXPECT_THAT(Keys(source),
+                ElementsAre("document", "title", "source", "other_sources", "collection", "start",
+                            "end", "mass", "reread", "text", "excerpt"));
     total += source["mass"].get<double>();
     // start and end are bytes of the document's text.
     const ProgramResult text = Command({"docs", "show", source["document"].get<std::string>()});
@@ -365,6 +366,28 @@ TEST_F(CommandTest, AskHasExactlyTheFieldsOfTheContract) {
     EXPECT_EQ(text.out.substr(start, source["end"].get<size_t>() - start), source["text"]);
   }
   EXPECT_LE(total, 1.0 + 1e-6);
+}
+
+TEST_F(CommandTest, MarksAreNamedWhereTheyWereAskedFor) {
+  IngestBoth();
+  const auto ask = [&](const Arguments& more) {
+    Arguments arguments = Ask("Where does the otter live?", {"--reread", "0"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Command(arguments);
+  };
+  const std::vector<std::string> keys = Keys(ask({"--json"}).json());
+  const Json answer = ask({"--json", "--marks"}).json();
+  std::vector<std::string> with_marks = keys;
+  with_marks.emplace_back("marks");
+  EXPECT_EQ(Keys(answer), with_marks);
+  ASSERT_THAT(answer["marks"], SizeIs(testing::Ge(1U)));
+  const Json& mark = answer["marks"][0];
+  EXPECT_THAT(Keys(mark), ElementsAre("start", "end", "source"));
+  const auto text = answer["answer"].get<std::string>();
+  const auto start = mark["start"].get<size_t>();
+  EXPECT_EQ(text.substr(start, mark["end"].get<size_t>() - start), "[1]");
+  EXPECT_EQ(mark["source"], 1);
+  EXPECT_THAT(ask({"--marks"}).out, HasSubstr(" [1]"));
 }
 
 TEST_F(CommandTest, AskPrintsTheAnswerAndItsSources) {
@@ -625,10 +648,11 @@ TEST_F(CommandTest, StatsHasExactlyTheFieldsOfTheContract) {
   const ProgramResult result = Command({"stats", "--json"});
   ASSERT_EQ(result.code, 0) << result.err;
   const Json json = result.json();
-  EXPECT_THAT(Keys(json),
-              ElementsAre("documents", "collections", "tokens", "slots", "deleted_slots", "bytes",
-                          "segments", "model", "fingerprint", "format_version", "faiss"));
+  EXPECT_THAT(Keys(json), ElementsAre("documents", "collections", "tokens", "slots",
+                                      "deleted_slots", "unfinished", "bytes", "segments", "model",
+                                      "fingerprint", "format_version", "faiss"));
   EXPECT_THAT(json["faiss"].get<std::string>(), HasSubstr("."));  // its version and its parts
+  EXPECT_THAT(Keys(json["unfinished"]), ElementsAre("documents", "tokens"));
   EXPECT_THAT(Keys(json["bytes"]), ElementsAre("text", "blocks", "index"));
   for (const Json& segment : json["segments"]) {
     EXPECT_THAT(Keys(segment),
@@ -889,6 +913,48 @@ TEST_F(CommandTest, AnInterruptedIngestGoesOn) {
   ASSERT_EQ(again.code, 0) << again.err;
   EXPECT_EQ(Command({"verify"}).code, 0);
   EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 1);
+}
+
+TEST_F(CommandTest, WhatAKilledIngestHasLeftIsToldAndARebuildDropsIt) {
+  IngestBoth();
+  const std::string long_text = Write("long.txt", Words(5, 4 << 20));
+  const int empty = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  Program program({"ingest", "--memory", memory_, long_text}, environment_, empty,
+                  folder_ / "killed-out", folder_ / "killed-err");
+  close(empty);
+  const auto unfinished = [&] { return Command({"stats", "--json"}).json()["unfinished"]; };
+  while (program.IsRunning() && unfinished()["tokens"] == 0) {
+  }
+  program.Signal(SIGKILL);
+  ASSERT_EQ(program.Wait().code, 128 + SIGKILL) << "it had ended before";
+  EXPECT_EQ(unfinished()["documents"], 1);
+  EXPECT_THAT(Command({"stats"}).out, HasSubstr("unfinished   1 document"));
+  EXPECT_EQ(Command({"verify"}).code, 0);
+  const ProgramResult rebuilt = Command({"rebuild"});
+  ASSERT_EQ(rebuilt.code, 0) << rebuilt.err;
+  EXPECT_EQ(unfinished().dump(), R"({"documents":0,"tokens":0})");
+  EXPECT_THAT(Command({"stats"}).out, Not(HasSubstr("unfinished")));
+  EXPECT_EQ(Command({"stats", "--json"}).json()["documents"], 2);
+  EXPECT_EQ(Command({"verify"}).code, 0);
+  EXPECT_THAT(Command(Ask("Where does the otter live?")).out, HasSubstr("otter.txt"));
+}
+
+TEST_F(CommandTest, CollectionsAreNamedByOneLineOfText) {
+  const std::string records = Write("records.jsonl", R"({"text": "One.", "collection": "a\nb"})"
+                                                     "\n"
+                                                     R"({"text": "Two."})"
+                                                     "\n");
+  for (const char* name : {"", " ", "a\nb", "a\\b", "caf\xE9"}) {
+    const ProgramResult refused = Ingest({"--collection", name, otter_});
+    EXPECT_EQ(refused.code, 2) << name;
+    EXPECT_THAT(refused.err, HasSubstr("--collection"));
+    EXPECT_FALSE(fs::exists(memory_));
+  }
+  const ProgramResult result = Ingest({"--collection", "Zoë's letters", records});
+  EXPECT_EQ(result.code, 1);  // the first record
+  EXPECT_THAT(result.json()["documents"][0]["error"].get<std::string>(),
+              HasSubstr("field \"collection\": collection \"a\\x0Ab\""));
+  EXPECT_EQ(Command({"stats", "--json"}).json()["collections"].dump(), R"({"Zoë's letters":1})");
 }
 
 }  // namespace

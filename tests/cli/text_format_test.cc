@@ -100,6 +100,26 @@ TEST(FormatSummaryTest, SaysHowManyFilesOfFoldersWereSkipped) {
 
 TEST(FormatSourcesTest, NoSourcesNoHeading) { EXPECT_EQ(FormatSources(answer::Answer()), ""); }
 
+TEST(FormatSourcesTest, ShowsThePartThatWasChosenElseTheBeginning) {
+  answer::Answer answer;
+  memory::Passage source;
+  source.title = "A book";
+  source.start = 100;
+  source.text = "One.\nTwo.\nThree.";
+  source.end = source.start + source.text.size();
+  const auto shown = [&](uint64_t start, uint64_t end) {
+    source.excerpt_start = start;
+    source.excerpt_end = end;
+    answer.sources = {source};
+    return FormatSources(answer);
+  };
+  EXPECT_THAT(shown(105, 109), EndsWith("\n    … Two. …\n"));
+  EXPECT_THAT(shown(100, 104), EndsWith("\n    One. …\n"));
+  EXPECT_THAT(shown(105, source.end), EndsWith("\n    … Two. Three.\n"));
+  EXPECT_THAT(shown(100, source.end), EndsWith("\n    One. Two. Three.\n"));
+  EXPECT_THAT(shown(0, 0), EndsWith("\n    One. Two. Three.\n"));  // none was
+}
+
 TEST(FormatAnswerLineTest, IsOneLine) {
   answer::Answer answer;
   answer.text = "First.\nSecond.";

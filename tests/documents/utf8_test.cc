@@ -1,6 +1,7 @@
 #include "documents/utf8.h"
 
 #include "documents/names.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace fovea::documents {
@@ -74,6 +75,30 @@ TEST(NamesTest, PrintableNamesAreValidUtf8AndDiffer) {
   EXPECT_EQ(PrintableName("a\\x0Ab"), "a\\x5Cx0Ab");
   EXPECT_EQ(PrintableName("caf\xE9"), "caf\\xE9");
   EXPECT_EQ(PrintableName(std::string_view("a\0b", 3)), "a\\x00b");
+}
+
+TEST(NamesTest, CollectionsAreNamedByOneLineOfText) {
+  for (const std::string& name :
+       {std::string("letters"), std::string("Briefe an Zoë, 1912/13"), std::string("a \"b\" 'c'"),
+        std::string(kMaxCollectionBytes, 'x')}) {
+    EXPECT_TRUE(CheckCollectionName(name).ok()) << name;
+  }
+  const std::pair<std::string, std::string> refused[] = {
+      {"", "empty"},
+      {" \u00A0", "empty"},
+      {"a\nb", "a\\x0Ab"},
+      {std::string("a\0b", 3), "a\\x00b"},
+      {"a\tb", "a\\x09b"},
+      {"a\x7F", "a\\x7F"},
+      {"a\\b", "a\\x5Cb"},
+      {"caf\xE9", "caf\\xE9"},
+      {std::string(kMaxCollectionBytes + 1, 'x'), "at most 1000 bytes; this one has 1001"},
+  };
+  for (const auto& [name, what] : refused) {
+    const absl::Status status = CheckCollectionName(name);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << name;
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr(what));
+  }
 }
 
 }  // namespace

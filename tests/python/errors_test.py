@@ -101,14 +101,43 @@ def test_a_closed_memory_says_so(stored):
             call()
 
 
-def test_closing_ends_what_runs(stored):
+def test_closing_ends_what_runs_and_a_part_does_not_pass_for_the_whole(stored):
     memory = fovea.Memory.open(stored, read_only=True)
-    stream = memory.ask(QUESTION, **ENDLESS)
-    next(stream)
+    stream, other, cancelled = (memory.ask(QUESTION, **ENDLESS) for _ in range(3))
+    for one in (stream, other, cancelled):
+        next(one)
+    cancelled.cancel()  # this end was asked for
     begin = time.monotonic()
     memory.close()
     assert time.monotonic() - begin < 5
-    assert stream.answer.finish_reason == "cancelled"
+    with pytest.raises(fovea.Cancelled, match="was closed while this call ran"):
+        for _ in stream:  # what had come by then, and then the error
+            pass
+    with pytest.raises(fovea.Cancelled, match="was closed"):
+        next(stream)  # again
+    for part in ("answer", "text", "sources"):
+        with pytest.raises(fovea.Cancelled, match="was closed"):
+            getattr(other, part)
+    assert cancelled.answer.finish_reason == "cancelled"
+
+
+def test_closing_ends_an_ingest_with_the_same_error(tmp_path):
+    memory = fovea.Memory.open(tmp_path / "memory", model="smollm2")
+    begun, errors = threading.Event(), []
+
+    def ingest():
+        try:
+            memory.ingest(texts=[(f"note {i}", f"{i} " * 800) for i in range(4000)],
+                          progress=lambda _: begun.set())
+        except fovea.Cancelled as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    assert begun.wait(20)
+    memory.close()
+    thread.join(timeout=20)
+    assert len(errors) == 1 and "was closed while this call ran" in errors[0]
 
 
 def test_a_question_can_be_cancelled_and_dropped(memory):
@@ -225,8 +254,8 @@ def test_threads_that_wait_are_not_deadlocked_by_a_close(stored):
     def ask():
         try:
             ended.append(memory.ask(QUESTION, **ENDLESS).answer.finish_reason)
-        except fovea.FailedPrecondition:
-            ended.append("closed")
+        except (fovea.Cancelled, fovea.FailedPrecondition) as error:  # meanwhile, before
+            ended.append(type(error).__name__)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
@@ -235,4 +264,4 @@ def test_threads_that_wait_are_not_deadlocked_by_a_close(stored):
     memory.close()
     for thread in threads:
         thread.join(timeout=10)
-    assert len(ended) == 3 and set(ended) <= {"cancelled", "closed"}, ended
+    assert len(ended) == 3 and set(ended) <= {"Cancelled", "FailedPrecondition"}, ended

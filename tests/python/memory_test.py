@@ -58,6 +58,31 @@ def test_options_reach_the_question(memory):
     assert memory.ask(QUESTION, stop=["Marta"], max_tokens=24).text.find("Marta") == -1
 
 
+def test_marks_name_the_sources_of_sentences(memory):
+    plain = memory.ask(QUESTION, max_tokens=24).answer
+    stream = memory.ask(QUESTION, max_tokens=24, marks=True)
+    pieces = list(stream)
+    answer = stream.answer
+    assert "".join(pieces).rstrip() == answer.text and "Marta" in answer.text
+    assert len(answer.marks) >= 1 and plain.marks == []
+    for start, end, source in answer.marks:
+        assert answer.text.encode()[start:end].decode() == f"[{source}]"
+        assert answer.sources[source - 1].source == "lighthouse"
+    text = answer.text.encode()
+    for start, end, _ in reversed(answer.marks):
+        text = text[:start - 1] + text[end:]
+    assert text.decode() == plain.text
+
+
+def test_an_excerpt_is_the_part_that_was_looked_for(emptied):
+    weather = "".join(f"On day {i} the weather was grey and nothing happened. " for i in range(40))
+    emptied.ingest(texts=[("diary", weather[:1200] + LIGHTHOUSE + weather[1200:])])
+    for passage in (emptied.search("lighthouse keeper Marta")[0],
+                    emptied.ask(QUESTION, max_tokens=4).sources[0]):
+        assert "Marta Lindqvist" in passage.excerpt and passage.excerpt in passage.text
+        assert len(passage.excerpt) <= 240 < len(passage.text)
+
+
 def test_earlier_turns_and_a_system_message_join_the_prompt(memory):
     plain = memory.ask("And her name?", max_tokens=2).answer
     turns = memory.ask("And her name?", history=[("Who lit the lamp?", "The keeper did.")],
@@ -76,6 +101,17 @@ def test_finds_passages_by_words_by_attention_and_by_both(memory):
         assert found == sorted(found, key=lambda passage: -passage.score), by
     assert len(memory.search(QUESTION, limit=1)) == 1
     assert {p.source for p in memory.search("the", collections=["sea"])} <= {"lighthouse"}
+
+
+def test_collections_are_named_by_one_line_of_text(emptied):
+    for wrong in ("", " ", "a\nb", "a\0b", "a\\b", "x" * 1001):
+        with pytest.raises(fovea.InvalidArgument, match="collection"):
+            emptied.ingest(texts=[("note", LIGHTHOUSE)], collection=wrong)
+    assert emptied.documents() == []
+    name = "Zoë's letters, 1912/13"
+    emptied.ingest(texts=[("note", LIGHTHOUSE)], collection=name)
+    assert emptied.stats().collections == {name: 1}
+    assert emptied.stats().unfinished_documents == emptied.stats().unfinished_tokens == 0
 
 
 def test_lists_shows_and_deletes_documents(emptied, tmp_path):

@@ -58,6 +58,7 @@ TEST(ApiKeysTest, RefusesFilesThatAreNone) {
            {"# fine\nwith-a-control-char\x01\n", "line 2"},
            {"0123456789abcdef a, b\n", "commas"},
            {"0123456789abcdef a,,b\n", "empty"},
+           {"0123456789abcdef a,b\\c\n", "collection \"b\\x5Cc\""},
            {"0123456789abcdef a\n0123456789abcdef b\n", "twice"}}) {
     const auto keys = ApiKeys::Parse(text, "the-file");
     ASSERT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << text;

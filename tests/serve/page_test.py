@@ -107,6 +107,13 @@ class PageTest(unittest.TestCase):
         self.assertEqual(browser.one("#viewer-title").text, "mill")
         self.assertEqual(browser.one("mark").text, MILL.strip())
         browser.one("#viewer-close").click()
+        # So does the mark behind the sentence.
+        mark = self.turn().find_element("css selector", ".answer button")
+        self.assertEqual((mark.text, mark.accessible_name), ("[1]", "Source 1, mill"))
+        mark.click()
+        browser.wait(lambda: browser.one("#viewer").is_displayed(), "no document opens")
+        self.assertEqual(browser.one("#viewer-title").text, "mill")
+        browser.one("#viewer-close").click()
 
         delete = "button[aria-label='Delete mill']"
         browser.one(delete).click()
@@ -296,6 +303,15 @@ class PageTest(unittest.TestCase):
             browser.one("#key-value").send_keys(key)
             browser.one("#key-form button[type=submit]").click()
 
+        # What cannot be in a key is said, and is not sent: a header could not hold it.
+        for strange, sign in (("ключ-0123456789abcdef", "к"), ("clé-0123456789abcdef", "é"),
+                              ("two words-0123456789", " ")):
+            give(strange)
+            told = browser.run("return document.getElementById('key-value').validationMessage")
+            self.assertIn(f"“{sign}” cannot be in a key", told)
+            self.assertTrue(browser.one("#key").is_displayed())
+            self.assertEqual(browser.run("return sessionStorage.length"), 0)
+            browser.one("#key-value").clear()
         give("wrong-0123456789abcdef")
         browser.wait_for_text("#key-hint", "does not know the key")
         give(whole)

@@ -3,6 +3,7 @@
 
 Environment: FOVEA, the program. Standard library only.
 """
+import contextlib
 import json
 import os
 import random
@@ -155,6 +156,32 @@ class AnswersTest(ServerTest):
         self.assertEqual(chunks[-1]["choices"], [])
         self.assertEqual(chunks[-1]["usage"], whole["usage"])
 
+    def test_marks_name_the_sources_of_sentences(self):
+        question = "Where does the otter live?"
+        for own in ({"reread": 0}, {"reread": 2}):
+            options = ["--reread", str(own["reread"]), "--max-tokens", "12"]
+            answer = self.ask_command(question, "--marks", *options)
+            self.assertNotIn("marks", self.ask_command(question, *options))
+            with self.home.serve() as server:
+                whole = server.ask(question, max_tokens=12, fovea={**own, "marks": True}).json
+                raw = server.ask(question, max_tokens=12, fovea={**own, "marks": True}, stream=True)
+                wrong = server.ask(question, fovea={"marks": "yes"})
+                self.assertNotIn("fovea_marks", server.ask(question, fovea=own).json)
+            self.assertEqual(wrong.status, 400)
+            self.assertEqual(whole["fovea_marks"], answer["marks"])
+            self.expect_same(whole, answer)
+            text = whole["choices"][0]["message"]["content"].encode()
+            for mark in whole["fovea_marks"]:
+                self.assertEqual(text[mark["start"]:mark["end"]].decode(), f"[{mark['source']}]")
+                self.assertLessEqual(mark["source"], len(whole["fovea_sources"]))
+            chunks = [json.loads(event.removeprefix("data: "))
+                      for event in raw.bytes.decode().split("\n\n")[:-2]]
+            streamed = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+            self.assertEqual(streamed.rstrip().encode(), text)
+            self.assertEqual(chunks[-1]["fovea_marks"], whole["fovea_marks"])
+            if own["reread"] == 0:
+                self.assertGreater(len(whole["fovea_marks"]), 0)
+
     def test_search_finds_passages_in_each_way(self):
         with self.home.serve() as server:
             for by in ("bm25", "attention", "both"):
@@ -170,6 +197,16 @@ class AnswersTest(ServerTest):
                 self.assertEqual(document["text"], first["text"])
             none = server.post("/v1/search", {"query": "otter", "collections": ["nowhere"]})
             self.assertEqual(none.status, 404)
+            # What is wrong with a search is said of a search.
+            for wrong, what in (({}, "query: want"), ({"query": " \n"}, "query: want"),
+                                ({"query": 5}, "query: want"), ({"query": "a\0"}, "the query: "),
+                                ({"query": "otter " * 3000, "by": "attention"}, "the query takes"),
+                                ({"query": "x", "by": "smell"}, "by: want"),
+                                ({"query": "x", "limit": 0}, "limit: want")):
+                refused = server.post("/v1/search", wrong)
+                self.assertEqual(refused.status, 400, refused.bytes)
+                self.assertTrue(refused.json["error"]["message"].startswith(what), refused.bytes)
+                self.assertNotIn("question", refused.json["error"]["message"])
 
 
 class RefusalsTest(ServerTest):
@@ -329,7 +366,63 @@ class RefusalsTest(ServerTest):
             self.assertEqual(server.get("/v1/models", key="0123456789abcdef").status, 200)
 
 
+class StartTest(ServerTest):
+    def test_a_server_that_cannot_run_leaves_nothing(self):
+        limited = self.home.write("limited", "0123456789abcdef mine\n")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            for arguments, what in ((("--port", port), "cannot listen on"),
+                                    (("--port", "0", "--host", "no.such.host.invalid",
+                                      "--api-key-file", limited), "no.such.host.invalid"),
+                                    (("--port", "0", "--api-key-file", self.home.path("none")),
+                                     "none"),
+                                    (("--port", "0", "--adapter", self.home.path("none")), "none")):
+                done = subprocess.run([FOVEA, "serve", "--memory", self.home.path("new"),
+                                       *self.home.model_options[:2], *arguments],
+                                      env=self.home.environment, capture_output=True, text=True,
+                                      check=False, timeout=PATIENCE_S)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(what, done.stderr)
+                self.assertFalse(os.path.exists(self.home.path("new")), arguments)
+
+
+class HeadersTest(ServerTest):
+    def test_nothing_of_the_memory_is_kept_or_taken_for_something_else(self):
+        self.fill()
+        requests = [("GET", "/health", None), ("GET", "/v1/documents", None),
+                    ("GET", "/v1/jobs", None), ("GET", "/metrics", None), ("GET", "/nowhere", None),
+                    ("POST", "/v1/search", {"query": "otter"}), ("POST", "/v1/search", "{"),
+                    ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}],
+                                                      "max_tokens": 2}),
+                    ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}],
+                                                      "max_tokens": 2, "stream": True})]
+        with self.home.serve() as server:
+            for method, path, body in requests:
+                response = server.request(method, path, body)
+                self.assertEqual(response.headers.get("X-Content-Type-Options"), "nosniff", path)
+                self.assertEqual(response.headers.get("Cache-Control"), "no-store", path)
+            for path in ("/", "/page/app.js"):
+                self.assertEqual(server.get(path).headers.get("X-Content-Type-Options"), "nosniff")
+                self.assertEqual(server.get(path).headers.get("Cache-Control"), "no-cache")
+            # What the library answers by itself, before anything of ours.
+            for begin in (b"nonsense\r\n\r\n", b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\n\r\n",
+                          b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100000 + b"\r\n\r\n",
+                          b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"):
+                with socket.create_connection((server.host, server.port)) as client:
+                    client.settimeout(PATIENCE_S)
+                    with contextlib.suppress(OSError):  # it may have answered by then
+                        client.sendall(begin)
+                    answer = b""
+                    with contextlib.suppress(ConnectionError):
+                        while b"\r\n\r\n" not in answer and (more := client.recv(4096)):
+                            answer += more
+                    head = answer.partition(b"\r\n\r\n")[0]
+                    self.assertIn(b"X-Content-Type-Options: nosniff", head, begin[:40])
+                    self.assertIn(b"Cache-Control: no-store", head, begin[:40])
+
+
 class CollectionsTest(ServerTest):
+    maxDiff = 4000
     """Keys that are limited to collections."""
 
     ALL, MINE, NEW = "all-0123456789abcdef", "mine-0123456789abcdef", "new-0123456789abcdef"
@@ -369,6 +462,54 @@ class CollectionsTest(ServerTest):
                 self.assertEqual(found.status, 200)
                 self.assertNotIn("platinum", found.bytes.decode().replace('"query"', ""))
                 self.assertNotIn("theirs", found.bytes.decode())
+
+    def test_what_a_key_is_told_does_not_depend_on_other_collections(self):
+        """The same requests to two memories, of which one has the same texts in a collection that
+        the key must not see, stored before."""
+        self.home.ingest(self.home.path("mine.txt"), collection="mine", memory="alone")
+        texts = [("zebra.txt", self.SECRET), ("badger.txt", "A badger digs a hole.\n"),
+                 ("hammer.txt", TOOLS)]
+        self.home.ingest(*(self.home.write(f"theirs-{name}", text) for name, text in texts[:2]),
+                         collection="theirs")
+        time.sleep(1.1)  # times are in whole seconds
+
+        def told(server):
+            """All that the key is told, but for what differs from run to run."""
+            for name, text in reversed(texts):
+                server.await_job(server.upload([(name, text.encode())], key=self.MINE), key=self.MINE)
+            server.await_job(server.post("/v1/documents", {"title": "zebra", "text": self.SECRET},
+                                         key=self.MINE), key=self.MINE)
+            answers = [server.get(path, key=self.MINE) for path in (
+                "/v1/collections", "/v1/documents", "/v1/documents?limit=2", "/v1/jobs",
+                *(f"/v1/jobs/{i}" for i in range(1, 5)))]
+            listed = answers[1].json["data"]
+            self.assertEqual(len(listed), 4)
+            answers.append(server.get(f"/v1/documents?limit=2&after={listed[1]['id']}", key=self.MINE))
+            answers += [server.get(f"/v1/documents/{d['id']}", key=self.MINE) for d in listed]
+            answers += [server.post("/v1/search", {"query": "badger hole", "by": by}, key=self.MINE)
+                        for by in ("bm25", "attention", "both")]
+            answers += [server.ask("platinum key", key=self.MINE, max_tokens=8, fovea=own)
+                        for own in ({"reread": 0, "mode": "exact"}, {"reread": 2, "sources": 9})]
+            answers += [server.ask("?", key=self.MINE, fovea={"collections": ["theirs"]})]
+            answers += [server.request("DELETE", f"/v1/documents/{d['id']}", key=self.MINE)
+                        for d in listed]
+            answers.append(server.get("/v1/documents", key=self.MINE))
+
+            def plain(value):
+                if isinstance(value, dict):
+                    return {name: plain(one) for name, one in value.items()
+                            # Weights of words are counted over the whole memory; keys of a text
+                            # that was encoded beside others are rounded otherwise.
+                            if name not in ("created", "ended", "score", "mass", "choices", "usage")
+                            and not (name == "id" and str(one).startswith("chatcmpl-"))}
+                return [plain(one) for one in value] if isinstance(value, list) else value
+            return [(answer.status, plain(answer.json)) for answer in answers]
+
+        with self.home.serve("--api-key-file", self.keys) as server:
+            with self.home.serve("--api-key-file", self.keys, memory="alone") as alone:
+                beside, by_itself = told(server), told(alone)
+        self.assertEqual(beside, by_itself)
+        self.assertTrue(all(d["ingested_unix_s"] is None for d in beside[1][1]["data"]))
 
     def test_nothing_that_a_key_can_name_widens_what_it_sees(self):
         with self.home.serve("--api-key-file", self.keys) as server:
@@ -429,6 +570,54 @@ class CollectionsTest(ServerTest):
 
 
 class JobsTest(ServerTest):
+    def test_a_file_keeps_its_name(self):
+        """As browsers and curl send it, and as it is stored: in one line."""
+        names = {"a%22b%22.txt": 'a"b".txt', 'a\\"b.txt': 'a"b.txt', "50%.txt": "50%.txt",
+                 "a;b=c.txt": "a;b=c.txt", "ä%0D%0Ab.txt": "ä\\x0D\\x0Ab.txt",
+                 "%20%41.txt": "%20%41.txt", "Zoë 2.txt": "Zoë 2.txt"}
+        with self.home.serve() as server:
+            job = server.upload([(sent, f"Text {i}.\n".encode()) for i, sent in enumerate(names)])
+            self.assertEqual([file["name"] for file in job.json["files"]], list(names.values()))
+            done = server.await_job(job)
+            self.assertEqual([d["source"] for d in done["documents"]],
+                             [f"upload:{name}" for name in names.values()])
+            self.assertEqual(done["documents"][0]["title"], 'a"b"')
+
+    def test_a_job_that_could_store_nothing_has_failed(self):
+        picture, archive = b"\x89PNG\r\n\x1a\n\0\0", b"PK\x05\x06" + b"\0" * 18
+        with self.home.serve() as server:
+            failed = server.await_job(server.upload([("a.png", picture), ("b.zip", archive)]))
+            self.assertEqual((failed["state"], failed["counts"]), ("failed", {"failed": 2}))
+            for name, document in zip(("a.png", "b.zip"), failed["documents"]):
+                self.assertEqual(document["source"], f"upload:{name}")
+                self.assertIn(document["error"], failed["error"])
+            self.assertNotIn(self.home.folder, json.dumps(failed))
+            listed = server.get("/v1/jobs").json["data"][0]
+            self.assertEqual((listed["state"], listed["error"]), ("failed", failed["error"]))
+            many = server.await_job(server.upload([(f"{i}.png", picture) for i in range(9)]))
+            self.assertIn("; and 4 more", many["error"])
+            partly = server.await_job(server.upload([("a.png", picture), ("c.txt", b"Text.\n")]))
+            self.assertEqual((partly["state"], partly["error"]), ("done", None))
+            self.assertEqual(partly["counts"], {"added": 1, "failed": 1})
+            self.assertIn('fovea_jobs{state="failed"} 2', server.get("/metrics").bytes.decode())
+        with self.home.serve() as server:  # it is stored so
+            again = server.get(f"/v1/jobs/{failed['id']}").json
+            for job in (failed, again):
+                del job["progress"]  # of this process
+            self.assertEqual(again, failed)
+
+    def test_collections_are_named_by_one_line_of_text(self):
+        with self.home.serve() as server:
+            for wrong in ("", " ", "a\nb", "a\0b", "a\\b", "x" * 1001):
+                refused = server.post("/v1/documents", {"title": "t", "text": "Text.",
+                                                        "collection": wrong})
+                self.assertEqual(refused.status, 400, wrong)
+                self.assertIn("collection", refused.json["error"]["message"])
+                if "\n" not in wrong:
+                    self.assertEqual(server.upload([("a.txt", b"Text.")], wrong).status, 400, wrong)
+            done = server.await_job(server.upload([("a.txt", b"Text.")], "Zoë's letters, 1912/13"))
+            self.assertEqual(done["collection"], "Zoë's letters, 1912/13")
+
     def test_a_new_memory_takes_documents_and_answers_from_them(self):
         with self.home.serve() as server:
             self.assertEqual(server.get("/v1/documents").json["data"], [])

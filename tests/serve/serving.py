@@ -56,7 +56,8 @@ class Home:
 
     def ingest(self, *files, collection="default", memory="memory"):
         return self.fovea("ingest", "--memory", self.path(memory), *self.model_options,
-                          "--window", "128", "--collection", collection, *files)
+                          "--window", "128", "--precision", "float32", "--collection", collection,
+                          *files)
 
     @contextlib.contextmanager
     def serve(self, *arguments, memory="memory"):

@@ -13,6 +13,8 @@
 
 #include "memory/ingest/ingest_settings.h"
 #include "memory/search/searcher.h"
+#include "memory/statistics.h"
+#include "memory/upkeep/rebuild.h"
 #include "tests/compute/guarded_device.h"
 #include "tests/memory/tiny_model.h"
 
@@ -306,6 +308,67 @@ TEST_P(IngesterTest, LeftoversOfAnInterruptedVersionGo) {
                   })
                   .ok());
   EXPECT_EQ(documents, 1);
+}
+
+TEST_P(IngesterTest, WhatAnAbandonedIngestHasLeftIsToldAndARebuildDropsIt) {
+  const std::string kept = RandomText(900, 8);
+  ASSERT_EQ(Ingest({{"kept", kept}}).size(), 1u);
+  const std::string text = RandomText(8000, 7);
+  std::atomic<bool> cancelled{false};
+  IngestOptions options = Options();
+  int commits = 0;
+  options.progress = Progress(
+      [&](const ProgressUpdate&) {
+        if (++commits == 8) cancelled = true;
+      },
+      &cancelled);
+  {
+    auto ingester = Ingester::Create(memory_.get(), model_.get(), options);
+    ASSERT_TRUE(ingester.ok());
+    const auto document = documents::MakeTextDocument("", "-", text);  // nothing takes its place
+    EXPECT_TRUE(absl::IsCancelled((*ingester)->Add(*document, "default")));
+  }
+  Reopen();
+  const auto stats = [&] {
+    absl::StatusOr<Stats> stats = ComputeStats(*memory_);
+    EXPECT_TRUE(stats.ok()) << stats.status();
+    EXPECT_EQ(stats->slots, stats->tokens + stats->unfinished_tokens + stats->deleted_slots);
+    return *stats;
+  };
+  EXPECT_EQ(stats().unfinished_documents, 1);
+  EXPECT_GT(stats().unfinished_tokens, 0u);
+  // An ingest of something else may not know what it was for.
+  const std::string other = RandomText(700, 9);
+  ASSERT_EQ(Ingest({{"other", other}}).size(), 1u);
+  EXPECT_EQ(stats().unfinished_documents, 1);
+  auto device = compute::Device::Create("cpu", 1);
+  ASSERT_TRUE(device.ok());
+  const auto rebuilt = Rebuild(**device, memory_.get(), "", Progress());
+  ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+  EXPECT_EQ(stats().unfinished_documents, 0);
+  EXPECT_EQ(stats().unfinished_tokens, 0u);
+  EXPECT_EQ(stats().documents, 2);
+  std::set<std::string> texts;
+  for (const auto& document : memory_->Current()->documents) texts.insert(StoredText(document.id));
+  EXPECT_EQ(texts, (std::set<std::string>{kept, other}));
+}
+
+TEST_P(IngesterTest, CollectionsAreNamedByOneLineOfText) {
+  auto ingester = Ingester::Create(memory_.get(), model_.get(), Options());
+  ASSERT_TRUE(ingester.ok());
+  const auto document = documents::MakeTextDocument("", "a", "Some words.");
+  for (const std::string& name : {std::string(), std::string("a\nb"), std::string("a\0b", 3)}) {
+    EXPECT_TRUE(absl::IsInvalidArgument((*ingester)->Add(*document, name))) << name;
+    document->collection = name;  // the document's own, as of a record
+    if (!name.empty()) {
+      EXPECT_TRUE(absl::IsInvalidArgument((*ingester)->Add(*document, "default"))) << name;
+    }
+    document->collection.clear();
+  }
+  ASSERT_TRUE((*ingester)->Add(*document, "Zoë's letters").ok());
+  ASSERT_TRUE((*ingester)->Finish().ok());
+  ASSERT_EQ(memory_->Current()->documents.size(), 1u);
+  EXPECT_TRUE(memory_->Current()->documents[0].IsIn("Zoë's letters"));
 }
 
 // A document whose text is another one when it is read for the second time.

@@ -2,6 +2,7 @@
 
 #include "memory/segment_files.h"
 #include "memory/segments/sealer.h"
+#include "memory/statistics.h"
 #include "tests/memory/synthetic_memory.h"
 
 namespace fovea::memory {
@@ -177,6 +178,44 @@ TEST_F(RebuildTest, MakesTheTextIndexAgain) {
                                             text.substr(0, 24), 1, [](uint64_t) { return true; }));
   ASSERT_THAT(hits, SizeIs(1));
   EXPECT_EQ(hits[0].slot_begin, kMaxSegmentSlots);
+}
+
+TEST_F(RebuildTest, DropsWhatAnInterruptedIngestHasLeft) {
+  const auto complete = memory_->Current();
+  ASSERT_OK_AND_ASSIGN(
+      const DocumentRecord left,
+      AddDocument(store(), {.n_windows = 3, .n_slots = kMaxSegmentSlots, .complete = false}));
+  // It goes on from a window that a complete document has as well: that one stays.
+  const Slot shared = complete->windows.front().slot_begin;
+  storage::WindowLink link;
+  link.document = left.number;
+  link.ordinal = 3;
+  link.slot_begin = shared;
+  link.n_tokens = complete->windows.front().n_tokens;
+  link.byte_begin = left.size_bytes;
+  link.n_bytes = link.n_tokens;
+  Mutation mutation;
+  mutation.PutLink(link);
+  ASSERT_OK(store().Commit(std::move(mutation)));
+  ASSERT_OK(memory_->Publish());
+
+  ASSERT_OK_AND_ASSIGN(const Stats before, ComputeStats(*memory_));
+  EXPECT_EQ(before.unfinished_documents, 1);
+  EXPECT_EQ(before.unfinished_tokens, 3 * 64u);
+  EXPECT_EQ(before.tokens, complete->n_tokens);
+  EXPECT_EQ(before.slots, before.tokens + before.unfinished_tokens + before.deleted_slots);
+
+  ASSERT_OK(Run("IVF4,Flat").status());
+  ASSERT_OK_AND_ASSIGN(const Stats after, ComputeStats(*memory_));
+  EXPECT_EQ(after.unfinished_documents, 0);
+  EXPECT_EQ(after.unfinished_tokens, 0u);
+  EXPECT_EQ(after.slots, after.tokens + after.deleted_slots);
+  EXPECT_EQ(after.documents, 3);
+  EXPECT_EQ(after.tokens, complete->n_tokens);
+  for (const LiveWindow& window : complete->windows) {
+    EXPECT_OK(store().GetWindow(window.slot_begin).status());
+  }
+  EXPECT_TRUE(absl::IsNotFound(store().GetWindow(3 * kMaxSegmentSlots).status()));
 }
 
 TEST_F(RebuildTest, RefusesANonsenseSpecification) {

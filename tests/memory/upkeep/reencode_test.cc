@@ -44,11 +44,13 @@ class ReencodeTest : public testing::Test {
     options.model_name = "model1";
     options.window = window();
     options.overlap = 8;
+    options.any_collection_name = true;
     ASSERT_OK_AND_ASSIGN(auto ingester, Ingester::Create(memory.get(), first_.get(), options));
     for (uint32_t i = 0; i < kDocuments; ++i) {
       auto document = documents::MakeTextDocument(StrCat("Title ", i), StrCat("/books/", i, ".txt"),
                                                   Text(i, 60 + static_cast<int>(i)));
-      ASSERT_OK(ingester->Add(*document, i == 0 ? "first" : "default"));
+      // A name that earlier releases took.
+      ASSERT_OK(ingester->Add(*document, i == 0 ? "the\nfirst" : "default"));
       if (i == 0) ASSERT_OK(ingester->Add(*document, "second"));
     }
     ASSERT_OK(ingester->Finish());

@@ -1,0 +1,197 @@
+#include "answer/excerpt.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "answer/shared_words.h"
+#include "base/status.h"
+#include "index/text_query.h"
+#include "index/text_words.h"
+
+namespace fovea::answer {
+namespace {
+
+// What the run of tokens with most of the attention counts, where all words of `wanted` that are in
+// the passage count 1 together: less than those where they stand together, more than one of many.
+constexpr double kPeakWeight = 0.5;
+
+bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+bool ContinuesCharacter(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
+
+// A run of bytes that is shown whole or not at all: a word as it is written, or a part of a long
+// run of a script that puts no spaces between words.
+struct Piece {
+  size_t begin = 0;
+  size_t end = 0;
+  size_t characters_before = 0;  // of the text, before `begin`
+  size_t characters = 0;
+  std::vector<size_t> terms = {};  // of `wanted` that are in it
+};
+
+std::vector<Piece> CutIntoPieces(std::string_view text) {
+  constexpr size_t kMaxCharacters = 24;
+  std::vector<Piece> pieces;
+  size_t n_characters = 0;
+  bool in_piece = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (ContinuesCharacter(text[i])) {
+      if (in_piece) pieces.back().end = i + 1;
+      continue;
+    }
+    if (IsSpace(text[i])) {
+      in_piece = false;
+    } else {
+      if (!in_piece || pieces.back().characters == kMaxCharacters) {
+        pieces.push_back({.begin = i, .characters_before = n_characters});
+      }
+      in_piece = true;
+      pieces.back().end = i + 1;
+      ++pieces.back().characters;
+    }
+    ++n_characters;
+  }
+  return pieces;
+}
+
+// Names in each piece the terms that are in it.
+void FindTerms(std::string_view text, const std::vector<std::string>& terms,
+               std::vector<Piece>* pieces) {
+  absl::flat_hash_map<std::string, std::vector<size_t>> known;  // by folded word
+  for (Piece& piece : *pieces) {
+    std::string last;
+    const auto look_up = [&](const std::string& word) {
+      const auto [entry, is_new] = known.try_emplace(word);
+      if (is_new) {
+        for (size_t i = 0; i < terms.size(); ++i) {
+          if (AreSameWord(word, terms[i])) entry->second.push_back(i);
+        }
+      }
+      piece.terms.insert(piece.terms.end(), entry->second.begin(), entry->second.end());
+    };
+    index::ForEachWord(text.substr(piece.begin, piece.end - piece.begin),
+                       [&](const index::TextWord& word) {
+                         std::string folded(word.text);
+                         if (word.is_character && word.follows) look_up(StrCat(last, " ", folded));
+                         look_up(folded);
+                         last = std::move(folded);
+                       });
+    std::sort(piece.terms.begin(), piece.terms.end());
+    piece.terms.erase(std::unique(piece.terms.begin(), piece.terms.end()), piece.terms.end());
+  }
+}
+
+// The weight of each term: the more pieces it is in, the less it says which part is meant.
+std::vector<double> Weigh(const std::vector<Piece>& pieces, size_t n_terms) {
+  std::vector<double> weights(n_terms);
+  for (const Piece& piece : pieces) {
+    for (const size_t term : piece.terms) ++weights[term];
+  }
+  double sum = 0.0;
+  for (double& weight : weights) {
+    if (weight > 0.0) weight = 1.0 / weight;
+    sum += weight;
+  }
+  if (sum > 0.0) {
+    for (double& weight : weights) weight /= sum;
+  }
+  return weights;
+}
+
+// The characters from the beginning of pieces[first] to the end of pieces[last].
+size_t Length(const std::vector<Piece>& pieces, size_t first, size_t last) {
+  return pieces[last].characters_before + pieces[last].characters - pieces[first].characters_before;
+}
+
+// The pieces [first, last] that say most, of at most kExcerptCharacters; of those that say as much
+// the first, and the shortest.
+std::pair<size_t, size_t> FindCore(const std::vector<Piece>& pieces, size_t n_terms,
+                                   std::pair<size_t, size_t> peak) {
+  const std::vector<double> weights = Weigh(pieces, n_terms);
+  const auto is_of_peak = [&](const Piece& piece) {
+    return piece.begin < peak.second && piece.end > peak.first;
+  };
+  std::pair<size_t, size_t> best = {0, 0};
+  double best_score = 0.0;
+  std::vector<size_t> seen_from(n_terms, pieces.size());  // the first piece of the last walk
+  for (size_t first = 0; first < pieces.size(); ++first) {
+    if (pieces[first].terms.empty() && !is_of_peak(pieces[first])) continue;
+    double score = 0.0;
+    for (size_t last = first;
+         last < pieces.size() && Length(pieces, first, last) <= kExcerptCharacters; ++last) {
+      const Piece& piece = pieces[last];
+      for (const size_t term : piece.terms) {
+        if (std::exchange(seen_from[term], first) != first) score += weights[term];
+      }
+      if (is_of_peak(piece)) {
+        score += kPeakWeight *
+                 static_cast<double>(std::min(piece.end, peak.second) -
+                                     std::max(piece.begin, peak.first)) /
+                 static_cast<double>(peak.second - peak.first);
+      }
+      if (score > best_score + 1e-9) {
+        best_score = score;
+        best = {first, last};
+      }
+    }
+  }
+  return best;
+}
+
+// Whether a sentence, or a line, begins with pieces[i].
+bool BeginsSentence(std::string_view text, const std::vector<Piece>& pieces, size_t i) {
+  if (i == 0) return true;
+  const std::string_view before = text.substr(0, pieces[i - 1].end);
+  const std::string_view gap = text.substr(before.size(), pieces[i].begin - before.size());
+  constexpr std::string_view kEnds[] = {".", "?", "!", "…", "。", "？", "！", ".\"", ".”", ".)"};
+  return gap.find('\n') != std::string_view::npos ||
+         std::any_of(std::begin(kEnds), std::end(kEnds),
+                     [&](std::string_view end) { return before.ends_with(end); });
+}
+
+}  // namespace
+
+void ChooseExcerpt(std::string_view wanted, memory::Passage* passage) {
+  const std::string_view text = passage->text;
+  passage->excerpt_start = passage->start;
+  passage->excerpt_end = passage->end;
+  std::vector<Piece> pieces = CutIntoPieces(text);
+  if (pieces.empty()) return;
+  if (Length(pieces, 0, pieces.size() - 1) <= kExcerptCharacters) return;  // all of it
+  const std::vector<std::string> terms = index::QueryTerms(wanted);
+  FindTerms(text, terms, &pieces);
+  auto [first, last] =
+      FindCore(pieces, terms.size(),
+               {passage->peak_start - passage->start, passage->peak_end - passage->start});
+
+  // Back to where a sentence begins, where that leaves room; else some words for the context.
+  size_t begin = first;
+  for (size_t i = first; Length(pieces, i, last) <= kExcerptCharacters; --i) {
+    if (BeginsSentence(text, pieces, i)) {
+      begin = i;
+      break;
+    }
+    if (i == 0) break;
+  }
+  if (!BeginsSentence(text, pieces, begin)) {
+    const size_t room = kExcerptCharacters - Length(pieces, first, last);
+    while (begin > 0 &&
+           Length(pieces, begin - 1, first) <= Length(pieces, first, first) + room / 2) {
+      --begin;
+    }
+  }
+  while (last + 1 < pieces.size() && Length(pieces, begin, last + 1) <= kExcerptCharacters) ++last;
+  // At the end of the text there may be room left before it.
+  while (last + 1 == pieces.size() && begin > 0 &&
+         Length(pieces, begin - 1, last) <= kExcerptCharacters) {
+    --begin;
+  }
+  passage->excerpt_start = passage->start + pieces[begin].begin;
+  passage->excerpt_end = passage->start + pieces[last].end;
+}
+
+}  // namespace fovea::answer

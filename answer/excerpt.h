@@ -1,0 +1,21 @@
+// The part of a passage that is shown where there is no room for the whole: around what makes it a
+// passage for this question.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include "memory/search/attribution.h"
+
+namespace fovea::answer {
+
+inline constexpr size_t kExcerptCharacters = 240;
+
+// Sets passage->excerpt_start and excerpt_end: a part of passage->text, of whole words and of at
+// most kExcerptCharacters, from the beginning of a sentence where that is near. It is the part
+// where words of `wanted` (a question and its answer, or a query) stand together, the rarer in the
+// passage the better, and where the tokens are that were attended to most (Passage::peak_start);
+// where neither is, the beginning.
+void ChooseExcerpt(std::string_view wanted, memory::Passage* passage);
+
+}  // namespace fovea::answer
