@@ -17,7 +17,7 @@ answers' tokens, as the server counts them in `usage`, in the time from the firs
 last answer: reading prompts is in it. Ours is with the model's own adapter, whose low-rank updates
 llama.cpp does not have to compute. Prompts of one question after another have nothing in common, and
 llama.cpp's server is told not to look for what an earlier round left. Standard library only; prints
-one JSON object.
+a JSON object for each setting.
 """
 import http.client
 import json
@@ -189,9 +189,9 @@ def main():
              str(options.streams), "--ctx-size", str(1024 * options.streams)], port))
         sides["llama-server"] = Side(port, False)
 
-    result = {"streams": options.streams, "threads": options.threads, "rounds": options.rounds,
-              "max_tokens": options.max_tokens, "model": os.path.basename(model),
-              "load_average": os.getloadavg()[0]}
+    common_figures = {"streams": options.streams, "threads": options.threads,
+                      "rounds": options.rounds,
+                      "max_tokens": options.max_tokens, "model": os.path.basename(model)}
     try:
         for setting in settings:
             rates = {name: {"one": [], "many": []} for name in sides}
@@ -205,18 +205,18 @@ def main():
                         rates[name]["one"].append(one)
                         rates[name]["many"].append(many)
             many = {name: rates[name]["many"] for name in sides}
-            result[setting] = {
+            print(json.dumps({
+                "setting": setting, **common_figures, "load_average": os.getloadavg()[0],
                 "tokens_per_second": {name: {n: round(statistics.median(rates[name][n]), 1)
                                              for n in ("one", "many")} for name in sides},
                 "tokens_of_an_answer_and_its_prompt": {
                     name: [round(lengths[name]["completion_tokens"]),
                            round(lengths[name]["prompt_tokens"])] for name in sides},
                 "fovea_over": {name: [round(a / b, 2) for a, b in zip(many["fovea"], many[name])]
-                               for name in sides if name != "fovea"}}
+                               for name in sides if name != "fovea"}}), flush=True)
     finally:
         for server in servers:
             server.stop()
-    print(json.dumps(result))
     return 0
 
 
