@@ -199,7 +199,7 @@ class AnswererImpl final : public Answerer {
     };
     std::vector<std::thread> others;
     try {
-      while (others.size() + 1 < std::min(requests.size(), SharedModel::kMaxBatch))
+      while (others.size() + 1 < std::min(requests.size(), model_.max_batch()))
         others.emplace_back(run);
     } catch (const std::system_error&) {  // no more threads to be had: fewer at a time
     }

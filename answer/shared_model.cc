@@ -115,16 +115,22 @@ absl::Status SharedModel::Run(const model::Sequence& sequence) const {
 void SharedModel::RunBatch(std::unique_lock<std::mutex>* lock) const {
   is_busy_ = true;
   std::vector<Job*> batch;
-  const bool are_steps = waiting_.front()->is_step();
-  if (are_steps) AwaitSteps(lock);
-  for (auto job = waiting_.begin(); job != waiting_.end() && batch.size() < kMaxBatch;) {
-    if (!batch.empty() && !(are_steps && (*job)->is_step())) {
-      ++job;
-      continue;
+  const bool are_steps = waiting_.front()->is_step() || (was_piece_ && n_waiting_steps() > 0);
+  if (are_steps) {
+    AwaitSteps(lock);
+    for (auto job = waiting_.begin(); job != waiting_.end() && batch.size() < max_batch_;) {
+      if ((*job)->is_step()) {
+        batch.push_back(*job);
+        job = waiting_.erase(job);
+      } else {
+        ++job;
+      }
     }
-    batch.push_back(*job);
-    job = waiting_.erase(job);
+  } else {
+    batch.push_back(waiting_.front());
+    waiting_.pop_front();
   }
+  was_piece_ = !are_steps;
   std::vector<const model::Sequence*> sequences;
   sequences.reserve(batch.size());
   for (const Job* job : batch) sequences.push_back(job->sequence);
@@ -144,7 +150,7 @@ void SharedModel::RunBatch(std::unique_lock<std::mutex>* lock) const {
     ++statistics_.n_batches;
     statistics_.n_steps += static_cast<int64_t>(batch.size());
     step_ = taken;
-    n_expected_ = std::min(batch.size() + n_waiting_steps(), kMaxBatch);
+    n_expected_ = std::min(batch.size() + n_waiting_steps(), max_batch_);
   }
   is_busy_ = false;
   changed_.notify_all();

@@ -2,13 +2,14 @@
 // waits in a queue. Steps of one token that wait at the same time are run together: the weights are
 // read once for all of them, and each answer's tokens come nearly as fast as if it were made alone
 // (continuous batching; Yu et al., Orca, OSDI 2022, section 4). Pieces of prompts run one at a
-// time, between the steps, so that a long prompt holds up the answers of others for no longer than
-// a piece.
+// time, and steps that wait come before the next one, so that prompts, long or many, hold up the
+// answers of others for no longer than a piece a batch.
 //
 // No thread is needed for that: the first thread whose work waits while the model is idle runs the
 // batch at the head of the queue, whoever's it is.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -27,13 +28,21 @@ namespace fovea::answer {
 // Thread-safe.
 class SharedModel {
  public:
-  // Steps that are run together at most: that few rows are multiplied in the same way each as one
-  // row alone (compute/linear.h), so that an answer does not depend on who asks beside it.
-  static constexpr size_t kMaxBatch = 8;
+  // Steps that are run together at most, whatever the model allows: more would save little of
+  // reading weights, and every answer would wait for all of them.
+  static constexpr size_t kMaxBatch = 16;
 
   // `model` outlives this, and its device is used through this alone. Makes steps ready, so that
   // the first answer is made from the same weights as all others.
-  explicit SharedModel(model::Transformer* model) : model_(model) { model_->PrepareSteps(); }
+  explicit SharedModel(model::Transformer* model)
+      : model_(model),
+        max_batch_(std::min(kMaxBatch, static_cast<size_t>(model->max_steps_as_alone()))) {
+    model_->PrepareSteps();
+  }
+
+  // Steps that are run together at most: so few that an answer does not depend on who asks beside
+  // it.
+  size_t max_batch() const { return max_batch_; }
 
   // What Transformer::Run does with one sequence, when its turn has come. A memory's error is its
   // own sequence's; any other is that of all that were run together. `sequence.memory` may be
@@ -78,7 +87,8 @@ class SharedModel {
     bool is_step() const { return sequence != nullptr && sequence->ids.size() == 1; }
   };
 
-  // Runs the batch at the head of the queue; the lock is released meanwhile.
+  // Runs the batch at the head of the queue, or steps from behind it; the lock is released
+  // meanwhile.
   void RunBatch(std::unique_lock<std::mutex>* lock) const;
   // Waits a little for those of the last batch that are still sampling.
   void AwaitSteps(std::unique_lock<std::mutex>* lock) const;
@@ -86,11 +96,13 @@ class SharedModel {
   void EndTurn() const;
 
   model::Transformer* const model_;
+  const size_t max_batch_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   // All below under the mutex, the workspace by who made it busy.
   mutable std::deque<Job*> waiting_;
-  mutable bool is_busy_ = false;  // a batch is being run or gathered, or somebody has a turn
+  mutable bool is_busy_ = false;    // a batch is being run or gathered, or somebody has a turn
+  mutable bool was_piece_ = false;  // the last batch was a piece of a prompt
   mutable model::Workspace workspace_;
   mutable size_t n_expected_ = 1;                       // steps that should come together
   mutable std::chrono::steady_clock::duration step_{};  // how long the last batch of steps took

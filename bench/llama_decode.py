@@ -1,4 +1,5 @@
-"""Single-token steps of llama.cpp, for bench/decode.py and bench/context_rate.py.
+"""Single-token steps of llama.cpp, for bench/decode.py and bench/context_rate.py; its server, for
+bench/serve_llama.py.
 
 Those run under any Python and use the classes at the end; what calls llama.cpp runs in a process of
 its own, by a Python that has the package llama-cpp-python.
@@ -60,6 +61,26 @@ def probe(model):
     ids = (llama_cpp.llama_token * 64)(*range(64))  # a batch, since one token takes another path
     if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(ids, len(ids))):
         sys.exit("llama_decode failed")
+
+
+def http_server(model, arguments):
+    """llama-cpp-python's server, without the extra buffers where they cannot be used."""
+    import llama_cpp.llama_cpp as api
+    import llama_cpp.server.__main__
+
+    extra = extra_buffers(model)
+    print(json.dumps({"extra_buffers": extra}), flush=True)
+    if not extra:
+        default_params = api.llama_model_default_params
+
+        def params_without():
+            params = default_params()
+            params.use_extra_bufts = False
+            return params
+
+        api.llama_model_default_params = params_without
+    sys.argv = ["llama_cpp.server", "--model", model, *arguments]
+    llama_cpp.server.__main__.main()
 
 
 class Context:
@@ -202,5 +223,7 @@ if __name__ == "__main__":
         requantise(*sys.argv[2:])
     elif sys.argv[1] == "probe":
         probe(sys.argv[2])
+    elif sys.argv[1] == "http":
+        http_server(sys.argv[2], sys.argv[3:])
     else:
         serve(json.loads(sys.argv[2]))

@@ -62,6 +62,17 @@ class Tally:
         self.lock = threading.Lock()
         self.gaps_ms, self.first_ms, self.tokens, self.answers, self.errors = [], [], 0, 0, []
 
+    def add(self, result):
+        with self.lock:
+            if result["error"] is not None:
+                self.errors.append(result["error"])
+            else:
+                self.answers += 1
+            self.tokens += result["tokens"]
+            self.gaps_ms += result["gaps_ms"]
+            if result["first_ms"] is not None:
+                self.first_ms.append(result["first_ms"])
+
     def percentile(self, share):
         gaps = sorted(self.gaps_ms)
         return round(gaps[min(len(gaps) - 1, int(share * len(gaps)))], 2) if gaps else None
@@ -75,46 +86,50 @@ class Tally:
                 if self.first_ms else None}
 
 
-def stream_one(server, question, options, tally, own):
-    # A text that is continued does not end by itself after a few tokens, as an answer may.
-    body = {"prompt": question, "max_tokens": options.max_tokens, "stream": True,
-            "temperature": 0.8, "seed": len(question), "stream_options": {"include_usage": True},
-            "fovea": own}
+def stream(server, path, body):
+    """One streamed answer: {"text", "tokens", "first_ms", "gaps_ms", "sources", "error"}."""
+    result = {"text": "", "tokens": 0, "first_ms": None, "gaps_ms": [], "sources": [], "error": None}
     begun = time.perf_counter()
-    connection, response = server.request("POST", "/v1/completions", json.dumps(body))
+    connection, response = server.request(
+        "POST", path, json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}))
     if response.status != 200:
-        with tally.lock:
-            tally.errors.append(f"{response.status} {response.read()[:200]!r}")
+        result["error"] = f"{response.status} {response.read()[:200]!r}"
         connection.close()
-        return
-    last, gaps, first, tokens, done = None, [], None, 0, False
+        return result
+    last = None
     while line := response.readline():
         if not line.startswith(b"data: "):
             continue
         if line.startswith(b"data: [DONE]"):
-            done = True
-            continue
+            break
         chunk = json.loads(line[6:])
         if "error" in chunk:
+            result["error"] = f"{chunk['error']}"
             break
         if chunk.get("usage"):
-            tokens = chunk["usage"]["completion_tokens"]
-        elif chunk["choices"] and chunk["choices"][0]["text"]:
+            result["tokens"] = chunk["usage"]["completion_tokens"]
+            continue
+        result["sources"] = chunk.get("fovea_sources", result["sources"])
+        choice = chunk["choices"][0]
+        if text := choice.get("text") or choice.get("delta", {}).get("content") or "":
             now = time.perf_counter()
             if last is None:
-                first = (now - begun) * 1e3
+                result["first_ms"] = (now - begun) * 1e3
             else:
-                gaps.append((now - last) * 1e3)
+                result["gaps_ms"].append((now - last) * 1e3)
             last = now
+            result["text"] += text
+    else:
+        result["error"] = "the stream ended too early"
     connection.close()
-    with tally.lock:
-        if not done:
-            tally.errors.append("the stream ended too early")
-        tally.answers += 1
-        tally.tokens += tokens
-        tally.gaps_ms += gaps
-        if first is not None:
-            tally.first_ms.append(first)
+    return result
+
+
+def stream_one(server, question, options, tally, own):
+    # A text that is continued does not end by itself after a few tokens, as an answer may.
+    tally.add(stream(server, "/v1/completions",
+                     {"prompt": question, "max_tokens": options.max_tokens, "temperature": 0.8,
+                      "seed": len(question), "fovea": own}))
 
 
 def load(server, options, n_streams, seconds, own):

@@ -1,5 +1,7 @@
 #include "compute/attention.h"
 
+#include <vector>
+
 #include "compute/check_argument.h"
 #include "compute/cpu/ops.h"
 #include "compute/cuda/ops.h"
@@ -38,38 +40,44 @@ absl::Status CheckAttention(const Device& device, const AttentionArgs& args) {
   return CheckArgument(device, kOp, "lse", args.lse, kFloat32, {n_queries, n_heads});
 }
 
-// One sequence after another.
-absl::Status AttendOnCpu(cpu::CpuDevice& device, const AttentionArgs& args) {
-  if (args.sequence_begins.empty()) return cpu::Attention(device, args);
-  for (size_t s = 0; s + 1 < args.sequence_begins.size(); ++s) {
-    const int64_t begin = args.sequence_begins[s];
-    const int64_t n = args.sequence_begins[s + 1] - begin;
+// The sequences of `args`, each by itself.
+void AddSequences(const AttentionArgs& args, std::vector<AttentionArgs>* sequences) {
+  const int64_t whole[] = {0, args.queries.dim(0)};
+  const bool is_one = args.sequence_begins.empty();
+  const std::span<const int64_t> begins = is_one ? std::span(whole) : args.sequence_begins;
+  for (size_t s = 0; s + 1 < begins.size(); ++s) {
+    const int64_t n = begins[s + 1] - begins[s];
     if (n == 0) continue;
-    AttentionArgs of_one = args;
-    of_one.sequence_begins = {};
-    of_one.queries = args.queries.Rows(begin, n);
-    of_one.keys = args.keys.Rows(begin, n);
-    of_one.values = args.values.Rows(begin, n);
-    of_one.output = args.output.Rows(begin, n);
-    if (!args.lse.is_none()) of_one.lse = args.lse.Rows(begin, n);
-    RETURN_IF_ERROR(cpu::Attention(device, of_one));
+    AttentionArgs& sequence = sequences->emplace_back(args);
+    if (is_one) return;
+    sequence.sequence_begins = {};
+    sequence.queries = args.queries.Rows(begins[s], n);
+    sequence.keys = args.keys.Rows(begins[s], n);
+    sequence.values = args.values.Rows(begins[s], n);
+    sequence.output = args.output.Rows(begins[s], n);
+    if (!args.lse.is_none()) sequence.lse = args.lse.Rows(begins[s], n);
   }
-  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::Status Attention(Device& device, const AttentionArgs& args) {
-  RETURN_IF_ERROR(CheckAttention(device, args));
-  if (args.queries.dim(0) == 0) return absl::OkStatus();
+  return AttentionTogether(device, {&args, 1});
+}
+
+absl::Status AttentionTogether(Device& device, std::span<const AttentionArgs> attentions) {
+  for (const AttentionArgs& args : attentions) RETURN_IF_ERROR(CheckAttention(device, args));
   const DeviceScope scope(device);
-  switch (device.kind()) {
-    case DeviceKind::kCpu:
-      return AttendOnCpu(cpu::AsCpu(device), args);
-    case DeviceKind::kCuda:
-      return cuda::Attention(device, args);
+  if (device.kind() == DeviceKind::kCuda) {
+    for (const AttentionArgs& args : attentions) {
+      if (args.queries.dim(0) > 0) RETURN_IF_ERROR(cuda::Attention(device, args));
+    }
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  std::vector<AttentionArgs> sequences;
+  for (const AttentionArgs& args : attentions) AddSequences(args, &sequences);
+  if (sequences.empty()) return absl::OkStatus();
+  return cpu::AttentionTogether(cpu::AsCpu(device), sequences);
 }
 
 absl::Status MergePartials(Device& device, const MergePartialsArgs& args) {

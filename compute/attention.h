@@ -37,6 +37,9 @@ struct AttentionArgs {
 // factors of both products, of many queries, may be rounded to bfloat16 (2⁻⁹): beside normal
 // numbers the output then errs by less than 1% (root of the mean squares) and the lse by 0.02.
 absl::Status Attention(Device& device, const AttentionArgs& args);
+// Attention of each, to the same bits; on a CPU in one loop over the device's threads, which the
+// steps of several answers feel.
+absl::Status AttentionTogether(Device& device, std::span<const AttentionArgs> attentions);
 
 // Merges a second partial into the first:
 //   lse' = log(e^lse + e^other_lse), output' = output·e^(lse−lse') + other·e^(other_lse−lse').

@@ -53,6 +53,10 @@ class Linear {
 
   virtual bool TakesBFloat16(int64_t /*n_tokens*/) const { return false; }
 
+  // Up to so many rows of x the result of a row is the same, bit for bit, as that of the row alone:
+  // single-token steps of as many answers may be run together.
+  virtual int64_t max_rows_as_alone() const = 0;
+
   // Makes ready what calls with one token use (on a CPU the weights in an order of their own, where
   // there is room); else the first such call does.
   void PrepareSteps(Device& device) const;

@@ -174,18 +174,21 @@ absl::Status ForwardPass::BeforeMemory(int64_t layer) {
                                               .key_weight = w.k_norm,
                                               .eps = c.rms_norm_eps}));
   }
+  std::vector<compute::AttentionArgs> attentions;
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Rows& rows = rows_[i];
     const View keys = k.Rows(rows.begin, rows.n);
     const View values = v.Rows(rows.begin, rows.n);
-    RETURN_IF_ERROR(IsStep(i) ? StepLocally(layer, i, keys, values)
-                              : AttendLocally(layer, sequences_[i], rows, keys, values));
+    RETURN_IF_ERROR(IsStep(i)
+                        ? StepLocally(layer, i, keys, values)
+                        : PrepareLocally(layer, sequences_[i], rows, keys, values, &attentions));
   }
-  return absl::OkStatus();
+  return compute::AttentionTogether(device_, attentions);
 }
 
-absl::Status ForwardPass::AttendLocally(int64_t layer, const Sequence& sequence, const Rows& rows,
-                                        const View& keys, const View& values) {
+absl::Status ForwardPass::PrepareLocally(int64_t layer, const Sequence& sequence, const Rows& rows,
+                                         const View& keys, const View& values,
+                                         std::vector<compute::AttentionArgs>* attentions) {
   const ModelConfig& c = weights_.config();
   const LocalContext& context = *sequence.context;
   const int64_t m = weights_.MemoryIndex(layer);
@@ -226,16 +229,17 @@ absl::Status ForwardPass::AttendLocally(int64_t layer, const Sequence& sequence,
   }
   if (m == weights_.n_mem_layers() - 1 && m >= 0 && WantsEntriesOnly()) return absl::OkStatus();
   const int64_t total = rows.past + rows.n;
-  return compute::Attention(
-      device_, {.queries = queries,
-                .keys = context.keeps_layers() ? context.Keys(layer, 0, total) : keys,
-                .values = context.keeps_layers() ? context.Values(layer, 0, total) : values,
-                .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                .causal = true,
-                .sequence_begins = context.window_begins(),
-                .output = Heads(work_.attention, rows.begin, rows.n, c.n_heads),
-                .lse = Attends(sequence, layer) ? Matrix(work_.lse, rows.begin, rows.n, c.n_heads)
-                                                : View()});
+  attentions->push_back(
+      {.queries = queries,
+       .keys = context.keeps_layers() ? context.Keys(layer, 0, total) : keys,
+       .values = context.keeps_layers() ? context.Values(layer, 0, total) : values,
+       .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+       .causal = true,
+       .sequence_begins = context.window_begins(),
+       .output = Heads(work_.attention, rows.begin, rows.n, c.n_heads),
+       .lse =
+           Attends(sequence, layer) ? Matrix(work_.lse, rows.begin, rows.n, c.n_heads) : View()});
+  return absl::OkStatus();
 }
 
 bool ForwardPass::IsStep(size_t i) const {

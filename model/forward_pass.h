@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "compute/attention.h"
 #include "compute/device.h"
 #include "model/model_weights.h"
 #include "model/sequence.h"
@@ -43,9 +44,11 @@ class ForwardPass {
     int64_t past = 0;  // tokens that its context had before
   };
   absl::Status Reserve();
-  // Queries, keys and values of one sequence, into its context, and attention to it.
-  absl::Status AttendLocally(int64_t layer, const Sequence& sequence, const Rows& rows,
-                             const compute::View& keys, const compute::View& values);
+  // Queries, keys and values of one sequence, into its context; adds the attention to it, where one
+  // is wanted.
+  absl::Status PrepareLocally(int64_t layer, const Sequence& sequence, const Rows& rows,
+                              const compute::View& keys, const compute::View& values,
+                              std::vector<compute::AttentionArgs>* attentions);
   // Whether sequence i takes one token as a recorded step does (model/decode_step.h): an answer's
   // tokens are the same bit for bit, whoever is beside it.
   bool IsStep(size_t i) const;

@@ -1,6 +1,7 @@
 #include "model/model_weights.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <span>
 #include <utility>
@@ -190,14 +191,26 @@ absl::StatusOr<std::unique_ptr<const ModelWeights>> ModelWeights::Load(Device& d
   return weights;
 }
 
-void ModelWeights::PrepareSteps(Device& device) const {
+void ModelWeights::ForEachProduct(absl::FunctionRef<void(const compute::Linear&)> visit) const {
   for (const LayerWeights& layer : layers_) {
     for (const auto* linear :
          {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      (*linear)->PrepareSteps(device);
+      visit(**linear);
     }
   }
-  lm_head_->PrepareSteps(device);
+  visit(*lm_head_);
+}
+
+void ModelWeights::PrepareSteps(Device& device) const {
+  ForEachProduct([&](const compute::Linear& linear) { linear.PrepareSteps(device); });
+}
+
+int64_t ModelWeights::max_rows_as_alone() const {
+  int64_t n_rows = std::numeric_limits<int64_t>::max();
+  ForEachProduct([&](const compute::Linear& linear) {
+    n_rows = std::min(n_rows, linear.max_rows_as_alone());
+  });
+  return n_rows;
 }
 
 int64_t ModelWeights::MemoryIndex(int64_t layer) const {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "compute/device.h"
 #include "compute/linear.h"
 #include "compute/view.h"
@@ -33,6 +34,8 @@ class ModelWeights {
                                                                   MemoryConfig memory);
   // Makes ready what single-token steps use.
   void PrepareSteps(compute::Device& device) const;
+  // The least max_rows_as_alone() of all products.
+  int64_t max_rows_as_alone() const;
 
   const ModelConfig& config() const { return config_; }
   const MemoryConfig& memory() const { return memory_; }
@@ -53,6 +56,7 @@ class ModelWeights {
 
  private:
   friend class WeightLoader;
+  void ForEachProduct(absl::FunctionRef<void(const compute::Linear&)> visit) const;
   ModelConfig config_;
   MemoryConfig memory_;
   std::vector<LayerWeights> layers_;

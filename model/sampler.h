@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <random>
 #include <span>
+#include <vector>
 
 namespace fovea::model {
 
@@ -22,11 +23,16 @@ class Sampler {
   int32_t Sample(std::span<const float> logits);
 
  private:
-  int32_t SampleNucleus(std::span<const float> logits, float best);
+  int32_t SampleNucleus();
+  // e^((logit − the largest) / temperature) of each → weights_.
+  void ComputeWeights(std::span<const float> logits);
   double Uniform();  // in [0, 1)
 
   SamplingOptions options_;
   std::mt19937_64 generator_;
+  // Of the last sample.
+  std::vector<float> weights_;
+  std::vector<double> block_sums_;  // of weights, a number of them each
 };
 
 }  // namespace fovea::model

@@ -28,6 +28,7 @@ class TransformerImpl final : public Transformer {
   int64_t n_mem_layers() const override { return weights_->n_mem_layers(); }
   Device* device() const override { return device_; }
   void PrepareSteps() override { weights_->PrepareSteps(*device_); }
+  int64_t max_steps_as_alone() const override { return weights_->max_rows_as_alone(); }
 
   absl::Status Run(Device& device, std::span<const Sequence> sequences,
                    Workspace* workspace) const override {

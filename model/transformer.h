@@ -93,6 +93,10 @@ class Transformer {
   // milliseconds longer.
   virtual void PrepareSteps() = 0;
 
+  // Sequences of one token that may be run together at most, if the results of each are to be the
+  // same, bit for bit, as when it is run alone. At least 1.
+  virtual int64_t max_steps_as_alone() const = 0;
+
  private:
   Workspace workspace_;  // of the calls with the device of Load
 };

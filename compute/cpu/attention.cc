@@ -2,6 +2,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "compute/cpu/attention_tile.h"
 #include "compute/cpu/bf16_product.h"
@@ -516,71 +518,115 @@ namespace {
 // beside the products, few enough that scores and output stay in the L2 cache.
 constexpr int64_t kRowsPerTile = 192;
 
-}  // namespace
-
-absl::Status Attention(CpuDevice& device, const AttentionArgs& attention) {
-  const AttentionInput args(attention);
-  auto* const output = attention.output.As<float>();
-  const int64_t group = args.n_heads / args.n_kv_heads;
-  const int64_t queries_per_tile =
-      std::min(args.n_queries, std::max<int64_t>(1, kRowsPerTile / group));
-  const int64_t n_tiles = (args.n_queries + queries_per_tile - 1) / queries_per_tile;
-  const int64_t n_splits =
-      args.n_queries <= kFewQueries
-          ? std::max<int64_t>(1, (args.n_keys + kKeysPerSplit - 1) / kKeysPerSplit)
-          : 1;
-  const int64_t keys_per_split = n_splits > 1 ? kKeysPerSplit : args.n_keys;
-  const int64_t n_out_rows = args.n_queries * args.n_heads;
-  const bool has_few_rows = args.n_queries * group <= kFewRows;
-  const int64_t scratch_floats = has_few_rows
-                                     ? FewRowsScratch(args.n_queries * group, args.head_dim).total
-                                     : TileScratch(queries_per_tile, group, args.head_dim).total;
-  RETURN_IF_ERROR(device.ReserveThreadScratch(static_cast<size_t>(scratch_floats) * sizeof(float)));
-  // Partials of the splits after the first: output [n_out_rows, head_dim], lse [n_out_rows].
-  const int64_t partial_floats = n_out_rows * (args.head_dim + 1);
-  float* partials = nullptr;
-  auto* lse = attention.lse.As<float>();
-  if (n_splits > 1) {
-    const int64_t n_floats = partial_floats * (n_splits - 1) + n_out_rows;
-    ASSIGN_OR_RETURN(std::byte* const scratch,
-                     device.SharedScratch(static_cast<size_t>(n_floats) * sizeof(float)));
-    partials = reinterpret_cast<float*>(scratch);
+// How the work of one AttentionArgs is cut into items.
+struct AttentionPlan {
+  explicit AttentionPlan(const AttentionArgs& attention)
+      : input(attention), output(attention.output.As<float>()), lse(attention.lse.As<float>()) {
+    const int64_t group = input.n_heads / input.n_kv_heads;
+    queries_per_tile = std::min(input.n_queries, std::max<int64_t>(1, kRowsPerTile / group));
+    n_tiles = (input.n_queries + queries_per_tile - 1) / queries_per_tile;
+    n_splits = input.n_queries <= kFewQueries
+                   ? std::max<int64_t>(1, (input.n_keys + kKeysPerSplit - 1) / kKeysPerSplit)
+                   : 1;
+    keys_per_split = n_splits > 1 ? kKeysPerSplit : input.n_keys;
+    n_out_rows = input.n_queries * input.n_heads;
+    partial_floats = n_out_rows * (input.head_dim + 1);
+    has_few_rows = input.n_queries * group <= kFewRows;
+    scratch_floats = has_few_rows ? FewRowsScratch(input.n_queries * group, input.head_dim).total
+                                  : TileScratch(queries_per_tile, group, input.head_dim).total;
+  }
+  int64_t n_items() const { return n_splits * n_tiles * input.n_kv_heads; }
+  int64_t shared_floats() const {
+    return n_splits > 1 ? partial_floats * (n_splits - 1) + n_out_rows : 0;
+  }
+  // shared_floats(): the partials of the splits after the first, output [n_out_rows, head_dim] and
+  // lse [n_out_rows] each, and the lse of the first where nobody else wants it.
+  void UseShared(float* shared) {
+    if (n_splits == 1) return;
+    partials = shared;
     if (lse == nullptr) lse = partials + partial_floats * (n_splits - 1);
   }
-  const bool in_bf16 =
-      device.precision() == Precision::kInt8 && HasBf16Product() && args.head_dim % 2 == 0;
-  const int64_t n_items = n_splits * n_tiles * args.n_kv_heads;
-  device.threads().ParallelFor(n_items, 1, [&](int64_t item, int64_t, int thread) {
-    // The last queries of a causal window see the most keys: they go first.
-    const int64_t tile = n_tiles - 1 - item / args.n_kv_heads % n_tiles;
-    const int64_t split = item / args.n_kv_heads / n_tiles;
-    const int64_t first_query = tile * queries_per_tile;
-    float* const partial = split > 0 ? partials + (split - 1) * partial_floats : nullptr;
-    const AttentionTile work{.args = &args,
-                             .kv_head = item % args.n_kv_heads,
-                             .first_query = first_query,
-                             .n_queries = std::min(queries_per_tile, args.n_queries - first_query),
-                             .first_key = split * keys_per_split,
-                             .last_key = std::min(args.n_keys, (split + 1) * keys_per_split),
-                             .output = partial != nullptr ? partial : output,
-                             .lse = partial != nullptr ? partial + n_out_rows * args.head_dim : lse,
-                             .in_bf16 = in_bf16,
-                             .scratch = reinterpret_cast<float*>(device.thread_scratch(thread))};
-    if (has_few_rows) {
-      HWY_DYNAMIC_DISPATCH(ComputeFewRowsTileImpl)(work);
-    } else {
-      HWY_DYNAMIC_DISPATCH(ComputeTileImpl)(work);
-    }
-  });
-  for (int64_t split = 1; split < n_splits; ++split) {
-    float* const partial = partials + (split - 1) * partial_floats;
-    const View partial_output(partial, {args.n_queries, args.n_heads, args.head_dim});
-    const View partial_lse(partial + n_out_rows * args.head_dim, {args.n_queries, args.n_heads});
-    RETURN_IF_ERROR(MergePartials(device, {.output = attention.output,
-                                           .lse = View(lse, {args.n_queries, args.n_heads}),
-                                           .other_output = partial_output,
-                                           .other_lse = partial_lse}));
+  float* Partial(int64_t split) const { return partials + (split - 1) * partial_floats; }
+
+  AttentionInput input;
+  float* output;
+  float* lse;
+  int64_t queries_per_tile, n_tiles, n_splits, keys_per_split;
+  int64_t n_out_rows, partial_floats, scratch_floats;
+  bool has_few_rows;
+  float* partials = nullptr;
+};
+
+void ComputeItem(const AttentionPlan& plan, int64_t item, bool in_bf16, std::byte* scratch) {
+  const AttentionInput& args = plan.input;
+  // The last queries of a causal window see the most keys: they go first.
+  const int64_t tile = plan.n_tiles - 1 - item / args.n_kv_heads % plan.n_tiles;
+  const int64_t split = item / args.n_kv_heads / plan.n_tiles;
+  const int64_t first_query = tile * plan.queries_per_tile;
+  float* const partial = split > 0 ? plan.Partial(split) : nullptr;
+  const AttentionTile work{
+      .args = &args,
+      .kv_head = item % args.n_kv_heads,
+      .first_query = first_query,
+      .n_queries = std::min(plan.queries_per_tile, args.n_queries - first_query),
+      .first_key = split * plan.keys_per_split,
+      .last_key = std::min(args.n_keys, (split + 1) * plan.keys_per_split),
+      .output = partial != nullptr ? partial : plan.output,
+      .lse = partial != nullptr ? partial + plan.n_out_rows * args.head_dim : plan.lse,
+      .in_bf16 = in_bf16 && args.head_dim % 2 == 0,
+      .scratch = reinterpret_cast<float*>(scratch)};
+  if (plan.has_few_rows) {
+    HWY_DYNAMIC_DISPATCH(ComputeFewRowsTileImpl)(work);
+  } else {
+    HWY_DYNAMIC_DISPATCH(ComputeTileImpl)(work);
   }
+}
+
+absl::Status MergeSplits(CpuDevice& device, const AttentionPlan& plan) {
+  const AttentionInput& args = plan.input;
+  for (int64_t split = 1; split < plan.n_splits; ++split) {
+    float* const partial = plan.Partial(split);
+    const View partial_output(partial, {args.n_queries, args.n_heads, args.head_dim});
+    const View partial_lse(partial + plan.n_out_rows * args.head_dim,
+                           {args.n_queries, args.n_heads});
+    RETURN_IF_ERROR(MergePartials(
+        device, {.output = View(plan.output, {args.n_queries, args.n_heads, args.head_dim}),
+                 .lse = View(plan.lse, {args.n_queries, args.n_heads}),
+                 .other_output = partial_output,
+                 .other_lse = partial_lse}));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status AttentionTogether(CpuDevice& device, std::span<const AttentionArgs> attentions) {
+  std::vector<AttentionPlan> plans;
+  std::vector<int64_t> first_item = {0};  // [n_plans + 1]
+  int64_t scratch_floats = 0, shared_floats = 0;
+  for (const AttentionArgs& attention : attentions) {
+    const AttentionPlan& plan = plans.emplace_back(attention);
+    first_item.push_back(first_item.back() + plan.n_items());
+    scratch_floats = std::max(scratch_floats, plan.scratch_floats);
+    shared_floats += plan.shared_floats();
+  }
+  RETURN_IF_ERROR(device.ReserveThreadScratch(static_cast<size_t>(scratch_floats) * sizeof(float)));
+  if (shared_floats > 0) {
+    ASSIGN_OR_RETURN(std::byte* const scratch,
+                     device.SharedScratch(static_cast<size_t>(shared_floats) * sizeof(float)));
+    auto* shared = reinterpret_cast<float*>(scratch);
+    for (AttentionPlan& plan : plans) {
+      plan.UseShared(shared);
+      shared += plan.shared_floats();
+    }
+  }
+  const bool in_bf16 = device.precision() == Precision::kInt8 && HasBf16Product();
+  device.threads().ParallelFor(first_item.back(), 1, [&](int64_t item, int64_t, int thread) {
+    const auto next = std::upper_bound(first_item.begin(), first_item.end(), item);
+    const auto i = static_cast<size_t>(next - first_item.begin()) - 1;
+    ComputeItem(plans[i], item - first_item[i], in_bf16, device.thread_scratch(thread));
+  });
+  for (const AttentionPlan& plan : plans) RETURN_IF_ERROR(MergeSplits(device, plan));
   return absl::OkStatus();
 }
 

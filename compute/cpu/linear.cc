@@ -51,6 +51,10 @@ constexpr size_t kInt8PanelsBytes = size_t{384} << 10;
 // microseconds of work.
 constexpr int64_t kDirectBytesPerRange = 16 << 10;
 
+// Rows of x, and of a low-rank update's A, that a thread makes ready for that at a time.
+constexpr int64_t kQuantisedPerRange = 4;
+constexpr int64_t kLoraRowsPerRange = 8;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // product [n_rows, n] (+ bias) (+ out) → out, whose rows lie out_stride floats apart.
@@ -139,6 +143,8 @@ class CpuLinear final : public Linear {
 
   void DoPrepareSteps(Device& device) const override { FindDirectWeights(AsCpu(device), 1); }
 
+  int64_t max_rows_as_alone() const override { return max_direct_tokens(); }
+
   bool is_quantised() const { return Traits(weights_.dtype).block_size > 1; }
   // By single-token steps: rows of x as integers.
   bool uses_integers() const { return is_quantised() && !is_exact_; }
@@ -165,7 +171,7 @@ class CpuLinear final : public Linear {
         quantized_bytes + static_cast<size_t>(n_tokens * total_rank) * sizeof(float));
     if (!scratch.ok()) return Annotate(scratch.status(), linear(0).name_);
     QuantizedVectors quantized;
-    if (has_quantised) quantized = QuantizeVectors(x, n_tokens, in_features, *scratch);
+    if (has_quantised) quantized = PlaceQuantizedVectors(n_tokens, in_features, *scratch);
 
     const DirectWeights* direct[kMaxTogether];
     MatVecArgs args[kMaxTogether];
@@ -200,14 +206,27 @@ class CpuLinear final : public Linear {
                  kTileRows;
       first_range[i + 1] = first_range[i] + CeilDiv(l.out_features_, grain[i]);
     }
-    device.threads().ParallelFor(total_rank, 8, [&](int64_t begin, int64_t end, int) {
-      for (int64_t row = begin; row < end; ++row) {
-        size_t i = 0;
-        int64_t r = row;
-        while (r >= linear(i).weights_.lora_rank) r -= linear(i++).weights_.lora_rank;
-        linear(i).DownProjectRow(x, n_tokens, r, lora_u[i]);
-      }
-    });
+    // What the products need of x: its rows as integers, and A·x, in one loop.
+    const int64_t n_quantised = has_quantised ? n_tokens : 0;
+    const int64_t quantised_ranges = CeilDiv(n_quantised, kQuantisedPerRange);
+    const int64_t lora_ranges = CeilDiv(total_rank, kLoraRowsPerRange);
+    device.threads().ParallelFor(
+        quantised_ranges + lora_ranges, 1, [&](int64_t range, int64_t, int) {
+          if (range < quantised_ranges) {
+            const int64_t begin = range * kQuantisedPerRange;
+            for (int64_t t = begin; t < std::min(begin + kQuantisedPerRange, n_quantised); ++t) {
+              QuantizeVector(x + t * in_features, t, quantized);
+            }
+            return;
+          }
+          const int64_t begin = (range - quantised_ranges) * kLoraRowsPerRange;
+          for (int64_t row = begin; row < std::min(begin + kLoraRowsPerRange, total_rank); ++row) {
+            size_t i = 0;
+            int64_t r = row;
+            while (r >= linear(i).weights_.lora_rank) r -= linear(i++).weights_.lora_rank;
+            linear(i).DownProjectRow(x, n_tokens, r, lora_u[i]);
+          }
+        });
     device.threads().ParallelFor(first_range[outputs.size()], 1, [&](int64_t range, int64_t, int) {
       size_t i = 0;
       while (range >= first_range[i + 1]) ++i;

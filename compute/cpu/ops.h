@@ -25,7 +25,8 @@ absl::Status SiluMul(CpuDevice& device, const SiluMulArgs& args);
 absl::Status Rope(CpuDevice& device, const RopeArgs& args);
 absl::Status Convert(CpuDevice& device, const ConvertArgs& args);
 absl::Status Embedding(CpuDevice& device, const EmbeddingArgs& args);
-absl::Status Attention(CpuDevice& device, const AttentionArgs& args);
+// Of one sequence each.
+absl::Status AttentionTogether(CpuDevice& device, std::span<const AttentionArgs> attentions);
 absl::Status TopKAttention(CpuDevice& device, const TopKAttentionArgs& args);
 absl::Status TopKWeights(CpuDevice& device, const TopKWeightsArgs& args);
 absl::Status MergePartials(CpuDevice& device, const MergePartialsArgs& args);

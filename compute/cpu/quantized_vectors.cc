@@ -113,8 +113,7 @@ size_t QuantizedVectorsBytes(int64_t n_tokens, int64_t n_values) {
   return static_cast<size_t>(n_tokens * bytes) + kReadableBehind;
 }
 
-QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_values,
-                                 std::byte* memory) {
+QuantizedVectors PlaceQuantizedVectors(int64_t n_tokens, int64_t n_values, std::byte* memory) {
   FOVEA_CHECK(n_values % kQuantizedBlock == 0);
   QuantizedVectors out{
       .n_tokens = n_tokens, .n_values = n_values, .block_stride = BlockStride(n_values)};
@@ -125,10 +124,11 @@ QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_val
   out.sums = reinterpret_cast<int32_t*>(out.lane_scales + n_tokens * out.block_stride * 8);
   out.high = reinterpret_cast<int8_t*>(out.sums + n_tokens * (n_values / 4));
   out.low = out.high + n_tokens * n_values;
-  for (int64_t token = 0; token < n_tokens; ++token) {
-    HWY_DYNAMIC_DISPATCH(QuantizeVectorImpl)(x + token * n_values, out, token);
-  }
   return out;
+}
+
+void QuantizeVector(const float* x, int64_t token, const QuantizedVectors& to) {
+  HWY_DYNAMIC_DISPATCH(QuantizeVectorImpl)(x, to, token);
 }
 
 }  // namespace fovea::compute::cpu

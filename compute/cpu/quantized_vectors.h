@@ -36,9 +36,11 @@ struct QuantizedVectors {
 
 size_t QuantizedVectorsBytes(int64_t n_tokens, int64_t n_values);
 
-// x [n_tokens, n_values] → `memory`, of QuantizedVectorsBytes, 64-byte aligned, and its view.
-// Values that are not finite give products that are not finite.
-QuantizedVectors QuantizeVectors(const float* x, int64_t n_tokens, int64_t n_values,
-                                 std::byte* memory);
+// The view of `memory`, of QuantizedVectorsBytes, 64-byte aligned, with any content.
+QuantizedVectors PlaceQuantizedVectors(int64_t n_tokens, int64_t n_values, std::byte* memory);
+
+// x [n_values] → vector `token` of `to`. Values that are not finite give products that are not
+// finite. Different vectors may be made by different threads.
+void QuantizeVector(const float* x, int64_t token, const QuantizedVectors& to);
 
 }  // namespace fovea::compute::cpu

@@ -39,11 +39,14 @@ struct ByteTile {
   static constexpr size_t kBytes = kGroups * 64 + 32;
 };
 
-// sum + products of four quanta of each row and the four digits at `digits`.
+// sum + products of four quanta of each row and the four digits at `digits`. The instruction reads
+// them itself: as one with the load, which it is with an address in one register only, it takes a
+// slot where two would be taken, and slots are what limits products with several vectors.
 HWY_INLINE __m512i AddVnni(__m512i sum, __m512i quanta, const int8_t* digits) {
-  int32_t four;
-  std::memcpy(&four, digits, 4);
-  asm("%{evex%} vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(quanta), "v"(_mm512_set1_epi32(four)));
+  using Four = const int8_t[4];
+  asm("%{evex%} vpdpbusd (%2)%{1to16%}, %1, %0"
+      : "+v"(sum)
+      : "v"(quanta), "r"(digits), "m"(*reinterpret_cast<Four*>(digits)));
   return sum;
 }
 

@@ -50,6 +50,8 @@ class CudaLinear final : public Linear {
     return dtype_ == DType::kBF16 && n_tokens > kMaxMatVecRows;
   }
 
+  int64_t max_rows_as_alone() const override { return kMaxMatVecRows; }
+
   void DoPrepareSteps(Device& device) const override {
     // An error comes up with the first step.
     if (StepsUseMerged()) FindWeights(AsCuda(device)).status().IgnoreError();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <limits>
+#include <string>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -73,7 +74,7 @@ class SharedModelTest : public TinyMemoryTest {
 };
 
 TEST_F(SharedModelTest, StepsThatWaitTogetherAreRunTogetherAndComeToTheSame) {
-  constexpr int kSteps = 11;  // more than a batch
+  const auto kSteps = static_cast<int>(shared_->max_batch()) + 3;  // more than a batch
   std::vector<LocalContext> alone, together;
   std::vector<std::vector<float>> want(kSteps), got(kSteps);
   const auto id = [](int i) { return int32_t{40} + i; };
@@ -173,6 +174,43 @@ TEST_F(SharedModelTest, PiecesOfPromptsRunByThemselves) {
   EXPECT_EQ(shared_->statistics().n_batches, 1);
   EXPECT_EQ(pieces[0].n_tokens(), 20);
   EXPECT_EQ(pieces[1].n_tokens(), 20);
+}
+
+// Finds nothing, and notes who asks.
+class NotingMemory final : public model::MemorySource {
+ public:
+  NotingMemory(char name, std::string* order) : name_(name), order_(order) {}
+  absl::Status Attend(const MemoryQuery& query, float* output, float* lse) override {
+    if (query.memory_layer == 0) *order_ += name_;  // by one run at a time
+    return nothing_.Attend(query, output, lse);
+  }
+
+ private:
+  char name_;
+  std::string* order_;
+  FailingMemory nothing_{0};
+};
+
+TEST_F(SharedModelTest, AStepThatWaitsComesBeforeTheSecondPieceThatDoes) {
+  LocalContext pieces[3], context = Prompt(2), other = Prompt(1);
+  std::string order;
+  NotingMemory memories[] = {
+      {'a', &order}, {'b', &order}, {'c', &order}, {'s', &order}, {'t', &order}};
+  const auto job = [&](LocalContext* to, size_t n_tokens, NotingMemory* memory) {
+    return [this, to, n_tokens, memory] {
+      const std::vector<int32_t> ids(n_tokens, 60);
+      const absl::Status status = shared_->Run({.ids = ids, .context = to, .memory = memory});
+      EXPECT_TRUE(status.ok()) << status;
+    };
+  };
+  LocalContext before = Prompt(0);
+  FailingMemory nothing(0);
+  const int32_t id = 60;
+  ASSERT_TRUE(shared_->Run({.ids = {&id, 1}, .context = &before, .memory = &nothing}).ok());
+  RunTogether({job(&pieces[0], 20, &memories[0]), job(&pieces[1], 20, &memories[1]),
+               job(&pieces[2], 20, &memories[2]), job(&context, 1, &memories[3]),
+               job(&other, 1, &memories[4])});
+  EXPECT_EQ(order, "astbc");
 }
 
 TEST_F(SharedModelTest, WhatDoesNotFitIsAnErrorAndTheModelIsFreeAgain) {

@@ -1,5 +1,6 @@
 #include "compute/attention.h"
 
+#include <deque>
 #include <tuple>
 
 #include "compute/cpu/bf16_product.h"
@@ -409,6 +410,40 @@ TEST_P(AttentionTest, SequencesOfOneCallAreAsByThemselves) {
                                                             : 0.1);
       }
     }
+  }
+}
+
+// As steps of several answers are, and a prompt among them: some see more keys than one part has.
+TEST_P(AttentionTest, TogetherEachIsAsByItself) {
+  MAKE_DEVICE_OR_SKIP(device, GetParam(), 2);
+  const std::vector<Shape> shapes = {{1, 5, 9, 3, 64, true},    {1, 1000, 9, 3, 64, true},
+                                     {40, 200, 9, 3, 64, true}, {1, 0, 9, 3, 64, false},
+                                     {0, 7, 9, 3, 64, false},   {2, 800, 4, 2, 20, false}};
+  std::deque<Buffer> buffers;
+  const auto upload = [&](const std::vector<float>& values) {
+    return buffers.emplace_back(ToDevice(*device, values)).data<float>();
+  };
+  std::vector<AttentionArgs> attentions;
+  std::vector<std::vector<float>> expected;
+  for (const Shape& s : shapes) {
+    const Data data = MakeData(s, static_cast<uint32_t>(s.n_keys + 1));
+    expected.push_back(Compute(*device, s, data).output);
+    const auto n_out = static_cast<size_t>(s.n_queries * s.n_heads * s.head_dim);
+    attentions.push_back(
+        {.queries = {upload(data.queries), {s.n_queries, s.n_heads, s.head_dim}},
+         .keys = {upload(data.keys), {s.n_keys, s.n_kv_heads, s.head_dim}},
+         .values = {upload(data.values), {s.n_keys, s.n_kv_heads, s.head_dim}},
+         .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
+         .causal = s.causal,
+         .output = {upload(std::vector<float>(n_out, NAN)), {s.n_queries, s.n_heads, s.head_dim}}});
+  }
+  ASSERT_TRUE(AttentionTogether(*device, attentions).ok());
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    std::vector<float> got(expected[i].size());
+    ASSERT_TRUE(
+        device->CopyToHost(attentions[i].output.data(), got.size() * sizeof(float), got.data())
+            .ok());
+    EXPECT_EQ(got, expected[i]) << ShapeName(shapes[i]);
   }
 }
 

@@ -48,6 +48,33 @@ TEST(SamplerTest, WithinTheNucleusProbabilitiesKeepTheirRatio) {
   EXPECT_NEAR(static_cast<double>(n_first), 4000.0, 207.0);
 }
 
+// Of a vocabulary as large as models have; some of its logits are far below the others.
+TEST(SamplerTest, TokensAreDrawnByTheirShares) {
+  constexpr int kTokens = 3001;
+  constexpr int kDraws = 20000;
+  std::vector<float> logits;
+  double total = 0.0;
+  std::vector<double> shares;
+  for (int i = 0; i < kTokens; ++i) {
+    logits.push_back(i % 500 == 7 ? -300.0f : 20.0f - static_cast<float>(i % 1000) * 0.01f);
+    shares.push_back(std::exp(logits.back() / 0.8));
+    total += shares.back();
+  }
+  Sampler sampler({.temperature = 0.8f, .seed = 4});
+  constexpr int kParts = 15;
+  std::vector<double> drawn(kParts), expected(kParts);
+  const auto part_of = [](int id) { return id * kParts / kTokens; };
+  for (int i = 0; i < kTokens; ++i) expected[part_of(i)] += shares[i] / total * kDraws;
+  for (int i = 0; i < kDraws; ++i) {
+    const int32_t id = sampler.Sample(logits);
+    EXPECT_NE(id % 500, 7);
+    ++drawn[part_of(id)];
+  }
+  for (int part = 0; part < kParts; ++part) {  // 5 standard deviations of a count
+    EXPECT_NEAR(drawn[part], expected[part], 5.0 * std::sqrt(expected[part]) + 1.0) << part;
+  }
+}
+
 TEST(SamplerTest, TheSeedDecides) {
   const SamplingOptions options{.temperature = 1.0f, .top_p = 0.95f, .seed = 7};
   EXPECT_EQ(Draw(options, 100), Draw(options, 100));
