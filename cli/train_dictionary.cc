@@ -68,8 +68,9 @@ absl::StatusOr<ExitCode> RunTrainDictionary(DictionaryArguments* a) {
   description.window = static_cast<int>(a->batch.n_records * texts::kRecordSymbols);
   // The paper's number of keys.
   description.top_k = 128;
-  const auto write = [&](const train::TrainableModel& trained, const std::filesystem::path& folder)
-      -> absl::StatusOr<std::filesystem::path> {
+  const auto write =
+      [&](const train::TrainableModel& trained,
+          const std::filesystem::path& folder) -> absl::StatusOr<std::filesystem::path> {
     RETURN_IF_ERROR(train::WriteModel(trained, train::DictionaryModelFiles(config), description,
                                       folder / "model"));
     return folder / "model";
@@ -119,8 +120,8 @@ void AddTrainDictionary(CLI::App& app, Run* run) {
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--seed", a->batch.seed, "Another run");
   add_count("--log-every", &a->train.log_every, 1, "Steps between lines of metrics");
-  command->add_option("--checkpoint-every", a->train.checkpoint_every_s,
-                      "Seconds between checkpoints")
+  command
+      ->add_option("--checkpoint-every", a->train.checkpoint_every_s, "Seconds between checkpoints")
       ->check(CLI::Range(0.0, 1e9));
   command->add_flag("--resume", a->train.resumes, "Go on from the folder's checkpoint");
   AddOutputOptions(command, &a->output);

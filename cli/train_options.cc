@@ -104,10 +104,9 @@ absl::StatusOr<ExitCode> RunTraining(train::TrainableModel* model,
                                           {"tokens_per_s", result->tokens_per_s},
                                           {what, result->written.native()}})));
   } else {
-    RETURN_IF_ERROR(WriteOutput(absl::StrFormat("%d steps in %.1f s (%.0f tokens/s); %s: %s\n",
-                                                result->n_steps, result->seconds,
-                                                result->tokens_per_s, what,
-                                                result->written.native())));
+    RETURN_IF_ERROR(WriteOutput(
+        absl::StrFormat("%d steps in %.1f s (%.0f tokens/s); %s: %s\n", result->n_steps,
+                        result->seconds, result->tokens_per_s, what, result->written.native())));
   }
   return kDone;
 }

@@ -158,7 +158,8 @@ absl::StatusOr<train::ModelFiles> FilesOfModel(const fs::path& model) {
   const fs::path folder = fs::is_directory(model, error) ? model : model.parent_path();
   if (model.extension() == ".gguf") {
     return absl::UnimplementedError(
-        StrCat(model, ": --update full writes a Hugging Face folder, and takes its configuration and "
+        StrCat(model,
+               ": --update full writes a Hugging Face folder, and takes its configuration and "
                "tokenizer from the one that it trains: a GGUF file has none; name the model's "
                "folder with safetensors, or train a LoRA"));
   }
@@ -314,8 +315,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   arguments.train.folder = arguments.folder;
   RETURN_IF_ERROR(KeepConfiguration(arguments.train, ConfigurationOf(arguments, description)));
   const bool is_whole = options.update == Update::kFull;
-  train::WriteTrained write = [&](const train::TrainableModel& trained, const fs::path& folder)
-      -> absl::StatusOr<fs::path> {
+  train::WriteTrained write = [&](const train::TrainableModel& trained,
+                                  const fs::path& folder) -> absl::StatusOr<fs::path> {
     RETURN_IF_ERROR(train::WriteAdapter(trained, description, folder / "adapter"));
     return folder / "adapter";
   };
@@ -327,8 +328,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
       return folder / "model";
     };
   }
-  return RunTraining(model.get(), *batches, arguments.train, write,
-                     is_whole ? "model" : "adapter", arguments.output, &bar);
+  return RunTraining(model.get(), *batches, arguments.train, write, is_whole ? "model" : "adapter",
+                     arguments.output, &bar);
 }
 
 void AddOptions(CLI::App& app, TrainArguments* a) {
@@ -347,7 +348,8 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   AddModelOptions(&app, &a->model);
   app.add_option("--device", a->device, "cpu or cuda[:N]");
   app.add_option("--precision", a->precision, "auto (bfloat16 on a GPU), float32 or bfloat16");
-  app.add_option("--update", a->update, "lora, full (a model's folder instead of an adapter) or gains");
+  app.add_option("--update", a->update,
+                 "lora, full (a model's folder instead of an adapter) or gains");
   app.add_option("--rank", a->trainable.lora_rank, "Of the LoRA");
   app.add_option("--alpha", a->trainable.lora_alpha, "Of the LoRA");
   app.add_flag("!--no-key-gains", a->has_key_gains, "Train no gains of the memory keys");

@@ -60,10 +60,10 @@ absl::Status AskSequence(model::Transformer* model, const std::string& sequence,
                          model::MemorySource* memory, Answered* answered) {
   const std::vector<int32_t> ids = model->tokenizer().Encode(sequence).ids;
   if (ids.size() != sequence.size()) {
-    return absl::InvalidArgumentError(
-        StrCat("the model's tokenizer makes ", ids.size(), " tokens of a sequence of ",
-               sequence.size(), " characters, and one of each is wanted: evaluate a model of "
-               "`fovea train dictionary`"));
+    return absl::InvalidArgumentError(StrCat(
+        "the model's tokenizer makes ", ids.size(), " tokens of a sequence of ", sequence.size(),
+        " characters, and one of each is wanted: evaluate a model of "
+        "`fovea train dictionary`"));
   }
   const auto vocabulary = static_cast<size_t>(model->config().vocab_size);
   model::LocalContext context;
@@ -77,10 +77,10 @@ absl::Status AskSequence(model::Transformer* model, const std::string& sequence,
     int64_t n_right = 0;
     for (size_t i = 0; i < texts::kWordSymbols; ++i) {
       const size_t asked_by = record + texts::kWordSymbols + i;
-      n_right += LikeliestToken(logits.data() + asked_by * vocabulary, vocabulary) ==
-                         ids[asked_by + 1]
-                     ? 1
-                     : 0;
+      n_right +=
+          LikeliestToken(logits.data() + asked_by * vocabulary, vocabulary) == ids[asked_by + 1]
+              ? 1
+              : 0;
     }
     answered->n_symbols += texts::kWordSymbols;
     answered->n_right_symbols += n_right;
@@ -100,18 +100,20 @@ absl::StatusOr<Report> RunDictionary(const Subject& subject, const DictionaryOpt
   constexpr auto kMostAlike = static_cast<int64_t>(texts::kDictionarySymbols.size()) - 1;
   if (options.n_questions < 1 || options.n_lookalikes < 0 || options.n_lookalikes > kMostAlike) {
     return absl::InvalidArgumentError(StrCat(options.n_questions, " questions, ",
-                                             options.n_lookalikes, " look-alikes: want at least one "
-                                             "question and at most ", kMostAlike, " look-alikes"));
+                                             options.n_lookalikes,
+                                             " look-alikes: want at least one "
+                                             "question and at most ",
+                                             kMostAlike, " look-alikes"));
   }
   // Definitions are encoded as they were trained on: whole windows, seen alone.
   Subject own = subject;
   own.overlap = 0;
-  Report report{.evaluation = "dictionary",
-                .settings = {{"questions", options.n_questions},
-                             {"look-alikes", options.n_lookalikes}},
-                .text_hashes = {},
-                .rows = {},
-                .plot = {.x = "tokens", .y = "right", .series = "way"}};
+  Report report{
+      .evaluation = "dictionary",
+      .settings = {{"questions", options.n_questions}, {"look-alikes", options.n_lookalikes}},
+      .text_hashes = {},
+      .rows = {},
+      .plot = {.x = "tokens", .y = "right", .series = "way"}};
   for (const int64_t tokens : common.tokens) {
     const int64_t n_records = tokens / texts::kRecordSymbols;
     if (n_records < 1 || n_records > texts::kDictionaryWords) {
@@ -129,9 +131,9 @@ absl::StatusOr<Report> RunDictionary(const Subject& subject, const DictionaryOpt
       search.top_k =
           way.options.top_k > 0 ? way.options.top_k : subject.model->memory_config().top_k;
       search.progress = subject.progress;
-      ASSIGN_OR_RETURN(const auto searcher,
-                       memory::MemorySearcher::Create(subject.device, memory->memory().Current(),
-                                                      search));
+      ASSIGN_OR_RETURN(
+          const auto searcher,
+          memory::MemorySearcher::Create(subject.device, memory->memory().Current(), search));
       Answered answered;
       for (const std::string& sequence : dictionary.sequences) {
         RETURN_IF_ERROR(AskSequence(subject.model, sequence, searcher.get(), &answered));

@@ -10,9 +10,7 @@ namespace {
 constexpr size_t kSymbols = kDictionarySymbols.size();
 constexpr int kSymbolBits = 6;
 
-int ShiftOf(int64_t place) {
-  return kSymbolBits * static_cast<int>(kWordSymbols - 1 - place);
-}
+int ShiftOf(int64_t place) { return kSymbolBits * static_cast<int>(kWordSymbols - 1 - place); }
 
 }  // namespace
 

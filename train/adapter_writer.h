@@ -1,6 +1,6 @@
 // Writes what was trained: as an adapter that model/weights/adapter.h reads, PEFT's files with
-// fot_config.json and the key gains; or, of a model that was trained whole, as a Hugging Face folder
-// with fot_config.json.
+// fot_config.json and the key gains; or, of a model that was trained whole, as a Hugging Face
+// folder with fot_config.json.
 #pragma once
 
 #include <filesystem>
@@ -34,7 +34,6 @@ using ModelFiles = std::map<std::string, std::string>;
 
 // Of a model that was trained whole, without key gains.
 absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
-                        const AdapterDescription& description,
-                        const std::filesystem::path& folder);
+                        const AdapterDescription& description, const std::filesystem::path& folder);
 
 }  // namespace fovea::train

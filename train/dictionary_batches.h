@@ -11,8 +11,8 @@ namespace fovea::train {
 struct DictionaryOptions {
   int64_t n_entries = 128;
   int64_t n_records = 25;  // definitions of a context, questions of a sequence
-  // The first steps have short contexts, as many more of them: among all definitions of a long one a
-  // model from random values does not begin to look anything up.
+  // The first steps have short contexts, as many more of them: among all definitions of a long one
+  // a model from random values does not begin to look anything up.
   int64_t n_short_steps = 300;
   int64_t n_short_records = 6;
   // Share of the keys that are of families whose keys differ in one symbol, of 2 to

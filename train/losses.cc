@@ -22,8 +22,7 @@ Tensor NextTokenLoss(const TrainableModel& model, const Tensor& hidden, const Te
   return (losses * of_each).sum() / of_each.sum().clamp_min(1e-12);
 }
 
-Tensor NextTokenAccuracy(const TrainableModel& model, const Tensor& hidden,
-                         const Tensor& targets) {
+Tensor NextTokenAccuracy(const TrainableModel& model, const Tensor& hidden, const Tensor& targets) {
   torch::NoGradGuard guard;
   const Tensor where = targets.flatten().ne(-100).nonzero().flatten();
   if (where.size(0) == 0) return torch::zeros({}, torch::kFloat32);

@@ -112,9 +112,7 @@ class TrainableLoader {
     ASSIGN_OR_RETURN(const Tensor values, Floats(name, {c.vocab_size, c.hidden_size}));
     return Parameter(name, values.to(model_.options_.device));
   }
-  bool IsScratch() const {
-    return model_.options_.update == TrainableOptions::Update::kScratch;
-  }
+  bool IsScratch() const { return model_.options_.update == TrainableOptions::Update::kScratch; }
   absl::StatusOr<Tensor> Vector(const std::string& name, int64_t size) {
     ASSIGN_OR_RETURN(const Tensor values, Floats(name, {size}));
     return values.to(model_.options_.device);
@@ -208,14 +206,12 @@ class TrainableLoader {
     // Heads have a norm of √head_dim then, and scores are divided by that: the product of both
     // gains is the temperature's share of it.
     const bool is_memory_layer = model_.MemoryIndex(l) >= 0;
-    const double gain =
-        IsScratch() && is_memory_layer
-            ? std::sqrt(model_.options_.first_temperature /
-                        std::sqrt(static_cast<double>(c.head_dim)))
-            : 1.0;
-    for (const auto& [part, norm] :
-         {std::pair{"self_attn.q_norm.weight", &layer->q_norm},
-          std::pair{"self_attn.k_norm.weight", &layer->k_norm}}) {
+    const double gain = IsScratch() && is_memory_layer
+                            ? std::sqrt(model_.options_.first_temperature /
+                                        std::sqrt(static_cast<double>(c.head_dim)))
+                            : 1.0;
+    for (const auto& [part, norm] : {std::pair{"self_attn.q_norm.weight", &layer->q_norm},
+                                     std::pair{"self_attn.k_norm.weight", &layer->k_norm}}) {
       ASSIGN_OR_RETURN(const Tensor values, Vector(prefix + part, c.head_dim));
       *norm = IsScratch() ? Parameter(prefix + part, values * gain, /*is_key_gain=*/false,
                                       /*is_norm=*/true)

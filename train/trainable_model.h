@@ -133,7 +133,8 @@ class TrainableModel {
   torch::Tensor Composed(const Module& module) const;
   int64_t MemoryIndex(int64_t layer) const;
   torch::Tensor KeyGain(size_t memory_layer) const;
-  // QK-norm of queries and keys; values as they are. [n, n_tokens, n_heads + 2·n_kv_heads, head_dim]
+  // QK-norm of queries and keys; values as they are. [n, n_tokens, n_heads + 2·n_kv_heads,
+  // head_dim]
   torch::Tensor NormalizeHeads(const torch::Tensor& qkv, const Layer& layer) const;
   // The last norm of the state after `n_layers` layers; with `entries`, what the memory layers put
   // there instead.

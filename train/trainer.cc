@@ -345,8 +345,8 @@ class Trainer {
 }  // namespace
 
 absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
-                                  const TrainOptions& options,
-                                  const WriteTrained& write, const Progress& progress,
+                                  const TrainOptions& options, const WriteTrained& write,
+                                  const Progress& progress,
                                   const std::function<void(const TrainReport&)>& on_report) {
   return Trainer(model, batches, options, write, progress, on_report).Run();
 }

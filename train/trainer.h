@@ -69,9 +69,9 @@ struct TrainResult {
 using WriteTrained = std::function<absl::StatusOr<std::filesystem::path>(
     const TrainableModel& model, const std::filesystem::path& folder)>;
 
-// `write` and `on_report` may be empty. Errors: Cancelled (the checkpoint has what was done), InvalidArgument,
-// FailedPrecondition for a folder with another run, DataLoss for a loss that is no number (the last
-// checkpoint stays), and those of files.
+// `write` and `on_report` may be empty. Errors: Cancelled (the checkpoint has what was done),
+// InvalidArgument, FailedPrecondition for a folder with another run, DataLoss for a loss that is no
+// number (the last checkpoint stays), and those of files.
 absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
                                   const TrainOptions& options, const WriteTrained& write,
                                   const Progress& progress,

@@ -195,8 +195,7 @@ TEST_F(DictionaryModelTest, AWrittenModelSaysWhatTheTrainedOneSays) {
   ASSERT_EQ((*encoded)[0].keys[0].size(), static_cast<size_t>(keys.numel()));
   for (int64_t i = 0; i < keys.numel(); ++i) {
     const float want = keys.data_ptr<float>()[i];
-    ASSERT_NEAR((*encoded)[0].keys[0][static_cast<size_t>(i)], want,
-                0.01 * std::abs(want) + 1e-3);
+    ASSERT_NEAR((*encoded)[0].keys[0][static_cast<size_t>(i)], want, 0.01 * std::abs(want) + 1e-3);
   }
 }
 
@@ -206,8 +205,7 @@ TEST_F(DictionaryModelTest, TheFirstTemperatureIsThatOfTheMemoryLayer) {
     if (!parameter.is_norm) continue;
     const bool of_memory = parameter.name.find("layers.1.") != std::string::npos;
     // Heads of 16 have a norm of 4, and scores are divided by 4.
-    EXPECT_NEAR(parameter.value.max().item<double>(), of_memory ? std::sqrt(32.0 / 4.0) : 1.0,
-                1e-5)
+    EXPECT_NEAR(parameter.value.max().item<double>(), of_memory ? std::sqrt(32.0 / 4.0) : 1.0, 1e-5)
         << parameter.name;
   }
 }

@@ -43,8 +43,9 @@ class TrainerTest : public TinyTextsTest {
   }
   absl::StatusOr<TrainResult> Run(TrainableModel* model, const TrainOptions& options,
                                   const Progress& progress = Progress()) {
-    const WriteTrained write = [](const TrainableModel& trained, const std::filesystem::path& folder)
-        -> absl::StatusOr<std::filesystem::path> {
+    const WriteTrained write =
+        [](const TrainableModel& trained,
+           const std::filesystem::path& folder) -> absl::StatusOr<std::filesystem::path> {
       AdapterDescription description;
       description.window = 96;
       RETURN_IF_ERROR(WriteAdapter(trained, description, folder / "adapter"));
