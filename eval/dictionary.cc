@@ -46,18 +46,9 @@ Dictionary MakeDictionary(int64_t n_records, const DictionaryOptions& options) {
   return dictionary;
 }
 
-int32_t LikeliestToken(const float* logits, size_t vocabulary) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocabulary) - logits);
-}
-
-struct Answered {
-  int64_t n_symbols = 0, n_right_symbols = 0;
-  int64_t n_words = 0, n_right_words = 0;
-  std::vector<double> seconds;
-};
-
 absl::Status AskSequence(model::Transformer* model, const std::string& sequence,
-                         model::MemorySource* memory, Answered* answered) {
+                         model::MemorySource* memory, LookedUp* looked_up,
+                         std::vector<double>* seconds) {
   const std::vector<int32_t> ids = model->tokenizer().Encode(sequence).ids;
   if (ids.size() != sequence.size()) {
     return absl::InvalidArgumentError(StrCat(
@@ -65,32 +56,36 @@ absl::Status AskSequence(model::Transformer* model, const std::string& sequence,
         " characters, and one of each is wanted: evaluate a model of "
         "`fovea train dictionary`"));
   }
-  const auto vocabulary = static_cast<size_t>(model->config().vocab_size);
   model::LocalContext context;
   std::vector<float> logits;
   const auto began_at = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(model->Forward(ids, &context, memory, &logits, /*all_logits=*/true));
-  answered->seconds.push_back(
+  seconds->push_back(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began_at).count());
-  for (size_t record = 0; record + texts::kRecordSymbols <= ids.size();
-       record += texts::kRecordSymbols) {
-    int64_t n_right = 0;
-    for (size_t i = 0; i < texts::kWordSymbols; ++i) {
-      const size_t asked_by = record + texts::kWordSymbols + i;
-      n_right +=
-          LikeliestToken(logits.data() + asked_by * vocabulary, vocabulary) == ids[asked_by + 1]
-              ? 1
-              : 0;
-    }
-    answered->n_symbols += texts::kWordSymbols;
-    answered->n_right_symbols += n_right;
-    answered->n_words += 1;
-    answered->n_right_words += n_right == texts::kWordSymbols ? 1 : 0;
-  }
+  CountRight(ids, logits, looked_up);
   return absl::OkStatus();
 }
 
 }  // namespace
+
+void CountRight(std::span<const int32_t> ids, std::span<const float> logits, LookedUp* looked_up) {
+  const size_t vocabulary = logits.size() / ids.size();
+  const auto is_right = [&](size_t at) {  // the token after this one
+    const auto row = logits.subspan(at * vocabulary, vocabulary);
+    return std::max_element(row.begin(), row.end()) - row.begin() == ids[at + 1];
+  };
+  for (size_t record = 0; record + texts::kRecordSymbols <= ids.size();
+       record += texts::kRecordSymbols) {
+    int64_t n_right = 0;
+    for (size_t i = 0; i < texts::kWordSymbols; ++i) {
+      n_right += is_right(record + texts::kWordSymbols + i) ? 1 : 0;
+    }
+    looked_up->n_symbols += texts::kWordSymbols;
+    looked_up->n_right_symbols += n_right;
+    looked_up->n_words += 1;
+    looked_up->n_right_words += n_right == texts::kWordSymbols ? 1 : 0;
+  }
+}
 
 absl::StatusOr<Report> RunDictionary(const Subject& subject, const DictionaryOptions& options) {
   const CommonOptions& common = options.common;
@@ -134,9 +129,10 @@ absl::StatusOr<Report> RunDictionary(const Subject& subject, const DictionaryOpt
       ASSIGN_OR_RETURN(
           const auto searcher,
           memory::MemorySearcher::Create(subject.device, memory->memory().Current(), search));
-      Answered answered;
+      LookedUp answered;
+      std::vector<double> seconds;
       for (const std::string& sequence : dictionary.sequences) {
-        RETURN_IF_ERROR(AskSequence(subject.model, sequence, searcher.get(), &answered));
+        RETURN_IF_ERROR(AskSequence(subject.model, sequence, searcher.get(), &answered, &seconds));
         RETURN_IF_ERROR(subject.progress.Report(
             {.stage = way.name,
              .done = answered.n_words,
@@ -147,7 +143,7 @@ absl::StatusOr<Report> RunDictionary(const Subject& subject, const DictionaryOpt
                              {"way", way.name},
                              {"right", RateScore(answered.n_right_symbols, answered.n_symbols)},
                              {"answers", RateScore(answered.n_right_words, answered.n_words)},
-                             {"seconds", Median(answered.seconds)}});
+                             {"seconds", Median(seconds)}});
     }
   }
   return report;
