@@ -152,28 +152,6 @@ Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& d
           {"seed", a.batch.seed}};
 }
 
-// Of a Hugging Face folder: what is to lie beside the weights of a model that was trained whole.
-absl::StatusOr<train::ModelFiles> FilesOfModel(const fs::path& model) {
-  std::error_code error;
-  const fs::path folder = fs::is_directory(model, error) ? model : model.parent_path();
-  if (model.extension() == ".gguf") {
-    return absl::UnimplementedError(
-        StrCat(model,
-               ": --update full writes a Hugging Face folder, and takes its configuration and "
-               "tokenizer from the one that it trains: a GGUF file has none; name the model's "
-               "folder with safetensors, or train a LoRA"));
-  }
-  train::ModelFiles files;
-  for (const char* name :
-       {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
-        "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-        "generation_config.json"}) {
-    if (!fs::exists(folder / name, error)) continue;
-    ASSIGN_OR_RETURN(files[name], ReadFile(folder / name));
-  }
-  return files;
-}
-
 // The documents of the memory, and questions that its model asks itself about them, become files of
 // the run's folder, which are trained on like any other; a run that goes on has them.
 absl::Status StudyMemory(TrainArguments* arguments, const Progress& progress) {
@@ -321,7 +299,7 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
     return folder / "adapter";
   };
   if (is_whole) {
-    ASSIGN_OR_RETURN(const train::ModelFiles files, FilesOfModel(choice.model));
+    ASSIGN_OR_RETURN(const train::ModelFiles files, train::ReadModelFiles(choice.model));
     write = [files, &description](const train::TrainableModel& trained,
                                   const fs::path& folder) -> absl::StatusOr<fs::path> {
       RETURN_IF_ERROR(train::WriteModel(trained, files, description, folder / "model"));

@@ -72,6 +72,28 @@ absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription&
                          FotConfigOf(model, description).dump(1) + "\n");
 }
 
+absl::StatusOr<ModelFiles> ReadModelFiles(const std::filesystem::path& checkpoint) {
+  if (checkpoint.extension() == ".gguf") {
+    return absl::UnimplementedError(
+        StrCat(checkpoint,
+               ": a model that is trained whole is written as a Hugging Face folder, "
+               "with the configuration and the tokenizer of the one that it was: a GGUF file has "
+               "no such files; name the model's folder with safetensors, or train a LoRA"));
+  }
+  std::error_code error;
+  const std::filesystem::path folder =
+      std::filesystem::is_directory(checkpoint, error) ? checkpoint : checkpoint.parent_path();
+  ModelFiles files;
+  for (const char* name :
+       {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+        "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "generation_config.json"}) {
+    if (!std::filesystem::exists(folder / name, error)) continue;
+    ASSIGN_OR_RETURN(files[name], ReadFile(folder / name));
+  }
+  return files;
+}
+
 absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
                         const AdapterDescription& description,
                         const std::filesystem::path& folder) {

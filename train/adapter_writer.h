@@ -32,6 +32,10 @@ absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription&
 // What lies beside the weights, by name: config.json, tokenizer.json, ….
 using ModelFiles = std::map<std::string, std::string>;
 
+// Those of a checkpoint in Hugging Face's form, a folder or a file in one: configuration and
+// tokenizer. Unimplemented for a GGUF file, which has none.
+absl::StatusOr<ModelFiles> ReadModelFiles(const std::filesystem::path& checkpoint);
+
 // Of a model that was trained whole, without key gains.
 absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
                         const AdapterDescription& description, const std::filesystem::path& folder);

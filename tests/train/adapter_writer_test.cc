@@ -51,5 +51,42 @@ TEST_F(AdapterWriterTest, WholeMatricesAreNoAdapter) {
   EXPECT_TRUE(absl::IsFailedPrecondition(WriteAdapter(*Load(options), {}, folder_ / "out")));
 }
 
+TEST_F(AdapterWriterTest, AModelTrainedWholeIsAFolderThatSaysTheSame) {
+  TrainableOptions options = Options();
+  options.update = TrainableOptions::Update::kFull;
+  options.trains_key_gain = false;
+  const auto trained = Load(options);
+  Disturb(*trained, 0.05);
+  const auto files = ReadModelFiles(folder_ / "model");
+  ASSERT_TRUE(files.ok()) << files.status();
+  AdapterDescription description;
+  description.window = 96;
+  description.base_fingerprint = "of the model that it was";
+  ASSERT_TRUE(WriteModel(*trained, *files, description, folder_ / "out").ok());
+  model::LoadOptions load;
+  load.model = folder_ / "out";
+  const auto engine = model::Transformer::Load(device_.get(), load);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_THAT((*engine)->memory_config().mem_layers, testing::ElementsAre(1, 2));
+  EXPECT_EQ((*engine)->memory_config().window, 96);
+  const torch::Tensor ids = RandomIds(1, 40);
+  const torch::Tensor logits =
+      trained->Logits(trained->Forward(trained->Compose(), ids, nullptr, nullptr)).detach();
+  model::LocalContext context;
+  std::vector<float> said;
+  ASSERT_TRUE((*engine)->Forward(IdsOf(ids[0]), &context, nullptr, &said, true).ok());
+  EXPECT_LT(Difference(logits[0], torch::from_blob(said.data(), {40, logits.size(2)})), 1e-3);
+  // What it was says something else.
+  const torch::Tensor before = Load(options)->Logits(
+      Load(options)->Forward(Load(options)->Compose(), ids, nullptr, nullptr));
+  EXPECT_GT(Difference(logits, before.detach()), 0.1);
+}
+
+TEST_F(AdapterWriterTest, AGgufFileHasNoFilesForAFolder) {
+  const auto files = ReadModelFiles("model.Q4_1.gguf");
+  EXPECT_TRUE(absl::IsUnimplemented(files.status()));
+  EXPECT_THAT(std::string(files.status().message()), testing::HasSubstr("safetensors"));
+}
+
 }  // namespace
 }  // namespace fovea::train
