@@ -94,10 +94,8 @@ void AddTrainDictionary(CLI::App& app, Run* run) {
   command->add_option("--device", a->device, "cpu or cuda[:N]");
   command->add_option("--precision", a->precision, "auto (bfloat16 on a GPU), float32 or bfloat16");
   const auto add_count = [&](const char* name, int64_t* count, int64_t least,
-                             const char* description) {
-    command->add_option(name, *count, description)
-        ->check(CLI::Range(least, int64_t{1} << 30))
-        ->type_name("N");
+                             const char* description, int64_t most = int64_t{1} << 30) {
+    command->add_option(name, *count, description)->check(CLI::Range(least, most))->type_name("N");
   };
   add_count("--steps", &a->train.n_steps, 1, "Length of the run; a run of steps resumes exactly");
   command->add_option("--seconds", a->train.n_seconds, "Length of the run, in time")
@@ -105,13 +103,13 @@ void AddTrainDictionary(CLI::App& app, Run* run) {
   command->add_option("--lr", a->train.learning_rate.peak, "Highest learning rate")
       ->check(CLI::Range(1e-12, 10.0));
   add_count("--warmup", &a->train.learning_rate.n_warmup, 0, "Steps up to it");
-  add_count("--layers", &a->shape.n_layers, 1, "Of the model");
-  add_count("--width", &a->shape.hidden_size, 8, "Of its states");
-  add_count("--heads", &a->shape.n_heads, 1, "Of its attention");
-  add_count("--mlp", &a->shape.intermediate_size, 2, "Of its MLPs");
+  add_count("--layers", &a->shape.n_layers, 1, "Of the model", 128);
+  add_count("--width", &a->shape.hidden_size, 8, "Of its states", 4096);
+  add_count("--heads", &a->shape.n_heads, 1, "Of its attention", 128);
+  add_count("--mlp", &a->shape.intermediate_size, 2, "Of its MLPs", 16384);
   command->add_option("--mem-layer", a->mem_layer, "The memory layer, counted from 0")
       ->type_name("N");
-  add_count("--batch", &a->batch.n_entries, 1, "Contexts of 25 definitions of a step");
+  add_count("--batch", &a->batch.n_entries, 1, "Contexts of 25 definitions of a step", 65536);
   command->add_option("--contexts", a->contexts, "Contexts that a sequence sees, along the run");
   add_count("--short-steps", &a->batch.n_short_steps, 0, "First steps, with short contexts");
   command

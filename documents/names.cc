@@ -67,6 +67,33 @@ std::filesystem::path PathOfSource(std::string_view source) {
   return path;
 }
 
+namespace {
+
+// Of valid UTF-8: whether it has a character that ends a line, changes the direction of what stands
+// beside it, or is not seen. (Joiners are none of these: words of some scripts are spelt with
+// them.)
+bool HasInvisibleCharacter(std::string_view text) {
+  const auto is_between = [](std::string_view c, std::string_view first, std::string_view last) {
+    return c.size() == first.size() && c >= first && c <= last;
+  };
+  for (size_t i = 0; i < text.size();) {
+    size_t end = i + 1;
+    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
+    const std::string_view c = text.substr(i, end - i);
+    if (is_between(c, "\u0080", "\u009F") ||                // C1 controls
+        is_between(c, "\u2028", "\u202E") ||                // separators, directions
+        is_between(c, "\u2060", "\u206F") ||                // invisible operators, directions
+        c == "\u200B" || c == "\u200E" || c == "\u200F" ||  // zero width space, directions
+        c == "\uFEFF") {
+      return true;
+    }
+    i = end;
+  }
+  return false;
+}
+
+}  // namespace
+
 absl::Status CheckCollectionName(std::string_view name) {
   if (IsBlank(name)) return absl::InvalidArgumentError("the name of a collection is empty");
   const auto wrong = [](std::string_view shown, std::string_view want) {
@@ -80,6 +107,9 @@ absl::Status CheckCollectionName(std::string_view name) {
   if (const std::string printable = PrintableName(name); printable != name) {
     return wrong(printable,
                  "a name in UTF-8 without control characters (such as line ends) and backslashes");
+  }
+  if (HasInvisibleCharacter(name)) {
+    return wrong(name, "a name without line ends and characters that cannot be seen");
   }
   return absl::OkStatus();
 }

@@ -90,6 +90,13 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
       memory = model->adapter_->memory_config();
     }
   }
+  const std::vector<int>& own = model->checkpoint_->memory_config().mem_layers;
+  if (!options.mem_layers.empty() && !own.empty() && options.mem_layers != own) {
+    return absl::InvalidArgumentError(
+        StrCat(options.model,
+               ": the model has memory layers of its own, which it was trained with: "
+               "leave --mem-layers out"));
+  }
   if (memory.mem_layers.empty()) memory.mem_layers = options.mem_layers;
   for (int layer : memory.mem_layers) {
     if (layer < 0 || layer >= config.n_layers) {

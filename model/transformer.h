@@ -34,7 +34,8 @@ namespace fovea::model {
 struct LoadOptions {
   std::filesystem::path model;                   // GGUF file or safetensors folder
   std::optional<std::filesystem::path> adapter;  // folder; none: the model as it is
-  // Memory layers for a model that no adapter names any for; ignored otherwise.
+  // Memory layers for a model that no adapter names any for; ignored where one does.
+  // InvalidArgument for a model that has others of its own.
   std::vector<int> mem_layers;
   // false: a checkpoint without a tokenizer loads too, for who has ids; tokenizer() is then not to
   // be called.

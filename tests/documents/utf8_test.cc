@@ -79,7 +79,8 @@ TEST(NamesTest, PrintableNamesAreValidUtf8AndDiffer) {
 
 TEST(NamesTest, CollectionsAreNamedByOneLineOfText) {
   for (const std::string& name :
-       {std::string("letters"), std::string("Briefe an Zoë, 1912/13"), std::string("a \"b\" 'c'"),
+       {std::string("letters"), std::string("Briefe an Zoë, 1912/13"), std::string("Größe 日本 😀"),
+        std::string("می\u200Cخواهم"), std::string("a \"b\" 'c'"),
         std::string(kMaxCollectionBytes, 'x')}) {
     EXPECT_TRUE(CheckCollectionName(name).ok()) << name;
   }
@@ -91,6 +92,10 @@ TEST(NamesTest, CollectionsAreNamedByOneLineOfText) {
       {"a\tb", "a\\x09b"},
       {"a\x7F", "a\\x7F"},
       {"a\\b", "a\\x5Cb"},
+      {"a\u0085b", "cannot be seen"},
+      {"a\u2028b", "cannot be seen"},
+      {"\u200B", "cannot be seen"},
+      {"\u202Eabc", "cannot be seen"},
       {"caf\xE9", "caf\\xE9"},
       {std::string(kMaxCollectionBytes + 1, 'x'), "at most 1000 bytes; this one has 1001"},
   };

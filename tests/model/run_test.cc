@@ -14,6 +14,7 @@
 #include "model/dense_memory.h"
 #include "model/transformer.h"
 #include "tests/compute/guarded_device.h"
+#include "tests/model/weights/file_writers.h"
 
 namespace fovea::model {
 namespace {
@@ -412,6 +413,27 @@ TEST_P(RunTest, AnErrorLeavesTheContextsAsTheyWere) {
   EXPECT_TRUE(absl::IsInvalidArgument(model->Run(*cpu, sequences, &workspace)));
   EXPECT_EQ(first.n_tokens(), static_cast<int64_t>(ids.size()));
   EXPECT_EQ(second.n_tokens(), 0);
+}
+
+TEST(OwnMemoryLayersTest, OthersThanTheModelsOwnAreRefused) {
+  const TempFolder folder;
+  std::filesystem::copy(kData / "qwen3", folder.path(), std::filesystem::copy_options::recursive);
+  folder.Write("fot_config.json", R"({"mem_layers": [1], "window": 64})");
+  const auto cpu = Cpu();
+  LoadOptions options;
+  options.model = folder.path();
+  for (const std::vector<int>& named : {std::vector<int>{}, {1}}) {
+    options.mem_layers = named;
+    const auto model = Transformer::Load(cpu.get(), options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ((*model)->memory_config().mem_layers, std::vector<int>{1});
+  }
+  for (const std::vector<int>& named : {std::vector<int>{0}, {0, 1}, {9}}) {
+    options.mem_layers = named;
+    const auto model = Transformer::Load(cpu.get(), options);
+    EXPECT_TRUE(absl::IsInvalidArgument(model.status()));
+    EXPECT_THAT(std::string(model.status().message()), testing::HasSubstr("of its own"));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, RunTest, testing::Values("llama", "qwen2", "qwen3", "llama-q4_0"),
