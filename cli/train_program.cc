@@ -25,6 +25,7 @@
 #include "model_home/model_home.h"
 #include "train/adapter_writer.h"
 #include "train/batch_maker.h"
+#include "train/model_writer.h"
 #include "train/self_study.h"
 #include "train/trainer.h"
 

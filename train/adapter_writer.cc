@@ -10,11 +10,10 @@
 #include "train/safetensors_writer.h"
 
 namespace fovea::train {
-namespace {
 
 using nlohmann::json;
 
-json FotConfigOf(const TrainableModel& model, const AdapterDescription& description) {
+std::string FotConfigText(const TrainableModel& model, const AdapterDescription& description) {
   const TrainableOptions& options = model.options();
   json fot = {{"mem_layers", options.mem_layers}, {"mem_positionals", options.mem_positionals},
               {"window", description.window},     {"top_k", description.top_k},
@@ -23,20 +22,13 @@ json FotConfigOf(const TrainableModel& model, const AdapterDescription& descript
   if (!description.chat_template.empty()) fot["chat_template"] = description.chat_template;
   if (description.has_system_prompt) fot["system_prompt"] = description.system_prompt;
   if (!description.base_fingerprint.empty()) fot["base_fingerprint"] = description.base_fingerprint;
-  return fot;
+  return fot.dump(1) + "\n";
 }
-
-bool TrainsWhole(const TrainableModel& model) {
-  using Update = TrainableOptions::Update;
-  return model.options().update == Update::kFull || model.options().update == Update::kScratch;
-}
-
-}  // namespace
 
 absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription& description,
                           const std::filesystem::path& folder) {
   const TrainableOptions& options = model.options();
-  if (TrainsWhole(model)) {
+  if (model.is_trained_whole()) {
     return absl::FailedPreconditionError(
         "matrices that were trained whole are a checkpoint, not an adapter");
   }
@@ -68,48 +60,7 @@ absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription&
   RETURN_IF_ERROR(CreateDirectories(folder));
   RETURN_IF_ERROR(writer.Write(folder / "adapter_model.safetensors"));
   RETURN_IF_ERROR(WriteFileAtomic(folder / "adapter_config.json", adapter.dump(1) + "\n"));
-  return WriteFileAtomic(folder / "fot_config.json",
-                         FotConfigOf(model, description).dump(1) + "\n");
-}
-
-absl::StatusOr<ModelFiles> ReadModelFiles(const std::filesystem::path& checkpoint) {
-  if (checkpoint.extension() == ".gguf") {
-    return absl::UnimplementedError(
-        StrCat(checkpoint,
-               ": a model that is trained whole is written as a Hugging Face folder, "
-               "with the configuration and the tokenizer of the one that it was: a GGUF file has "
-               "no such files; name the model's folder with safetensors, or train a LoRA"));
-  }
-  std::error_code error;
-  const std::filesystem::path folder =
-      std::filesystem::is_directory(checkpoint, error) ? checkpoint : checkpoint.parent_path();
-  ModelFiles files;
-  for (const char* name :
-       {"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
-        "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-        "generation_config.json"}) {
-    if (!std::filesystem::exists(folder / name, error)) continue;
-    ASSIGN_OR_RETURN(files[name], ReadFile(folder / name));
-  }
-  return files;
-}
-
-absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
-                        const AdapterDescription& description,
-                        const std::filesystem::path& folder) {
-  FOVEA_CHECK(TrainsWhole(model) && !model.options().trains_key_gain);
-  SafetensorsWriter writer;
-  for (const auto& [name, tensor] : model.CheckpointTensors()) {
-    writer.Add(name, tensor, tensor.scalar_type());
-  }
-  AdapterDescription own = description;
-  own.base_fingerprint.clear();
-  RETURN_IF_ERROR(CreateDirectories(folder));
-  RETURN_IF_ERROR(writer.Write(folder / "model.safetensors"));
-  for (const auto& [name, content] : files) {
-    RETURN_IF_ERROR(WriteFileAtomic(folder / name, content));
-  }
-  return WriteFileAtomic(folder / "fot_config.json", FotConfigOf(model, own).dump(1) + "\n");
+  return WriteFileAtomic(folder / "fot_config.json", FotConfigText(model, description));
 }
 
 }  // namespace fovea::train

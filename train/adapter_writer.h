@@ -4,7 +4,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -29,15 +28,7 @@ struct AdapterDescription {
 absl::Status WriteAdapter(const TrainableModel& model, const AdapterDescription& description,
                           const std::filesystem::path& folder);
 
-// What lies beside the weights, by name: config.json, tokenizer.json, ….
-using ModelFiles = std::map<std::string, std::string>;
-
-// Those of a checkpoint in Hugging Face's form, a folder or a file in one: configuration and
-// tokenizer. Unimplemented for a GGUF file, which has none.
-absl::StatusOr<ModelFiles> ReadModelFiles(const std::filesystem::path& checkpoint);
-
-// Of a model that was trained whole, without key gains.
-absl::Status WriteModel(const TrainableModel& model, const ModelFiles& files,
-                        const AdapterDescription& description, const std::filesystem::path& folder);
+// The text of fot_config.json.
+std::string FotConfigText(const TrainableModel& model, const AdapterDescription& description);
 
 }  // namespace fovea::train

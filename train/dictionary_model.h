@@ -8,7 +8,7 @@
 
 #include "model/config.h"
 #include "texts/dictionary.h"
-#include "train/adapter_writer.h"
+#include "train/model_writer.h"
 #include "train/training_texts.h"
 
 namespace fovea::train {

@@ -114,6 +114,10 @@ class TrainableModel {
   std::vector<std::pair<std::string, torch::Tensor>> CheckpointTensors() const;
   const model::ModelConfig& config() const { return config_; }
   const TrainableOptions& options() const { return options_; }
+  bool is_trained_whole() const {
+    using Update = TrainableOptions::Update;
+    return options_.update == Update::kFull || options_.update == Update::kScratch;
+  }
 
  private:
   struct Module {

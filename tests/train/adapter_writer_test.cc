@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/train/tiny_trainable.h"
+#include "train/model_writer.h"
 
 namespace fovea::train {
 namespace {
