@@ -173,9 +173,11 @@ void BM_KeyScan(benchmark::State& state) {
 }
 BENCHMARK(BM_KeyScan)->Arg(65536)->Arg(262144)->Arg(2000000)->UseRealTime();
 
+// Arguments: keys, questions that are asked at once, a position each.
 void BM_CodeScan(benchmark::State& state, int bits) {
   const auto device = MakeDevice();
   const int64_t n_keys = state.range(0);
+  const int64_t n_queries = state.range(1);
   const KeyCoder coder(bits, kScanDim);
   const auto code_bytes = static_cast<size_t>(coder.code_bytes(n_keys));
   const auto n_factors = static_cast<size_t>(coder.n_factors(n_keys));
@@ -190,14 +192,14 @@ void BM_CodeScan(benchmark::State& state, int bits) {
   for (size_t head = 0; head < kScanKvHeads; ++head) {
     heads.push_back({codes.data() + head * code_bytes, factors.data() + head * n_factors, n_keys});
   }
-  const std::vector<float> queries = RandomFloats(kScanHeads * kScanDim);
+  const std::vector<float> queries = RandomFloats(n_queries * kScanHeads * kScanDim);
   constexpr int64_t kCandidates = 64;
-  std::vector<int64_t> positions(kScanHeads * kCandidates);
+  std::vector<int64_t> positions(static_cast<size_t>(n_queries * kScanHeads * kCandidates));
   for ([[maybe_unused]] auto _ : state) {
     FOVEA_CHECK(CodeScan(*device,
                          {.coder = &coder,
                           .heads = heads,
-                          .queries = {queries.data(), {1, kScanHeads, kScanDim}},
+                          .queries = {queries.data(), {n_queries, kScanHeads, kScanDim}},
                           .n_candidates = kCandidates},
                          positions.data())
                     .ok());
@@ -206,7 +208,7 @@ void BM_CodeScan(benchmark::State& state, int bits) {
   Rate(state, "keys/s", static_cast<double>(kScanKvHeads * n_keys));
 }
 void ScanSizes(benchmark::internal::Benchmark* b) {
-  b->Arg(65536)->Arg(262144)->Arg(2000000)->UseRealTime();
+  b->ArgsProduct({{65536, 262144, 2000000}, {1, 16}})->UseRealTime();
 }
 BENCHMARK_CAPTURE(BM_CodeScan, 2, 2)->Apply(ScanSizes);
 BENCHMARK_CAPTURE(BM_CodeScan, 4, 4)->Apply(ScanSizes);

@@ -37,6 +37,8 @@ constexpr int64_t kReportBlocks = 8192;
 // Searches for single tokens after which the codes are copied: an answer has begun, and each of its
 // tokens reads them all. The copy takes as long as a few of those searches.
 constexpr int kSearchesBeforeCopy = 4;
+// More positions than this are a prompt's.
+constexpr int64_t kMaxSteps = 16;
 // Larger codes stay in the file, of which the system can drop what it needs the memory for.
 constexpr size_t kMaxCopiedBytes = size_t{1} << 30;
 
@@ -89,6 +91,7 @@ class CodedLayerIndex final : public LayerIndex {
   absl::Status Save(const std::filesystem::path& path) const override;
   absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
                       std::vector<int64_t>* candidates) const override;
+  bool is_same_in_batches() const override { return true; }
   const std::string& spec() const override { return spec_; }
   int64_t n_kv_heads() const override { return static_cast<int64_t>(heads_.size()); }
   int64_t n_keys() const override { return ids_.size(); }
@@ -110,7 +113,7 @@ class CodedLayerIndex final : public LayerIndex {
   const std::vector<HeadCodes> owned_;      // empty when they are in the file
   const std::unique_ptr<MappedFile> file_;  // null when they are owned
   const std::vector<CodedKeys> heads_;
-  mutable std::atomic<int> n_steps_{0};  // searches for single tokens
+  mutable std::atomic<int> n_steps_{0};  // searches for single tokens of answers
   mutable std::mutex copy_mutex_;
   mutable HugePages copy_{kMaxCopiedBytes};
   mutable std::vector<CodedKeys> copied_heads_;  // once is_copied_
@@ -120,7 +123,7 @@ class CodedLayerIndex final : public LayerIndex {
 const std::vector<CodedKeys>& CodedLayerIndex::HeadsToScan(compute::Device& device,
                                                            int64_t n_queries) const {
   if (is_copied_.load(std::memory_order_acquire)) return copied_heads_;
-  if (file_ == nullptr || n_queries > 1) return heads_;
+  if (file_ == nullptr || n_queries > kMaxSteps) return heads_;
   if (n_steps_.fetch_add(1, std::memory_order_relaxed) < kSearchesBeforeCopy) return heads_;
   // Others go on with the file meanwhile.
   const std::unique_lock<std::mutex> lock(copy_mutex_, std::try_to_lock);

@@ -56,6 +56,7 @@ class FaissLayerIndex final : public LayerIndex {
   absl::Status Save(const std::filesystem::path& path) const override;
   absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
                       std::vector<int64_t>* candidates) const override;
+  bool is_same_in_batches() const override { return false; }
   const std::string& spec() const override { return spec_; }
   int64_t n_kv_heads() const override { return static_cast<int64_t>(heads_.size()); }
   int64_t n_keys() const override { return ids_.size(); }

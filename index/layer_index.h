@@ -85,6 +85,10 @@ class LayerIndex {
   virtual absl::Status Search(compute::Device& device, const LayerSearchArgs& args,
                               std::vector<int64_t>* candidates) const = 0;
 
+  // Whether what a query finds is the same, bit for bit, whatever queries it is searched with.
+  // (From twenty queries on FAISS adds up the distances to its lists' centroids in another order.)
+  virtual bool is_same_in_batches() const = 0;
+
   virtual const std::string& spec() const = 0;
   virtual int64_t n_kv_heads() const = 0;
   virtual int64_t n_keys() const = 0;  // per KV head

@@ -95,6 +95,7 @@ absl::StatusOr<TextRange> ReadTextRange(const Generation& generation,
 struct QueryScope {
   std::vector<std::string> collections;
   std::vector<std::string> documents;  // ids, or unique prefixes of at least 6 digits
+  bool operator==(const QueryScope&) const = default;
 };
 
 // The indexes into generation.windows that `scope` allows, ascending. NotFound names a collection

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
 #include "compute/device.h"
 #include "compute/key_scan.h"
@@ -68,6 +69,17 @@ class MemorySource {
     return absl::OkStatus();
   }
 };
+
+// Whether `next` asks the same layer of a memory of the same shape as `before`, and all of its
+// numbers lie behind those of `before`: a search can take both for one query of more positions.
+bool FollowsInMemory(const MemoryRequest& before, const MemoryRequest& next);
+
+// Calls attend(neighbours) for each run of requests of which each `can_join` the one before it; a
+// request that stands alone is asked by its memory's Attend.
+void AttendInRuns(
+    std::span<MemoryRequest> requests,
+    absl::FunctionRef<bool(const MemoryRequest& before, const MemoryRequest& next)> can_join,
+    absl::FunctionRef<void(std::span<MemoryRequest>)> attend);
 
 // The best keys that a source found, by their names in that source: one list for each KV head,
 // rows = position · (query heads of the KV head) + head among them. Scores are unscaled.

@@ -61,6 +61,7 @@ class Scanner {
         args_(args),
         scratch_(device.code_scan_scratch()),
         vnni_(HasCodeScanVnni()),
+        max_group_(MaxCodeRows()),
         n_kv_heads_(static_cast<int64_t>(args.heads.size())),
         n_heads_(args.queries.dim(1)),
         group_(n_heads_ / n_kv_heads_),
@@ -71,7 +72,7 @@ class Scanner {
   void Run(Portion portion, int64_t* positions) {
     portion_ = portion;
     n_rows_ = n_kv_heads_ * portion.n;
-    groups_per_head_ = (portion.n + kMaxGroup - 1) / kMaxGroup;
+    groups_per_head_ = (portion.n + max_group_ - 1) / max_group_;
     PackQueries();
     FindThresholds();
     Scan();
@@ -93,13 +94,13 @@ class Scanner {
 
   // Group g of the portion's rows: rows of one KV head.
   int64_t FirstRow(int64_t g) const {
-    return g / groups_per_head_ * portion_.n + g % groups_per_head_ * kMaxGroup;
+    return g / groups_per_head_ * portion_.n + g % groups_per_head_ * max_group_;
   }
   RowGroup Group(int64_t g) const {
     const int64_t first = FirstRow(g);
     const int64_t head_end = (g / groups_per_head_ + 1) * portion_.n;
     return {scratch_.words.data() + first * n_words_, scratch_.offsets.data() + first,
-            static_cast<int>(std::min<int64_t>(kMaxGroup, head_end - first))};
+            static_cast<int>(std::min(max_group_, head_end - first))};
   }
 
   void PackQueries() {
@@ -307,6 +308,7 @@ class Scanner {
   const CodeScanArgs& args_;
   CodeScanScratch& scratch_;
   const bool vnni_;
+  const int64_t max_group_;  // rows
   const int64_t n_kv_heads_;
   const int64_t n_heads_;
   const int64_t group_;
@@ -330,7 +332,7 @@ void CodeScan(CpuDevice& device, const CodeScanArgs& args, int64_t* positions) {
   }
   Scanner scanner(device, args);
   const int64_t rows_per_head = n_queries * (n_heads / n_kv_heads);
-  const int64_t step = std::max<int64_t>(kMaxGroup, kRowsAtOnce / n_kv_heads);
+  const int64_t step = std::max<int64_t>(MaxCodeRows(), kRowsAtOnce / n_kv_heads);
   for (int64_t first = 0; first < rows_per_head; first += step) {
     scanner.Run({first, std::min(step, rows_per_head - first)}, positions);
   }

@@ -25,6 +25,12 @@ using Floats = hn::Vec<decltype(kFloats)>;
 using Sums = hn::Vec<decltype(kSums)>;
 constexpr int64_t kLanes = hn::MaxLanes(kWords);
 constexpr int kParts = static_cast<int>(kCodeBlockKeys / kLanes);  // vectors of a line
+// Of 32 registers 16 are sums of 8 rows and two blocks, of 16 registers 8 those of 4 rows.
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+constexpr int kMaxRows = 8;
+#else
+constexpr int kMaxRows = 4;
+#endif
 
 // Sums of products of bytes: in one instruction, or over 16 bits, where neither codes of 2 or 4
 // bits and digits of 8 nor codes of 8 bits and digits of 7 overflow.
@@ -86,7 +92,7 @@ HWY_INLINE void Multiply(const std::byte* HWY_RESTRICT codes, int64_t n_lines,
                          Sums (&sums)[kRows][kBlocks * kParts]) {
   constexpr int kVectors = kBlocks * kParts;
   const Words mask = hn::Set(kWords, ((1u << kBits) - 1) * 0x01010101u);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(kSums);
@@ -102,7 +108,7 @@ HWY_INLINE void Multiply(const std::byte* HWY_RESTRICT codes, int64_t n_lines,
                                 (v % kParts) * kLanes);
     }
     const auto add = [&](const Words(&now)[kVectors]) HWY_ATTR {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const Words digits = hn::Set(kWords, words[r]);
 #pragma GCC unroll 8
@@ -169,7 +175,7 @@ HWY_INLINE void ScanBlocks(const BlockRange& range, const RowGroup& group, int64
   for (int v = 0; v < kVectors; ++v) {
     factors[v] = LoadFactors(range.keys->factors + block * kCodeBlockKeys + v * kLanes);
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     const Floats threshold = hn::Set(kFloats, collectors[r].threshold());
     const Floats offset = hn::Set(kFloats, group.offsets[r]);
@@ -240,8 +246,18 @@ void ScanRows(const BlockRange& range, const RowGroup& group, Collector* collect
       return ScanGroup<kBits, 2, kVnni>(range, group, collectors);
     case 3:
       return ScanGroup<kBits, 3, kVnni>(range, group, collectors);
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+    case 4:
+      return ScanGroup<kBits, 4, kVnni>(range, group, collectors);
+    case 5:
+      return ScanGroup<kBits, 5, kVnni>(range, group, collectors);
+    case 6:
+      return ScanGroup<kBits, 6, kVnni>(range, group, collectors);
+    case 7:
+      return ScanGroup<kBits, 7, kVnni>(range, group, collectors);
+#endif
     default:
-      return ScanGroup<kBits, kMaxGroup, kVnni>(range, group, collectors);
+      return ScanGroup<kBits, kMaxRows, kVnni>(range, group, collectors);
   }
 }
 
@@ -262,6 +278,8 @@ void ScanCodes(int bits, bool vnni, const BlockRange& range, const RowGroup& gro
   if (bits == 4) return ScanRows<4, false>(range, group, collectors);
   return ScanRows<8, false>(range, group, collectors);
 }
+
+int NumRowsAtOnce() { return kMaxRows; }
 
 // Whether the instructions that ScanCodes(vnni) uses are those of AVX-512, of AVX, or there are
 // none.
@@ -284,6 +302,9 @@ namespace fovea::compute::cpu {
 
 HWY_EXPORT(ScanCodes);
 HWY_EXPORT(VnniEncoding);
+HWY_EXPORT(NumRowsAtOnce);
+
+int MaxCodeRows() { return HWY_DYNAMIC_DISPATCH(NumRowsAtOnce)(); }
 
 bool HasCodeScanVnni() {
   switch (HWY_DYNAMIC_DISPATCH(VnniEncoding)()) {

@@ -12,10 +12,11 @@
 
 namespace fovea::compute::cpu {
 
-// Rows of queries that go through a block together.
-inline constexpr int kMaxGroup = 4;
+// Rows of queries that go through a block together at most: as many as this processor's registers
+// have sums for, since a line of codes is unpacked once for all of them.
+int MaxCodeRows();
 
-// One to kMaxGroup rows of queries of one KV head, as a scan wants them.
+// One to MaxCodeRows() rows of queries of one KV head, as a scan wants them.
 struct RowGroup {
   const uint32_t* words;  // [padded_dim / 4, n_rows]: four digits each
   const float* offsets;   // [n_rows]: what the sum of a key with codes in the middle would be

@@ -315,23 +315,17 @@ absl::Status DeviceSearcher::CheckQuery(const model::MemoryQuery& query) const {
 }
 
 void DeviceSearcher::AttendTogether(std::span<model::MemoryRequest> requests) {
-  for (size_t begin = 0; begin < requests.size();) {
-    size_t end = begin + 1;
-    auto* const first = dynamic_cast<DeviceSearcher*>(requests[begin].memory);
-    while (first != nullptr && end < requests.size() &&
-           first->CanJoin(requests[end - 1], requests[end])) {
-      ++end;
-    }
-    if (end == begin + 1) {
-      model::MemoryRequest& request = requests[begin];
-      request.status = request.memory->Attend(request.query, request.output, request.lse);
-    } else {
-      const std::span<model::MemoryRequest> joined = requests.subspan(begin, end - begin);
-      const absl::Status status = first->AttendAtOnce(joined);
-      for (model::MemoryRequest& request : joined) request.status = status;
-    }
-    begin = end;
-  }
+  model::AttendInRuns(
+      requests,
+      [](const model::MemoryRequest& before, const model::MemoryRequest& next) {
+        const auto* const own = dynamic_cast<const DeviceSearcher*>(before.memory);
+        return own != nullptr && own->CanJoin(before, next);
+      },
+      [](std::span<model::MemoryRequest> joined) {
+        auto& first = static_cast<DeviceSearcher&>(*joined[0].memory);
+        const absl::Status status = first.AttendAtOnce(joined);
+        for (model::MemoryRequest& request : joined) request.status = status;
+      });
 }
 
 bool DeviceSearcher::CanJoin(const model::MemoryRequest& before,
@@ -347,17 +341,7 @@ bool DeviceSearcher::CanJoin(const model::MemoryRequest& before,
       other->entries_ != entries_ || other->allowed_ != allowed_ || other->TopK() != TopK()) {
     return false;
   }
-  const model::MemoryQuery& a = before.query;
-  const model::MemoryQuery& b = next.query;
-  const int64_t n_rows = a.n_queries * a.n_heads;
-  const auto follows = [&](const float* first, const float* second, int64_t width) {
-    return first == nullptr ? second == nullptr : second == first + n_rows * width;
-  };
-  return CheckQuery(a).ok() && a.memory_layer == b.memory_layer && a.n_heads == b.n_heads &&
-         a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.scale == b.scale &&
-         !a.is_step && !b.is_step && follows(a.queries, b.queries, a.head_dim) &&
-         follows(a.local_lse, b.local_lse, 1) && follows(before.output, next.output, a.head_dim) &&
-         follows(before.lse, next.lse, 1);
+  return CheckQuery(before.query).ok() && model::FollowsInMemory(before, next);
 }
 
 absl::Status DeviceSearcher::AttendAtOnce(std::span<model::MemoryRequest> requests) {

@@ -42,6 +42,9 @@ class MemorySearcherImpl final : public MemorySearcher {
         audit_(windows_.n_mem_layers()) {}
 
   absl::Status Attend(const model::MemoryQuery& query, float* output, float* lse) override;
+  // Neighbours that search the same keys share a read of them; a conversation with windows of its
+  // own is asked alone.
+  void AttendTogether(std::span<model::MemoryRequest> requests) override;
   absl::StatusOr<model::MemoryHits> FindTop(const model::MemoryQuery& query, int top_k) override;
   absl::Status AttendTo(const model::MemoryQuery& query, model::MemoryHits* hits, float* output,
                         float* lse) override;
@@ -68,14 +71,32 @@ class MemorySearcherImpl final : public MemorySearcher {
     explicit Call(const model::MemoryQuery& q)
         : query(q), group(q.n_heads / q.n_kv_heads), n_rows(q.n_queries * group) {}
   };
+  // Who asks some positions of a call.
+  struct Asker {
+    MemorySearcherImpl* searcher;
+    int64_t n_queries;
+  };
   absl::Status CheckQuery(const model::MemoryQuery& query) const;
+  // Whether the request after `before`, both of searchers like this one, can join it in one search:
+  // what each finds is then the same as alone.
+  bool CanJoin(const model::MemoryRequest& before, const model::MemoryRequest& next) const;
+  // One search for requests each of which can join the one before it. After an error nothing has
+  // changed.
+  absl::Status AttendAtOnce(std::span<model::MemoryRequest> requests);
+  int NumKept() const {
+    // No more than there are: room is taken for so many.
+    const uint64_t n_keys = windows_.n_stored_tokens() + windows_.n_session_tokens();
+    return static_cast<int>(std::clamp<uint64_t>(n_keys, 1, options_.top_k));
+  }
   absl::StatusOr<model::MemoryHits> FindOwnTop(const model::MemoryQuery& query, int top_k);
   absl::StatusOr<std::vector<TopK>> FindTop(const Call& call, int top_k, bool exact_only);
   // Candidates of all segments, scored again with the stored keys.
   absl::Status SearchIndexes(const Call& call, std::vector<TopK>* best);
   absl::Status AttendToTop(const Call& call, std::vector<TopK>* best, float* output, float* lse);
-  // Adds the mass of the kept keys, given the log-sum-exp of all memory keys seen.
-  absl::Status CollectMass(const Call& call, std::vector<TopK>* best, const float* memory_lse);
+  // Adds the mass of the kept keys to that of who asked, one after another, given the log-sum-exp
+  // of all memory keys seen.
+  absl::Status CollectMass(const Call& call, std::span<const Asker> askers, std::vector<TopK>* best,
+                           const float* memory_lse);
   // What query head i of [n_queries, n_heads] kept, best first.
   static std::span<const ScoredId> Kept(const Call& call, std::vector<TopK>* best, int64_t i) {
     const int64_t head = i % call.query.n_heads;
@@ -214,8 +235,8 @@ absl::Status MemorySearcherImpl::AttendToTop(const Call& call, std::vector<TopK>
   return status;
 }
 
-absl::Status MemorySearcherImpl::CollectMass(const Call& call, std::vector<TopK>* best,
-                                             const float* memory_lse) {
+absl::Status MemorySearcherImpl::CollectMass(const Call& call, std::span<const Asker> askers,
+                                             std::vector<TopK>* best, const float* memory_lse) {
   const model::MemoryQuery& query = call.query;
   const int64_t n_all = query.n_queries * query.n_heads;
   const int64_t top_k = (*best)[0].top_k();
@@ -229,15 +250,19 @@ absl::Status MemorySearcherImpl::CollectMass(const Call& call, std::vector<TopK>
                  .lse = sums(memory_lse),
                  .other_lse = sums(query.local_lse),
                  .weights = {weights.data(), {query.n_queries, query.n_heads, top_k}}}));
-  auto& mass = mass_[query.memory_layer];
-  for (int64_t i = 0; i < n_all; ++i) {
-    const float* weight = weights.data() + i * top_k;
-    for (const ScoredId& hit : Kept(call, best, i)) {
-      if (hit.id < kSessionSlots) mass[hit.id] += *weight;
-      ++weight;
+  int64_t i = 0;
+  for (const Asker& asker : askers) {
+    auto& mass = asker.searcher->mass_[query.memory_layer];
+    const int64_t n_rows = asker.n_queries * query.n_heads;
+    for (const int64_t end = i + n_rows; i < end; ++i) {
+      const float* weight = weights.data() + i * top_k;
+      for (const ScoredId& hit : Kept(call, best, i)) {
+        if (hit.id < kSessionSlots) mass[hit.id] += *weight;
+        ++weight;
+      }
     }
+    if (query.memory_layer == 0) asker.searcher->n_rows_ += n_rows;
   }
-  if (query.memory_layer == 0) n_rows_ += n_all;
   return absl::OkStatus();
 }
 
@@ -291,20 +316,72 @@ absl::Status MemorySearcherImpl::AddMass(const model::MemoryQuery& query, model:
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(CheckQuery(query));
-  return CollectMass(Call(query), hits, lse);
+  const Asker self{this, query.n_queries};
+  return CollectMass(Call(query), {&self, 1}, hits, lse);
 }
 
 absl::Status MemorySearcherImpl::Attend(const model::MemoryQuery& query, float* output,
                                         float* lse) {
   RETURN_IF_ERROR(CheckQuery(query));
-  // No more than there are: room is taken for so many.
-  const uint64_t n_keys = windows_.n_stored_tokens() + windows_.n_session_tokens();
-  const int top_k = static_cast<int>(std::clamp<uint64_t>(n_keys, 1, options_.top_k));
-  ASSIGN_OR_RETURN(model::MemoryHits hits, FindOwnTop(query, top_k));
+  ASSIGN_OR_RETURN(model::MemoryHits hits, FindOwnTop(query, NumKept()));
   RETURN_IF_ERROR(AttendTo(query, &hits, output, lse));
   RETURN_IF_ERROR(AddMass(query, &hits, lse));
   if (options_.audit) RETURN_IF_ERROR(AuditCall(Call(query), &hits));
   return absl::OkStatus();
+}
+
+void MemorySearcherImpl::AttendTogether(std::span<model::MemoryRequest> requests) {
+  model::AttendInRuns(
+      requests,
+      [](const model::MemoryRequest& before, const model::MemoryRequest& next) {
+        const auto* const own = dynamic_cast<const MemorySearcherImpl*>(before.memory);
+        return own != nullptr && own->CanJoin(before, next);
+      },
+      [](std::span<model::MemoryRequest> joined) {
+        auto& first = static_cast<MemorySearcherImpl&>(*joined[0].memory);
+        const bool is_done = first.AttendAtOnce(joined).ok();
+        for (model::MemoryRequest& request : joined) {
+          // An error may be of one of them (a question that was cancelled, a damaged window that
+          // others do not look into): each has its own.
+          request.status = is_done
+                               ? absl::OkStatus()
+                               : request.memory->Attend(request.query, request.output, request.lse);
+        }
+      });
+}
+
+bool MemorySearcherImpl::CanJoin(const model::MemoryRequest& before,
+                                 const model::MemoryRequest& next) const {
+  const auto* const other = dynamic_cast<const MemorySearcherImpl*>(next.memory);
+  if (other == nullptr || other == this) return false;
+  const auto is_plain = [](const MemorySearcherImpl& searcher) {
+    return !searcher.windows_.empty() && searcher.n_session_windows() == 0 &&
+           searcher.options_.mode != SearchMode::kDense && !searcher.options_.audit;
+  };
+  const auto is_same_in_batches = [&](const IndexedSegment& indexed) {
+    return indexed.segment->layers[before.query.memory_layer]->is_same_in_batches();
+  };
+  // Of one generation and scope, so of the same plan.
+  return is_plain(*this) && is_plain(*other) && other->device_ == device_ &&
+         other->generation_ == generation_ && other->options_.mode == options_.mode &&
+         other->options_.scope == options_.scope && other->NumKept() == NumKept() &&
+         CheckQuery(before.query).ok() && other->CheckQuery(next.query).ok() &&
+         std::all_of(indexed_.begin(), indexed_.end(), is_same_in_batches) &&
+         model::FollowsInMemory(before, next);
+}
+
+absl::Status MemorySearcherImpl::AttendAtOnce(std::span<model::MemoryRequest> requests) {
+  std::vector<Asker> askers;
+  model::MemoryQuery all = requests[0].query;
+  all.n_queries = 0;
+  for (const model::MemoryRequest& request : requests) {
+    askers.push_back({static_cast<MemorySearcherImpl*>(request.memory), request.query.n_queries});
+    all.n_queries += request.query.n_queries;
+  }
+  const Call call(all);
+  ASSIGN_OR_RETURN(model::MemoryHits hits, FindTop(call, NumKept(), false));
+  RETURN_IF_ERROR(AttendToTop(call, &hits, requests[0].output, requests[0].lse));
+  return CollectMass(call, askers, &hits, requests[0].lse);
 }
 
 absl::Status MemorySearcherImpl::AuditCall(const Call& call, std::vector<TopK>* kept) {

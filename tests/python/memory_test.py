@@ -48,11 +48,12 @@ def test_options_reach_the_question(memory):
     assert memory.ask(QUESTION, sources=0, max_tokens=2).sources == []
     alone = memory.ask(QUESTION, use_memory=False, reread=0, max_tokens=4).answer
     assert alone.sources == [] and alone.memory_tokens == 0
-    # Drawn tokens depend on the seed, and on nothing else.
+    # Drawn tokens depend on the seed, and on nothing else. So hot that even tokens of which the
+    # model is sure are left to chance: which they are differs by processor.
     def drawn(seed):
-        return memory.ask(QUESTION, temperature=1.5, seed=seed, max_tokens=12).text
+        return memory.ask(QUESTION, temperature=20.0, seed=seed, max_tokens=12).text
     assert drawn(1) == drawn(1)
-    assert len({drawn(seed) for seed in range(1, 5)}) > 1
+    assert len({drawn(seed) for seed in range(1, 5)}) == 4
     audited = memory.ask(QUESTION, reread=0, audit=True, max_tokens=2).answer.audit
     assert len(audited.captured_mass) == len(memory.memory_layers)
     assert memory.ask(QUESTION, stop=["Marta"], max_tokens=24).text.find("Marta") == -1

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <random>
 #include <set>
@@ -21,6 +22,49 @@ namespace fovea::memory {
 namespace {
 
 namespace fs = std::filesystem;
+
+// An index that counts the searches that are put to it, and refuses those of several positions
+// where it is told to.
+class WatchedIndex final : public index::LayerIndex {
+ public:
+  struct Watch {
+    int n_searches = 0;
+    bool refuses_several = false;
+  };
+  WatchedIndex(const LayerIndex* watched, Watch* watch) : watched_(watched), watch_(watch) {
+    set_effort(watched->effort());
+  }
+  absl::Status Save(const fs::path& path) const override { return watched_->Save(path); }
+  absl::Status Search(compute::Device& device, const index::LayerSearchArgs& args,
+                      std::vector<int64_t>* candidates) const override {
+    ++watch_->n_searches;
+    if (watch_->refuses_several && args.n_queries > 1) return absl::DataLossError("watched");
+    return watched_->Search(device, args, candidates);
+  }
+  bool is_same_in_batches() const override { return watched_->is_same_in_batches(); }
+  const std::string& spec() const override { return watched_->spec(); }
+  int64_t n_kv_heads() const override { return watched_->n_kv_heads(); }
+  int64_t n_keys() const override { return watched_->n_keys(); }
+  std::pair<int, int> ProbeRange() const override { return watched_->ProbeRange(); }
+
+ private:
+  const LayerIndex* const watched_;
+  Watch* const watch_;
+};
+
+// What `of` shows, its indexes watched. `of` outlives it.
+std::shared_ptr<const Generation> Watched(const Generation& of, WatchedIndex::Watch* watch) {
+  auto generation = std::make_shared<Generation>(of);
+  for (std::shared_ptr<const Segment>& segment : generation->segments) {
+    auto watched = std::make_shared<Segment>();
+    watched->record = segment->record;
+    for (const auto& layer : segment->layers) {
+      watched->layers.push_back(std::make_unique<WatchedIndex>(layer.get(), watch));
+    }
+    segment = std::move(watched);
+  }
+  return generation;
+}
 
 constexpr int64_t kGroup = kTinyHeads / kTinyKvHeads;
 constexpr int64_t kPositions = 5;
@@ -428,6 +472,157 @@ TEST_P(SearcherTest, OnADeviceWithMemoryOfItsOwnTheResultIsTheSame) {
     }
   }
 }
+
+// Questions of a run, a position each, put to their searchers one by one or all at once.
+class SearchTogetherTest : public SearcherTest {
+ protected:
+  using Searchers = std::vector<std::unique_ptr<MemorySearcher>>;
+  struct Answers {
+    std::vector<float> output, lse;
+    std::vector<absl::Status> statuses;
+    int n_searches = 0;  // of indexes
+  };
+
+  void TearDown() override {
+    watched_.reset();
+    current_.reset();
+    SearcherTest::TearDown();
+  }
+
+  void Index(const std::string& spec) {
+    const auto rebuilt = Rebuild(*device_, memory_.get(), spec, Progress());
+    ASSERT_TRUE(rebuilt.ok()) << rebuilt.status();
+    current_ = memory_->Current();
+    watched_ = Watched(*current_, &watch_);
+  }
+  // One for each of `options`.
+  Searchers Create(const std::vector<SearchOptions>& options) {
+    Searchers searchers;
+    for (const SearchOptions& own : options) {
+      auto searcher = MemorySearcher::Create(device_.get(), watched_, own);
+      EXPECT_TRUE(searcher.ok()) << searcher.status();
+      searchers.push_back(*std::move(searcher));
+    }
+    return searchers;
+  }
+  Answers Ask(const Searchers& searchers, bool together) {
+    EXPECT_EQ(searchers.size(), static_cast<size_t>(kPositions));
+    Answers answers;
+    watch_.n_searches = 0;
+    for (int layer = 0; layer < 2; ++layer) {
+      std::vector<float> output(queries_.size(), NAN), lse(local_lse_.size(), NAN);
+      std::vector<model::MemoryRequest> requests;
+      for (size_t i = 0; i < searchers.size(); ++i) {
+        model::MemoryQuery query = Query(layer);
+        query.n_queries = 1;
+        query.queries += i * kTinyHeads * kTinyHeadDim;
+        query.local_lse += i * kTinyHeads;
+        requests.push_back({.memory = searchers[i].get(),
+                            .query = query,
+                            .output = output.data() + i * kTinyHeads * kTinyHeadDim,
+                            .lse = lse.data() + i * kTinyHeads});
+      }
+      if (together) {
+        requests[0].memory->AttendTogether(requests);
+      } else {
+        for (auto& r : requests) r.status = r.memory->Attend(r.query, r.output, r.lse);
+      }
+      for (const auto& request : requests) answers.statuses.push_back(request.status);
+      answers.output.insert(answers.output.end(), output.begin(), output.end());
+      answers.lse.insert(answers.lse.end(), lse.begin(), lse.end());
+    }
+    answers.n_searches = watch_.n_searches;
+    return answers;
+  }
+  // Bit for bit; `n_layer_searches`: of an index, in a layer, by all of them together.
+  void ExpectSame(const Searchers& alone, const Searchers& together, int n_layer_searches) {
+    const Answers want = Ask(alone, false);
+    const Answers got = Ask(together, true);
+    for (const absl::Status& status : want.statuses) EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(got.statuses, want.statuses);
+    EXPECT_EQ(got.output, want.output);
+    EXPECT_EQ(got.lse, want.lse);
+    const auto n_indexed = static_cast<int>(
+        std::count_if(watched_->segments.begin(), watched_->segments.end(),
+                      [](const auto& segment) { return !segment->layers.empty(); }));
+    EXPECT_EQ(want.n_searches, 2 * n_indexed * kPositions);
+    EXPECT_EQ(got.n_searches, 2 * n_indexed * n_layer_searches);
+    for (size_t i = 0; i < alone.size(); ++i) {
+      EXPECT_EQ(together[i]->n_rows(), alone[i]->n_rows());
+      EXPECT_FALSE(alone[i]->Mass().empty());
+      ExpectSameMass(together[i]->Mass(), alone[i]->Mass(), 0.0f);
+    }
+  }
+
+  std::shared_ptr<const Generation> current_;
+  WatchedIndex::Watch watch_;
+  std::shared_ptr<const Generation> watched_;
+};
+
+TEST_P(SearchTogetherTest, QuestionsShareAReadOfTheKeysAndFindWhatEachFindsAlone) {
+  const std::vector<SearchOptions> same(kPositions, {.top_k = 6});
+  for (const char* spec : {"exact", "Scan2", "Scan4", "Scan8"}) {
+    SCOPED_TRACE(spec);
+    Index(spec);
+    ExpectSame(Create(same), Create(same), 1);
+  }
+  // FAISS may add up in another order where there are more queries.
+  Index("IVF4,Flat");
+  ExpectSame(Create(same), Create(same), kPositions);
+}
+
+TEST_P(SearchTogetherTest, NeighboursThatSearchSomethingElseAreAskedByThemselves) {
+  Index("Scan4");
+  const SearchOptions all{.top_k = 6};
+  SearchOptions some = all;
+  some.scope.collections = {"others"};
+  SearchOptions fewer = all;
+  fewer.top_k = 3;
+  for (const SearchOptions& other : {some, fewer}) {
+    const std::vector<SearchOptions> options{all, all, other, all, all};
+    ExpectSame(Create(options), Create(options), 3);
+  }
+  SearchOptions audited = all;
+  audited.audit = true;
+  const std::vector<SearchOptions> options{audited, all, all, audited, all};
+  ExpectSame(Create(options), Create(options), 4);
+  // A conversation has keys of its own.
+  const std::vector<int32_t> ids(40, 'q');
+  const model::WindowTokens window{.context = {}, .tokens = ids};
+  const Searchers alone = Create({all, all, all, all, all});
+  const Searchers together = Create({all, all, all, all, all});
+  for (const Searchers* searchers : {&alone, &together}) {
+    auto encoded = model_->Encode({&window, 1});
+    ASSERT_TRUE(encoded.ok()) << encoded.status();
+    (*searchers)[2]->AddSessionWindow(std::move((*encoded)[0]));
+  }
+  ExpectSame(alone, together, 3);
+}
+
+TEST_P(SearchTogetherTest, AnErrorIsThatOfTheQuestionThatHasIt) {
+  Index("Scan4");
+  const std::vector<SearchOptions> same(kPositions, {.top_k = 6});
+  // What fails for all together is asked again one by one, and counted once.
+  watch_.refuses_several = true;
+  ExpectSame(Create(same), Create(same), 1 + kPositions);
+  watch_.refuses_several = false;
+  const std::atomic<bool> cancelled{true};
+  std::vector<SearchOptions> options = same;
+  options[1].progress = Progress(nullptr, &cancelled);
+  const Answers answers = Ask(Create(options), true);
+  const Answers want = Ask(Create(same), false);
+  for (size_t i = 0; i < answers.statuses.size(); ++i) {
+    EXPECT_EQ(answers.statuses[i].ok(), i % kPositions != 1) << answers.statuses[i];
+  }
+  EXPECT_EQ(std::vector<float>(answers.lse.begin() + 2 * kTinyHeads,
+                               answers.lse.begin() + kPositions * kTinyHeads),
+            std::vector<float>(want.lse.begin() + 2 * kTinyHeads,
+                               want.lse.begin() + kPositions * kTinyHeads));
+}
+
+INSTANTIATE_TEST_SUITE_P(EntryTypes, SearchTogetherTest,
+                         testing::Values(EntryType::kBFloat16, EntryType::kFloat32),
+                         [](const auto& info) { return std::string(EntryTypeName(info.param)); });
 
 INSTANTIATE_TEST_SUITE_P(EntryTypes, SearcherTest,
                          testing::Values(EntryType::kBFloat16, EntryType::kFloat32),
