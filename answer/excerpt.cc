@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "answer/shared_words.h"
 #include "base/status.h"
+#include "documents/graphemes.h"
 #include "index/text_query.h"
 #include "index/text_words.h"
 
@@ -22,9 +23,13 @@ constexpr double kPeakWeight = 0.5;
 
 bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 bool ContinuesCharacter(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
+size_t NumCharacters(std::string_view text) {
+  return text.size() -
+         static_cast<size_t>(std::count_if(text.begin(), text.end(), ContinuesCharacter));
+}
 
 // A run of bytes that is shown whole or not at all: a word as it is written, or a part of a long
-// run of a script that puts no spaces between words.
+// run of a script that puts no spaces between words, cut where graphemes end.
 struct Piece {
   size_t begin = 0;
   size_t end = 0;
@@ -38,22 +43,21 @@ std::vector<Piece> CutIntoPieces(std::string_view text) {
   std::vector<Piece> pieces;
   size_t n_characters = 0;
   bool in_piece = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (ContinuesCharacter(text[i])) {
-      if (in_piece) pieces.back().end = i + 1;
-      continue;
-    }
-    if (IsSpace(text[i])) {
+  for (size_t i = 0; i < text.size();) {
+    const std::string_view grapheme = documents::FirstGrapheme(text.substr(i), kMaxCharacters);
+    const size_t n = NumCharacters(grapheme);
+    if (IsSpace(grapheme.front())) {
       in_piece = false;
     } else {
-      if (!in_piece || pieces.back().characters == kMaxCharacters) {
+      if (!in_piece || pieces.back().characters + n > kMaxCharacters) {
         pieces.push_back({.begin = i, .characters_before = n_characters});
       }
       in_piece = true;
-      pieces.back().end = i + 1;
-      ++pieces.back().characters;
+      pieces.back().end = i + grapheme.size();
+      pieces.back().characters += n;
     }
-    ++n_characters;
+    i += grapheme.size();
+    n_characters += n;
   }
   return pieces;
 }

@@ -100,8 +100,8 @@ struct Answer {
   std::vector<memory::Passage> sources;
   // In the order of the text; set where they were asked for: behind each sentence of which half the
   // words, stop words aside, are in a passage that joined the prompt, the passage with most of
-  // them; else behind each for whose tokens the memory layers attended to a passage, the one with
-  // most of the attention.
+  // them; else behind each that has a word in common with the passage that the memory layers
+  // attended to most while its tokens were made, that passage.
   std::optional<std::vector<SourceMark>> marks;
   std::vector<memory::Passage> reread;  // passages whose text joined the prompt
   // For people: what the answer could not be made from, and why.

@@ -20,7 +20,7 @@ int SentenceSources::SourceOf(std::string_view sentence) {
   absl::StatusOr<std::vector<memory::Passage>> attended = std::vector<memory::Passage>();
   const memory::Passage* source = FindByWords(sentence);
   if (source == nullptr && searcher_ != nullptr) {
-    attended = FindByMass();
+    attended = FindByMass(sentence);
     status_.Update(attended.status());
     if (attended.ok() && !attended->empty()) {
       source = &attended->front();
@@ -54,7 +54,8 @@ const memory::Passage* SentenceSources::FindByWords(std::string_view sentence) c
   return best;
 }
 
-absl::StatusOr<std::vector<memory::Passage>> SentenceSources::FindByMass() const {
+absl::StatusOr<std::vector<memory::Passage>> SentenceSources::FindByMass(
+    std::string_view sentence) const {
   const int64_t n_rows = searcher_->n_rows() - n_rows_before_;
   if (n_rows <= 0) return std::vector<memory::Passage>();
   std::vector<memory::SlotMass> mass = searcher_->Mass();
@@ -70,7 +71,8 @@ absl::StatusOr<std::vector<memory::Passage>> SentenceSources::FindByMass() const
   // PassagesByMass takes it for a share of all rows.
   const double of_sentence = static_cast<double>(searcher_->n_rows()) / static_cast<double>(n_rows);
   std::erase_if(passages, [&](const memory::Passage& passage) {
-    return passage.mass * of_sentence < kLeastSourceMass;
+    return passage.mass * of_sentence < kLeastSourceMass ||
+           ShareOfWords(sentence, passage.text) == 0.0;
   });
   return passages;
 }

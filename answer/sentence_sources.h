@@ -1,5 +1,7 @@
-// What a sentence of an answer was read from: of the passages in the prompt the one that has its
-// words, else the passage that the memory layers attended to most while its tokens were made.
+// What a sentence of an answer was read from: of the passages in the prompt the one that has half
+// of its words or more, else the passage that the memory layers attended to most while its tokens
+// were made, where that has one of its words: memory layers always attend to something, be it to
+// say what stands nowhere.
 #pragma once
 
 #include <span>
@@ -38,7 +40,8 @@ class SentenceSources {
 
  private:
   const memory::Passage* FindByWords(std::string_view sentence) const;
-  absl::StatusOr<std::vector<memory::Passage>> FindByMass() const;
+  // At most one.
+  absl::StatusOr<std::vector<memory::Passage>> FindByMass(std::string_view sentence) const;
 
   const std::span<const memory::Passage> reread_;
   memory::MemorySearcher* const searcher_;

@@ -1,7 +1,5 @@
 #include "cli/eval_run.h"
 
-#include <stdlib.h>
-
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "cli/eval_output.h"
+#include "cli/eval_workplace.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/session.h"
@@ -29,37 +28,6 @@ absl::StatusOr<std::string> HashOfFile(const fs::path& path) {
   ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
   return Sha256Hex(file->bytes());
 }
-
-// A folder for the memories, that goes with this object unless the user named it.
-class Workplace {
- public:
-  static absl::StatusOr<std::unique_ptr<Workplace>> Create(const std::string& named) {
-    auto place = std::make_unique<Workplace>();
-    if (!named.empty()) {
-      place->path_ = named;
-      RETURN_IF_ERROR(CreateDirectories(named));
-      return place;
-    }
-    std::error_code error;
-    std::string name = (fs::temp_directory_path(error) / "fovea-eval-XXXXXX").native();
-    if (error || mkdtemp(name.data()) == nullptr) {
-      return Annotate(ErrnoToStatus(error ? error.value() : errno, "create a folder", name),
-                      "--folder DIR names another place for the memories");
-    }
-    place->path_ = name;
-    place->is_temporary_ = true;
-    return place;
-  }
-  ~Workplace() {
-    std::error_code error;
-    if (is_temporary_) fs::remove_all(path_, error);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-  bool is_temporary_ = false;
-};
 
 // Memories of one model in a named folder are not another's.
 std::string FolderOf(const model::Transformer& model) {
@@ -118,7 +86,7 @@ absl::StatusOr<ExitCode> RunEval(const Evaluate& evaluate, EvalArguments* argume
   if (choice.adapter.has_value()) {
     ASSIGN_OR_RETURN(adapter_hash, HashOfFile(*choice.adapter / "adapter_model.safetensors"));
   }
-  ASSIGN_OR_RETURN(const auto place, Workplace::Create(arguments->folder));
+  ASSIGN_OR_RETURN(const auto place, EvalWorkplace::Create(arguments->folder));
   ProgressBar bar(ProgressBar::ChooseStyle(arguments->output.quiet));
   const eval::Subject subject{.device = device.get(),
                               .model = model.get(),

@@ -71,8 +71,10 @@ void AddServe(CLI::App& app, Run* run) {
       ->capture_default_str()
       ->type_name("N");
   command
-      ->add_option("--api-key-file", arguments->api_key_file,
-                   "Keys, one a line; behind a key, the collections that it is limited to: KEY a,b")
+      ->add_option(
+          "--api-key-file", arguments->api_key_file,
+          "Keys, one a line; behind a key, the collections that it is limited to: KEY a,\"b c\" "
+          "(in quotes, as JSON has them, where a name has spaces or commas)")
       ->type_name("FILE");
   serve::QuestionQueueOptions& questions = arguments->server.questions;
   command

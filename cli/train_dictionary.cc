@@ -47,23 +47,24 @@ absl::StatusOr<ExitCode> RunTrainDictionary(DictionaryArguments* a) {
   train.folder = a->folder;
   train.local_share = 0.0;
   train.mass_weight = 0.0;
-  RETURN_IF_ERROR(KeepConfiguration(
-      train, {{"task", "dictionary"},
-              {"layers", a->shape.n_layers},
-              {"width", a->shape.hidden_size},
-              {"heads", a->shape.n_heads},
-              {"mlp", a->shape.intermediate_size},
-              {"mem_layer", a->mem_layer},
-              {"precision", options.type == torch::kBFloat16 ? "bfloat16" : "float32"},
-              {"steps", train.n_steps},
-              {"seconds", train.n_seconds},
-              {"lr", train.learning_rate.peak},
-              {"warmup", train.learning_rate.n_warmup},
-              {"batch", a->batch.n_entries},
-              {"contexts", a->contexts},
-              {"short_steps", a->batch.n_short_steps},
-              {"look_alike_share", a->batch.look_alike_share},
-              {"seed", a->batch.seed}}));
+  RETURN_IF_ERROR(
+      KeepConfiguration(train, *batches,
+                        {{"task", "dictionary"},
+                         {"layers", a->shape.n_layers},
+                         {"width", a->shape.hidden_size},
+                         {"heads", a->shape.n_heads},
+                         {"mlp", a->shape.intermediate_size},
+                         {"mem_layer", a->mem_layer},
+                         {"precision", options.type == torch::kBFloat16 ? "bfloat16" : "float32"},
+                         {"steps", train.n_steps},
+                         {"seconds", train.n_seconds},
+                         {"lr", train.learning_rate.peak},
+                         {"warmup", train.learning_rate.n_warmup},
+                         {"batch", a->batch.n_entries},
+                         {"contexts", a->contexts},
+                         {"short_steps", a->batch.n_short_steps},
+                         {"look_alike_share", a->batch.look_alike_share},
+                         {"seed", a->batch.seed}}));
   train::AdapterDescription description;
   description.window = static_cast<int>(a->batch.n_records * texts::kRecordSymbols);
   // The paper's number of keys.

@@ -54,14 +54,12 @@ absl::StatusOr<torch::Dtype> ParsePrecision(const std::string& text, const torch
       StrCat("precision \"", text, "\", want auto, float32 or bfloat16"));
 }
 
-absl::Status KeepConfiguration(const train::TrainOptions& options, const Json& configuration) {
+absl::Status KeepConfiguration(const train::TrainOptions& options,
+                               const train::BatchSource& batches, const Json& configuration) {
+  RETURN_IF_ERROR(train::CheckRun(options, &batches));
   const std::filesystem::path path = options.folder / "configuration.json";
   std::error_code error;
   if (!options.resumes || !std::filesystem::exists(path, error)) {
-    // Train says what is wrong with a folder that holds a run already.
-    if (std::filesystem::exists(options.folder / "checkpoint", error)) {
-      return absl::OkStatus();
-    }
     RETURN_IF_ERROR(CreateDirectories(options.folder));
     return WriteFileAtomic(path, configuration.dump(2) + "\n");
   }

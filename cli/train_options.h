@@ -15,8 +15,10 @@ absl::StatusOr<torch::Device> ParseTrainingDevice(const std::string& text);  // 
 // "auto": bfloat16 on a GPU, else float32.
 absl::StatusOr<torch::Dtype> ParsePrecision(const std::string& text, const torch::Device& device);
 
-// Writes it to a new run's folder; of a run that goes on it is to be what it was.
-absl::Status KeepConfiguration(const train::TrainOptions& options, const Json& configuration);
+// Writes it to a new run's folder; of a run that goes on it is to be what it was. The last step
+// before RunTraining, whose options it checks: nothing is written of a run that is refused.
+absl::Status KeepConfiguration(const train::TrainOptions& options,
+                               const train::BatchSource& batches, const Json& configuration);
 
 // Trains with progress and a line every log_every steps, and prints what came of it; `what` is
 // written: "adapter".

@@ -171,12 +171,7 @@ absl::Status StudyMemory(TrainArguments* arguments, const Progress& progress) {
   }
   arguments->texts.push_back(documents.native());
   arguments->texts.push_back(questions.native());
-  std::error_code error;
-  if (arguments->train.resumes && std::filesystem::exists(documents, error) &&
-      std::filesystem::exists(questions, error)) {
-    return absl::OkStatus();
-  }
-  if (std::filesystem::exists(folder / "checkpoint", error)) return absl::OkStatus();  // Train says
+  if (arguments->train.resumes) return absl::OkStatus();
   RETURN_IF_ERROR(CreateDirectories(folder));
   ComputeOptions compute;
   compute.device = arguments->device;
@@ -227,6 +222,10 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
   // Gains of memory keys are an adapter's: a model that is trained whole has its matrices.
   options.trains_key_gain = arguments.has_key_gains && options.update != Update::kFull;
   options.seed = arguments.batch.seed;
+  arguments.train.folder = arguments.folder;
+  // Before files are written and questions are asked.
+  ASSIGN_OR_RETURN(arguments.train.contexts, train::ContextSchedule::Parse(arguments.contexts));
+  RETURN_IF_ERROR(train::CheckRun(arguments.train, nullptr));
 
   if (!arguments.on.empty()) RETURN_IF_ERROR(StudyMemory(&arguments, bar.progress()));
   // Memory layers by --mem-layers; an adapter to go on from by --adapter.
@@ -266,7 +265,6 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
     arguments.batch.teacher_tokens = arguments.batch.query_tokens;
   }
   ASSIGN_OR_RETURN(const auto batches, train::BatchMaker::Create(&texts, &writer, arguments.batch));
-  ASSIGN_OR_RETURN(arguments.train.contexts, train::ContextSchedule::Parse(arguments.contexts));
   ASSIGN_OR_RETURN(const std::vector<int> mass_layers, ParseLayers(arguments.mass_layers));
   train::AdapterDescription description;
   for (size_t i = 0; i < options.mem_layers.size(); ++i) {
@@ -291,8 +289,6 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
                                                                   : arguments.batch.query_tokens);
   description.chat_template = model::ChatFormatName(format);
   description.has_system_prompt = true;  // none
-  arguments.train.folder = arguments.folder;
-  RETURN_IF_ERROR(KeepConfiguration(arguments.train, ConfigurationOf(arguments, description)));
   const bool is_whole = options.update == Update::kFull;
   train::WriteTrained write = [&](const train::TrainableModel& trained,
                                   const fs::path& folder) -> absl::StatusOr<fs::path> {
@@ -307,6 +303,8 @@ absl::StatusOr<ExitCode> RunTrain(TrainArguments arguments) {
       return folder / "model";
     };
   }
+  RETURN_IF_ERROR(
+      KeepConfiguration(arguments.train, *batches, ConfigurationOf(arguments, description)));
   return RunTraining(model.get(), *batches, arguments.train, write, is_whole ? "model" : "adapter",
                      arguments.output, &bar);
 }

@@ -34,10 +34,16 @@ class RecordHandler {
   std::string error;
   bool is_json = true;  // else `error` is about the line's syntax, or a number's size,
   size_t error_at = 0;  // at this byte, counted from 1
+  // Of a record that is not JSON as it stands: the name ("id", "collection") and whether there is
+  // a text or title with a surrogate that is not of a pair, for which U+FFFD stands.
+  std::string halved_name;
+  bool has_halved_text = false;
 
+  bool HasSameTexts(const RecordHandler& other) const {
+    return text == other.text && title == other.title;
+  }
   bool HasSameFields(const RecordHandler& other) const {
-    return text == other.text && title == other.title && id == other.id &&
-           collection == other.collection;
+    return HasSameTexts(other) && id == other.id && collection == other.collection;
   }
 
   bool null() { return Scalar(); }
@@ -161,10 +167,15 @@ size_t CharacterBytes(std::string_view text) {
   return ScanUtf8(text.substr(0, size)).valid_bytes == size ? size : 0;
 }
 
-// A string with its quotes, as JSON has them: U+FFFD in place of surrogates that are not of a pair,
-// `replacement` in place of bytes that JSON does not have (no UTF-8, control characters, the start
-// of an escape sequence that there is not).
-std::string InPlainString(std::string_view text, char replacement) {
+// What stands for that which a string of JSON does not have.
+struct StandIns {
+  char byte = '?';                                  // no UTF-8, control characters, the start of an
+                                                    // escape sequence that there is not
+  std::string_view half_of_surrogates = "\\ufffd";  // as many bytes as that
+};
+
+// A string with its quotes, as JSON has them.
+std::string InPlainString(std::string_view text, const StandIns& stand_ins) {
   const auto is_high = [](int code) { return code >= 0xD800 && code <= 0xDBFF; };
   const auto is_low = [](int code) { return code >= 0xDC00 && code <= 0xDFFF; };
   constexpr size_t kBytes = 6;
@@ -175,12 +186,12 @@ std::string InPlainString(std::string_view text, char replacement) {
     const bool is_pair = is_high(code) && is_low(CodeUnitOf(text.substr(kBytes)));
     if (is_pair) size = 2 * kBytes;
     if (size == 0) {
-      plain.push_back(replacement);
+      plain.push_back(stand_ins.byte);
       text.remove_prefix(1);
       continue;
     }
     if (!is_pair && (is_high(code) || is_low(code))) {
-      plain += "\\ufffd";
+      plain += stand_ins.half_of_surrogates;
     } else {
       plain += text.substr(0, size);
     }
@@ -193,7 +204,8 @@ std::string InPlainString(std::string_view text, char replacement) {
 // place of NaN, Infinity and -Infinity, 0.5 in place of a number that is too large, and in strings
 // what InPlainString says. As long as before, but for a byte that each NaN adds: *longer_from gets
 // where that is behind.
-std::string InPlainJson(std::string_view line, char stand_in, std::vector<size_t>* longer_from) {
+std::string InPlainJson(std::string_view line, const StandIns& stand_ins,
+                        std::vector<size_t>* longer_from) {
   std::string plain;
   while (!line.empty()) {
     size_t size = 1;
@@ -201,7 +213,7 @@ std::string InPlainJson(std::string_view line, char stand_in, std::vector<size_t
     if (line.front() == '"') {
       while (size < line.size() && line[size] != '"') size += line[size] == '\\' ? 2 : 1;
       size = std::min(size + 1, line.size());
-      replacement = InPlainString(line.substr(0, size), stand_in);
+      replacement = InPlainString(line.substr(0, size), stand_ins);
     } else if (line.starts_with("NaN")) {
       size = 3;
       replacement = "null";
@@ -237,7 +249,7 @@ bool ParseInPlainJson(std::string_view line, RecordHandler* record) {
   // Two readings that differ in a field that is read differ in what stands in for such bytes.
   RecordHandler other;
   std::vector<size_t> longer_from;
-  const std::string plain = InPlainJson(line, '?', &longer_from);
+  const std::string plain = InPlainJson(line, {}, &longer_from);
   if (plain == line) return false;
   RecordHandler in_plain;
   if (!Parse(plain, &in_plain)) {
@@ -247,8 +259,16 @@ bool ParseInPlainJson(std::string_view line, RecordHandler* record) {
                                           [&](size_t from) { return from <= in_plain.error_at; }));
     return false;
   }
-  const std::string again = InPlainJson(line, '!', &longer_from);
+  const std::string again = InPlainJson(line, {.byte = '!'}, &longer_from);
   if (plain != again && (!Parse(again, &other) || !in_plain.HasSameFields(other))) return false;
+  const std::string halved = InPlainJson(line, {.half_of_surrogates = "\\ufffc"}, &longer_from);
+  if (plain != halved) {
+    if (!Parse(halved, &other)) return false;
+    in_plain.has_halved_text = !in_plain.HasSameTexts(other);
+    in_plain.halved_name = in_plain.id != other.id                   ? "id"
+                           : in_plain.collection != other.collection ? "collection"
+                                                                     : "";
+  }
   *record = in_plain;
   return true;
 }
@@ -266,6 +286,13 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
   }
   if (!record.text.has_value()) {
     return absl::InvalidArgumentError(StrCat(where, ": the record has no field \"text\""));
+  }
+  // Two of them would be one: names are whole or none.
+  if (!record.halved_name.empty()) {
+    return absl::InvalidArgumentError(
+        StrCat(where, ": field \"", record.halved_name,
+               "\" has half of a surrogate pair (\\uD800 to \\uDFFF alone), which is no character: "
+               "want a name of characters"));
   }
   const size_t valid_bytes = ScanUtf8(*record.text).valid_bytes;
   if (valid_bytes < record.text->size()) {
@@ -291,6 +318,12 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
   document->replaceable = has_id;
   document->collection = record.collection.value_or("");
   document->set_size_bytes(file_size_bytes);
+  if (record.has_halved_text) {
+    document->warning =
+        "halves of surrogate pairs (\\uD800 to \\uDFFF alone), which are no characters, are stored "
+        "as "
+        "U+FFFD";
+  }
   return document;
 }
 

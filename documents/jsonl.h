@@ -10,7 +10,8 @@ namespace fovea::documents {
 // with `text` (a string) and, optionally, `title`, `collection` (strings) and `id` (a string or an
 // integer); other fields are passed over. A line that is no record, is longer than
 // limits.max_jsonl_line_bytes, or has no text is a failed document; blank lines are passed over.
-// Returns the first error of `visit`.
+// Of a surrogate without the other half U+FFFD is in a text and in a title, and a warning says so;
+// in an id or a collection it is an error. Returns the first error of `visit`.
 absl::Status ReadJsonl(InputFile& file, const ReadLimits& limits, Visitor visit);
 
 }  // namespace fovea::documents

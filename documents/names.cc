@@ -94,24 +94,29 @@ bool HasInvisibleCharacter(std::string_view text) {
 
 }  // namespace
 
-absl::Status CheckCollectionName(std::string_view name) {
-  if (IsBlank(name)) return absl::InvalidArgumentError("the name of a collection is empty");
-  const auto wrong = [](std::string_view shown, std::string_view want) {
-    return absl::InvalidArgumentError(StrCat("collection \"", shown, "\": want ", want));
-  };
+std::string WrongWithCollectionName(std::string_view name) {
+  if (IsBlank(name)) return "the name of a collection is empty";
   if (name.size() > kMaxCollectionBytes) {
-    return wrong(
-        StrCat(PrintableName(Utf8Prefix(name, 60)), "…"),
-        StrCat("a name of at most ", kMaxCollectionBytes, " bytes; this one has ", name.size()));
+    return StrCat("want a name of at most ", kMaxCollectionBytes, " bytes; this one has ",
+                  name.size());
   }
-  if (const std::string printable = PrintableName(name); printable != name) {
-    return wrong(printable,
-                 "a name in UTF-8 without control characters (such as line ends) and backslashes");
+  if (PrintableName(name) != name) {
+    return "want a name in UTF-8 without control characters (such as line ends) and backslashes";
   }
   if (HasInvisibleCharacter(name)) {
-    return wrong(name, "a name without line ends and characters that cannot be seen");
+    return "want a name without line ends and characters that cannot be seen";
   }
-  return absl::OkStatus();
+  return "";
+}
+
+absl::Status CheckCollectionName(std::string_view name) {
+  const std::string wrong = WrongWithCollectionName(name);
+  if (wrong.empty()) return absl::OkStatus();
+  if (IsBlank(name)) return absl::InvalidArgumentError(wrong);
+  const std::string shown = name.size() <= kMaxCollectionBytes
+                                ? PrintableName(name)
+                                : StrCat(PrintableName(Utf8Prefix(name, 60)), "…");
+  return absl::InvalidArgumentError(StrCat("collection \"", shown, "\": ", wrong));
 }
 
 }  // namespace fovea::documents

@@ -27,5 +27,7 @@ std::filesystem::path PathOfSource(std::string_view source);
 // be read, asked and deleted by them.
 inline constexpr size_t kMaxCollectionBytes = 1000;
 absl::Status CheckCollectionName(std::string_view name);
+// The same for messages in which the name must not stand: what is wrong; empty: nothing.
+std::string WrongWithCollectionName(std::string_view name);
 
 }  // namespace fovea::documents

@@ -27,8 +27,8 @@ class TextDocument {
   std::string source;
   bool replaceable = true;  // the source names this document for good (not "path#line" and "-")
   std::string collection;   // from a JSONL record; empty: the caller's choice
-  // What of the file is not in the text, for people; empty: all is there. Known once the text was
-  // read to its end.
+  // What of the file is not in the text as it was, for people; empty: all is there. Known once the
+  // text was read to its end.
   std::string warning;
 
   // Appends up to `max_bytes` (at least 4) of text to *out; nothing appended = the end. Pieces end

@@ -1,6 +1,8 @@
 #include "serve/api_keys.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -19,6 +21,40 @@ std::string_view TakeWord(std::string_view* line) {
   const std::string_view word = line->substr(0, line->find_first_of(kSpace));
   line->remove_prefix(word.size());
   return word;
+}
+
+// The next collection of *list, which is not empty, and the comma behind it, where another one
+// follows. InvalidArgument for what is none, without saying what stands there.
+absl::StatusOr<std::string> TakeCollection(std::string_view* list) {
+  std::string name;
+  if (list->starts_with('"')) {
+    size_t end = 1;
+    while (end < list->size() && (*list)[end] != '"') end += (*list)[end] == '\\' ? 2 : 1;
+    if (end >= list->size()) return absl::InvalidArgumentError("a quote that does not end");
+    const auto json = nlohmann::json::parse(list->substr(0, end + 1), nullptr,
+                                            /*allow_exceptions=*/false);
+    if (!json.is_string()) {
+      return absl::InvalidArgumentError("what stands in quotes is no string of JSON");
+    }
+    name = json.get<std::string>();
+    list->remove_prefix(end + 1);
+  } else {
+    name = list->substr(0, list->find_first_of(StrCat(",", kSpace)));
+    list->remove_prefix(name.size());
+  }
+  if (std::string wrong = documents::WrongWithCollectionName(name); !wrong.empty()) {
+    return absl::InvalidArgumentError(std::move(wrong));
+  }
+  if (list->empty()) return name;
+  const bool is_followed =
+      list->starts_with(',') && list->size() > 1 && kSpace.find((*list)[1]) == kSpace.npos;
+  if (!is_followed) {
+    return absl::InvalidArgumentError(
+        "behind it want the line's end, or a comma and the next one, without spaces; names with "
+        "spaces or commas are quoted: KEY \"my letters\",minutes");
+  }
+  list->remove_prefix(1);
+  return name;
 }
 
 // In the time that their length takes, wherever they differ.
@@ -64,17 +100,16 @@ absl::StatusOr<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view n
                           " printable ASCII characters; `openssl rand -hex 24` makes one"));
     }
     Key key{.digest = Sha256Hex(word), .access = {}};
-    std::string_view list = TakeWord(&line);
-    if (!TakeWord(&line).empty()) {
-      return error("want a key and, behind a space, collections with commas between them");
-    }
-    if (!list.empty()) key.access.collections.emplace();
-    while (!list.empty()) {
-      const std::string_view collection = list.substr(0, list.find(','));
-      list.remove_prefix(std::min(collection.size() + 1, list.size()));
-      const absl::Status valid = documents::CheckCollectionName(collection);
-      if (!valid.ok()) return error(ToStd(valid.message()));
-      key.access.collections->emplace_back(collection);
+    line.remove_prefix(std::min(line.find_first_not_of(kSpace), line.size()));
+    line = line.substr(0, line.find_last_not_of(kSpace) + 1);
+    if (!line.empty()) key.access.collections.emplace();
+    while (!line.empty()) {
+      absl::StatusOr<std::string> collection = TakeCollection(&line);
+      if (!collection.ok()) {
+        return error(StrCat("collection ", key.access.collections->size() + 1,
+                            " of the key: ", ToStd(collection.status().message())));
+      }
+      key.access.collections->push_back(*std::move(collection));
     }
     if (std::any_of(keys.keys_.begin(), keys.keys_.end(),
                     [&](const Key& other) { return other.digest == key.digest; })) {

@@ -6,6 +6,8 @@
 //   3f9c…
 //   # two collections
 //   b81d… letters,minutes
+//   # names with blanks, commas or a quote at the beginning are quoted as JSON's strings are
+//   77c0… "my letters","minutes, 2026"
 #pragma once
 
 #include <filesystem>
@@ -31,8 +33,8 @@ class ApiKeys {
  public:
   // Without keys: everybody has access to everything.
   ApiKeys() = default;
-  // InvalidArgument for what is no such file, naming the line, or has no key. A key has at least 16
-  // printable characters and no space.
+  // InvalidArgument for what is no such file, naming the line and nothing that stands in it, or has
+  // no key. A key has at least 16 printable characters and no space.
   static absl::StatusOr<ApiKeys> Read(const std::filesystem::path& file);
   static absl::StatusOr<ApiKeys> Parse(std::string_view text, std::string_view name);
 

@@ -78,6 +78,10 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::filesystem::path& path) {
   return checkpoint;
 }
 
+std::filesystem::path CheckpointOf(const TrainOptions& options) {
+  return options.folder / "checkpoint";
+}
+
 class Trainer {
  public:
   Trainer(TrainableModel* model, const BatchSource& batches, const TrainOptions& options,
@@ -118,31 +122,13 @@ class Trainer {
   }
 
  private:
-  std::filesystem::path checkpoint_path() const { return options_.folder / "checkpoint"; }
+  std::filesystem::path checkpoint_path() const { return CheckpointOf(options_); }
   std::filesystem::path metrics_path() const { return options_.folder / "metrics.jsonl"; }
 
   absl::Status Prepare() {
-    if ((options_.n_steps > 0) == (options_.n_seconds > 0.0)) {
-      return absl::InvalidArgumentError("a run is of a number of steps or of seconds: name one");
-    }
-    if (options_.contexts.largest() > batches_.most_contexts()) {
-      return absl::InvalidArgumentError(
-          StrCat(options_.contexts.largest(), " contexts are to be seen at once, and a batch has ",
-                 batches_.most_contexts(),
-                 ": make the batch larger (--batch), or see fewer (--contexts)"));
-    }
+    RETURN_IF_ERROR(CheckRun(options_, &batches_));
     RETURN_IF_ERROR(CreateDirectories(options_.folder));
-    std::error_code error;
-    const bool is_there = std::filesystem::exists(checkpoint_path(), error);
-    if (is_there && !options_.resumes) {
-      return absl::FailedPreconditionError(StrCat(
-          options_.folder, " holds a run: --resume goes on with it, or name another folder"));
-    }
-    if (!is_there && options_.resumes) {
-      return absl::NotFoundError(
-          StrCat(checkpoint_path(), ": no checkpoint to go on from: leave --resume out"));
-    }
-    if (!is_there) return absl::OkStatus();
+    if (!options_.resumes) return absl::OkStatus();
     ASSIGN_OR_RETURN(const Checkpoint checkpoint, ReadCheckpoint(checkpoint_path()));
     step_ = checkpoint.n_steps;
     return Annotate(optimizer_.SetState(checkpoint.state, step_), checkpoint_path().string());
@@ -343,6 +329,28 @@ class Trainer {
 };
 
 }  // namespace
+
+absl::Status CheckRun(const TrainOptions& options, const BatchSource* batches) {
+  if ((options.n_steps > 0) == (options.n_seconds > 0.0)) {
+    return absl::InvalidArgumentError("a run is of a number of steps or of seconds: name one");
+  }
+  if (batches != nullptr && options.contexts.largest() > batches->most_contexts()) {
+    return absl::InvalidArgumentError(StrCat(
+        options.contexts.largest(), " contexts are to be seen at once, and a batch has ",
+        batches->most_contexts(), ": make the batch larger (--batch), or see fewer (--contexts)"));
+  }
+  std::error_code error;
+  const bool is_there = std::filesystem::exists(CheckpointOf(options), error);
+  if (is_there && !options.resumes) {
+    return absl::FailedPreconditionError(
+        StrCat(options.folder, " holds a run: --resume goes on with it, or name another folder"));
+  }
+  if (!is_there && options.resumes) {
+    return absl::NotFoundError(
+        StrCat(CheckpointOf(options), ": no checkpoint to go on from: leave --resume out"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
                                   const TrainOptions& options, const WriteTrained& write,

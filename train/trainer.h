@@ -69,8 +69,13 @@ struct TrainResult {
 using WriteTrained = std::function<absl::StatusOr<std::filesystem::path>(
     const TrainableModel& model, const std::filesystem::path& folder)>;
 
+// What Train refuses before it writes anything: InvalidArgument for options of which no run can be
+// made, FailedPrecondition for a folder with another run, NotFound for one with none to go on with.
+// `batches` may be null, as long as they are not made: then what depends on them is not looked at.
+absl::Status CheckRun(const TrainOptions& options, const BatchSource* batches);
+
 // `write` and `on_report` may be empty. Errors: Cancelled (the checkpoint has what was done),
-// InvalidArgument, FailedPrecondition for a folder with another run, DataLoss for a loss that is no
+// those of CheckRun, DataLoss for a loss that is no
 // number (the last checkpoint stays), and those of files.
 absl::StatusOr<TrainResult> Train(TrainableModel* model, const BatchSource& batches,
                                   const TrainOptions& options, const WriteTrained& write,

@@ -106,11 +106,46 @@ TEST(ExcerptTest, FindsWordsOfScriptsWithoutSpaces) {
   EXPECT_THAT(ExcerptFor(text, "青い石はどこ？"), HasSubstr("青い石"));
 }
 
+TEST(ExcerptTest, IsCutBetweenWhatPeopleSeeAsCharacters) {
+  const std::string units[] = {"👨\u200D👩\u200D👧\u200D👦", "e\u0301\u0323", "🇩🇰",
+                               "\u1112\u1161\u11AB", "👍\U0001F3FD"};
+  for (const std::string& unit : units) {
+    // However many plain ones stand before them.
+    for (int n_before = 0; n_before < 30; ++n_before) {
+      std::string text(static_cast<size_t>(n_before), 'x');
+      const size_t first = text.size();
+      for (int i = 0; i < 200; ++i) text += unit;
+      memory::Passage passage = PassageOf(text, 0);
+      passage.peak_start = text.size() / 2;
+      passage.peak_end = text.size() / 2 + 10;
+      ChooseExcerpt("", &passage);
+      ASSERT_LT(passage.excerpt_end - passage.excerpt_start, text.size());
+      EXPECT_GT(Characters(passage.excerpt()), kExcerptCharacters / 2);
+      EXPECT_LE(Characters(passage.excerpt()), kExcerptCharacters);
+      for (const uint64_t cut : {passage.excerpt_start, passage.excerpt_end}) {
+        EXPECT_TRUE(cut < first || (cut - first) % unit.size() == 0) << unit << " at " << cut;
+      }
+    }
+  }
+}
+
+TEST(ExcerptTest, IsNoLongerWhereALetterHasAnyNumberOfMarks) {
+  std::string text;
+  for (int i = 0; i < 3; ++i) {
+    text += 'a';
+    for (int mark = 0; mark < 500; ++mark) text += "\u0301";
+  }
+  const std::string excerpt = ExcerptFor(text, "");
+  EXPECT_LE(Characters(excerpt), kExcerptCharacters);
+  EXPECT_GT(Characters(excerpt), kExcerptCharacters / 2);
+}
+
 // Whatever the text: a part of it, of whole characters, not too long, with what is there once.
 TEST(ExcerptTest, IsAPartOfAnyText) {
   std::mt19937 random(3);
-  const std::string parts[] = {"word ", "längeres ", "。", "中文字", "\n\n",   ". ",
-                               " ",     "x",         "\t", "😀",      "a.b.c ", "“quote” "};
+  const std::string parts[] = {"word ",  "längeres ", "。", "中文字", "\n\n",   ". ",
+                               " ",      "x",         "\t", "😀",      "a.b.c ", "“quote” ",
+                               "\u0301", "\u200D",    "🇩",  "\r\n"};
   for (int i = 0; i < 300; ++i) {
     std::string text;
     for (uint32_t n = random() % 400; n > 0; --n) text += parts[random() % std::size(parts)];

@@ -1,4 +1,6 @@
 // fovea eval as users run it, with the tiny model of random weights.
+#include <sys/file.h>
+
 #include <algorithm>
 
 #include "gmock/gmock.h"
@@ -204,6 +206,101 @@ TEST_F(EvalTest, InterruptedItLeavesNothing) {
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, HasSubstr("interrupted"));
   EXPECT_THAT(result.out, IsEmpty());
+  EXPECT_TRUE(HasLeftNothing());
+}
+
+TEST_F(EvalTest, WhatAKilledOneHasLeftGoesWithTheNext) {
+  const std::string path = Write("stdin", "");
+  const int stdin_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const auto start = [&](const std::string& name) {
+    return Program({"eval", "passkey", "--tokens", "64k", "--trials", "100000", "--model", "tiny",
+                    "--mem-layers", "1,2", "--window", "128"},
+                   environment_, stdin_fd, Path(name + ".out"), Path(name + ".err"));
+  };
+  // What a running one has made in its folder.
+  const auto memories = [&] {
+    std::vector<fs::path> found;
+    for (const auto& folder : fs::directory_iterator(folder_ / "tmp")) {
+      for (const auto& entry : fs::directory_iterator(folder)) {
+        if (entry.is_directory()) found.push_back(entry.path());
+      }
+    }
+    return found;
+  };
+  Program killed = start("killed");
+  while (killed.IsRunning() && memories().empty()) usleep(10000);
+  const std::vector<fs::path> left = memories();
+  ASSERT_THAT(left, SizeIs(1));
+  killed.Signal(SIGKILL);
+  EXPECT_EQ(killed.Wait().code, 128 + SIGKILL);
+  EXPECT_TRUE(fs::exists(left[0]));
+  Program running = start("running");
+  close(stdin_fd);
+  while (running.IsRunning() && (memories().empty() || memories() == left)) usleep(10000);
+  EXPECT_FALSE(fs::exists(left[0]));
+  const std::vector<fs::path> in_use = memories();
+  ASSERT_THAT(in_use, SizeIs(1));
+  // One that runs keeps its own.
+  const Arguments brief = {"questions", "--questions",  questions_, "--ways",
+                           "closed",    "--max-tokens", "1"};
+  ASSERT_EQ(Eval(brief).code, 0);
+  EXPECT_EQ(memories(), in_use);
+  running.Signal(SIGINT);
+  EXPECT_EQ(running.Wait().code, 1);
+  EXPECT_TRUE(HasLeftNothing());
+}
+
+TEST_F(EvalTest, OnlyOwnFoldersWhoseLockIsFreeAreLeftovers) {
+  const fs::path tmp = folder_ / "tmp";
+  const auto make = [&](const fs::path& folder) {
+    fs::create_directories(folder / "memory/deep");
+    std::ofstream(folder / "memory/deep/file") << "text";
+    std::ofstream(folder / "lock") << "";
+    return folder;
+  };
+  const fs::path dead = make(tmp / "fovea-eval-dead00");
+  const fs::path alive = make(tmp / "fovea-eval-alive0");
+  const int lock = open((alive / "lock").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  const fs::path without = make(tmp / "fovea-eval-nolock");
+  fs::remove(without / "lock");
+  const fs::path other_name = make(tmp / "fovea-evaluation");
+  const fs::path elsewhere = make(folder_ / "elsewhere");
+  fs::create_directory_symlink(elsewhere, tmp / "fovea-eval-link00");
+  const fs::path linked = make(tmp / "fovea-eval-linked");
+  fs::remove(linked / "lock");
+  fs::create_symlink(elsewhere / "lock", linked / "lock");
+  const std::vector<fs::path> others = {alive,     without, other_name,
+                                        elsewhere, linked,  tmp / "fovea-eval-link00"};
+  ASSERT_EQ(Eval({"questions", "--questions", questions_, "--ways", "closed", "--max-tokens", "1",
+                  "--folder", Path("named")})
+                .code,
+            0);
+  EXPECT_FALSE(fs::exists(dead));
+  for (const fs::path& folder : others) EXPECT_TRUE(fs::exists(folder / "memory/deep/file"));
+  close(lock);
+  ASSERT_EQ(
+      Eval({"questions", "--questions", questions_, "--ways", "closed", "--max-tokens", "1"}).code,
+      0);
+  EXPECT_FALSE(fs::exists(alive));
+  EXPECT_TRUE(fs::exists(without));
+}
+
+TEST_F(EvalTest, SeveralAtOnceDisturbNobody) {
+  const std::string path = Write("stdin", "");
+  const int stdin_fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  std::vector<Program> programs;
+  for (int i = 0; i < 8; ++i) {
+    programs.emplace_back(
+        Arguments{"eval", "questions", "--questions", questions_, "--ways", "bm25", "--max-tokens",
+                  "1", "--model", "tiny", "--mem-layers", "1,2", "--window", "128"},
+        environment_, stdin_fd, Path(StrCat("out", i)), Path(StrCat("err", i)));
+  }
+  close(stdin_fd);
+  for (Program& program : programs) {
+    const ProgramResult result = program.Wait();
+    EXPECT_EQ(result.code, 0) << result.err;
+  }
   EXPECT_TRUE(HasLeftNothing());
 }
 

@@ -102,6 +102,48 @@ TEST_F(JsonlTest, HalfASurrogatePairIsAReplacementCharacter) {
   ASSERT_TRUE(visited[0].status.ok()) << visited[0].status;
   EXPECT_EQ(*ReadText(*visited[0].document),
             "\uFFFD cut \uFFFD \U0001F600 \\ud83d \uFFFD\U0001F600");
+  EXPECT_THAT(visited[0].document->warning, ::testing::HasSubstr("stored as U+FFFD"));
+}
+
+TEST_F(JsonlTest, ATitleWithHalfASurrogatePairIsShownAndSaid) {
+  const std::vector<Visited> visited =
+      Visit(Write("a.jsonl", R"({"text": "a", "title": "A \udc00 day"})"
+                             "\n"
+                             R"({"text": "b", "title": "A \ufffd day"})"
+                             "\n"
+                             R"({"text": "c", "meta": "\udc00"})"));
+  ASSERT_EQ(visited.size(), 3u);
+  for (const Visited& visit : visited) ASSERT_TRUE(visit.status.ok()) << visit.status;
+  EXPECT_EQ(visited[0].document->title, "A \uFFFD day");
+  EXPECT_THAT(visited[0].document->warning, ::testing::HasSubstr("stored as U+FFFD"));
+  EXPECT_EQ(visited[1].document->title, "A \uFFFD day");
+  EXPECT_EQ(visited[1].document->warning, "");
+  EXPECT_EQ(visited[2].document->warning, "");  // of what is not stored nothing is said
+}
+
+TEST_F(JsonlTest, NamesWithHalfASurrogatePairAreRefused) {
+  for (const std::string_view field : {"id", "collection"}) {
+    for (const std::string_view half : {R"(\ud800)", R"(x\uDFFFy)", R"(\ud83d\ud83d\ude00)"}) {
+      const std::string name(field);
+      const auto path = Write("a.jsonl", "{\"text\": \"a\", \"meta\": NaN, \"" + name + "\": \"" +
+                                             std::string(half) + "\"}\n{\"text\": \"b\"}\n");
+      const std::vector<Visited> visited = Visit(path);
+      ASSERT_EQ(visited.size(), 2u);
+      EXPECT_THAT(visited[0].status,
+                  IsStatus(absl::StatusCode::kInvalidArgument,
+                           "a.jsonl, line 1: field \"" + name + "\" has half of a surrogate pair"));
+      EXPECT_TRUE(visited[1].status.ok()) << visited[1].status;
+    }
+    // A pair is a character, and U+FFFD is one, too.
+    for (const std::string_view whole : {R"(\ud83d\ude00)", R"(\ufffd)", R"(\\ud800)"}) {
+      if (field == "collection" && whole.starts_with(R"(\\)")) continue;  // backslashes are refused
+      const std::string record =
+          "{\"text\": \"\\ud800\", \"" + std::string(field) + "\": \"" + std::string(whole) + "\"}";
+      const std::vector<Visited> visited = Visit(Write("b.jsonl", record));
+      ASSERT_EQ(visited.size(), 1u);
+      EXPECT_TRUE(visited[0].status.ok()) << visited[0].status;
+    }
+  }
 }
 
 TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {

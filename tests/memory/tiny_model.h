@@ -2,6 +2,7 @@
 // memory layers, a vocabulary of the 256 bytes.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
@@ -28,8 +30,12 @@ constexpr int64_t kTinyLayers = 3;
 constexpr int kTinyEndId = 256;
 
 // Writes config.json, tokenizer.json and model.safetensors. Another seed is another model.
+//
+// Where `says` is given (a few bytes, each once), the model says that again and again, whatever it
+// is asked: its layers look up and attend as those of the other model do, but add nothing to its
+// states, and of a token alone follows the next one.
 inline absl::Status WriteTinyModel(const std::filesystem::path& folder, uint32_t seed,
-                                   int64_t max_positions = 512) {
+                                   int64_t max_positions = 512, std::string_view says = {}) {
   using nlohmann::json;
   constexpr int64_t kVocab = kTinyEndId + 1;
   constexpr int64_t kIntermediate = 64;
@@ -44,7 +50,7 @@ inline absl::Status WriteTinyModel(const std::filesystem::path& folder, uint32_t
                        {"max_position_embeddings", max_positions},
                        {"rms_norm_eps", 1e-5},
                        {"rope_theta", 10000.0},
-                       {"tie_word_embeddings", true},
+                       {"tie_word_embeddings", says.empty()},
                        {"bos_token_id", kTinyEndId},
                        {"eos_token_id", kTinyEndId}};
   RETURN_IF_ERROR(WriteFileAtomic(folder / "config.json", config.dump()));
@@ -67,18 +73,46 @@ inline absl::Status WriteTinyModel(const std::filesystem::path& folder, uint32_t
   std::mt19937 random(seed);
   json header = json::object();
   std::string data;
-  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, bool is_norm) {
-    const int64_t n = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+  const auto write = [&](const std::string& name, const std::vector<int64_t>& shape,
+                         const std::vector<float>& values) {
     const size_t begin = data.size();
-    std::normal_distribution<float> normal(0.0f,
-                                           1.0f / std::sqrt(static_cast<float>(shape.back())));
-    for (int64_t i = 0; i < n; ++i) {
-      const float value = is_norm ? 1.0f : normal(random);
-      data.append(reinterpret_cast<const char*>(&value), sizeof value);
-    }
+    data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
     header[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {begin, data.size()}}};
   };
-  add("model.embed_tokens.weight", {kVocab, kTinyHiddenSize}, false);
+  const auto make = [&](const std::vector<int64_t>& shape, bool is_norm) {
+    std::vector<float> values(static_cast<size_t>(
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>())));
+    std::normal_distribution<float> normal(0.0f,
+                                           1.0f / std::sqrt(static_cast<float>(shape.back())));
+    for (float& value : values) value = is_norm ? 1.0f : normal(random);
+    return values;
+  };
+  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, bool is_norm) {
+    std::vector<float> values = make(shape, is_norm);
+    const bool ends_branch = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    if (!says.empty() && ends_branch) std::fill(values.begin(), values.end(), 0.0f);
+    write(name, shape, values);
+  };
+  std::vector<float> embeddings = make({kVocab, kTinyHiddenSize}, false);
+  if (!says.empty()) {
+    // A direction for each byte of `says`, and one for all other tokens.
+    FOVEA_CHECK(says.size() < static_cast<size_t>(kTinyHiddenSize));
+    std::vector<float> last(embeddings.size());
+    const auto at = [](size_t token, size_t direction) {
+      return token * static_cast<size_t>(kTinyHiddenSize) + direction;
+    };
+    for (size_t token = 0; token < static_cast<size_t>(kVocab); ++token) {
+      const size_t place =
+          token < 256 ? std::min(says.find(static_cast<char>(token)), says.size()) : says.size();
+      embeddings[at(token, place)] += 4.0f;
+    }
+    for (size_t place = 0; place <= says.size(); ++place) {
+      const size_t next = place + 1 < says.size() ? place + 1 : 0;
+      last[at(static_cast<unsigned char>(says[next]), place)] = 16.0f;
+    }
+    write("lm_head.weight", {kVocab, kTinyHiddenSize}, last);
+  }
+  write("model.embed_tokens.weight", {kVocab, kTinyHiddenSize}, embeddings);
   add("model.norm.weight", {kTinyHiddenSize}, true);
   for (int64_t layer = 0; layer < kTinyLayers; ++layer) {
     const std::string prefix = StrCat("model.layers.", layer, ".");

@@ -50,6 +50,45 @@ TEST(ApiKeysTest, RefusesEverythingElse) {
   }
 }
 
+TEST(ApiKeysTest, NamesWithBlanksAndCommasAreQuoted) {
+  const std::string text = StrCat(kPart, R"(  "my letters",minutes,"a, \"b\"","caf\u00e9",5"disk )",
+                                  "\t\r\n", kWhole, R"( "letters")", "\n");
+  const auto keys = ApiKeys::Parse(text, "keys");
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_THAT(*keys->Find(StrCat("Bearer ", kPart))->collections,
+              ElementsAre("my letters", "minutes", "a, \"b\"", "café", "5\"disk"));
+  EXPECT_THAT(*keys->Find(StrCat("Bearer ", kWhole))->collections, ElementsAre("letters"));
+}
+
+TEST(ApiKeysTest, SaysWhatIsWrongWithACollectionAndNotWhatStandsThere) {
+  for (const auto& [list, what] : std::vector<std::pair<std::string, std::string>>{
+           {"secret,another name", "line 2: collection 2 of the key: behind it want"},
+           {"secret, another", "collection 1 of the key: behind it want"},
+           {"secret,", "collection 1 of the key: behind it want"},
+           {R"("secret"another)", "names with spaces or commas are quoted"},
+           {R"("secret)", "a quote that does not end"},
+           {R"("secret\")", "a quote that does not end"},
+           {R"("secret\")"
+            "\\",
+            "a quote that does not end"},
+           {R"("secret\q")", "no string of JSON"},
+           {R"("secret\ud800")", "no string of JSON"},
+           {R"("secret\u0000")", "without control characters"},
+           {R"("secret\\")", "backslashes"},
+           {R"("")", "collection 1 of the key: the name of a collection is empty"},
+           {R"("secret\u202e")", "characters that cannot be seen"},
+           {"0123456789secret\\", "backslashes"},  // another key, say
+           {std::string(1001, 's'), "at most 1000 bytes; this one has 1001"}}) {
+    const auto keys = ApiKeys::Parse(StrCat("# keys\n0123456789abcdef ", list, "\n"), "the-file");
+    ASSERT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << list;
+    const std::string message(keys.status().message());
+    EXPECT_THAT(message, HasSubstr("the-file, line 2: "));
+    EXPECT_THAT(message, HasSubstr(what)) << list;
+    EXPECT_THAT(message, Not(HasSubstr("secret")));
+    EXPECT_THAT(message, Not(HasSubstr("0123456789")));
+  }
+}
+
 TEST(ApiKeysTest, RefusesFilesThatAreNone) {
   for (const auto& [text, what] : std::vector<std::pair<std::string, std::string>>{
            {"", "no key"},
@@ -58,7 +97,7 @@ TEST(ApiKeysTest, RefusesFilesThatAreNone) {
            {"# fine\nwith-a-control-char\x01\n", "line 2"},
            {"0123456789abcdef a, b\n", "commas"},
            {"0123456789abcdef a,,b\n", "empty"},
-           {"0123456789abcdef a,b\\c\n", "collection \"b\\x5Cc\""},
+           {"0123456789abcdef a,b\\c\n", "backslashes"},
            {"0123456789abcdef a\n0123456789abcdef b\n", "twice"}}) {
     const auto keys = ApiKeys::Parse(text, "the-file");
     ASSERT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << text;

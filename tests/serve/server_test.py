@@ -27,19 +27,17 @@ def words(seed, n_bytes):
 
 
 class ServerTest(unittest.TestCase):
+    says = b""  # whatever the model's random weights make of it
+
     def setUp(self):
-        self.home = Home()
+        self.home = Home(says=self.says)
         self.addCleanup(self.home.close)
 
     def fill(self):
         self.home.ingest(self.home.write("otter.txt", OTTER), self.home.write("tools.md", TOOLS))
 
 
-class AnswersTest(ServerTest):
-    def setUp(self):
-        super().setUp()
-        self.fill()
-
+class QuestionTest(ServerTest):
     def ask_command(self, question, *options):
         return self.home.fovea("ask", "--memory", self.home.path("memory"), "--threads", "2",
                                "--precision", "float32", *options, question)[0]
@@ -56,6 +54,12 @@ class AnswersTest(ServerTest):
         for source in completion["fovea_sources"]:
             self.assertEqual(source.pop("path"), source["source"])
         self.assertEqual(completion["fovea_sources"], answer["sources"])
+
+
+class AnswersTest(QuestionTest):
+    def setUp(self):
+        super().setUp()
+        self.fill()
 
     def test_answers_are_those_of_ask(self):
         question = "Where does the otter live?"
@@ -156,32 +160,6 @@ class AnswersTest(ServerTest):
         self.assertEqual(chunks[-1]["choices"], [])
         self.assertEqual(chunks[-1]["usage"], whole["usage"])
 
-    def test_marks_name_the_sources_of_sentences(self):
-        question = "Where does the otter live?"
-        for own in ({"reread": 0}, {"reread": 2}):
-            options = ["--reread", str(own["reread"]), "--max-tokens", "12"]
-            answer = self.ask_command(question, "--marks", *options)
-            self.assertNotIn("marks", self.ask_command(question, *options))
-            with self.home.serve() as server:
-                whole = server.ask(question, max_tokens=12, fovea={**own, "marks": True}).json
-                raw = server.ask(question, max_tokens=12, fovea={**own, "marks": True}, stream=True)
-                wrong = server.ask(question, fovea={"marks": "yes"})
-                self.assertNotIn("fovea_marks", server.ask(question, fovea=own).json)
-            self.assertEqual(wrong.status, 400)
-            self.assertEqual(whole["fovea_marks"], answer["marks"])
-            self.expect_same(whole, answer)
-            text = whole["choices"][0]["message"]["content"].encode()
-            for mark in whole["fovea_marks"]:
-                self.assertEqual(text[mark["start"]:mark["end"]].decode(), f"[{mark['source']}]")
-                self.assertLessEqual(mark["source"], len(whole["fovea_sources"]))
-            chunks = [json.loads(event.removeprefix("data: "))
-                      for event in raw.bytes.decode().split("\n\n")[:-2]]
-            streamed = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
-            self.assertEqual(streamed.rstrip().encode(), text)
-            self.assertEqual(chunks[-1]["fovea_marks"], whole["fovea_marks"])
-            if own["reread"] == 0:
-                self.assertGreater(len(whole["fovea_marks"]), 0)
-
     def test_search_finds_passages_in_each_way(self):
         with self.home.serve() as server:
             for by in ("bm25", "attention", "both"):
@@ -207,6 +185,46 @@ class AnswersTest(ServerTest):
                 self.assertEqual(refused.status, 400, refused.bytes)
                 self.assertTrue(refused.json["error"]["message"].startswith(what), refused.bytes)
                 self.assertNotIn("question", refused.json["error"]["message"])
+
+
+class MarksTest(QuestionTest):
+    says = b"lives "
+
+    def setUp(self):
+        super().setUp()
+        self.home.ingest(self.home.write("otter.txt", OTTER), collection="animals")
+        self.home.ingest(self.home.write("axe.txt", "An axe splits logs.\n"), collection="tools")
+
+    def test_marks_name_the_sources_of_sentences(self):
+        question = "Where does the otter live?"
+        cases = [({"reread": 2}, "otter.txt"), ({"reread": 0, "collections": ["animals"]}, "otter.txt"),
+                 ({"reread": 0, "collections": ["tools"]}, None)]  # attended to, without a word of it
+        for own, source in cases:
+            options = ["--reread", str(own["reread"]), "--max-tokens", "12"]
+            for collection in own.get("collections", ()):
+                options += ["--collection", collection]
+            answer = self.ask_command(question, "--marks", *options)
+            self.assertNotIn("marks", self.ask_command(question, *options))
+            with self.home.serve() as server:
+                whole = server.ask(question, max_tokens=12, fovea={**own, "marks": True}).json
+                raw = server.ask(question, max_tokens=12, fovea={**own, "marks": True}, stream=True)
+                wrong = server.ask(question, fovea={"marks": "yes"})
+                self.assertNotIn("fovea_marks", server.ask(question, fovea=own).json)
+            self.assertEqual(wrong.status, 400)
+            self.assertEqual(whole["fovea_marks"], answer["marks"])
+            self.expect_same(whole, answer)
+            text = whole["choices"][0]["message"]["content"].encode()
+            for mark in whole["fovea_marks"]:
+                self.assertEqual(text[mark["start"]:mark["end"]].decode(), f"[{mark['source']}]")
+                self.assertLessEqual(mark["source"], len(whole["fovea_sources"]))
+            chunks = [json.loads(event.removeprefix("data: "))
+                      for event in raw.bytes.decode().split("\n\n")[:-2]]
+            streamed = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+            self.assertEqual(streamed.rstrip().encode(), text)
+            self.assertEqual(chunks[-1]["fovea_marks"], whole["fovea_marks"])
+            self.assertEqual(len(whole["fovea_marks"]), 0 if source is None else 1)
+            named = whole["fovea_sources"][0]["source"]
+            self.assertTrue(named.endswith("/" + (source or "axe.txt")), named)
 
 
 class RefusalsTest(ServerTest):

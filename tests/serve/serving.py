@@ -23,16 +23,16 @@ TOOLS = "A hammer drives nails.\n\nA chisel cuts wood.\n"
 
 
 class Home:
-    """A folder with a model; what is made in it goes with it. `model`: "tiny", which is made here, or
-    one that this user has."""
+    """A folder with a model; what is made in it goes with it. `model`: "tiny", which is made here and
+    says what `says` has (tiny_model.py), or one that this user has."""
 
-    def __init__(self, model="tiny"):
+    def __init__(self, model="tiny", says=b""):
         self._folder = tempfile.TemporaryDirectory(prefix="fovea-serve-")
         self.folder = self._folder.name
         self.environment = {**os.environ, "FOVEA_MODEL": "", "FOVEA_MEMORY": ""}
         self.model_options = ("--model", model)
         if model == "tiny":
-            write_tiny_model(self.path("home/models/tiny"))
+            write_tiny_model(self.path("home/models/tiny"), says)
             self.environment["FOVEA_HOME"] = self.path("home")
             self.model_options += ("--mem-layers", "1")
 

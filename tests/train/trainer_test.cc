@@ -172,9 +172,31 @@ TEST_F(TrainerTest, RefusesWhatCannotBeRun) {
   options = RunOptions("run", 4);
   options.resumes = true;
   EXPECT_TRUE(absl::IsNotFound(Run(model.get(), options).status()));
+  EXPECT_FALSE(std::filesystem::exists(options.folder));  // nothing is written of what is refused
   std::filesystem::create_directories(options.folder);
   std::ofstream(options.folder / "checkpoint") << "half a checkpoint";
   EXPECT_TRUE(absl::IsDataLoss(Run(model.get(), options).status()));
+}
+
+TEST_F(TrainerTest, WhatIsRefusedIsKnownBeforeTheRun) {
+  TrainOptions options = RunOptions("run", 4);
+  EXPECT_TRUE(CheckRun(options, batches_.get()).ok());
+  options.contexts = *ContextSchedule::Parse("5");
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckRun(options, batches_.get())));
+  EXPECT_TRUE(CheckRun(options, nullptr).ok());  // as long as there are no batches
+  options = RunOptions("run", 4);
+  options.n_seconds = 1.0;
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckRun(options, nullptr)));
+  options.n_steps = 0;
+  EXPECT_TRUE(CheckRun(options, batches_.get()).ok());
+  options.resumes = true;
+  EXPECT_TRUE(absl::IsNotFound(CheckRun(options, batches_.get())));
+  EXPECT_FALSE(std::filesystem::exists(options.folder));
+  std::filesystem::create_directories(options.folder);
+  std::ofstream(options.folder / "checkpoint") << "of another run";
+  EXPECT_TRUE(CheckRun(options, batches_.get()).ok());
+  options.resumes = false;
+  EXPECT_TRUE(absl::IsFailedPrecondition(CheckRun(options, batches_.get())));
 }
 
 }  // namespace
