@@ -30,6 +30,7 @@ def text_of(seed, n_words):
 
 class Server:
     def __init__(self, options, memory):
+        self.memory = memory
         self.process = subprocess.Popen(
             [options.fovea, "serve", "--memory", memory, "--port", "0", "--parallel",
              str(options.parallel), *(["--threads", str(options.threads)] if options.threads else [])],
