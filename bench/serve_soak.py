@@ -136,13 +136,15 @@ class Jobs:
 
 
 class Resident:
-    """The server's resident memory, once a second: its own, and what it has mapped of files, which the
-    system takes back when it needs it."""
+    """The server's resident memory, once a second while all streams ask, from when each has had an
+    answer: its own, and what it has mapped of files, which the system takes back when it needs it."""
 
     KINDS = {"anon": "RssAnon", "file": "RssFile", "shared": "RssShmem"}
 
-    def __init__(self, server):
-        self.server = server
+    def __init__(self, server, n_streams, deadline):
+        self.server, self.deadline = server, deadline
+        # Before its first answer a stream has no local context yet.
+        self.without_answer = set(range(n_streams))
         self.mb = {kind: [] for kind in self.KINDS}
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
@@ -150,6 +152,8 @@ class Resident:
 
     def run(self):
         while not self.stop.wait(1):
+            if self.without_answer or time.monotonic() > self.deadline:
+                continue
             with open(f"/proc/{self.server.process.pid}/status", encoding="ascii") as file:
                 fields = dict(line.split(":", 1) for line in file)
             for kind, name in self.KINDS.items():
@@ -164,8 +168,9 @@ class Resident:
             # Parts of equal length: what grows steadily grows from each to the next.
             parts = [values[len(values) * i // 5:len(values) * (i + 1) // 5] for i in range(5)]
             return [round(common.median(part)) for part in parts if part]
-        return {f"{kind}_mb": {"fifths": fifths(values), "max": round(max(values, default=0))}
-                for kind, values in self.mb.items()}
+        return {"seconds": len(self.mb["anon"]),
+                **{f"{kind}_mb": {"fifths": fifths(values), "max": round(max(values, default=0))}
+                   for kind, values in self.mb.items()}}
 
 
 def stored(server):
@@ -185,7 +190,7 @@ def load(server, options, asked, seconds):
     tally, sources = serve.Tally(), Sources(asked)
     deadline = time.monotonic() + seconds
 
-    def work(own):
+    def work(number, own):
         way = "by_default"
         while time.monotonic() < deadline:
             settings = {} if way == "by_default" else {"reread": 0, "documents": [own.id]}
@@ -193,6 +198,7 @@ def load(server, options, asked, seconds):
                                   {"messages": [{"role": "user", "content": own.fact.question}],
                                    "max_tokens": options.max_tokens, "fovea": settings})
             tally.add(answer)
+            resident.without_answer.discard(number)
             if answer["error"] is None:
                 sources.add(way, own.path, answer["sources"])
                 if common.contains(answer["text"], own.fact.answer):
@@ -200,9 +206,9 @@ def load(server, options, asked, seconds):
                         sources.counts[way]["answered"] = sources.counts[way].get("answered", 0) + 1
             way = "in_document" if way == "by_default" else "by_default"
 
-    before, resident = stored(server), Resident(server)
+    before, resident = stored(server), Resident(server, len(asked), deadline)
     begun = time.monotonic()
-    threads = [threading.Thread(target=work, args=(own,)) for own in asked]
+    threads = [threading.Thread(target=work, args=item) for item in enumerate(asked)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -220,7 +226,8 @@ def main():
     options.parallel = options.streams
     memory = os.path.join(options.work, "soak-memory")
     folder, asked = make_asked(options)
-    common.fovea(options, "ingest", "--memory", memory, "--recursive", folder)
+    common.fovea(options, "ingest", "--memory", memory, *serve.adapter_of(options), "--recursive",
+                 folder)
     ids = {os.path.realpath(d["source"]): d["id"]
            for d in common.fovea(options, "docs", "list", "--memory", memory)}
     for own in asked:
