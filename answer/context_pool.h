@@ -35,10 +35,14 @@ class ContextPool {
 
   Lease Lend() {
     const std::lock_guard lock(mutex_);
+    std::unique_ptr<PromptContext> context;
+    if (idle_.empty()) {
+      context = std::make_unique<PromptContext>();
+    } else {
+      context = std::move(idle_.back());
+      idle_.pop_back();
+    }
     ++n_lent_;
-    if (idle_.empty()) return {this, std::make_unique<PromptContext>()};
-    std::unique_ptr<PromptContext> context = std::move(idle_.back());
-    idle_.pop_back();
     return {this, std::move(context)};
   }
 
