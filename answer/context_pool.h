@@ -1,5 +1,7 @@
 // Local contexts that requests use one after the other: a new one would allocate, and touch for the
-// first time, tens of megabytes for each question.
+// first time, tens of megabytes for each question. A context keeps the room of the longest prompt
+// that it has had, so that those of a rush of requests are not kept: its memory would grow for as
+// long as it lasts.
 #pragma once
 
 #include <memory>
@@ -33,24 +35,36 @@ class ContextPool {
 
   Lease Lend() {
     const std::lock_guard lock(mutex_);
-    if (idle_.empty()) return {this, std::make_unique<PromptContext>()};
-    std::unique_ptr<PromptContext> context = std::move(idle_.back());
-    idle_.pop_back();
+    std::unique_ptr<PromptContext> context;
+    if (idle_.empty()) {
+      context = std::make_unique<PromptContext>();
+    } else {
+      context = std::move(idle_.back());
+      idle_.pop_back();
+    }
+    ++n_lent_;
     return {this, std::move(context)};
   }
 
- private:
-  // Those of a batch; what a greater rush of requests needed is freed after it.
-  static constexpr size_t kMaxIdle = SharedModel::kMaxBatch;
+  // Contexts that stay, lent or idle: those of a batch. Further ones go when they come back.
+  static constexpr size_t kMaxKept = SharedModel::kMaxBatch;
 
+  size_t n_idle() const {
+    const std::lock_guard lock(mutex_);
+    return idle_.size();
+  }
+
+ private:
   void Return(std::unique_ptr<PromptContext> context) {
     context->UseReference(nullptr);
     context->Clear();
     const std::lock_guard lock(mutex_);
-    if (idle_.size() < kMaxIdle) idle_.push_back(std::move(context));
+    --n_lent_;
+    if (n_lent_ + idle_.size() < kMaxKept) idle_.push_back(std::move(context));
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  size_t n_lent_ = 0;
   std::vector<std::unique_ptr<PromptContext>> idle_;
 };
 

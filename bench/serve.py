@@ -28,11 +28,17 @@ def text_of(seed, n_words):
     return "\n".join(lines) + "\n"
 
 
+def adapter_of(options):
+    return ["--adapter", options.adapter] if options.adapter else []
+
+
 class Server:
     def __init__(self, options, memory):
+        self.memory = memory
         self.process = subprocess.Popen(
             [options.fovea, "serve", "--memory", memory, "--port", "0", "--parallel",
-             str(options.parallel), *(["--threads", str(options.threads)] if options.threads else [])],
+             str(options.parallel), *adapter_of(options),
+             *(["--threads", str(options.threads)] if options.threads else [])],
             stdout=subprocess.PIPE, text=True)
         address = self.process.stdout.readline().strip()
         self.port = int(address.rpartition(":")[2])
@@ -187,7 +193,7 @@ def main():
     source = os.path.join(options.work, f"serve-{options.tokens}.txt")
     with open(source, "w", encoding="utf-8") as file:
         file.write(text_of(0, options.tokens * 2 // 5))
-    common.fovea(options, "ingest", "--memory", memory, source)
+    common.fovea(options, "ingest", "--memory", memory, *adapter_of(options), source)
     server = Server(options, memory)
     result = {"streams": options.streams, "parallel": options.parallel, "seconds": options.seconds,
               "max_tokens": options.max_tokens, "memory_tokens": options.tokens}

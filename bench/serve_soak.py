@@ -1,6 +1,6 @@
 """The server under a long load: many concurrent streams for minutes, the same while a folder is
 ingested and indexes are rebuilt; errors, sources that are another question's, the time between
-tokens, resident memory.
+tokens, resident memory (of its own and of mapped files apart) and what the memory held meanwhile.
 
     python3 bench/serve_soak.py [--streams 64] [--seconds 300] [--alone-seconds 300] [--max-tokens 48]
 
@@ -10,8 +10,8 @@ again and again, in turn:
   from the memory alone, within its document, found among the keys that all questions share.
 A source of the second that is not its own document, or a first source of the first that is the
 document of another stream, is wrong. The folder is ingested over and over, with other text each time
-in the place of the former, so that what is stored does not grow. Standard library only; prints one
-JSON object.
+in the place of the former, so that what is stored grows by the first time alone. Standard library
+only; prints one JSON object.
 """
 import json
 import os
@@ -90,7 +90,6 @@ class Jobs:
         self.server = server
         self.done = {}
         self.errors = []
-        self.tokens_stored = []
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
@@ -130,8 +129,6 @@ class Jobs:
                 if job["state"] != "done":
                     self.errors.append(f"{kind}: {job}")
             round_ += 1
-            _, contents = self.server.json("GET", "/v1/collections")
-            self.tokens_stored.append(contents["tokens"])
 
     def end(self):
         self.stop.set()
@@ -139,42 +136,61 @@ class Jobs:
 
 
 class Resident:
-    """The server's resident memory, once a second: all of it, and without mapped files."""
+    """The server's resident memory, once a second while all streams ask, from when each has had an
+    answer: its own, and what it has mapped of files, which the system takes back when it needs it."""
 
-    def __init__(self, server):
-        self.server, self.all_mb, self.own_mb = server, [], []
+    KINDS = {"anon": "RssAnon", "file": "RssFile", "shared": "RssShmem"}
+
+    def __init__(self, server, n_streams, deadline):
+        self.server, self.deadline = server, deadline
+        # Before its first answer a stream has no local context yet.
+        self.without_answer = set(range(n_streams))
+        self.mb = {kind: [] for kind in self.KINDS}
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
     def run(self):
         while not self.stop.wait(1):
+            if self.without_answer or time.monotonic() > self.deadline:
+                continue
             with open(f"/proc/{self.server.process.pid}/status", encoding="ascii") as file:
                 fields = dict(line.split(":", 1) for line in file)
-            megabytes = {name: int(fields[name].split()[0]) / 1e3 for name in ("VmRSS", "RssAnon")}
-            self.all_mb.append(megabytes["VmRSS"])
-            self.own_mb.append(megabytes["RssAnon"])
+            for kind, name in self.KINDS.items():
+                self.mb[kind].append(int(fields[name].split()[0]) * 1024 / 1e6)
 
     def end(self):
         self.stop.set()
         self.thread.join()
 
-    @staticmethod
-    def _summary(values):
-        # Parts of equal length: what grows steadily grows from each to the next.
-        parts = [values[len(values) * i // 5:len(values) * (i + 1) // 5] for i in range(5)]
-        return [round(common.median(part)) for part in parts]
-
     def summary(self):
-        return {"fifths_mb": self._summary(self.all_mb), "fifths_mb_without_files":
-                self._summary(self.own_mb), "max_mb": round(max(self.all_mb))}
+        def fifths(values):
+            # Parts of equal length: what grows steadily grows from each to the next.
+            parts = [values[len(values) * i // 5:len(values) * (i + 1) // 5] for i in range(5)]
+            return [round(common.median(part)) for part in parts if part]
+        return {"seconds": len(self.mb["anon"]),
+                **{f"{kind}_mb": {"fifths": fifths(values), "max": round(max(values, default=0))}
+                   for kind, values in self.mb.items()}}
+
+
+def stored(server):
+    """What the memory holds: tokens of documents, and bytes of its folder with all that is not freed."""
+    _, contents = server.json("GET", "/v1/collections")
+    n_bytes = 0
+    for folder, _, files in os.walk(server.memory):
+        for name in files:
+            try:
+                n_bytes += os.path.getsize(os.path.join(folder, name))
+            except FileNotFoundError:
+                pass  # removed meanwhile
+    return {"tokens": contents["tokens"], "folder_mb": round(n_bytes / 1e6)}
 
 
 def load(server, options, asked, seconds):
     tally, sources = serve.Tally(), Sources(asked)
     deadline = time.monotonic() + seconds
 
-    def work(own):
+    def work(number, own):
         way = "by_default"
         while time.monotonic() < deadline:
             settings = {} if way == "by_default" else {"reread": 0, "documents": [own.id]}
@@ -182,6 +198,7 @@ def load(server, options, asked, seconds):
                                   {"messages": [{"role": "user", "content": own.fact.question}],
                                    "max_tokens": options.max_tokens, "fovea": settings})
             tally.add(answer)
+            resident.without_answer.discard(number)
             if answer["error"] is None:
                 sources.add(way, own.path, answer["sources"])
                 if common.contains(answer["text"], own.fact.answer):
@@ -189,9 +206,9 @@ def load(server, options, asked, seconds):
                         sources.counts[way]["answered"] = sources.counts[way].get("answered", 0) + 1
             way = "in_document" if way == "by_default" else "by_default"
 
-    resident = Resident(server)
+    before, resident = stored(server), Resident(server, len(asked), deadline)
     begun = time.monotonic()
-    threads = [threading.Thread(target=work, args=(own,)) for own in asked]
+    threads = [threading.Thread(target=work, args=item) for item in enumerate(asked)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -199,7 +216,8 @@ def load(server, options, asked, seconds):
     taken = time.monotonic() - begun
     resident.end()
     return {**tally.summary(taken), "seconds": round(taken), "sources": sources.counts,
-            "first_wrong": sources.wrong[:3], "resident": resident.summary()}
+            "first_wrong": sources.wrong[:3], "resident": resident.summary(),
+            "stored": [before, stored(server)]}
 
 
 def main():
@@ -208,7 +226,8 @@ def main():
     options.parallel = options.streams
     memory = os.path.join(options.work, "soak-memory")
     folder, asked = make_asked(options)
-    common.fovea(options, "ingest", "--memory", memory, "--recursive", folder)
+    common.fovea(options, "ingest", "--memory", memory, *serve.adapter_of(options), "--recursive",
+                 folder)
     ids = {os.path.realpath(d["source"]): d["id"]
            for d in common.fovea(options, "docs", "list", "--memory", memory)}
     for own in asked:
@@ -224,7 +243,6 @@ def main():
         jobs.end()
         result["jobs"] = jobs.done
         result["job_errors"] = jobs.errors[:3]
-        result["tokens_stored"] = jobs.tokens_stored[:1] + jobs.tokens_stored[-1:]
         result["errors"] = result["alone"]["errors"] + busy["errors"] + len(jobs.errors)
         result["wrong_sources"] = sum(counts["wrong"] for side in ("alone", "beside_jobs")
                                       for counts in result[side]["sources"].values())

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "base/freed_memory.h"
 #include "base/processors.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
@@ -26,6 +27,7 @@ struct ServeArguments {
 };
 
 absl::StatusOr<ExitCode> RunServe(const ServeArguments& arguments) {
+  KeepLittleFreedMemory();
   serve::ServerOptions options = arguments.server;
   if (!arguments.api_key_file.empty()) options.api_key_file = arguments.api_key_file;
   options.http.read_time = std::chrono::seconds(arguments.read_seconds);

@@ -15,8 +15,8 @@ class Allocator {
   virtual ~Allocator() = default;
   // 64-byte aligned, uninitialised. ResourceExhausted when there is no memory.
   virtual absl::StatusOr<void*> Allocate(size_t size_bytes) = 0;
-  // What Allocate gave, once nothing that was queued before uses it any more.
-  virtual void Free(void* data) = 0;
+  // What Allocate gave for this size, once nothing that was queued before uses it any more.
+  virtual void Free(void* data, size_t size_bytes) = 0;
 };
 
 // Memory of an allocator, freed with the object; it keeps its allocator alive, so it may outlive
@@ -58,7 +58,7 @@ class Buffer {
   Buffer(std::shared_ptr<Allocator> allocator, void* data, size_t size_bytes)
       : allocator_(std::move(allocator)), data_(data), size_bytes_(size_bytes) {}
   void Free() {
-    if (allocator_ != nullptr && data_ != nullptr) allocator_->Free(data_);
+    if (allocator_ != nullptr && data_ != nullptr) allocator_->Free(data_, size_bytes_);
   }
 
   std::shared_ptr<Allocator> allocator_;  // null: borrowed

@@ -21,6 +21,8 @@ uint64_t CacheKey(storage::Slot slot_begin, int memory_layer, bool keys) {
   return slot_begin << 16 | static_cast<uint64_t>(memory_layer) << 1 | (keys ? 1 : 0);
 }
 
+storage::Slot SlotOf(uint64_t cache_key) { return cache_key >> 16; }
+
 }  // namespace
 
 size_t AutomaticCacheBytes(const SystemMemory& memory, size_t used_bytes) {
@@ -143,6 +145,20 @@ void BlockCache::ForgetRemovedFiles() {
     std::error_code error;
     if (is_new) it->second = std::filesystem::exists(file->path(), error) || error;
     return !it->second;
+  });
+}
+
+void BlockCache::KeepOnly(std::span<const storage::Slot> slot_begins) {
+  const auto is_kept = [&](uint64_t key) {
+    return std::binary_search(slot_begins.begin(), slot_begins.end(), SlotOf(key));
+  };
+  std::lock_guard<std::mutex> lock(mutex_);
+  absl::erase_if(mapped_, [&](const auto& entry) { return !is_kept(entry.first); });
+  absl::erase_if(entries_, [&](const auto& entry) {
+    if (is_kept(entry.first)) return false;
+    used_bytes_ -= entry.second.block.size_bytes();
+    recency_.erase(entry.second.position);
+    return true;
   });
 }
 

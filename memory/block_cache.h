@@ -7,6 +7,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "absl/container/flat_hash_map.h"
 #include "base/entries.h"
@@ -59,6 +60,10 @@ class BlockCache {
                                          const storage::WindowHold* hold = nullptr);
   // Lets go of mapped files that the store has removed, so that their space becomes free.
   void ForgetRemovedFiles();
+  // Lets go of blocks of windows that begin elsewhere. Slots are never used again: nobody asks for
+  // those but questions that began before the windows went, and they find them in the store.
+  // slot_begins: ascending.
+  void KeepOnly(std::span<const storage::Slot> slot_begins);
   void Clear();
   size_t size_bytes() const;
   size_t capacity_bytes() const { return capacity_bytes_.load(std::memory_order_relaxed); }

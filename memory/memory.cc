@@ -146,6 +146,10 @@ absl::Status Memory::PublishLocked() {
   TextIndexFile& text_index = version_->text_index();
   if (generation->generation != text_index.generation()) RETURN_IF_ERROR(text_index.Open());
   settings_ = generation->settings;
+  std::vector<Slot> slots;
+  slots.reserve(generation->windows.size());
+  for (const LiveWindow& window : generation->windows) slots.push_back(window.slot_begin);
+  version_->cache().KeepOnly(slots);
   version_->cache().ForgetRemovedFiles();
   const std::lock_guard lock(mutex_);
   current_ = std::move(generation);

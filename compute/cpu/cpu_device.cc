@@ -1,5 +1,7 @@
 #include "compute/cpu/cpu_device.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -10,27 +12,40 @@ namespace {
 // A cache line, and the widest vector: no vector access of a row that starts a buffer is split.
 constexpr size_t kAlignment = 64;
 
-// More than the address space of a process; nothing has to be asked for it.
-constexpr size_t kMaxAllocationBytes = size_t{1} << 47;
+// From here on memory is pages of its own, which the system has back as soon as it is freed. malloc
+// keeps what is freed in the middle of what is used: after glibc has seen large pieces come back it
+// takes those of up to 32 MiB from its arenas, one for each few threads. Local contexts that grow
+// and go with the answers of 64 threads left those with 1.5 GB that nobody used.
+constexpr size_t kLeastMappedBytes = size_t{128} << 10;
 
-class AlignedAllocator final : public Allocator {
+class HostMemory final : public Allocator {
  public:
   absl::StatusOr<void*> Allocate(size_t size_bytes) override {
-    if (size_bytes <= kMaxAllocationBytes) {
-      const size_t rounded = (size_bytes / kAlignment + 1) * kAlignment;
-      if (void* data = std::aligned_alloc(kAlignment, rounded); data != nullptr) return data;
+    void* data = nullptr;
+    if (size_bytes >= kLeastMappedBytes) {
+      data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (data == MAP_FAILED) data = nullptr;
+    } else {
+      data = std::aligned_alloc(kAlignment, (size_bytes / kAlignment + 1) * kAlignment);
     }
+    if (data != nullptr) return data;
     return absl::ResourceExhaustedError(
         StrCat("cpu: cannot allocate ", size_bytes,
                " bytes; close other programs, or use a smaller model or window"));
   }
-  void Free(void* data) override { std::free(data); }
+  void Free(void* data, size_t size_bytes) override {
+    if (size_bytes >= kLeastMappedBytes) {
+      munmap(data, size_bytes);
+    } else {
+      std::free(data);
+    }
+  }
 };
 
 }  // namespace
 
 std::shared_ptr<Allocator> HostAllocator() {
-  static const std::shared_ptr<Allocator> allocator = std::make_shared<AlignedAllocator>();
+  static const std::shared_ptr<Allocator> allocator = std::make_shared<HostMemory>();
   return allocator;
 }
 

@@ -52,7 +52,7 @@ class PoolAllocator final : public Allocator {
                " are free: end other programs that use the GPU (`nvidia-smi` names them), use a "
                "smaller model or window, another GPU (cuda:N), or device 'cpu'"));
   }
-  void Free(void* data) override {
+  void Free(void* data, size_t /*size_bytes*/) override {
     cudaSetDevice(gpu_->number());
     cudaFreeAsync(data, gpu_->stream());
   }
@@ -77,7 +77,7 @@ class PinnedAllocator final : public Allocator {
                cudaGetErrorString(error), "), ", GetSystemMemory().available_bytes,
                " are available: close other programs, or use device 'cpu'"));
   }
-  void Free(void* data) override { cudaFreeHost(data); }
+  void Free(void* data, size_t /*size_bytes*/) override { cudaFreeHost(data); }
 };
 
 }  // namespace

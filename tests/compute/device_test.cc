@@ -1,7 +1,14 @@
 #include "compute/device.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <thread>
+#include <vector>
 
 #include "base/processors.h"
 #include "tests/compute/op_test.h"
@@ -40,7 +47,7 @@ class BufferTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(BufferTest, IsAlignedAndHoldsWhatIsCopied) {
   MAKE_DEVICE_OR_SKIP(device, GetParam(), 1);
-  for (const size_t n : {size_t{1}, size_t{3}, size_t{1000}}) {
+  for (const size_t n : {size_t{1}, size_t{3}, size_t{1000}, size_t{100'000}}) {
     const std::vector<float> values = RandomFloats(n, 1);
     const Buffer buffer = ToDevice(*device, values);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data<void>()) % 64, 0u);
@@ -126,6 +133,33 @@ TEST(DeviceTest, ACpuReadsConstantsWhereTheyLie) {
       (*Device::Create("cpu", 1))->UploadConstant(values.data(), values.size() * sizeof(float));
   ASSERT_TRUE(constant.ok()) << constant.status();
   EXPECT_EQ(constant->data<float>(), values.data());
+}
+
+// Whether the system has taken back the page at `data`.
+bool IsUnmapped(const void* data) {
+  const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  auto* const page = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(data) & ~(page_bytes - 1));
+  unsigned char is_resident = 0;
+  return mincore(page, page_bytes, &is_resident) != 0 && errno == ENOMEM;
+}
+
+TEST(DeviceTest, TheSystemHasBackWhatACpuFreesAmongWhatIsUsed) {
+  // glibc's malloc keeps pieces of a size of which one was freed, up to 32 MiB.
+  constexpr size_t kBytes = size_t{1} << 20;
+  std::free(std::memset(std::malloc(24 * kBytes), 1, 24 * kBytes));
+  const auto device = Device::Create("cpu", 1);
+  ASSERT_TRUE(device.ok()) << device.status();
+  std::vector<Buffer> buffers;
+  for (int i = 0; i < 5; ++i) {
+    auto buffer = (*device)->Allocate(kBytes);
+    ASSERT_TRUE(buffer.ok()) << buffer.status();
+    std::memset(buffer->data<void>(), 1, kBytes);
+    buffers.push_back(*std::move(buffer));
+  }
+  const std::byte* const middle = buffers[2].data<std::byte>() + kBytes / 2;
+  EXPECT_FALSE(IsUnmapped(middle));
+  buffers[2] = Buffer();
+  EXPECT_TRUE(IsUnmapped(middle));
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, BufferTest, testing::Values("cpu", "cuda"),

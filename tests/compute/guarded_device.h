@@ -40,7 +40,7 @@ class GuardedMemory final : public Allocator {
     if (n_open_ > 0) Protect(PROT_READ | PROT_WRITE);
     return data;
   }
-  void Free(void*) override {}
+  void Free(void*, size_t) override {}
 
   bool Contains(const void* data) const { return data >= base_ && data < base_ + kReservedBytes; }
   void Open() {

@@ -143,6 +143,50 @@ TEST_F(BlockCacheTest, LetsGoOfFilesThatTheStoreRemoved) {
   ExpectStored(before, slots_[0], 0, false);  // who has it still may use it
 }
 
+TEST_F(BlockCacheTest, AMemoryKeepsNoBlocksOfWindowsThatWent) {
+  ASSERT_OK_AND_ASSIGN(memory_, CreateSyntheticMemory(folder_.path() / "m", "exact"));
+  ASSERT_OK_AND_ASSIGN(DocumentRecord document, AddDocument(store(), {.n_windows = 3}));
+  ASSERT_OK(store().Compact());  // so that values can be mapped
+  ASSERT_OK(memory_->Publish());
+  std::shared_ptr<const Generation> before;
+  HalfBlock keys;
+  for (int round = 0; round < 4; ++round) {
+    before = memory_->Current();
+    for (const LiveWindow& window : before->windows) {
+      for (int layer = 0; layer < kTestLayers; ++layer) {
+        ASSERT_OK_AND_ASSIGN(keys, memory_->cache().Keys(window.slot_begin, layer));
+        ASSERT_OK(memory_->cache().Values(window.slot_begin, layer).status());
+        ASSERT_OK(memory_->cache().MappedValues(window.slot_begin, layer).status());
+      }
+    }
+    EXPECT_EQ(memory_->cache().size_bytes(), 3 * kTestLayers * 2 * kWholeWindowBytes);
+    // As a new version of the document does it.
+    const DocumentNumber old = document.number;
+    ASSERT_OK_AND_ASSIGN(document, AddDocument(store(), {.n_windows = 3}));
+    ASSERT_OK(memory_->DeleteDocuments({old}));
+    EXPECT_EQ(memory_->cache().size_bytes(), 0u);
+  }
+  // A question that began before goes on, and what it reads goes with the next change.
+  const Slot slot = before->windows.back().slot_begin;
+  const Block block = SyntheticBlock(slot, kTestLayers - 1, kWindow);
+  EXPECT_EQ(std::memcmp(keys.data().address(), block.keys.data().address(), keys.size_bytes()), 0);
+  ASSERT_OK(memory_->cache().Keys(slot, 0, before->hold.get()).status());
+  ASSERT_OK(memory_->Publish());
+  EXPECT_EQ(memory_->cache().size_bytes(), 0u);
+}
+
+TEST_F(BlockCacheTest, PublishingKeepsBlocksOfWindowsThatStay) {
+  ASSERT_OK_AND_ASSIGN(memory_, CreateSyntheticMemory(folder_.path() / "m", "exact"));
+  ASSERT_OK(AddDocument(store(), {.n_windows = 2}).status());
+  ASSERT_OK(memory_->Publish());
+  const Slot slot = memory_->Current()->windows.back().slot_begin;
+  ASSERT_OK_AND_ASSIGN(const HalfBlock keys, memory_->cache().Keys(slot, 0));
+  ASSERT_OK(AddDocument(store(), {}).status());
+  ASSERT_OK(memory_->Publish());
+  ASSERT_OK_AND_ASSIGN(const HalfBlock still, memory_->cache().Keys(slot, 0));
+  EXPECT_EQ(still.data().address(), keys.data().address());
+}
+
 // Four threads ask for values of all windows in turn: ask(slot, i) of the i-th.
 template <typename Ask>
 void AskByThreads(const std::vector<Slot>& slots, Ask ask) {
