@@ -237,28 +237,13 @@ HWY_NOINLINE void ScanGroup(const BlockRange& range, const RowGroup& group, Coll
   }
 }
 
-template <int kBits, bool kVnni>
+// group.n_rows is kRows or more, at most kMaxRows.
+template <int kBits, bool kVnni, int kRows = 1>
 void ScanRows(const BlockRange& range, const RowGroup& group, Collector* collectors) {
-  switch (group.n_rows) {
-    case 1:
-      return ScanGroup<kBits, 1, kVnni>(range, group, collectors);
-    case 2:
-      return ScanGroup<kBits, 2, kVnni>(range, group, collectors);
-    case 3:
-      return ScanGroup<kBits, 3, kVnni>(range, group, collectors);
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-    case 4:
-      return ScanGroup<kBits, 4, kVnni>(range, group, collectors);
-    case 5:
-      return ScanGroup<kBits, 5, kVnni>(range, group, collectors);
-    case 6:
-      return ScanGroup<kBits, 6, kVnni>(range, group, collectors);
-    case 7:
-      return ScanGroup<kBits, 7, kVnni>(range, group, collectors);
-#endif
-    default:
-      return ScanGroup<kBits, kMaxRows, kVnni>(range, group, collectors);
+  if constexpr (kRows < kMaxRows) {
+    if (group.n_rows > kRows) return ScanRows<kBits, kVnni, kRows + 1>(range, group, collectors);
   }
+  ScanGroup<kBits, kRows, kVnni>(range, group, collectors);
 }
 
 // Every row's keys of the range that pass its threshold go to its collector, collectors =
