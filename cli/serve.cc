@@ -76,7 +76,8 @@ void AddServe(CLI::App& app, Run* run) {
       ->add_option(
           "--api-key-file", arguments->api_key_file,
           "Keys, one a line; behind a key, the collections that it is limited to: KEY a,\"b c\" "
-          "(in quotes, as JSON has them, where a name has spaces or commas)")
+          "(in quotes, as JSON has them, where a name has spaces, commas or a quote at its "
+          "beginning)")
       ->type_name("FILE");
   serve::QuestionQueueOptions& questions = arguments->server.questions;
   command
@@ -91,7 +92,7 @@ void AddServe(CLI::App& app, Run* run) {
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str()
       ->type_name("N");
-  command->add_option("--max-upload", http.max_body_bytes, "Largest body of a request, in bytes")
+  command->add_option("--max-upload", http.max_body_bytes, "Largest body of a request")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->default_str("64M")
       ->type_name("SIZE");

@@ -82,6 +82,8 @@ absl::StatusOr<ApiKeys> ApiKeys::Read(const std::filesystem::path& file) {
 }
 
 absl::StatusOr<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view name) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   ApiKeys keys;
   int64_t n_lines = 0;
   while (!text.empty()) {
@@ -98,6 +100,10 @@ absl::StatusOr<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view n
         std::any_of(word.begin(), word.end(), [](char c) { return c < '!' || c > '~'; })) {
       return error(StrCat("a key has at least ", kLeastKeyChars,
                           " printable ASCII characters; `openssl rand -hex 24` makes one"));
+    }
+    // Else a key whose collections stand behind a comma would be one without limits.
+    if (word.find_first_of(",\"'") != word.npos) {
+      return error("a key has no commas and quotes: collections stand behind a space");
     }
     Key key{.digest = Sha256Hex(word), .access = {}};
     line.remove_prefix(std::min(line.find_first_not_of(kSpace), line.size()));

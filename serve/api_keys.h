@@ -34,7 +34,8 @@ class ApiKeys {
   // Without keys: everybody has access to everything.
   ApiKeys() = default;
   // InvalidArgument for what is no such file, naming the line and nothing that stands in it, or has
-  // no key. A key has at least 16 printable characters and no space.
+  // no key. A key has at least 16 printable characters, no space, comma or quote. A byte-order mark
+  // at the beginning is passed over.
   static absl::StatusOr<ApiKeys> Read(const std::filesystem::path& file);
   static absl::StatusOr<ApiKeys> Parse(std::string_view text, std::string_view name);
 

@@ -50,6 +50,21 @@ TEST(ApiKeysTest, RefusesEverythingElse) {
   }
 }
 
+TEST(ApiKeysTest, AKeyWithItsCollectionsBehindACommaIsNotOneWithoutLimits) {
+  for (const std::string& line :
+       {StrCat(kPart, ",letters"), StrCat("\"", kPart, "\" letters"), StrCat("'", kPart, "'")}) {
+    const auto keys = ApiKeys::Parse(line, "keys");
+    ASSERT_FALSE(keys.ok()) << line;
+    EXPECT_THAT(keys.status().message(), HasSubstr("line 1: a key has no commas and quotes"));
+  }
+}
+
+TEST(ApiKeysTest, AByteOrderMarkIsNoPartOfAKey) {
+  const auto keys = ApiKeys::Parse(StrCat("\xef\xbb\xbf", kWhole, "\n"), "keys");
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_TRUE(keys->Find(StrCat("Bearer ", kWhole)).has_value());
+}
+
 TEST(ApiKeysTest, NamesWithBlanksAndCommasAreQuoted) {
   const std::string text = StrCat(kPart, R"(  "my letters",minutes,"a, \"b\"","caf\u00e9",5"disk )",
                                   "\t\r\n", kWhole, R"( "letters")", "\n");
