@@ -1,26 +1,18 @@
 #include "base/freed_memory.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+
+#include "tests/base/unmapped_page.h"
 
 namespace fovea {
 namespace {
 
 #ifdef __GLIBC__
-
-// Whether the system has taken back the page at this address.
-bool IsUnmapped(uintptr_t address) {
-  const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  auto* const page = reinterpret_cast<void*>(address & ~(page_bytes - 1));
-  unsigned char is_resident = 0;
-  return mincore(page, page_bytes, &is_resident) != 0 && errno == ENOMEM;
-}
 
 std::byte* Filled(size_t size_bytes) {
   return static_cast<std::byte*>(std::memset(std::malloc(size_bytes), 1, size_bytes));

@@ -1,9 +1,6 @@
 #include "compute/device.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -11,6 +8,7 @@
 #include <vector>
 
 #include "base/processors.h"
+#include "tests/base/unmapped_page.h"
 #include "tests/compute/op_test.h"
 
 namespace fovea::compute {
@@ -135,14 +133,6 @@ TEST(DeviceTest, ACpuReadsConstantsWhereTheyLie) {
   EXPECT_EQ(constant->data<float>(), values.data());
 }
 
-// Whether the system has taken back the page at `data`.
-bool IsUnmapped(const void* data) {
-  const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  auto* const page = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(data) & ~(page_bytes - 1));
-  unsigned char is_resident = 0;
-  return mincore(page, page_bytes, &is_resident) != 0 && errno == ENOMEM;
-}
-
 TEST(DeviceTest, TheSystemHasBackWhatACpuFreesAmongWhatIsUsed) {
   // glibc's malloc keeps pieces of a size of which one was freed, up to 32 MiB.
   constexpr size_t kBytes = size_t{1} << 20;
@@ -156,7 +146,7 @@ TEST(DeviceTest, TheSystemHasBackWhatACpuFreesAmongWhatIsUsed) {
     std::memset(buffer->data<void>(), 1, kBytes);
     buffers.push_back(*std::move(buffer));
   }
-  const std::byte* const middle = buffers[2].data<std::byte>() + kBytes / 2;
+  const auto middle = reinterpret_cast<uintptr_t>(buffers[2].data<std::byte>()) + kBytes / 2;
   EXPECT_FALSE(IsUnmapped(middle));
   buffers[2] = Buffer();
   EXPECT_TRUE(IsUnmapped(middle));
