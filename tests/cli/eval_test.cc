@@ -220,9 +220,10 @@ TEST_F(EvalTest, WhatAKilledOneHasLeftGoesWithTheNext) {
   // What a running one has made in its folder.
   const auto memories = [&] {
     std::vector<fs::path> found;
+    std::error_code gone;  // meanwhile
     for (const auto& folder : fs::directory_iterator(folder_ / "tmp")) {
-      for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.is_directory()) found.push_back(entry.path());
+      for (const auto& entry : fs::directory_iterator(folder, gone)) {
+        if (entry.is_directory(gone)) found.push_back(entry.path());
       }
     }
     return found;
