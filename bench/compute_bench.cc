@@ -2,7 +2,8 @@
 // 49152). FLOP/s and bytes/s are counters; bytes are those of the stored weights.
 //   compute_bench --threads=2 --precision=int8 --benchmark_filter=Linear
 // --target=AVX2 uses the kernels of one instruction set (Highway's names) although the processor
-// has better ones, --vnni=0 none of VNNI's instructions; oneDNN has ONEDNN_MAX_CPU_ISA for that.
+// has better ones, --vnni=0 none of VNNI's instructions, --amx=0 none of AMX's; oneDNN has
+// ONEDNN_MAX_CPU_ISA for that.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 
 #include "compute/attention.h"
 #include "compute/code_scan.h"
+#include "compute/cpu/amx.h"
 #include "compute/cpu/simd_targets.h"
 #include "compute/cpu/vnni.h"
 #include "compute/key_scan.h"
@@ -77,6 +79,7 @@ void BM_Linear(benchmark::State& state, DType dtype) {
   const ConstView rows(x.data(), {n_tokens, in_features});
   const View products(out.data(), {n_tokens, out_features});
   for (const auto& linear : linears) {  // packs
+    linear->PrepareSteps(*device);
     FOVEA_CHECK(linear->Forward(*device, rows, false, products).ok());
   }
   size_t next = 0;
@@ -301,6 +304,8 @@ int main(int argc, char** argv) {
       fovea::compute::precision = value;
     } else if (argument == "--vnni=0") {
       fovea::compute::cpu::DisableVnniForTest(true);
+    } else if (argument == "--amx=0") {
+      fovea::compute::cpu::DisableAmxForTest(true);
     } else if (argument.starts_with("--target=")) {
       if (!UseTarget(value)) {
         std::cerr << "--target=" << value << ": this machine has ";

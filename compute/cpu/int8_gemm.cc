@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "compute/cpu/amx.h"
 #include "compute/cpu/simd_targets.h"
 #include "compute/cpu/vnni.h"
 
@@ -22,6 +23,9 @@
 //     last term is where a row's sum starts (Int8Rows::starts);
 //   - SDOT, ARM's, in builds for processors that have it (-march=…+dotprod), multiplies bytes with
 //     a sign: the weights' highest bit is flipped before, which subtracts 128, and sums start at 0;
+//   - TDPBSUD, AMX's, which multiplies the same by tiles: the panel's rows of 256 bytes are four
+//     tiles of 16 features beside one another. Rows of x that fill no tile well, and a last group
+//     that is shorter than the others, are left to VPDPBUSD;
 //   - elsewhere both factors are widened to 16 bits and two products are added up in 32. Bytes
 //     without this would be multiplied faster (VPMADDUBSW), but 2 · 127 · 255 does not fit the 16
 //     bits of its sums, which saturate.
@@ -54,7 +58,7 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Not a number where one of the values is not finite: maxima alone may lose those.
-float LargestMagnitude(const float* x, int64_t n) {
+HWY_INLINE float LargestMagnitude(const float* x, int64_t n) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto zero = hn::Zero(d);
@@ -76,7 +80,7 @@ float LargestMagnitude(const float* x, int64_t n) {
 }
 
 // q = round(x · inverse), to nearest even; the sum of all q.
-int32_t RoundToInt8(const float* x, int64_t n, float inverse, int8_t* q) {
+HWY_INLINE int32_t RoundToInt8(const float* x, int64_t n, float inverse, int8_t* q) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> d32;
   const hn::Rebind<int8_t, decltype(d)> d8;
@@ -98,22 +102,31 @@ int32_t RoundToInt8(const float* x, int64_t n, float inverse, int8_t* q) {
   return sum;
 }
 
+// The scale of a group, and what its sums start at.
+HWY_INLINE void QuantizeGroup(const float* x, int64_t n, int8_t* values, float& scale,
+                              int32_t& start) {
+  scale = LargestMagnitude(x, n) / 127.0f;
+  // Where 1/scale is no number, values are zero for all that float32 can tell, or not finite;
+  // then the scale is not finite either and makes the products so.
+  const float inverse = std::isnormal(scale) ? 1.0f / scale : 0.0f;
+  if (inverse != 0.0f) {
+    start = -128 * RoundToInt8(x, n, inverse, values);
+  } else {
+    std::fill(values, values + n, int8_t{0});
+    start = 0;
+  }
+}
+
 void QuantizeRow(const float* x, const Int8Rows& rows, int8_t* values, float* scales,
                  int32_t* starts) {
-  for (int64_t group = 0; group < rows.n_groups; ++group) {
+  const int64_t n_whole = rows.k / kInt8Group;
+  for (int64_t group = 0; group < n_whole; ++group) {  // a number of values known here: unrolled
     const int64_t first = group * kInt8Group;
-    const int64_t n = std::min(kInt8Group, rows.k - first);
-    const float scale = LargestMagnitude(x + first, n) / 127.0f;
-    // Where 1/scale is no number, values are zero for all that float32 can tell, or not finite;
-    // then the scale is not finite either and makes the products so.
-    const float inverse = std::isnormal(scale) ? 1.0f / scale : 0.0f;
-    scales[group] = scale;
-    if (inverse != 0.0f) {
-      starts[group] = -128 * RoundToInt8(x + first, n, inverse, values + first);
-    } else {
-      std::fill(values + first, values + first + n, int8_t{0});
-      starts[group] = 0;
-    }
+    QuantizeGroup(x + first, kInt8Group, values + first, scales[group], starts[group]);
+  }
+  if (n_whole < rows.n_groups) {
+    const int64_t first = n_whole * kInt8Group;
+    QuantizeGroup(x + first, rows.k - first, values + first, scales[n_whole], starts[n_whole]);
   }
   std::fill(values + rows.k, values + rows.stride, int8_t{0});
 }
@@ -319,38 +332,57 @@ struct WordProducts {
   }
 };
 
-template <class Kernel, int kRows>
-void MultiplyTile(const Int8Product& p, int64_t row) {
+// Rows from `row` on, of one group.
+HWY_INLINE GroupArgs GroupOf(const Int8Product& p, int64_t row, int64_t group) {
   const Int8Rows& x = *p.rows;
-  const int8_t* const values = x.values + row * x.stride;
-  const float* const scales = x.scales + row * x.n_groups;
-  const int32_t* const starts = x.starts + row * x.n_groups;
-  float* const out = p.out + row * p.out_stride;
-  alignas(64) float totals[kRows][kInt8PanelFeatures] = {};
-  for (int r = 0; r < kRows; ++r) {
-    if (p.add_to_out) std::copy_n(out + r * p.out_stride, p.n_features, totals[r]);
+  const int64_t first = group * kInt8Group;
+  const std::byte* const packed = p.panel + group * (kScaleBytes + kInt8PanelFeatures * kInt8Group);
+  return {.values = x.values + row * x.stride + first,
+          .value_stride = x.stride,
+          .n = std::min(kInt8Group, x.stride - first),
+          .starts = x.starts + row * x.n_groups + group,
+          .scales = x.scales + row * x.n_groups + group,
+          .row_stride = x.n_groups,
+          .weight_scales = reinterpret_cast<const float*>(packed),
+          .weights = reinterpret_cast<const uint8_t*>(packed + kScaleBytes)};
+}
+
+HWY_INLINE void CopyFeatures(const float* from, int64_t n, float* to) {
+  if (n == kInt8PanelFeatures) {  // known here: no call
+    std::copy_n(from, kInt8PanelFeatures, to);
+  } else {
+    std::copy_n(from, n, to);
+  }
+}
+
+// What the products are added to.
+HWY_INLINE void StartTotals(const Int8Product& p, int64_t row, int64_t n_rows,
+                            float (*totals)[kInt8PanelFeatures]) {
+  const float* const out = p.out + row * p.out_stride;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    std::fill_n(totals[r], kInt8PanelFeatures, 0.0f);
+    if (p.add_to_out) CopyFeatures(out + r * p.out_stride, p.n_features, totals[r]);
     if (p.bias == nullptr) continue;
     for (int64_t f = 0; f < p.n_features; ++f) totals[r][f] += p.bias[f];
   }
-  const std::byte* packed = p.panel;
-  for (int64_t group = 0; group < x.n_groups; ++group) {
-    const int64_t first = group * kInt8Group;
-    const int64_t n = std::min(kInt8Group, x.stride - first);
-    Kernel::template AddGroup<kRows>(
-        {.values = values + first,
-         .value_stride = x.stride,
-         .n = n,
-         .starts = starts + group,
-         .scales = scales + group,
-         .row_stride = x.n_groups,
-         .weight_scales = reinterpret_cast<const float*>(packed),
-         .weights = reinterpret_cast<const uint8_t*>(packed + kScaleBytes)},
-        totals);
-    packed += kScaleBytes + kInt8PanelFeatures * n;
+}
+
+HWY_INLINE void StoreTotals(const Int8Product& p, int64_t row, int64_t n_rows,
+                            const float (*totals)[kInt8PanelFeatures]) {
+  float* const out = p.out + row * p.out_stride;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    CopyFeatures(totals[r], p.n_features, out + r * p.out_stride);
   }
-  for (int r = 0; r < kRows; ++r) {
-    std::copy_n(totals[r], p.n_features, out + r * p.out_stride);
+}
+
+template <class Kernel, int kRows>
+void MultiplyTile(const Int8Product& p, int64_t row) {
+  alignas(64) float totals[kRows][kInt8PanelFeatures];
+  StartTotals(p, row, kRows, totals);
+  for (int64_t group = 0; group < p.rows->n_groups; ++group) {
+    Kernel::template AddGroup<kRows>(GroupOf(p, row, group), totals);
   }
+  StoreTotals(p, row, kRows, totals);
 }
 
 // The last n_rows ≤ kRows, which fill no tile.
@@ -371,9 +403,104 @@ void MultiplyRows(const Int8Product& p, int64_t begin, int64_t end) {
   MultiplyRest<Kernel>(p, row, end - row);
 }
 
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+
+constexpr int64_t kFeatureTiles = kInt8PanelFeatures / 16;
+constexpr int64_t kHalfGroup = kInt8Group / 2;  // values that a tile's rows hold
+static_assert(kHalfGroup <= 64 && kHalfGroup % 4 == 0);
+enum AmxTile : int { kValues = kFeatureTiles, kWeights, kOtherWeights };
+
+using AmxSums = int32_t[kFeatureTiles][kAmxRows][16];
+
+template <int kFeatures, bool kFirst>
+HWY_INLINE void AddHalf(const AmxTiles& tiles, const uint8_t* weights) {
+  constexpr int kTile = kFeatures % 2 == 0 ? kWeights : kOtherWeights;
+  tiles.Load<kTile>(weights + kFeatures * 64, kInt8PanelFeatures * 4);
+  if constexpr (kFirst) tiles.Zero<kFeatures>();
+  tiles.AddProducts<kFeatures, kValues, kTile>();
+}
+
+// Products of a whole group → sums, without its starts.
+HWY_INLINE void MultiplyGroupAmx(const AmxTiles& tiles, const GroupArgs& g, AmxSums& sums) {
+  tiles.Load<kValues>(g.values, g.value_stride);
+  AddHalf<0, true>(tiles, g.weights);
+  AddHalf<1, true>(tiles, g.weights);
+  AddHalf<2, true>(tiles, g.weights);
+  AddHalf<3, true>(tiles, g.weights);
+  const uint8_t* const rest = g.weights + kHalfGroup * kInt8PanelFeatures;
+  tiles.Load<kValues>(g.values + kHalfGroup, g.value_stride);
+  AddHalf<0, false>(tiles, rest);
+  AddHalf<1, false>(tiles, rest);
+  AddHalf<2, false>(tiles, rest);
+  AddHalf<3, false>(tiles, rest);
+  tiles.Store<0>(sums[0], 64);
+  tiles.Store<1>(sums[1], 64);
+  tiles.Store<2>(sums[2], 64);
+  tiles.Store<3>(sums[3], 64);
+}
+
+HWY_INLINE void AddScaledAmx(const GroupArgs& g, const AmxSums& sums, int64_t n_rows,
+                             float (*totals)[kInt8PanelFeatures]) {
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const auto start = hn::Set(kSums, g.starts[r * g.row_stride]);
+    Sums of_row[1][kFeatureTiles];
+#pragma GCC unroll 4
+    for (int64_t f = 0; f < kFeatureTiles; ++f) {
+      of_row[0][f] = hn::Add(start, hn::Load(kSums, sums[f][r]));
+    }
+    AddScaled<1, kFeatureTiles>({.scales = g.scales + r * g.row_stride,
+                                 .row_stride = g.row_stride,
+                                 .weight_scales = g.weight_scales},
+                                0, of_row, totals + r);
+  }
+}
+
+// Rows that are multiplied by a group's weights while those are in the first cache.
+constexpr int64_t kAmxChunkRows = 6 * kAmxRows;
+
+// Up to kAmxChunkRows rows, the last tile of them filled up with what lies behind. A tile's sums
+// are added while the next one is multiplied: read at once, they would wait for their writes.
+void MultiplyChunkAmx(const AmxTiles& tiles, const Int8Product& p, int64_t row, int64_t n_rows) {
+  alignas(64) float totals[kAmxChunkRows][kInt8PanelFeatures];
+  alignas(64) AmxSums sums[2];
+  StartTotals(p, row, n_rows, totals);
+  const int64_t n_tiles = (n_rows + kAmxRows - 1) / kAmxRows;
+  const int64_t n_whole = p.rows->stride / kInt8Group;
+  int64_t at = 0;
+  const auto add = [&](int64_t tile, int64_t group) HWY_ATTR {
+    const int64_t first = tile * kAmxRows;
+    AddScaledAmx(GroupOf(p, row + first, group), sums[(at - 1) % 2],
+                 std::min(kAmxRows, n_rows - first), totals + first);
+  };
+  for (int64_t group = 0; group < n_whole; ++group) {
+    for (int64_t tile = 0; tile < n_tiles; ++tile, ++at) {
+      MultiplyGroupAmx(tiles, GroupOf(p, row + tile * kAmxRows, group), sums[at % 2]);
+      if (at > 0) tile > 0 ? add(tile - 1, group) : add(n_tiles - 1, group - 1);
+    }
+  }
+  if (at > 0) add(n_tiles - 1, n_whole - 1);
+  for (int64_t r = 0; n_whole < p.rows->n_groups && r < n_rows; ++r) {
+    FourProducts::AddGroup<1>(GroupOf(p, row + r, n_whole), totals + r);
+  }
+  StoreTotals(p, row, n_rows, totals);
+}
+
+void MultiplyRowsAmx(const Int8Product& p, int64_t begin, int64_t end) {
+  const AmxTiles::Shape sums{kAmxRows, 64}, weights{kHalfGroup / 4, 64};
+  const AmxTiles tiles({sums, sums, sums, sums, {kAmxRows, kHalfGroup}, weights, weights, {}});
+  for (int64_t row = begin; row < end; row += kAmxChunkRows) {
+    MultiplyChunkAmx(tiles, p, row, std::min(kAmxChunkRows, end - row));
+  }
+}
+
+#endif
+
 bool HasKernel() { return true; }
 
 void MultiplyInt8Impl(const Int8Product& product, int64_t begin, int64_t end) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  if (HasFourProducts() && HasAmxInt8()) return MultiplyRowsAmx(product, begin, end);
+#endif
 #if FOVEA_HAS_FOUR_PRODUCTS
   if (HasFourProducts()) return MultiplyRows<FourProducts>(product, begin, end);
 #endif
@@ -447,7 +574,8 @@ void PackInt8Panel(const float* weight, int64_t n_features, int64_t k, std::byte
 size_t Int8RowsBytes(int64_t n_rows, int64_t k) {
   const auto of_row = static_cast<size_t>(RoundUp(k, 4)) +
                       static_cast<size_t>(Groups(k)) * (sizeof(float) + sizeof(int32_t));
-  return static_cast<size_t>(n_rows) * of_row;
+  // A tile of rows may be read to its end.
+  return static_cast<size_t>(n_rows) * of_row + static_cast<size_t>(kAmxRows * RoundUp(k, 4));
 }
 
 Int8Rows MakeInt8Rows(int64_t n_rows, int64_t k, std::byte* memory) {

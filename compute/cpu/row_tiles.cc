@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "compute/cpu/amx.h"
 #include "compute/cpu/simd_targets.h"
 #include "compute/cpu/vnni.h"
 
@@ -55,6 +56,36 @@ struct BlockSums {
   __m512i high, low;
 };
 
+// sums[t] += the block's sums as floats; `at`: the block's bytes.
+template <class Type, int kTokens, class SumsOf>
+HWY_INLINE void AddBlock(const uint8_t* at, const QuantizedVectors& x, int64_t token, int64_t block,
+                         __m512* HWY_RESTRICT sums, SumsOf sums_of) {
+  const auto halves = [at](size_t offset) HWY_ATTR {
+    return _mm512_cvtph_ps(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + Type::kGroups * 64 + offset)));
+  };
+  const __m512 scale = halves(0);
+  const __m512 offset = Type::kHasOffset ? halves(32) : scale;
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+    const int64_t i = (token + t) * x.block_stride + block;
+    const BlockSums products = sums_of(t);
+    const __m512i total = _mm512_add_epi32(_mm512_slli_epi32(products.high, 7), products.low);
+    sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, _mm512_set1_ps(x.scales[i])),
+                              _mm512_cvtepi32_ps(total), sums[t]);
+    if constexpr (Type::kHasOffset) {
+      sums[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.totals[i]), sums[t]);
+    }
+  }
+}
+
+// What the products of a block's zero points take from its sums.
+template <class Type>
+HWY_INLINE __m512i StartOfLow(const QuantizedVectors& x, int64_t token, int64_t block) {
+  if constexpr (Type::kZeroBits == 0) return _mm512_setzero_si512();
+  return _mm512_set1_epi32(-(x.block_sums[token * x.block_stride + block] << Type::kZeroBits));
+}
+
 template <class Type, int kTokens>
 HWY_INLINE void MultiplyTile(const std::byte* tile, const QuantizedVectors& x, int64_t token,
                              __m512* HWY_RESTRICT sums) {
@@ -64,11 +95,7 @@ HWY_INLINE void MultiplyTile(const std::byte* tile, const QuantizedVectors& x, i
     BlockSums products[kTokens];
     for (int t = 0; t < kTokens; ++t) {
       products[t].high = _mm512_setzero_si512();
-      products[t].low = _mm512_setzero_si512();
-      if constexpr (Type::kZeroBits != 0) {
-        products[t].low = _mm512_set1_epi32(
-            -(x.block_sums[(token + t) * x.block_stride + block] << Type::kZeroBits));
-      }
+      products[t].low = StartOfLow<Type>(x, token + t, block);
     }
     const auto add = [&](__m512i quanta, int64_t value) HWY_ATTR {
       for (int t = 0; t < kTokens; ++t) {
@@ -88,32 +115,107 @@ HWY_INLINE void MultiplyTile(const std::byte* tile, const QuantizedVectors& x, i
         add(bytes, 4 * g);
       }
     }
-    const auto halves = [at](size_t offset) HWY_ATTR {
-      return _mm512_cvtph_ps(
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + Type::kGroups * 64 + offset)));
-    };
-    const __m512 scale = halves(0);
-    for (int t = 0; t < kTokens; ++t) {
-      const int64_t i = (token + t) * x.block_stride + block;
-      const __m512i total =
-          _mm512_add_epi32(_mm512_slli_epi32(products[t].high, 7), products[t].low);
-      sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, _mm512_set1_ps(x.scales[i])),
-                                _mm512_cvtepi32_ps(total), sums[t]);
-      if constexpr (Type::kHasOffset) {
-        sums[t] = _mm512_fmadd_ps(halves(32), _mm512_set1_ps(x.totals[i]), sums[t]);
+    AddBlock<Type, kTokens>(at, x, token, block, sums, [&](int t) HWY_ATTR { return products[t]; });
+  }
+}
+
+// Many vectors at once, where the processor multiplies tiles of bytes: both digits of up to 16
+// vectors by a block of 16 rows, whose quanta already lie as a tile wants them.
+enum AmxTile : int { kHighSums, kLowSums, kOtherHighSums, kOtherLowSums, kHigh, kLow, kQuanta };
+
+template <int kTokens>
+AmxTiles ShapeAmxTiles() {
+  const AmxTiles::Shape sums{kTokens, 64};
+  const AmxTiles::Shape digits{kTokens, kQuantizedBlock};
+  return AmxTiles({sums, sums, sums, sums, digits, digits, {kQuantizedBlock / 4, 64}, {}});
+}
+
+// A block on its way through MultiplyTileAmx.
+template <int kTokens>
+struct AmxBlock {
+  alignas(64) uint8_t quanta[kQuantizedBlock / 4][64];
+  alignas(64) int32_t high[kTokens][16];
+  alignas(64) int32_t low[kTokens][16];
+};
+
+HWY_INLINE void UnpackNibbles(const uint8_t* at, uint8_t (*quanta)[64]) {
+  const __m512i low_bits = _mm512_set1_epi8(15);
+  for (int g = 0; g < 4; ++g) {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + g * 64 + kPrefetchBytes, _MM_HINT_T0);
+    const __m512i bytes = _mm512_loadu_si512(at + g * 64);
+    _mm512_store_si512(quanta[g], _mm512_and_si512(bytes, low_bits));
+    _mm512_store_si512(quanta[4 + g], _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_bits));
+  }
+}
+
+// Both digits of vectors from `token` on by the quanta of a block, whose rows of 64 bytes lie one
+// after another.
+template <int kHighSumsTile, int kLowSumsTile>
+HWY_INLINE void MultiplyAmx(const AmxTiles& tiles, const void* quanta, const QuantizedVectors& x,
+                            int64_t token, int64_t block) {
+  const int64_t i = token * x.n_values + block * kQuantizedBlock;
+  tiles.Load<kHigh>(x.high + i, x.n_values);
+  tiles.Load<kLow>(x.low + i, x.n_values);
+  tiles.Load<kQuanta>(quanta, 64);
+  tiles.Zero<kHighSumsTile>();
+  tiles.Zero<kLowSumsTile>();
+  tiles.AddProducts<kHighSumsTile, kHigh, kQuanta>();
+  tiles.AddProducts<kLowSumsTile, kLow, kQuanta>();
+}
+
+// As MultiplyTile. What is written for a block is read a round later: read at once, each step
+// would wait for the one before.
+template <class Type, int kTokens>
+HWY_INLINE void MultiplyTileAmx(const AmxTiles& tiles, const std::byte* tile,
+                                const QuantizedVectors& x, int64_t token,
+                                __m512* HWY_RESTRICT sums) {
+  constexpr int64_t kOnTheWay = 4;
+  AmxBlock<kTokens> blocks[kOnTheWay];
+  const auto* at = reinterpret_cast<const uint8_t*>(tile);
+  const int64_t n_blocks = x.n_values / kQuantizedBlock;
+  for (int64_t round = 0; round < n_blocks + 3; ++round) {
+    if (Type::kGroups == 4 && round < n_blocks) {
+      UnpackNibbles(at + round * Type::kBytes, blocks[round % kOnTheWay].quanta);
+    }
+    if (const int64_t block = round - 1; 0 <= block && block < n_blocks) {
+      const void* const quanta =
+          Type::kGroups == 4 ? blocks[block % kOnTheWay].quanta[0] : at + block * Type::kBytes;
+      if (block % 2 == 0) {
+        MultiplyAmx<kHighSums, kLowSums>(tiles, quanta, x, token, block);
+      } else {
+        MultiplyAmx<kOtherHighSums, kOtherLowSums>(tiles, quanta, x, token, block);
       }
+    }
+    if (const int64_t block = round - 2; 0 <= block && block < n_blocks) {
+      AmxBlock<kTokens>& of_block = blocks[block % kOnTheWay];
+      if (block % 2 == 0) {
+        tiles.Store<kHighSums>(of_block.high, 64);
+        tiles.Store<kLowSums>(of_block.low, 64);
+      } else {
+        tiles.Store<kOtherHighSums>(of_block.high, 64);
+        tiles.Store<kOtherLowSums>(of_block.low, 64);
+      }
+    }
+    if (const int64_t block = round - 3; 0 <= block) {
+      const AmxBlock<kTokens>& of_block = blocks[block % kOnTheWay];
+      AddBlock<Type, kTokens>(
+          at + block * Type::kBytes, x, token, block, sums, [&](int t) HWY_ATTR {
+            return BlockSums{_mm512_load_si512(of_block.high[t]),
+                             _mm512_add_epi32(_mm512_load_si512(of_block.low[t]),
+                                              StartOfLow<Type>(x, token + t, block))};
+          });
     }
   }
 }
 
-template <class Type, int kTokens>
-HWY_NOINLINE void MultiplyTiles(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end) {
+template <class Type, int kTokens, class MultiplyOne>
+HWY_INLINE void MultiplyTiles(const MatVecArgs& args, int64_t token, int64_t begin, int64_t end,
+                              MultiplyOne multiply) {
   const QuantizedVectors x = *args.quantized;
   for (int64_t row = begin; row < end; row += kTileRows) {
     __m512 sums[kTokens];
     for (auto& sum : sums) sum = _mm512_setzero_ps();
-    MultiplyTile<Type, kTokens>(args.weight + static_cast<size_t>(row) * args.row_bytes, x, token,
-                                sums);
+    multiply(args.weight + static_cast<size_t>(row) * args.row_bytes, x, sums);
     if (args.lora_b != nullptr) {
       const float* b = reinterpret_cast<const float*>(args.lora_b) + row * args.lora_rank;
       for (int64_t r = 0; r < args.lora_rank; ++r) {
@@ -133,12 +235,39 @@ HWY_NOINLINE void MultiplyTiles(const MatVecArgs& args, int64_t token, int64_t b
   }
 }
 
+template <class Type, int kTokens>
+HWY_NOINLINE void MultiplyTilesVnni(const MatVecArgs& args, int64_t token, int64_t begin,
+                                    int64_t end) {
+  MultiplyTiles<Type, kTokens>(
+      args, token, begin, end,
+      [token](const std::byte* tile, const QuantizedVectors& x, __m512* sums)
+          HWY_ATTR { MultiplyTile<Type, kTokens>(tile, x, token, sums); });
+}
+
+template <class Type, int kTokens>
+HWY_NOINLINE void MultiplyTilesAmx(const MatVecArgs& args, int64_t token, int64_t begin,
+                                   int64_t end) {
+  const AmxTiles tiles = ShapeAmxTiles<kTokens>();
+  MultiplyTiles<Type, kTokens>(
+      args, token, begin, end,
+      [&tiles, token](const std::byte* tile, const QuantizedVectors& x, __m512* sums)
+          HWY_ATTR { MultiplyTileAmx<Type, kTokens>(tiles, tile, x, token, sums); });
+}
+
 template <class Type>
 void MultiplyAllTokens(const MatVecArgs& args, int64_t begin, int64_t end) {
   int64_t token = 0;
-  for (; token + 4 <= args.n_tokens; token += 4) MultiplyTiles<Type, 4>(args, token, begin, end);
-  for (; token + 2 <= args.n_tokens; token += 2) MultiplyTiles<Type, 2>(args, token, begin, end);
-  if (token < args.n_tokens) MultiplyTiles<Type, 1>(args, token, begin, end);
+  const auto run = [&](auto multiply, int64_t n) {
+    for (; token + n <= args.n_tokens; token += n) multiply(args, token, begin, end);
+  };
+  if (HasAmxInt8()) {  // for fewer vectors a tile is no faster
+    run(MultiplyTilesAmx<Type, 16>, 16);
+    run(MultiplyTilesAmx<Type, 12>, 12);
+    run(MultiplyTilesAmx<Type, 8>, 8);
+  }
+  run(MultiplyTilesVnni<Type, 4>, 4);
+  run(MultiplyTilesVnni<Type, 2>, 2);
+  run(MultiplyTilesVnni<Type, 1>, 1);
 }
 
 void MultiplyRowTilesImpl(const MatVecArgs& args, int64_t begin, int64_t end) {

@@ -128,8 +128,10 @@ std::vector<double> Magnitudes(const Panel& panel, const Int8Product& p,
 }
 
 TEST(Int8GemmTest, InstructionSetsChangeNoBitButWhereTheyRoundTwice) {
+  std::vector<int64_t> row_counts{16, 17, 35, 96, 97, 209};  // with those of whole and split tiles
+  for (int64_t n_rows = 1; n_rows <= 13; ++n_rows) row_counts.push_back(n_rows);
   for (const int64_t k : {1, 3, 64, 67, 95, 97, 191, 192, 580}) {
-    for (int64_t n_rows = 1; n_rows <= 13; ++n_rows) {
+    for (const int64_t n_rows : row_counts) {
       for (const int64_t n_features : {1, 47, 64}) {
         const Panel panel({n_rows, n_features, k});
         for (const int options : {0, 1, 2, 3}) {
@@ -185,12 +187,13 @@ TEST(Int8GemmTest, InstructionSetsQuantiseAlike) {
 }
 
 TEST(Int8GemmTest, ARowDoesNotDependOnThoseBesideIt) {
-  const Panel panel({13, 40, 300});
+  constexpr int64_t kRows = 109;
+  const Panel panel({kRows, 40, 300});
   WithEachInstructionSet([&](int64_t) {
     std::vector<float> together, apart;
-    MultiplyInt8(panel.Product(true, false, &together), 0, 13);
+    MultiplyInt8(panel.Product(true, false, &together), 0, kRows);
     const Int8Product product = panel.Product(true, false, &apart);
-    for (int64_t row = 0; row < 13; ++row) MultiplyInt8(product, row, row + 1);
+    for (int64_t row = 0; row < kRows; ++row) MultiplyInt8(product, row, row + 1);
     EXPECT_EQ(together, apart);
   });
 }

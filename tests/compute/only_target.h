@@ -3,6 +3,10 @@
 // choice is the process's.
 #pragma once
 
+#include <string>
+#include <string_view>
+
+#include "compute/cpu/amx.h"
 #include "compute/cpu/simd_targets.h"
 // After simd_targets.h.
 #include "compute/cpu/vnni.h"
@@ -26,16 +30,19 @@ class OnlyTarget {
   OnlyTarget& operator=(const OnlyTarget&) = delete;
 };
 
-// check(target) under each instruction set, with and without VNNI.
+// check(target) under each instruction set, with and without VNNI and AMX, which no instruction set
+// of dispatch tells.
 template <typename Check>
 void WithEachInstructionSet(Check check) {
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     const OnlyTarget only(target);
-    for (const bool has_vnni : {true, false}) {
-      SCOPED_TRACE(std::string(hwy::TargetName(target)) + (has_vnni ? "" : " without VNNI"));
-      cpu::DisableVnniForTest(!has_vnni);
+    for (const char* without : {"", " without AMX", " without AMX and VNNI"}) {
+      SCOPED_TRACE(std::string(hwy::TargetName(target)) + without);
+      cpu::DisableAmxForTest(*without != '\0');
+      cpu::DisableVnniForTest(std::string_view(without).ends_with("VNNI"));
       check(target);
     }
+    cpu::DisableAmxForTest(false);
     cpu::DisableVnniForTest(false);
   }
 }

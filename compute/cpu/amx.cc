@@ -1,0 +1,44 @@
+#include "compute/cpu/amx.h"
+
+#include <atomic>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace fovea::compute::cpu {
+namespace {
+
+std::atomic<bool> is_disabled{false};
+
+#if defined(__x86_64__) && defined(__linux__)
+
+bool AskForAmxInt8() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
+  // Linux keeps room for the tiles of a process only when it asks: arch_prctl(2),
+  // ARCH_REQ_XCOMP_PERM. Kernels that do not know of them refuse.
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+#else
+
+bool AskForAmxInt8() { return false; }
+
+#endif
+
+}  // namespace
+
+bool HasAmxInt8() {
+  static const bool has = AskForAmxInt8();
+  return has && !is_disabled.load(std::memory_order_relaxed);
+}
+
+void DisableAmxForTest(bool disable) { is_disabled.store(disable, std::memory_order_relaxed); }
+
+}  // namespace fovea::compute::cpu
