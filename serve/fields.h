@@ -19,7 +19,7 @@ namespace fovea::serve {
 
 using answer::Json;
 
-// InvalidArgument for what is no JSON object.
+// InvalidArgument for what is no JSON object says why not, and where.
 absl::StatusOr<Json> ParseObject(const std::string& text);
 
 // Not thread-safe. A field that is missing or null has its default.

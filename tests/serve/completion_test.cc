@@ -10,6 +10,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 absl::StatusOr<CompletionRequest> Chat(const std::string& json) {
@@ -20,6 +21,28 @@ absl::StatusOr<CompletionRequest> Chat(const std::string& json) {
 constexpr char kQuestion[] = R"("messages": [{"role": "user", "content": "Who?"}])";
 
 std::string WithField(const std::string& field) { return StrCat("{", kQuestion, ", ", field, "}"); }
+
+TEST(CompletionTest, ABodyThatIsNoJsonSaysWhatIsWrongAndWhere) {
+  const std::pair<std::string, std::string> wrong[] = {
+      {R"({"prompt": "a\ud800"})",
+       "the body is no JSON object: at byte 20: syntax error while parsing value - invalid string: "
+       "half of a surrogate pair (\\uD800 to \\uDFFF alone), which is no character; last read: "
+       "'\"a\\ud800\"'"},
+      {"{\n\"prompt\": \"a\xFF\"}", "at byte 15: "},
+      {"{\"prompt\": \"a\xFF\"}", "ill-formed UTF-8 byte; last read: '\"a\\xFF'"},
+      {"{\"prompt\": 1e999}", "number overflow parsing '1e999'"},
+      {"{\"prompt\": ", "unexpected end of input"},
+      {"", "unexpected end of input"},
+      {"[1]", "the body is no JSON object: its type is array"},
+      {"\"x\"", "its type is string"}};
+  for (const auto& [body, message] : wrong) {
+    const absl::Status status = ParseObject(body).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << body;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message)) << body;
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr("json.exception"))) << body;
+  }
+  EXPECT_TRUE(ParseObject(R"({"prompt": "\ud83d\ude00"})").ok());
+}
 
 TEST(CompletionTest, DefaultsAreThoseOfAsk) {
   const auto chat = Chat(StrCat("{", kQuestion, "}"));
