@@ -52,6 +52,15 @@ bool Fields::Bool(std::string_view field, bool otherwise) {
   return otherwise;
 }
 
+std::optional<bool> Fields::OnOff(std::string_view field) {
+  const Json* const value = Find(field);
+  if (value == nullptr) return std::nullopt;
+  if (value->is_boolean()) return value->get<bool>();
+  if (*value == "on" || *value == "off") return *value == "on";
+  Fail(field, "want true or false, or \"on\" or \"off\"");
+  return std::nullopt;
+}
+
 double Fields::Number(std::string_view field, double otherwise) {
   const Json* const value = Find(field);
   if (value == nullptr) return otherwise;

@@ -148,11 +148,29 @@ TEST(CompletionTest, AnAnswerThatWasCutShortIsNotPassedOffAsWhole) {
   answer::Answer answer;
   answer.text = "Half an";
   answer.finish_reason = "cancelled";
-  const CompletionWriter writer(CompletionKind::kChat, "tiny");
-  const Json whole = writer.Whole(answer);
-  EXPECT_EQ(whole["choices"][0]["finish_reason"], "length");
-  EXPECT_EQ(whole["fovea_finish_reason"], "cancelled");
-  EXPECT_TRUE(whole["fovea_sources"].is_array());
+  CompletionWriter writer(CompletionKind::kChat, "tiny");
+  const Json end = writer.End(answer);
+  EXPECT_TRUE(end["choices"][0]["finish_reason"].is_null());  // not "length": no limit was met
+  EXPECT_EQ(end["fovea_finish_reason"], "cancelled");
+  EXPECT_TRUE(end["fovea_sources"].is_array());
+}
+
+TEST(CompletionTest, TheMemoryWhilePassagesAreReadIsSwitchedAsByTheCommand) {
+  const std::pair<std::string, bool> switched[] = {
+      {"true", true}, {"false", false}, {"\"on\"", true}, {"\"off\"", false}};
+  for (const auto& [value, want] : switched) {
+    const auto chat = Chat(WithField(StrCat(R"("fovea": {"reread_memory": )", value, "}")));
+    ASSERT_TRUE(chat.ok()) << chat.status();
+    EXPECT_EQ(chat->request.options.reread_memory, want) << value;
+  }
+  EXPECT_EQ(Chat(WithField(R"("fovea": {"reread_memory": null})"))->request.options.reread_memory,
+            std::nullopt);
+  for (const char* value : {"1", "\"yes\"", "\"\"", "[]"}) {
+    const absl::Status status =
+        Chat(WithField(StrCat(R"("fovea": {"reread_memory": )", value, "}"))).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << value;
+    EXPECT_EQ(status.message(), "fovea.reread_memory: want true or false, or \"on\" or \"off\"");
+  }
 }
 
 TEST(ErrorsTest, HaveOpenAisShapeAndAStatus) {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The official openai client against the built server. Environment: FOVEA, the program."""
+import threading
 import unittest
 
 import openai
-from serving import OTTER, TOOLS, Home
+from serving import OTTER, TOOLS, Home, long_answer
 
 
 class OpenAiClientTest(unittest.TestCase):
@@ -55,6 +56,23 @@ class OpenAiClientTest(unittest.TestCase):
         next(iter(stream))
         stream.close()
         self.assertTrue(self.chat().choices)
+
+    def test_an_answer_that_the_server_breaks_off_is_an_exception(self):
+        with self.home.serve() as server:
+            options = long_answer(server)
+            client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0)
+            stream = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "Otter?"}], stream=True, **options)
+            chunks = [next(iter(stream))]
+            stopped = threading.Thread(target=server.stop)
+            stopped.start()
+            with self.assertRaises(openai.APIError) as caught:
+                chunks.extend(stream)
+            stopped.join()
+            client.close()
+        self.assertIn("the answer was not finished", caught.exception.message)
+        self.assertEqual(caught.exception.code, "cancelled")
+        self.assertTrue(chunks[0].choices[0].delta.content)
 
     def test_takes_options(self):
         drawn = [self.chat(temperature=1.0, top_p=0.9, seed=seed).choices[0].message.content

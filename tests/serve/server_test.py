@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from serving import FOVEA, OTTER, PATIENCE_S, TOOLS, Home
+from serving import FOVEA, OTTER, PATIENCE_S, TOOLS, Home, long_answer
 
 
 def words(seed, n_bytes):
@@ -766,10 +766,11 @@ class StoppingTest(ServerTest):
     def test_sigterm_ends_a_stream_within_its_tokens(self):
         self.fill()
         with self.home.serve() as server:
+            options = long_answer(server)
+            n_tokens = server.ask("Otter?", **options).json["usage"]["completion_tokens"]
             connection = server.connect()
             connection.request("POST", "/v1/chat/completions", json.dumps(
-                {"messages": [{"role": "user", "content": "Otter?"}], "max_tokens": 1500,
-                 "stream": True, "temperature": 1.5}))
+                {"messages": [{"role": "user", "content": "Otter?"}], "stream": True, **options}))
             response = connection.getresponse()
             self.assertEqual(response.status, 200)
             first = response.readline()
@@ -780,9 +781,16 @@ class StoppingTest(ServerTest):
             stopped.join()
             connection.close()
             self.assertEqual(server.process.returncode, 0)
-            self.assertTrue(rest.endswith("data: [DONE]\n\n"), rest[-200:])
-            end = json.loads(rest.split("\n\n")[-3].strip().removeprefix("data: "))
-            self.assertIn(end["fovea_finish_reason"], ("cancelled", "length", "stop", "repetition"))
+            # Not passed off as whole: what came, then an error.
+            *_, end, error = [json.loads(event.removeprefix("data: "))
+                              for event in rest.strip().split("\n\n")]
+            self.assertIsNone(end["choices"][0]["finish_reason"])
+            self.assertEqual(end["fovea_finish_reason"], "cancelled")
+            self.assertGreater(len(end["fovea_sources"]), 0)
+            self.assertLess(rest.count("data: "), n_tokens)
+            self.assertEqual((error["error"]["type"], error["error"]["code"]),
+                             ("server_error", "cancelled"))
+            self.assertIn("the server stops", error["error"]["message"])
 
     def test_a_client_that_leaves_is_not_answered_to_the_end(self):
         self.fill()
