@@ -583,6 +583,10 @@ TEST_F(CommandTest, AnotherModelIsRefusedWithBothFingerprints) {
   const ProgramResult result = Ingest({"--model", "other", otter_});
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, AllOf(HasSubstr(own), HasSubstr("rebuild --reencode")));
+  // It may be the adapter that is another one.
+  const ProgramResult without = Command(Ask("Q", {"--adapter", "none"}));
+  EXPECT_EQ(without.code, 1);
+  EXPECT_THAT(without.err, AllOf(HasSubstr(own), HasSubstr("--model PATH, --adapter DIR or none")));
 }
 
 TEST_F(CommandTest, SourcesReferToDocuments) {

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -763,34 +764,37 @@ class JobsTest(ServerTest):
 
 
 class StoppingTest(ServerTest):
-    def test_sigterm_ends_a_stream_within_its_tokens(self):
-        self.fill()
+    def stop_amid_a_stream(self):
+        """What the events of a stream say whose server is told to stop at the first one."""
         with self.home.serve() as server:
-            options = long_answer(server)
-            n_tokens = server.ask("Otter?", **options).json["usage"]["completion_tokens"]
             connection = server.connect()
             connection.request("POST", "/v1/chat/completions", json.dumps(
-                {"messages": [{"role": "user", "content": "Otter?"}], "stream": True, **options}))
+                {"messages": [{"role": "user", "content": "Otter?"}], "stream": True,
+                 **long_answer(server)}))
             response = connection.getresponse()
             self.assertEqual(response.status, 200)
-            first = response.readline()
-            self.assertTrue(first.startswith(b"data: "))
-            stopped = threading.Thread(target=server.stop)
-            stopped.start()
-            rest = response.read().decode()
-            stopped.join()
+            first = response.readline().decode()
+            server.process.send_signal(signal.SIGTERM)
+            events = (first + response.read().decode()).strip().split("\n\n")
             connection.close()
-            self.assertEqual(server.process.returncode, 0)
-            # Not passed off as whole: what came, then an error.
-            *_, end, error = [json.loads(event.removeprefix("data: "))
-                              for event in rest.strip().split("\n\n")]
-            self.assertIsNone(end["choices"][0]["finish_reason"])
-            self.assertEqual(end["fovea_finish_reason"], "cancelled")
-            self.assertGreater(len(end["fovea_sources"]), 0)
-            self.assertLess(rest.count("data: "), n_tokens)
-            self.assertEqual((error["error"]["type"], error["error"]["code"]),
-                             ("server_error", "cancelled"))
-            self.assertIn("the server stops", error["error"]["message"])
+            self.assertEqual(server.process.wait(timeout=PATIENCE_S), 0)
+        return [event.removeprefix("data: ") for event in events]
+
+    def test_sigterm_ends_a_stream_within_its_tokens(self):
+        self.fill()
+        for _ in range(10):  # on a busy machine the answer may be there before the signal
+            events = self.stop_amid_a_stream()
+            if events[-1] != "[DONE]":
+                break
+        # Not passed off as whole: what came, then an error.
+        *pieces, end, error = [json.loads(event) for event in events]
+        self.assertGreater(len(pieces), 0)
+        self.assertIsNone(end["choices"][0]["finish_reason"])
+        self.assertEqual(end["fovea_finish_reason"], "cancelled")
+        self.assertGreater(len(end["fovea_sources"]), 0)
+        self.assertEqual((error["error"]["type"], error["error"]["code"]),
+                         ("server_error", "cancelled"))
+        self.assertIn("the server stops", error["error"]["message"])
 
     def test_a_client_that_leaves_is_not_answered_to_the_end(self):
         self.fill()
