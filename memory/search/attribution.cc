@@ -286,6 +286,7 @@ std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passag
     for (auto& [slot, passage] : fused) passage.score += (scores[slot] - mean) / unit;
   }
   std::vector<Passage> result;
+  result.reserve(fused.size());
   for (auto& [slot, passage] : fused) result.push_back(std::move(passage));
   std::sort(result.begin(), result.end(), BetterPassage);
   if (static_cast<int>(result.size()) > n_passages) result.resize(std::max(n_passages, 0));
