@@ -229,7 +229,7 @@ class AnswererImpl final : public Answerer {
       if (found.ok() || absl::IsCancelled(found.status()) || attempt == kMaxAttempts ||
           !MovedOn(&inquiry)) {
         if (found.ok()) {
-          for (memory::Passage& passage : *found) ChooseExcerpt(inquiry.question, &passage);
+          ChooseExcerpts(inquiry, inquiry.question, &*found);
         }
         return found;
       }
@@ -527,6 +527,18 @@ class AnswererImpl final : public Answerer {
          .documents = inquiry.options().scope.documents});
   }
 
+  // Chooses what is shown of each passage.
+  static void ChooseExcerpts(const Inquiry& inquiry, std::string_view wanted,
+                             std::vector<memory::Passage>* passages) {
+    for (memory::Passage& passage : *passages) {
+      // An answer is none the worse where a window beside it cannot be read.
+      const memory::Surroundings around =
+          memory::ReadSurroundings(inquiry.searcher->generation(), passage)
+              .value_or(memory::Surroundings());
+      ChooseExcerpt(wanted, around, &passage);
+    }
+  }
+
   // `named`: what marks of the text name, each of which may have little of the whole attention.
   static absl::Status NameSources(const Inquiry& inquiry, std::span<const memory::Passage> named,
                                   Answer* answer) {
@@ -560,7 +572,7 @@ class AnswererImpl final : public Answerer {
     }
     if (answer->sources.size() > n_sources) answer->sources.resize(n_sources);
     const std::string wanted = StrCat(inquiry.question, "\n", inquiry.said);
-    for (memory::Passage& passage : answer->sources) ChooseExcerpt(wanted, &passage);
+    ChooseExcerpts(inquiry, wanted, &answer->sources);
     return absl::OkStatus();
   }
 

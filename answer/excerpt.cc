@@ -157,20 +157,43 @@ bool BeginsSentence(std::string_view text, const std::vector<Piece>& pieces, siz
                      [&](std::string_view end) { return before.ends_with(end); });
 }
 
+// The bytes [first, second) of `text` that are whole graphemes of the text that it is a part of;
+// all of them where there is none.
+std::pair<size_t, size_t> WholeGraphemes(const memory::Surroundings& around,
+                                         std::string_view text) {
+  const std::string joined = StrCat(around.before, text, around.after);
+  const std::string_view whole = joined;
+  const size_t begin = around.before.size();
+  const size_t end = begin + text.size();
+  size_t first = whole.size();
+  size_t last = 0;
+  for (size_t i = 0;; i += documents::FirstGrapheme(whole.substr(i), whole.size()).size()) {
+    if (i >= begin) first = std::min(first, i);
+    if (i <= end) last = i;
+    if (i >= end) break;
+  }
+  if (first >= last) return {0, text.size()};
+  return {first - begin, last - begin};
+}
+
 }  // namespace
 
-void ChooseExcerpt(std::string_view wanted, memory::Passage* passage) {
-  const std::string_view text = passage->text;
-  passage->excerpt_start = passage->start;
-  passage->excerpt_end = passage->end;
+void ChooseExcerpt(std::string_view wanted, const memory::Surroundings& around,
+                   memory::Passage* passage) {
+  const auto [whole_begin, whole_end] = WholeGraphemes(around, passage->text);
+  const std::string_view text =
+      std::string_view(passage->text).substr(whole_begin, whole_end - whole_begin);
+  const uint64_t text_start = passage->start + whole_begin;
+  passage->excerpt_start = text_start;
+  passage->excerpt_end = text_start + text.size();
   std::vector<Piece> pieces = CutIntoPieces(text);
   if (pieces.empty()) return;
   if (Length(pieces, 0, pieces.size() - 1) <= kExcerptCharacters) return;  // all of it
   const std::vector<std::string> terms = index::QueryTerms(wanted);
   FindTerms(text, terms, &pieces);
+  const auto in_text = [&](uint64_t at) { return std::max(at, text_start) - text_start; };
   auto [first, last] =
-      FindCore(pieces, terms.size(),
-               {passage->peak_start - passage->start, passage->peak_end - passage->start});
+      FindCore(pieces, terms.size(), {in_text(passage->peak_start), in_text(passage->peak_end)});
 
   // Back to where a sentence begins, where that leaves room; else some words for the context.
   size_t begin = first;
@@ -194,8 +217,8 @@ void ChooseExcerpt(std::string_view wanted, memory::Passage* passage) {
          Length(pieces, begin - 1, last) <= kExcerptCharacters) {
     --begin;
   }
-  passage->excerpt_start = passage->start + pieces[begin].begin;
-  passage->excerpt_end = passage->start + pieces[last].end;
+  passage->excerpt_start = text_start + pieces[begin].begin;
+  passage->excerpt_end = text_start + pieces[last].end;
 }
 
 }  // namespace fovea::answer

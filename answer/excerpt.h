@@ -13,10 +13,11 @@ inline constexpr size_t kExcerptCharacters = 240;
 
 // Sets passage->excerpt_start and excerpt_end: a part of passage->text, of whole words (of a
 // script without spaces between them, of whole graphemes) and of at most kExcerptCharacters, from
-// the beginning of a sentence where that is near. It is the part where words of `wanted` (a
-// question and its answer, or a query) stand together, the rarer in the passage the better, and
-// where the tokens are that were attended to most (Passage::peak_start); where neither is, the
-// beginning.
-void ChooseExcerpt(std::string_view wanted, memory::Passage* passage);
+// the beginning of a sentence where that is near. A grapheme that the passage's own edge cuts,
+// which `around` shows, is no part of it. It is the part where words of `wanted` (a question and
+// its answer, or a query) stand together, the rarer in the passage the better, and where the tokens
+// are that were attended to most (Passage::peak_start); where neither is, the beginning.
+void ChooseExcerpt(std::string_view wanted, const memory::Surroundings& around,
+                   memory::Passage* passage);
 
 }  // namespace fovea::answer

@@ -27,6 +27,9 @@ struct AskArguments {
   OutputOptions output;
 };
 
+// The word that stands for questions on standard input.
+constexpr std::string_view kFromInput = "-";
+
 constexpr std::string_view kInterrupted = "interrupted; the answer is not complete";
 
 absl::StatusOr<ExitCode> AskOne(answer::Request request, const AskArguments& arguments,
@@ -141,8 +144,25 @@ absl::StatusOr<ExitCode> RunAsk(const AskArguments& arguments) {
   for (const std::string& word : arguments.question) {
     question += StrCat(question.empty() ? "" : " ", word);
   }
-  if (question == "-") return AskLines(request, arguments, session);
+  if (question == kFromInput) return AskLines(request, arguments, session);
   return AskOne(WithQuestion(request, question), arguments, session);
+}
+
+// Throws for a question beside those of standard input, which would not be read: a dash between
+// words is a part of the question, at its beginning or end it is not. `has_batch`: --batch is
+// given.
+void CheckQuestion(const std::vector<std::string>& words, bool has_batch) {
+  const bool is_list = words.size() == 1 && words.front() == kFromInput;
+  if (!is_list && (words.front() == kFromInput || words.back() == kFromInput)) {
+    throw CLI::ValidationError(
+        "QUESTION",
+        "want a question, or - alone, which reads questions from standard input, and not both; "
+        "of a question that begins or ends with a dash make one argument, in quotes");
+  }
+  if (!is_list && has_batch) {
+    throw CLI::ValidationError(
+        "--batch", "goes with -, which reads questions from standard input: this is one question");
+  }
 }
 
 }  // namespace
@@ -159,14 +179,16 @@ void AddAsk(CLI::App& app, Run* run) {
       ->add_option("QUESTION", arguments->question,
                    "The question; -: one a line from standard input, blank lines passed over")
       ->required();
-  command
-      ->add_option("--batch", arguments->batch,
-                   "With -: questions that are answered together, of those that can be read "
-                   "without waiting; faster in all, later each")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
+  const CLI::Option* batch =
+      command
+          ->add_option("--batch", arguments->batch,
+                       "With -: questions that are answered together, of those that can be read "
+                       "without waiting; faster in all, later each")
+          ->check(CLI::Range(1, 64))
+          ->capture_default_str();
   SetExample(command, "fovea ask --memory notes \"Who left the key in the attic?\"");
-  command->callback([arguments, run] {
+  command->callback([arguments, batch, run] {
+    CheckQuestion(arguments->question, batch->count() > 0);
     if (arguments->memory.empty() && !arguments->question_options.no_memory) {
       throw CLI::RequiredError("--memory");
     }

@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/streams.h"
 #include "cli/text_format.h"
+#include "cli/usage_errors.h"
 
 namespace {
 
@@ -23,6 +24,7 @@ int Main(int argc, char** argv) {
   CLI::App app("A language model with a database in place of a long context.", "fovea");
   app.set_version_flag("--version", "fovea " FOVEA_VERSION);
   app.require_subcommand(1);
+  app.failure_message(fovea::cli::UsageMessage);
   fovea::cli::Run run;
   fovea::cli::AddIngest(app, &run);
   fovea::cli::AddAsk(app, &run);

@@ -22,6 +22,7 @@
 #include "cli/streams.h"
 #include "cli/text_format.h"
 #include "cli/train_options.h"
+#include "cli/usage_errors.h"
 #include "model_home/model_home.h"
 #include "train/adapter_writer.h"
 #include "train/batch_maker.h"
@@ -376,6 +377,7 @@ int PrintError(std::string_view message) {
 int Main(int argc, char** argv) {
   InstallSignalHandlers();
   CLI::App app("Trains a model's memory layers (Focused Transformer).", "fovea train");
+  app.failure_message(UsageMessage);
   TrainArguments arguments;
   AddOptions(app, &arguments);
   Run run = [&arguments] { return RunTrain(std::move(arguments)); };

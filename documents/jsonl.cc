@@ -13,6 +13,7 @@
 
 #include "documents/charset.h"
 #include "documents/errors.h"
+#include "documents/json_fault.h"
 #include "documents/names.h"
 #include "documents/string_document.h"
 #include "documents/titles.h"
@@ -91,12 +92,7 @@ class RecordHandler {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const json::exception& exception) {
-    // "[json.exception…] parse error at line 1, column 5: what": the line is always 1.
-    std::string_view what = exception.what();
-    const size_t column = what.find(", column ");
-    const size_t begin = column == std::string_view::npos ? column : what.find(": ", column);
-    if (begin != std::string_view::npos) what.remove_prefix(begin + 2);
-    error = OneLine(what, 160);
+    error = JsonFault(exception.what());
     error_at = position;
     is_json = false;
     return false;
@@ -289,10 +285,8 @@ absl::StatusOr<std::unique_ptr<TextDocument>> ParseRecord(std::string_view line,
   }
   // Two of them would be one: names are whole or none.
   if (!record.halved_name.empty()) {
-    return absl::InvalidArgumentError(
-        StrCat(where, ": field \"", record.halved_name,
-               "\" has half of a surrogate pair (\\uD800 to \\uDFFF alone), which is no character: "
-               "want a name of characters"));
+    return absl::InvalidArgumentError(StrCat(where, ": field \"", record.halved_name, "\" has ",
+                                             kHalfOfPair, ": want a name of characters"));
   }
   const size_t valid_bytes = ScanUtf8(*record.text).valid_bytes;
   if (valid_bytes < record.text->size()) {

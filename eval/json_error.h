@@ -7,17 +7,17 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "documents/json_fault.h"
 
 namespace fovea::eval {
 
-// InvalidArgument: "want <wanted>: <what is wrong>", without the library's own numbers.
+// InvalidArgument: "want <wanted>: <what is wrong>", and of what is no JSON, at which byte.
 inline absl::Status JsonError(std::string_view wanted, const nlohmann::json::exception& error) {
-  const std::string_view what = error.what();
-  constexpr std::string_view kNumberEnd = "] ";
-  const size_t end = what.starts_with('[') ? what.find(kNumberEnd) : std::string_view::npos;
+  const auto* const parse_error = dynamic_cast<const nlohmann::json::parse_error*>(&error);
   return absl::InvalidArgumentError(
       StrCat("want ", wanted, ": ",
-             end == std::string_view::npos ? what : what.substr(end + kNumberEnd.size())));
+             parse_error != nullptr ? StrCat("at byte ", parse_error->byte, ": ") : std::string(),
+             documents::JsonFault(error.what())));
 }
 
 }  // namespace fovea::eval

@@ -48,7 +48,8 @@ absl::Status CheckModel(const Generation& generation, const model::Transformer& 
         StrCat(folder, ": was made by model ", settings->fingerprint, " (", settings->model,
                settings->adapter.empty() ? "" : StrCat(" with adapter ", settings->adapter),
                "), opened with ", model.fingerprint(),
-               ": pass the first model, or convert it with `fovea rebuild --reencode`"));
+               ": pass the first model and its adapter (--model PATH, --adapter DIR or none), or "
+               "convert the memory with `fovea rebuild --reencode`"));
   }
   if (settings->entry_type == EntryType::kFloat32 &&
       model.memory_config().entry_type != EntryType::kFloat32) {

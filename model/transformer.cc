@@ -102,7 +102,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> TransformerImpl::Load(Device* devic
     if (layer < 0 || layer >= config.n_layers) {
       return absl::InvalidArgumentError(StrCat("memory layer ", layer,
                                                ": the model has layers 0 … ", config.n_layers - 1,
-                                               "; name others"));
+                                               "; name others (--mem-layers, --adapter)"));
     }
   }
   std::sort(memory.mem_layers.begin(), memory.mem_layers.end());

@@ -95,9 +95,7 @@ absl::Status ReadOwnOptions(const Json& json, answer::AskOptions* ask) {
   if (fields.Find("reread") != nullptr) {
     ask->reread = static_cast<int>(fields.Integer("reread", 0, 0, kMaxInt));
   }
-  if (fields.Find("reread_memory") != nullptr) {
-    ask->reread_memory = fields.Bool("reread_memory", false);
-  }
+  ask->reread_memory = fields.OnOff("reread_memory");
   if (fields.Find("reread_by") != nullptr) {
     const absl::StatusOr<answer::RereadBy> by = answer::ParseRereadBy(fields.Text("reread_by", ""));
     if (by.ok()) ask->reread_by = *by;
@@ -145,10 +143,11 @@ std::string MakeId(CompletionKind kind) {
   return id;
 }
 
-// One of OpenAI's words. An answer that was cut short is not passed off as a whole one.
-std::string_view FinishReason(const answer::Answer& answer) {
-  return answer.finish_reason == "length" || answer.finish_reason == "cancelled" ? "length"
-                                                                                 : "stop";
+// One of OpenAI's words; null of an answer that was not finished, for which they have none: what
+// follows it is an error.
+Json FinishReason(const answer::Answer& answer) {
+  if (answer.finish_reason == "cancelled") return nullptr;
+  return answer.finish_reason == "length" ? "length" : "stop";
 }
 
 Json UsageJson(const answer::Answer& answer) {

@@ -40,7 +40,7 @@ class CompletionWriter {
   Json Whole(const answer::Answer& answer) const;
   // A piece of the answer; the first one names the role.
   Json Piece(std::string_view text);
-  // After the last piece: why it ended, and the sources.
+  // After the last piece: why it ended (null where it was not finished), and the sources.
   Json End(const answer::Answer& answer);
   Json UsageOnly(const answer::Answer& answer) const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "documents/json_fault.h"
 #include "documents/utf8.h"
 
 namespace fovea::serve {
@@ -10,18 +11,25 @@ absl::StatusOr<Json> ParseObject(const std::string& text) {
   // The parser keeps what is nested on the heap; what writes and frees it does not everywhere.
   constexpr int kMaxDepth = 32;
   bool is_too_deep = false;
-  Json json = Json::parse(
-      text,
-      [&](int depth, Json::parse_event_t, Json&) {
-        is_too_deep = is_too_deep || depth > kMaxDepth;
-        return depth <= kMaxDepth;
-      },
-      /*allow_exceptions=*/false);
+  const auto is_kept = [&](int depth, Json::parse_event_t, Json&) {
+    is_too_deep = is_too_deep || depth > kMaxDepth;
+    return depth <= kMaxDepth;
+  };
+  Json json;
+  std::string fault;
+  try {
+    json = Json::parse(text, is_kept);
+    if (!json.is_object()) fault = StrCat("its type is ", json.type_name());
+  } catch (const Json::parse_error& error) {
+    fault = StrCat("at byte ", error.byte, ": ", documents::JsonFault(error.what()));
+  } catch (const Json::exception& error) {  // a number that is too large
+    fault = documents::JsonFault(error.what());
+  }
   if (is_too_deep) {
     return absl::InvalidArgumentError(StrCat("the body is nested more than ", kMaxDepth, " deep"));
   }
-  if (json.is_discarded() || !json.is_object()) {
-    return absl::InvalidArgumentError("the body is no JSON object");
+  if (!fault.empty()) {
+    return absl::InvalidArgumentError(StrCat("the body is no JSON object: ", fault));
   }
   return json;
 }
@@ -42,6 +50,15 @@ bool Fields::Bool(std::string_view field, bool otherwise) {
   if (value->is_boolean()) return value->get<bool>();
   Fail(field, "want true or false");
   return otherwise;
+}
+
+std::optional<bool> Fields::OnOff(std::string_view field) {
+  const Json* const value = Find(field);
+  if (value == nullptr) return std::nullopt;
+  if (value->is_boolean()) return value->get<bool>();
+  if (*value == "on" || *value == "off") return *value == "on";
+  Fail(field, "want true or false, or \"on\" or \"off\"");
+  return std::nullopt;
 }
 
 double Fields::Number(std::string_view field, double otherwise) {

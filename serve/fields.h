@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,7 @@ namespace fovea::serve {
 
 using answer::Json;
 
-// InvalidArgument for what is no JSON object.
+// InvalidArgument for what is no JSON object says why not, and where.
 absl::StatusOr<Json> ParseObject(const std::string& text);
 
 // Not thread-safe. A field that is missing or null has its default.
@@ -32,6 +33,9 @@ class Fields {
   // Null where there is none.
   const Json* Find(std::string_view field) const;
   bool Bool(std::string_view field, bool otherwise);
+  // true, false, or as options of the command line have them: "on", "off". Unset where there is
+  // none.
+  std::optional<bool> OnOff(std::string_view field);
   double Number(std::string_view field, double otherwise);
   int64_t Integer(std::string_view field, int64_t otherwise,
                   int64_t least = std::numeric_limits<int64_t>::min(),

@@ -19,6 +19,14 @@ constexpr size_t kMaxJsonBytes = size_t{8} << 20;
 // How often it is asked whether the client is still there.
 constexpr std::chrono::milliseconds kLook(200);
 
+// An answer that was cut off is no whole one: its status, or the last event of its stream. The
+// clients of OpenAI's API make an exception of either.
+constexpr int kNotFinishedStatus = 503;
+constexpr std::string_view kNotFinishedCode = "cancelled";
+constexpr std::string_view kNotFinished =
+    "the answer was not finished: the server stops, or the client has closed its side of the "
+    "connection";
+
 // Waits for text of the answer, or for its end. A client that goes away wants it no more.
 std::string Await(Task* task, const HttpPeer& peer) {
   for (;;) {
@@ -78,11 +86,9 @@ HttpResponse Service::Complete(const Call& call, CompletionKind kind) const {
     if (!question->answer().ok()) return ErrorResponse(question->answer().status());
   }
   const auto writer = std::make_shared<CompletionWriter>(kind, model_);
-  // What a stream has sent of such an answer stays of use; its last event says what it is.
-  if (!completion->streams && question->answer()->finish_reason == "cancelled") {
-    return ErrorResponse(503,
-                         "the answer was not finished: the server stops, or the client has "
-                         "closed its side of the connection");
+  const bool has_begun = completion->streams && !first.empty();
+  if (!has_begun && question->is_done() && question->answer()->finish_reason == "cancelled") {
+    return ErrorResponse(kNotFinishedStatus, kNotFinished, kNotFinishedCode);
   }
   if (!completion->streams) return {.body = answer::JsonText(writer->Whole(finish()))};
 
@@ -106,6 +112,13 @@ HttpResponse Service::Complete(const Call& call, CompletionKind kind) const {
     }
     const answer::Answer answer = finish();
     std::string end = ServerSentEvent(writer->End(answer));
+    if (answer.finish_reason == "cancelled") {
+      // What came by then stays of use, with its sources; that it is not all, an error says.
+      end +=
+          StrCat("data: ", ErrorBody(kNotFinishedStatus, kNotFinished, kNotFinishedCode), "\n\n");
+      write(end);
+      return;
+    }
     if (includes_usage) end += ServerSentEvent(writer->UsageOnly(answer));
     write(end += kEndOfEvents);
   };

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "absl/container/flat_hash_map.h"
+#include "documents/utf8.h"
 
 namespace fovea::memory {
 namespace {
@@ -95,12 +96,56 @@ bool IsSink(const Generation& generation, Slot slot) {
 // Candidates of a ranking by log-mass, which is by mass first.
 constexpr int kLogMassCandidates = 64;
 
+// The window that follows `window` in its document, or for step = -1 the one before it; null at the
+// document's ends.
+const LiveWindow* NextWindow(const Generation& generation, const LiveWindow& window, int step) {
+  if (step < 0 && window.ordinal == 0) return nullptr;
+  const uint64_t ordinal = window.ordinal + (step < 0 ? -1 : 1);
+  const auto is_next = [&](const LiveWindow& other) {
+    return other.document == window.document && other.ordinal == ordinal;
+  };
+  // Where no edit has put another one there, it lies beside it.
+  const std::vector<LiveWindow>& windows = generation.windows;
+  const auto beside = static_cast<size_t>(&window - windows.data() + step);
+  if (beside < windows.size() && is_next(windows[beside])) return &windows[beside];
+  const auto found = std::find_if(windows.begin(), windows.end(), is_next);
+  return found == windows.end() ? nullptr : &*found;
+}
+
 bool BetterPassage(const Passage& a, const Passage& b) {
   if (a.score != b.score) return a.score > b.score;
   return a.slot_begin < b.slot_begin;
 }
 
 }  // namespace
+
+absl::StatusOr<Surroundings> ReadSurroundings(const Generation& generation,
+                                              const Passage& passage) {
+  // Far more than what is seen as one character has, but for rows of flags.
+  constexpr size_t kMostBytes = 256;
+  const LiveWindow* const window = generation.FindWindow(passage.slot_begin);
+  if (window == nullptr) return absl::NotFoundError("the passage's window is gone");
+  const auto text_of = [&](const LiveWindow& one) -> absl::StatusOr<std::string> {
+    ASSIGN_OR_RETURN(storage::WindowRecord record, ReadWindow(generation, one.slot_begin));
+    return std::move(record.text);
+  };
+  ASSIGN_OR_RETURN(std::string before, text_of(*window));
+  std::string after = before.substr(passage.end - window->byte_begin);
+  before.resize(passage.start - window->byte_begin);
+  if (const LiveWindow* last = NextWindow(generation, *window, -1);
+      before.empty() && last != nullptr) {
+    ASSIGN_OR_RETURN(before, text_of(*last));
+  }
+  if (const LiveWindow* next = NextWindow(generation, *window, 1);
+      after.empty() && next != nullptr) {
+    ASSIGN_OR_RETURN(after, text_of(*next));
+  }
+  const auto is_inner = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+  size_t cut = before.size() - std::min(before.size(), kMostBytes);
+  while (cut < before.size() && is_inner(before[cut])) ++cut;
+  return Surroundings{.before = before.substr(cut),
+                      .after = std::string(documents::Utf8Prefix(after, kMostBytes))};
+}
 
 absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& searcher,
                                                     std::span<const SlotMass> mass,
@@ -241,6 +286,7 @@ std::vector<Passage> FuseScores(std::vector<Passage> by_mass, std::vector<Passag
     for (auto& [slot, passage] : fused) passage.score += (scores[slot] - mean) / unit;
   }
   std::vector<Passage> result;
+  result.reserve(fused.size());
   for (auto& [slot, passage] : fused) result.push_back(std::move(passage));
   std::sort(result.begin(), result.end(), BetterPassage);
   if (static_cast<int>(result.size()) > n_passages) result.resize(std::max(n_passages, 0));

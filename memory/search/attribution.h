@@ -44,6 +44,15 @@ struct Passage {
   }
 };
 
+// Some of the document's text around a passage, whole characters on either side: it tells whether
+// the passage begins or ends within what people see as one character (documents/graphemes.h).
+struct Surroundings {
+  std::string before;
+  std::string after;
+};
+// NotFound where the passage's window, or the one beside it, is not there any more.
+absl::StatusOr<Surroundings> ReadSurroundings(const Generation& generation, const Passage& passage);
+
 // Passages by attention mass, best first. `mass` and n_rows as MemorySearcher gives them.
 absl::StatusOr<std::vector<Passage>> PassagesByMass(const MemorySearcher& searcher,
                                                     std::span<const SlotMass> mass, int n_passages);

@@ -352,7 +352,11 @@ class PeftAdapter : public Adapter {
 
 absl::StatusOr<std::unique_ptr<Adapter>> Adapter::Load(const std::filesystem::path& folder,
                                                        const ModelConfig& config) {
-  return PeftAdapter::Load(folder, config);
+  absl::StatusOr<std::unique_ptr<Adapter>> adapter = PeftAdapter::Load(folder, config);
+  if (!absl::IsInvalidArgument(adapter.status())) return adapter;
+  return absl::InvalidArgumentError(StrCat(adapter.status().message(),
+                                           "; take an adapter that was made for this model "
+                                           "(--adapter DIR), or none (--adapter none)"));
 }
 
 }  // namespace fovea::model

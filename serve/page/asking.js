@@ -74,7 +74,6 @@ const ask = (question) => run(question, async (turn, answer, signal) => {
   messages.push(user, {role: "assistant", content: withoutMarks(text, end.fovea_marks)});
   const notes = [...end.fovea_notes];
   if (end.fovea_finish_reason === "length") notes.push("The answer has reached its longest length.");
-  if (end.fovea_finish_reason === "cancelled") notes.push("The answer was not finished.");
   turn.append(...notes.map((note) => element("p", {class: "hint"}, note)));
   if (end.fovea_sources.length > 0) turn.append(passageList(end.fovea_sources, "Sources"));
   say(`Answered, with ${count(end.fovea_sources.length, "source")}.`);

@@ -21,10 +21,14 @@ function groups(files) {
   return made;
 }
 
-async function send(files, collection) {
-  const name = files.length === 1 ? files[0].name : count(files.length, "file");
+function addRow(files) {
+  const row = new WorkRow(files.length === 1 ? files[0].name : count(files.length, "file"));
+  row.show(null, "waiting for the files before");
+  return row;
+}
+
+async function send(files, row, collection) {
   const bytes = files.reduce((sum, file) => sum + file.size, 0);
-  const row = new WorkRow(name);
   row.show(0, `sending ${size(bytes)}`);
   try {
     const job = await upload(files, collection, (share) => row.show(share, `sending ${size(bytes)}`));
@@ -37,7 +41,9 @@ async function send(files, collection) {
 
 async function add(files) {
   const collection = byId("target").value.trim();
-  for (const group of groups(files)) await send(group, collection);
+  // What waits for its turn is seen from the beginning.
+  const waiting = groups(files).map((group) => [group, addRow(group)]);
+  for (const [group, row] of waiting) await send(group, row, collection);
 }
 
 // A file that cannot be read is a folder: what browsers give of one has no content.

@@ -28,7 +28,7 @@ memory::Passage PassageOf(const std::string& text, uint64_t start = 1000) {
 
 std::string ExcerptFor(const std::string& text, const std::string& wanted) {
   memory::Passage passage = PassageOf(text);
-  ChooseExcerpt(wanted, &passage);
+  ChooseExcerpt(wanted, {}, &passage);
   return std::string(passage.excerpt());
 }
 
@@ -79,7 +79,7 @@ TEST(ExcerptTest, IsWhereAttentionIsWhereNoWordMatches) {
   memory::Passage passage = PassageOf(Filler(8, "a") + said + " " + Filler(8, "b"));
   passage.peak_start = passage.start + passage.text.find("third");
   passage.peak_end = passage.peak_start + 11;
-  ChooseExcerpt("Where is it?", &passage);
+  ChooseExcerpt("Where is it?", {}, &passage);
   EXPECT_THAT(std::string(passage.excerpt()), StartsWith(said));
 }
 
@@ -87,7 +87,7 @@ TEST(ExcerptTest, WordsTogetherCountMoreThanAttention) {
   memory::Passage passage = PassageOf(Filler(8, "a") + "The brass key is here. " + Filler(8, "b"));
   passage.peak_start = passage.start;
   passage.peak_end = passage.start + 10;
-  ChooseExcerpt("brass key", &passage);
+  ChooseExcerpt("brass key", {}, &passage);
   EXPECT_THAT(std::string(passage.excerpt()), HasSubstr("brass key"));
 }
 
@@ -118,7 +118,7 @@ TEST(ExcerptTest, IsCutBetweenWhatPeopleSeeAsCharacters) {
       memory::Passage passage = PassageOf(text, 0);
       passage.peak_start = text.size() / 2;
       passage.peak_end = text.size() / 2 + 10;
-      ChooseExcerpt("", &passage);
+      ChooseExcerpt("", {}, &passage);
       ASSERT_LT(passage.excerpt_end - passage.excerpt_start, text.size());
       EXPECT_GT(Characters(passage.excerpt()), kExcerptCharacters / 2);
       EXPECT_LE(Characters(passage.excerpt()), kExcerptCharacters);
@@ -127,6 +127,39 @@ TEST(ExcerptTest, IsCutBetweenWhatPeopleSeeAsCharacters) {
       }
     }
   }
+}
+
+// A passage's own edge may lie within one.
+TEST(ExcerptTest, HasNoPartOfACharacterThatThePassageCuts) {
+  const std::string units[] = {"👨\u200D👩\u200D👧\u200D👦", "e\u0301\u0323", "🇩🇰",
+                               "\u1112\u1161\u11AB",     "👍\U0001F3FD",   "\r\n"};
+  for (const std::string& unit : units) {
+    for (const int n_units : {3, 200}) {  // shown whole, and a part of it
+      std::string document;
+      for (int i = 0; i < n_units + 8; ++i) document += unit;
+      for (size_t begin = 0; begin < 2 * unit.size(); ++begin) {
+        for (size_t end = document.size() - 2 * unit.size(); end < document.size(); ++end) {
+          const auto is_inner = [&](size_t at) {
+            return (static_cast<unsigned char>(document[at]) & 0xC0) == 0x80;
+          };
+          if (is_inner(begin) || is_inner(end)) continue;
+          memory::Passage passage = PassageOf(document.substr(begin, end - begin), begin);
+          const memory::Surroundings around = {.before = document.substr(0, begin),
+                                               .after = document.substr(end)};
+          ChooseExcerpt("", around, &passage);
+          EXPECT_EQ(passage.excerpt_start % unit.size(), 0u) << unit << " " << begin;
+          EXPECT_EQ(passage.excerpt_end % unit.size(), 0u) << unit << " " << end;
+          EXPECT_GE(passage.excerpt_start, passage.start);
+          EXPECT_LE(passage.excerpt_end, passage.end);
+          EXPECT_GT(Characters(passage.excerpt()), n_units == 3 ? 1 : kExcerptCharacters / 2);
+        }
+      }
+    }
+  }
+  // Of one that goes on over both edges, a part is all that there is.
+  memory::Passage passage = PassageOf("\u0301\u0301");
+  ChooseExcerpt("", {.before = "a\u0301", .after = "\u0301"}, &passage);
+  EXPECT_EQ(passage.excerpt(), passage.text);
 }
 
 TEST(ExcerptTest, IsNoLongerWhereALetterHasAnyNumberOfMarks) {
@@ -156,7 +189,7 @@ TEST(ExcerptTest, IsAPartOfAnyText) {
       passage.peak_start = passage.start + random() % text.size();
       passage.peak_end = passage.peak_start + random() % (passage.end - passage.peak_start) + 1;
     }
-    ChooseExcerpt("zebrafish 文字", &passage);
+    ChooseExcerpt("zebrafish 文字", {}, &passage);
     ASSERT_LE(passage.start, passage.excerpt_start);
     ASSERT_LE(passage.excerpt_start, passage.excerpt_end);
     ASSERT_LE(passage.excerpt_end, passage.end);

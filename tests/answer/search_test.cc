@@ -66,6 +66,33 @@ TEST_F(SearchTest, LooksNowhereButInItsScope) {
             absl::StatusCode::kNotFound);
 }
 
+// Windows and passages begin and end at tokens; what is shown of them, where a reader sees one
+// character end and another begin.
+TEST_F(SearchTest, ExcerptsAreOfWholeCharactersWhereverWindowsEnd) {
+  LoadModel();
+  OpenMemory();
+  const std::string unit = "👨\u200D👩\u200D👧";
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += unit;
+  // Of the second version the windows that did not change lie where they were.
+  for (const std::string& before : {std::string(), std::string(500, 'x')}) {
+    IngestText("families", before + text);
+    const auto found =
+        MakeAnswerer()->Search({.query = "Who?", .by = RereadBy::kAttention, .n_passages = 100});
+    ASSERT_TRUE(found.ok()) << found.status();
+    int n_cut = 0;
+    for (const memory::Passage& passage : *found) {
+      for (const auto& [edge, shown] : {std::pair(passage.start, passage.excerpt_start),
+                                        std::pair(passage.end, passage.excerpt_end)}) {
+        if (edge > before.size() && (edge - before.size()) % unit.size() != 0) ++n_cut;
+        EXPECT_TRUE(shown <= before.size() || (shown - before.size()) % unit.size() == 0)
+            << passage.start << " to " << passage.end << ": " << shown;
+      }
+    }
+    EXPECT_GT(n_cut, 0);
+  }
+}
+
 TEST_F(SearchTest, ARefusalSaysWhy) {
   LoadModel(/*with_memory_layers=*/false);
   Fill();

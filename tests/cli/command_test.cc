@@ -106,6 +106,59 @@ TEST_F(CommandTest, WrongUsageEndsWithTwo) {
   EXPECT_FALSE(fs::exists(memory_));
 }
 
+// Of every command: what takes one value is given twice, and not given behind its name.
+TEST_F(CommandTest, AnOptionThatIsGivenTwiceIsNamed) {
+  const std::pair<Arguments, Arguments> options[] = {
+      {{"ask", "Q"}, {"--max-tokens", "5"}},
+      {{"ask", "Q"}, {"--memory", memory_}},
+      {{"ask", "Q"}, {"--temperature", "0.5"}},
+      {{"ask", "Q"}, {"--system", "S"}},
+      {{"ask", "Q"}, {"--reread-memory", "on"}},
+      {{"ask", "-"}, {"--batch", "2"}},
+      {{"chat"}, {"--seed", "1"}},
+      {{"serve"}, {"--port", "8080"}},
+      {{"serve"}, {"--max-upload", "1M"}},
+      {{"ingest", otter_}, {"--window", "128"}},
+      {{"docs", "list"}, {"--memory", memory_}},
+      {{"rebuild", "--device", "cuda"}, {"--gpu-memory", "8G"}},
+      {{"tokenize"}, {"--model", "tiny"}},
+      {{"eval", "passkey"}, {"--threads", "1"}},
+  };
+  for (const auto& [command, option] : options) {
+    Arguments twice = command;
+    for (int i = 0; i < 2; ++i) twice.insert(twice.end(), option.begin(), option.end());
+    const ProgramResult result = Fovea(twice);
+    EXPECT_EQ(result.code, 2) << option[0];
+    EXPECT_THAT(result.err, HasSubstr(option[0] + " is given 2 times: want it once\n"));
+    Arguments without_value = command;
+    without_value.push_back(option[0]);
+    const ProgramResult missing = Fovea(without_value);
+    EXPECT_EQ(missing.code, 2) << option[0];
+    EXPECT_THAT(missing.err, HasSubstr(option[0] + " has no value: want one behind it\n"));
+  }
+  EXPECT_FALSE(fs::exists(memory_));
+}
+
+TEST_F(CommandTest, AQuestionBesideThoseOfStandardInputIsRefused) {
+  const std::pair<Arguments, std::string> refused[] = {
+      {{"ask", "--batch", "2", "-", "x"}, "QUESTION: want a question, or - alone"},
+      {{"ask", "-", "x"}, "QUESTION: want a question, or - alone"},
+      {{"ask", "what", "is", "it", "-"}, "QUESTION: want a question, or - alone"},
+      {{"ask", "-", "-"}, "QUESTION: want a question, or - alone"},
+      {{"ask", "--batch", "2", "x"}, "--batch: goes with -"},
+  };
+  for (const auto& [arguments, message] : refused) {
+    const ProgramResult result = Command(arguments, "Q\n");
+    EXPECT_EQ(result.code, 2) << ::testing::PrintToString(arguments);
+    EXPECT_THAT(result.err, HasSubstr(message));
+  }
+  IngestBoth();
+  const ProgramResult asked =
+      Command({"ask", "What", "is", "5", "-", "3", "--json", "--max-tokens", "1"}, "Q\n");
+  ASSERT_EQ(asked.code, 0) << asked.err;
+  EXPECT_EQ(asked.json()["question"], "What is 5 - 3");
+}
+
 TEST_F(CommandTest, AMissingMemoryIsAnErrorThatSaysHowToMakeOne) {
   for (const Arguments& arguments :
        {Ask("Q"), {"chat"}, {"docs", "list"}, {"stats"}, {"verify"}, {"rebuild"}}) {
@@ -530,6 +583,10 @@ TEST_F(CommandTest, AnotherModelIsRefusedWithBothFingerprints) {
   const ProgramResult result = Ingest({"--model", "other", otter_});
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, AllOf(HasSubstr(own), HasSubstr("rebuild --reencode")));
+  // It may be the adapter that is another one.
+  const ProgramResult without = Command(Ask("Q", {"--adapter", "none"}));
+  EXPECT_EQ(without.code, 1);
+  EXPECT_THAT(without.err, AllOf(HasSubstr(own), HasSubstr("--model PATH, --adapter DIR or none")));
 }
 
 TEST_F(CommandTest, SourcesReferToDocuments) {

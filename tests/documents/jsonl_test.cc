@@ -169,7 +169,7 @@ TEST_F(JsonlTest, ABadLineIsOneFailedDocument) {
       {"{\"text\": \"a\", \"id\": true}", "field \"id\" is true or false, want a string"},
       {"{\"text\": \" \\n\"}", "empty: nothing to store"},
       {"{\"text\": \"a\\u0000b\"}", "field \"text\": not text: NUL byte at byte offset 1"},
-      {"{\"text\": \"caf\xE9\"}", "not a JSON record"},
+      {"{\"text\": \"caf\xE9\"}", "ill-formed UTF-8 byte; last read: '\"caf\\xE9"},
       {"{\"text\": \"a\", \"id\": \"" + std::string(1025, 'x') + "\"}",
        "field \"id\" has 1025 bytes, want at most 1024"},
       {std::string("\0", 1), "not a JSON record"},

@@ -10,6 +10,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 absl::StatusOr<CompletionRequest> Chat(const std::string& json) {
@@ -20,6 +21,28 @@ absl::StatusOr<CompletionRequest> Chat(const std::string& json) {
 constexpr char kQuestion[] = R"("messages": [{"role": "user", "content": "Who?"}])";
 
 std::string WithField(const std::string& field) { return StrCat("{", kQuestion, ", ", field, "}"); }
+
+TEST(CompletionTest, ABodyThatIsNoJsonSaysWhatIsWrongAndWhere) {
+  const std::pair<std::string, std::string> wrong[] = {
+      {R"({"prompt": "a\ud800"})",
+       "the body is no JSON object: at byte 20: syntax error while parsing value - invalid string: "
+       "half of a surrogate pair (\\uD800 to \\uDFFF alone), which is no character; last read: "
+       "'\"a\\ud800\"'"},
+      {"{\n\"prompt\": \"a\xFF\"}", "at byte 15: "},
+      {"{\"prompt\": \"a\xFF\"}", "ill-formed UTF-8 byte; last read: '\"a\\xFF'"},
+      {"{\"prompt\": 1e999}", "number overflow parsing '1e999'"},
+      {"{\"prompt\": ", "unexpected end of input"},
+      {"", "unexpected end of input"},
+      {"[1]", "the body is no JSON object: its type is array"},
+      {"\"x\"", "its type is string"}};
+  for (const auto& [body, message] : wrong) {
+    const absl::Status status = ParseObject(body).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << body;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message)) << body;
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr("json.exception"))) << body;
+  }
+  EXPECT_TRUE(ParseObject(R"({"prompt": "\ud83d\ude00"})").ok());
+}
 
 TEST(CompletionTest, DefaultsAreThoseOfAsk) {
   const auto chat = Chat(StrCat("{", kQuestion, "}"));
@@ -125,11 +148,29 @@ TEST(CompletionTest, AnAnswerThatWasCutShortIsNotPassedOffAsWhole) {
   answer::Answer answer;
   answer.text = "Half an";
   answer.finish_reason = "cancelled";
-  const CompletionWriter writer(CompletionKind::kChat, "tiny");
-  const Json whole = writer.Whole(answer);
-  EXPECT_EQ(whole["choices"][0]["finish_reason"], "length");
-  EXPECT_EQ(whole["fovea_finish_reason"], "cancelled");
-  EXPECT_TRUE(whole["fovea_sources"].is_array());
+  CompletionWriter writer(CompletionKind::kChat, "tiny");
+  const Json end = writer.End(answer);
+  EXPECT_TRUE(end["choices"][0]["finish_reason"].is_null());  // not "length": no limit was met
+  EXPECT_EQ(end["fovea_finish_reason"], "cancelled");
+  EXPECT_TRUE(end["fovea_sources"].is_array());
+}
+
+TEST(CompletionTest, TheMemoryWhilePassagesAreReadIsSwitchedAsByTheCommand) {
+  const std::pair<std::string, bool> switched[] = {
+      {"true", true}, {"false", false}, {"\"on\"", true}, {"\"off\"", false}};
+  for (const auto& [value, want] : switched) {
+    const auto chat = Chat(WithField(StrCat(R"("fovea": {"reread_memory": )", value, "}")));
+    ASSERT_TRUE(chat.ok()) << chat.status();
+    EXPECT_EQ(chat->request.options.reread_memory, want) << value;
+  }
+  EXPECT_EQ(Chat(WithField(R"("fovea": {"reread_memory": null})"))->request.options.reread_memory,
+            std::nullopt);
+  for (const char* value : {"1", "\"yes\"", "\"\"", "[]"}) {
+    const absl::Status status =
+        Chat(WithField(StrCat(R"("fovea": {"reread_memory": )", value, "}"))).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << value;
+    EXPECT_EQ(status.message(), "fovea.reread_memory: want true or false, or \"on\" or \"off\"");
+  }
 }
 
 TEST(ErrorsTest, HaveOpenAisShapeAndAStatus) {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The official openai client against the built server. Environment: FOVEA, the program."""
+import signal
 import unittest
 
 import openai
-from serving import OTTER, TOOLS, Home
+from serving import OTTER, PATIENCE_S, TOOLS, Home, long_answer
 
 
 class OpenAiClientTest(unittest.TestCase):
@@ -55,6 +56,34 @@ class OpenAiClientTest(unittest.TestCase):
         next(iter(stream))
         stream.close()
         self.assertTrue(self.chat().choices)
+
+    def stop_amid_a_stream(self):
+        """The exception that a stream ends with whose server is told to stop at its first piece; None
+        where the answer was there before."""
+        with self.home.serve(memory="other") as server:
+            client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0)
+            self.addCleanup(client.close)
+            pieces = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "Otter?"}], stream=True,
+                **long_answer(server))
+            self.assertTrue(next(iter(pieces)).choices[0].delta.content)
+            server.process.send_signal(signal.SIGTERM)
+            try:
+                for _ in pieces:
+                    pass
+            except openai.APIError as error:
+                return error
+            finally:
+                server.process.wait(timeout=PATIENCE_S)
+        return None
+
+    def test_an_answer_that_the_server_breaks_off_is_an_exception(self):
+        self.home.ingest(self.home.path("otter.txt"), memory="other")
+        error = None
+        for _ in range(10):  # on a busy machine the answer may be there before the signal
+            error = error or self.stop_amid_a_stream()
+        self.assertIn("the answer was not finished", error.message)
+        self.assertEqual(error.code, "cancelled")
 
     def test_takes_options(self):
         drawn = [self.chat(temperature=1.0, top_p=0.9, seed=seed).choices[0].message.content

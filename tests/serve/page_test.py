@@ -359,6 +359,37 @@ class PageTest(unittest.TestCase):
         browser.one("#ask button[type=submit]").click()
         self.assertTrue(browser.run("return document.querySelector('#ask details').open"))
 
+    def test_files_that_wait_to_be_sent_are_seen(self):
+        browser = self.browser
+        self.serve()
+        browser.wait_for_text("#totals", "empty")
+        browser.run("XMLHttpRequest.prototype.send = () => {};")  # nothing is ever sent
+        browser.one("#files").send_keys("\n".join(
+            self.home.write(f"{i}.txt", f"Note {i}.") for i in range(101)))
+        browser.wait_for_text("#jobs", "100 files")
+        sent, waiting = reversed([row.text for row in browser.all("#jobs li")])
+        self.assertIn("sending", sent)
+        self.assertIn("waiting", waiting)
+
+    def test_an_answer_that_is_cut_off_says_so(self):
+        browser = self.browser
+        self.serve_with(mill=MILL)
+        # A server that stops, as it ends a stream.
+        browser.run("""
+            const said = JSON.stringify({choices: [{delta: {content: "Half an"}}]});
+            const end = JSON.stringify({choices: [{delta: {}, finish_reason: null}],
+                fovea_notes: [], fovea_finish_reason: "cancelled", fovea_sources: []});
+            const error = JSON.stringify({error: {message: "the answer was not finished"}});
+            const real = window.fetch;
+            window.fetch = async () => {
+              window.fetch = real;
+              return new Response(`data: ${said}\n\ndata: ${end}\n\ndata: ${error}\n\n`);
+            };""")
+        self.assertEqual(self.ask("Where is the key?"), "Half an")
+        self.assertIn("the answer was not finished", self.turn().text)
+        # It can be asked again.
+        self.assertEqual(browser.one("#question").get_attribute("value"), "Where is the key?")
+
     def test_a_job_can_be_cancelled(self):
         browser = self.browser
         self.move_to("tiny")

@@ -22,6 +22,14 @@ OTTER = "The otter lives by the river. It eats fish.\n\nThe badger digs at night
 TOOLS = "A hammer drives nails.\n\nA chisel cuts wood.\n"
 
 
+def long_answer(server, key=None):
+    """Options with which "Otter?" has an answer of hundreds of tokens, whatever the model's random
+    weights make of it: who stops the server at the first one stops it amid the answer."""
+    choices = [{"max_tokens": 1500, "temperature": 1.5, "seed": seed} for seed in range(8)]
+    return max(choices, key=lambda options: server.ask(
+        "Otter?", key, **options).json["usage"]["completion_tokens"])
+
+
 class Home:
     """A folder with a model; what is made in it goes with it. `model`: "tiny", which is made here and
     says what `says` has (tiny_model.py), or one that this user has."""

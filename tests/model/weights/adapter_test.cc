@@ -124,6 +124,9 @@ TEST_F(AdapterTest, GainsMustBeThoseThatAreAnnounced) {
   tensors.back().values = {1, 2};
   ExpectRefused(Load(kConfigJson, tensors, R"({"mem_layers": [1], "memory_key_gain": true})"),
                 kInvalid, "fot.layers.1.memory_key_gain: shape [2], want [1]");
+  // With the way out.
+  ExpectRefused(Load(kConfigJson, tensors, R"({"mem_layers": [1], "memory_key_gain": true})"),
+                kInvalid, "(--adapter DIR), or none (--adapter none)");
 }
 
 TEST_F(AdapterTest, BadMemoryConfigurationsAreNamed) {
