@@ -312,7 +312,14 @@ void AddDictionary(CLI::App* parent, Run* run) {
       arguments, run,
       [own = &arguments->own](const eval::Subject& subject, EvalArguments* a) {
         own->common = a->common;
-        return eval::RunDictionary(subject, *own);
+        eval::Subject searched = subject;
+        // To make an index of millions of tokens, which approximate search alone reads, takes
+        // longer than to encode them on a GPU. A memory of an earlier run with another is refused.
+        if (a->index.empty()) {
+          const bool reads_index = std::ranges::count(own->common.ways.modes, "approximate") > 0;
+          searched.index_spec = reads_index ? "auto" : "exact";
+        }
+        return eval::RunDictionary(searched, *own);
       },
       "fovea eval dictionary --model run/model --tokens 64k,1M --mode exact");
   arguments->common.ways.modes = {"exact"};
