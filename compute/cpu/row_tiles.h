@@ -1,6 +1,7 @@
-// Quantised weights in tiles of 16 rows, for single-token steps with AVX-512 VNNI. A tile holds the
-// bytes of its rows in another order, as many as before: four values of 16 rows fill a vector, so
-// that a product needs no sum across lanes, and what is read is read in one stream.
+// Quantised weights in tiles of 16 rows, for single-token steps with AVX-512 VNNI; steps of eight
+// answers and more take AMX where the processor has it, with the same bits. A tile holds the bytes
+// of its rows in another order, as many as before: four values of 16 rows fill a vector, so that a
+// product needs no sum across lanes, and what is read is read in one stream.
 //
 // Tile of 16 rows: for each block of 32 values
 //   quanta  Q4_0, Q4_1: [4][16 rows][4 bytes], low nibbles values 4i … 4i + 3, high ones 16 more
