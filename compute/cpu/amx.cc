@@ -15,11 +15,15 @@ std::atomic<bool> is_disabled{false};
 
 #if defined(__x86_64__) && defined(__linux__)
 
-bool AskForAmxInt8() {
+// Of leaf 7, EDX.
+constexpr unsigned kBf16 = 1u << 22;
+constexpr unsigned kTiles = 1u << 24;
+constexpr unsigned kInt8 = 1u << 25;
+
+bool AskFor(unsigned products) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  if ((edx & kTiles) == 0 || (edx & kInt8) == 0) return false;
+  if ((edx & kTiles) == 0 || (edx & products) == 0) return false;
   // Linux keeps room for the tiles of a process only when it asks: arch_prctl(2),
   // ARCH_REQ_XCOMP_PERM. Kernels that do not know of them refuse.
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
@@ -28,14 +32,20 @@ bool AskForAmxInt8() {
 
 #else
 
-bool AskForAmxInt8() { return false; }
+constexpr unsigned kBf16 = 0, kInt8 = 0;
+bool AskFor(unsigned /*products*/) { return false; }
 
 #endif
 
 }  // namespace
 
 bool HasAmxInt8() {
-  static const bool has = AskForAmxInt8();
+  static const bool has = AskFor(kInt8);
+  return has && !is_disabled.load(std::memory_order_relaxed);
+}
+
+bool HasAmxBf16() {
+  static const bool has = AskFor(kBf16);
   return has && !is_disabled.load(std::memory_order_relaxed);
 }
 

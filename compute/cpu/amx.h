@@ -1,6 +1,6 @@
-// Products of tiles of bytes (AMX-INT8), which x86-64 servers have: sixteen rows by sixteen columns
-// in one instruction. A tile lies in a register of its own kind, up to 16 rows of 64 bytes, and its
-// shape is the thread's until it is released.
+// Products of tiles of bytes (AMX-INT8) and of bfloat16 (AMX-BF16), which x86-64 servers have:
+// sixteen rows by sixteen columns in one instruction. A tile lies in a register of its own kind, up
+// to 16 rows of 64 bytes, and its shape is the thread's until it is released.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@ namespace fovea::compute::cpu {
 // Whether the processor has them and the system lets this process use them: asked for at the first
 // call. Thread-safe.
 bool HasAmxInt8();
+bool HasAmxBf16();
 
 // For tests: from now on false / what the processor has.
 void DisableAmxForTest(bool disable);
@@ -22,7 +23,7 @@ inline constexpr int64_t kAmxRows = 16;  // of a tile, at most
 inline constexpr int kAmxTiles = 8;
 
 // Gives this thread's tiles their shapes while it lives: tile i has rows[i] rows of row_bytes[i]
-// bytes. One at a time in a thread, and HasAmxInt8().
+// bytes. One at a time in a thread, and HasAmxInt8() or HasAmxBf16().
 class AmxTiles {
  public:
   struct Shape {
@@ -72,6 +73,12 @@ class AmxTiles {
   template <int kSums, int kA, int kB>
   void AddProducts() const {
     __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
+  }
+  // sums[m][n] += Σ over k of a[m][k]·b[k / 2][2n + k % 2]: floats, and products of bfloat16; the
+  // sums of even and of odd k are rounded apart.
+  template <int kSums, int kA, int kB>
+  void AddBf16Products() const {
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
   }
 };
 

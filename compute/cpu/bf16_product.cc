@@ -1,9 +1,13 @@
 #include "compute/cpu/bf16_product.h"
 
 #include "base/status.h"
+#include "compute/cpu/amx.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include <algorithm>
+#include <utility>
 
 namespace fovea::compute::cpu {
 namespace {
@@ -80,6 +84,88 @@ void Columns(const Bf16ProductArgs& p, int64_t n_rows, int64_t column) {
   }
 }
 
+// By tiles of 16 rows and 16 columns, four beside one another; of the pairs as many as a tile has
+// rows, and the rest in tiles of their own shape. Whatever rows are multiplied beside it, a row is
+// multiplied by the same instructions: its bits do not depend on them.
+constexpr int64_t kAmxPairs = 16;
+enum AmxTile : int { kA = 4, kB, kRestOfA, kRestOfB };
+
+// rows [n_columns ≤ 16, 16] of `to` = columns of from [n_rows ≤ 16, n_columns], 32-bit units.
+__attribute__((FOVEA_BF16)) void TransposeTile(const uint32_t* from, int64_t stride, int64_t n_rows,
+                                               int64_t n_columns, uint32_t (*to)[16]) {
+  const __m512i down =
+      _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm512_set1_epi32(16));
+  const auto mask = static_cast<__mmask16>((1u << n_columns) - 1);
+  for (int64_t row = 0; row < n_rows; ++row) {
+    _mm512_mask_i32scatter_epi32(to[0] + row, mask, down,
+                                 _mm512_maskz_loadu_epi32(mask, from + row * stride), 4);
+  }
+}
+
+template <int kVectors>
+void ColumnsAmx(const AmxTiles& tiles, const Bf16ProductArgs& p, int64_t row, int64_t n_rows,
+                int64_t column) {
+  float* const c = p.c + row * p.c_stride + column;
+  const int64_t c_bytes = p.c_stride * static_cast<int64_t>(sizeof(float));
+  const int64_t b_bytes = p.b_stride * static_cast<int64_t>(sizeof(uint32_t));
+  const auto each = [](auto&& function) {
+    [&]<int... kIs>(std::integer_sequence<int, kIs...>) {
+      (function.template operator()<kIs>(), ...);
+    }
+    (std::make_integer_sequence<int, kVectors>());
+  };
+  each([&]<int kI>() {
+    if (p.add_to_c) {
+      tiles.Load<kI>(c + kI * 16, c_bytes);
+    } else {
+      tiles.Zero<kI>();
+    }
+  });
+  const auto add = [&]<int kOfA, int kOfB>(int64_t k, int64_t n_pairs) {
+    alignas(64) uint32_t transposed[kAmxRows][kAmxPairs];
+    const uint32_t* const a = p.a + row * p.a_row_stride + k * p.a_k_stride;
+    if (p.a_k_stride == 1) {
+      tiles.Load<kOfA>(a, p.a_row_stride * static_cast<int64_t>(sizeof(uint32_t)));
+    } else {
+      TransposeTile(a, p.a_k_stride, n_pairs, n_rows, transposed);
+      tiles.Load<kOfA>(transposed, sizeof(transposed[0]));
+    }
+    each([&]<int kI>() {
+      tiles.Load<kOfB>(p.b + k * p.b_stride + column + kI * 16, b_bytes);
+      tiles.AddBf16Products<kI, kOfA, kOfB>();
+    });
+  };
+  int64_t k = 0;
+  for (; k + kAmxPairs <= p.n_pairs; k += kAmxPairs) add.template operator()<kA, kB>(k, kAmxPairs);
+  if (k < p.n_pairs) add.template operator()<kRestOfA, kRestOfB>(k, p.n_pairs - k);
+  each([&]<int kI>() { tiles.Store<kI>(c + kI * 16, c_bytes); });
+}
+
+void ProductAmx(const Bf16ProductArgs& p, int64_t n_rows, int64_t n_columns) {
+  const auto rest = static_cast<uint8_t>(p.n_pairs % kAmxPairs);
+  int64_t row = 0;
+  while (row < n_rows) {
+    const int64_t height = std::min(kAmxRows, n_rows - row);
+    const auto rows = static_cast<uint8_t>(height);
+    const AmxTiles::Shape sums{rows, 64};
+    AmxTiles::Shape rest_of_a, rest_of_b;
+    if (rest > 0) {
+      rest_of_a = {rows, static_cast<uint16_t>(rest * sizeof(uint32_t))};
+      rest_of_b = {rest, 64};
+    }
+    const AmxTiles tiles(
+        {sums, sums, sums, sums, {rows, 64}, {kAmxPairs, 64}, rest_of_a, rest_of_b});
+    for (; n_rows - row >= height; row += height) {
+      int64_t column = 0;
+      for (; column + 64 <= n_columns; column += 64) {
+        ColumnsAmx<4>(tiles, p, row, height, column);
+      }
+      for (; column < n_columns; column += 16) ColumnsAmx<1>(tiles, p, row, height, column);
+    }
+  }
+}
+
 }  // namespace
 
 bool HasBf16Product() {
@@ -113,6 +199,7 @@ __attribute__((FOVEA_BF16)) void PackNeighbours(const float* x, int64_t n, uint3
 }
 
 void Bf16Product(const Bf16ProductArgs& args, int64_t n_rows, int64_t n_columns) {
+  if (HasAmxBf16()) return ProductAmx(args, n_rows, n_columns);
   int64_t column = 0;
   for (; column + kTileVectors * 16 <= n_columns; column += kTileVectors * 16) {
     Columns<kTileVectors>(args, n_rows, column);
