@@ -39,7 +39,8 @@ Dictionary MakeDictionary(int64_t n_records, const DictionaryOptions& options) {
   }
   for (int64_t n = 0; n < options.n_questions; n += kQuestionsOfSequence) {
     std::string& sequence = dictionary.sequences.emplace_back();
-    for (int64_t i = 0; i < kQuestionsOfSequence; ++i) {
+    const int64_t n_here = std::min(kQuestionsOfSequence, options.n_questions - n);
+    for (int64_t i = 0; i < n_here; ++i) {
       AppendRecord(random.Of(records), texts::kAsks, &sequence);
     }
   }

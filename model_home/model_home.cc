@@ -248,16 +248,15 @@ std::vector<NamedAdapter> ListAdapters(const ModelHome& home) {
 
 absl::StatusOr<fs::path> FindModel(const ModelHome& home, const std::string& model) {
   std::string listed;
-  if (model.find('/') == std::string::npos) {
-    for (const NamedModel& named : ListModels(home)) {
-      if (named.name == model || named.path.filename() == model) {
-        if (named.installed) return named.path;
-        if (Exists(model)) break;  // a file or folder of this name lies here
-        return absl::NotFoundError(StrCat("model ", model, " is not installed (", named.path,
-                                          "): run `fovea model pull ", model, "`"));
-      }
-      if (named.installed) listed += StrCat(" ", named.name);
+  const bool may_be_name = model.find('/') == std::string::npos;
+  for (const NamedModel& named : ListModels(home)) {
+    if (may_be_name && (named.name == model || named.path.filename() == model)) {
+      if (named.installed) return named.path;
+      if (Exists(model)) break;  // a file or folder of this name lies here
+      return absl::NotFoundError(StrCat("model ", model, " is not installed (", named.path,
+                                        "): run `fovea model pull ", model, "`"));
     }
+    if (named.installed) listed += StrCat(" ", named.name);
   }
   if (Exists(model)) return Absolute(model);
   return absl::NotFoundError(StrCat(

@@ -61,9 +61,10 @@ HttpResponse ErrorResponse(int status, std::string_view message, std::string_vie
 }
 
 HttpResponse ErrorResponse(const absl::Status& status) {
-  const bool is_too_long = absl::IsOutOfRange(status);
-  return ErrorResponse(HttpStatus(status.code()), ToStd(status.message()),
-                       is_too_long ? "context_length_exceeded" : "");
+  const std::string_view code = absl::IsOutOfRange(status)  ? "context_length_exceeded"
+                                : absl::IsCancelled(status) ? "cancelled"
+                                                            : "";
+  return ErrorResponse(HttpStatus(status.code()), ToStd(status.message()), code);
 }
 
 HttpResponse BodyErrorResponse(const absl::Status& status) {

@@ -23,7 +23,8 @@ absl::StatusOr<Json> ParseObject(const std::string& text) {
   } catch (const Json::parse_error& error) {
     fault = StrCat("at byte ", error.byte, ": ", documents::JsonFault(error.what()));
   } catch (const Json::exception& error) {  // a number that is too large
-    fault = documents::JsonFault(error.what());
+    return absl::InvalidArgumentError(StrCat("the body: ", documents::JsonFault(error.what()),
+                                             ": want numbers of at most 1.8e308"));
   }
   if (is_too_deep) {
     return absl::InvalidArgumentError(StrCat("the body is nested more than ", kMaxDepth, " deep"));

@@ -69,7 +69,8 @@ class Question final : public Task {
   void Run() override;
   const answer::Answerer* answerer_;
   answer::Request request_;
-  absl::StatusOr<answer::Answer> answer_ = absl::CancelledError("the question was not begun");
+  absl::StatusOr<answer::Answer> answer_ =
+      absl::CancelledError("the question was not begun: the server stops");
 };
 
 class PassageSearch final : public Task {
@@ -82,7 +83,7 @@ class PassageSearch final : public Task {
   const answer::Answerer* answerer_;
   answer::SearchRequest request_;
   absl::StatusOr<std::vector<memory::Passage>> passages_ =
-      absl::CancelledError("the search was not begun");
+      absl::CancelledError("the search was not begun: the server stops");
 };
 
 // Thread-safe.

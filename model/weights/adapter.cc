@@ -353,10 +353,17 @@ class PeftAdapter : public Adapter {
 absl::StatusOr<std::unique_ptr<Adapter>> Adapter::Load(const std::filesystem::path& folder,
                                                        const ModelConfig& config) {
   absl::StatusOr<std::unique_ptr<Adapter>> adapter = PeftAdapter::Load(folder, config);
-  if (!absl::IsInvalidArgument(adapter.status())) return adapter;
-  return absl::InvalidArgumentError(StrCat(adapter.status().message(),
-                                           "; take an adapter that was made for this model "
-                                           "(--adapter DIR), or none (--adapter none)"));
+  switch (adapter.status().code()) {
+    case absl::StatusCode::kOk:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kResourceExhausted:
+      return adapter;
+    default:
+      return absl::Status(adapter.status().code(),
+                          ToAbsl(StrCat(adapter.status().message(),
+                                        "; take an adapter that was made for this model "
+                                        "(--adapter DIR), or none (--adapter none)")));
+  }
 }
 
 }  // namespace fovea::model

@@ -57,10 +57,12 @@ TEST_F(ModelHomeTest, FindsAModelByNameOrPath) {
 
 TEST_F(ModelHomeTest, AnUnknownNameListsWhatThereIs) {
   AddModel(home_.models() / "tiny");
-  const auto model = FindModel(home_, "huge");
-  EXPECT_EQ(model.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(model.status().message()),
-              AllOf(HasSubstr("tiny"), HasSubstr("fovea model pull smollm2")));
+  for (const char* name : {"huge", "./huge", "/nowhere/huge"}) {
+    const auto model = FindModel(home_, name);
+    EXPECT_EQ(model.status().code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(model.status().message()),
+                AllOf(HasSubstr("tiny"), HasSubstr("fovea model pull smollm2")));
+  }
 }
 
 TEST_F(ModelHomeTest, TheDefaultModelIsFoundUnderItsName) {

@@ -30,7 +30,7 @@ TEST(CompletionTest, ABodyThatIsNoJsonSaysWhatIsWrongAndWhere) {
        "'\"a\\ud800\"'"},
       {"{\n\"prompt\": \"a\xFF\"}", "at byte 15: "},
       {"{\"prompt\": \"a\xFF\"}", "ill-formed UTF-8 byte; last read: '\"a\\xFF'"},
-      {"{\"prompt\": 1e999}", "number overflow parsing '1e999'"},
+      {"{\"prompt\": 1e999}", "the body: number overflow parsing '1e999': want numbers of at most"},
       {"{\"prompt\": ", "unexpected end of input"},
       {"", "unexpected end of input"},
       {"[1]", "the body is no JSON object: its type is array"},

@@ -52,6 +52,7 @@ class AdapterTest : public testing::Test {
     ASSERT_FALSE(adapter.ok());
     EXPECT_EQ(adapter.status().code(), code) << adapter.status();
     EXPECT_THAT(adapter.status().ToString(), HasSubstr(message));
+    EXPECT_THAT(adapter.status().ToString(), HasSubstr("--adapter none"));  // the way out
   }
   TempFolder folder_;
 };
