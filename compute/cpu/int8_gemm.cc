@@ -24,8 +24,8 @@
 //   - SDOT, ARM's, in builds for processors that have it (-march=…+dotprod), multiplies bytes with
 //     a sign: the weights' highest bit is flipped before, which subtracts 128, and sums start at 0;
 //   - TDPBSUD, AMX's, which multiplies the same by tiles: the panel's rows of 256 bytes are four
-//     tiles of 16 features beside one another. Rows of x that fill no tile well, and a last group
-//     that is shorter than the others, are left to VPDPBUSD;
+//     tiles of 16 features beside one another. A last group that is shorter than the others is left
+//     to VPDPBUSD;
 //   - elsewhere both factors are widened to 16 bits and two products are added up in 32. Bytes
 //     without this would be multiplied faster (VPMADDUBSW), but 2 · 127 · 255 does not fit the 16
 //     bits of its sums, which saturate.
@@ -408,7 +408,7 @@ void MultiplyRows(const Int8Product& p, int64_t begin, int64_t end) {
 constexpr int64_t kFeatureTiles = kInt8PanelFeatures / 16;
 constexpr int64_t kHalfGroup = kInt8Group / 2;  // values that a tile's rows hold
 static_assert(kHalfGroup <= 64 && kHalfGroup % 4 == 0);
-enum AmxTile : int { kValues = kFeatureTiles, kWeights, kOtherWeights };
+enum PanelTile : int { kValues = kFeatureTiles, kWeights, kOtherWeights };
 
 using AmxSums = int32_t[kFeatureTiles][kAmxRows][16];
 

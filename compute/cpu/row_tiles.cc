@@ -121,7 +121,7 @@ HWY_INLINE void MultiplyTile(const std::byte* tile, const QuantizedVectors& x, i
 
 // Many vectors at once, where the processor multiplies tiles of bytes: both digits of up to 16
 // vectors by a block of 16 rows, whose quanta already lie as a tile wants them.
-enum AmxTile : int { kHighSums, kLowSums, kOtherHighSums, kOtherLowSums, kHigh, kLow, kQuanta };
+enum StepTile : int { kHighSums, kLowSums, kOtherHighSums, kOtherLowSums, kHigh, kLow, kQuanta };
 
 template <int kTokens>
 AmxTiles ShapeAmxTiles() {
