@@ -4,8 +4,11 @@ import {byId, count, element, fillChoices, say, sayError, size} from "/page/dom.
 import {openDocument} from "/page/viewer.js";
 
 const PAGE = 50;
-let last = "";  // id of the last document that is shown
-let newest = 0;  // number of the newest list: what an older one still waits for is not shown
+// Lists of documents, {last: id of its last row, collection}: what comes for another one than these
+// is not shown. Until the newest has come the rows are those of one before, and so is what
+// "Show more" brings.
+let newest = null;
+let shown = null;
 
 const nameOf = (document) => document.title || document.source;
 
@@ -51,26 +54,27 @@ async function deleteDoomed() {
 }
 
 async function showPage() {
-  const list = newest;
+  const list = shown;
   const more = byId("more");
   more.disabled = true;  // one part at a time
   try {
-    const page = await listDocuments({limit: PAGE, after: last, collection: byId("shown").value});
-    if (list === newest) appendPage(page);
+    const page = await listDocuments({limit: PAGE, after: list.last, collection: list.collection});
+    if (list === shown) appendPage(page);
   } finally {
-    if (list === newest) more.disabled = false;
+    if (list === shown) more.disabled = false;
   }
 }
 
 function appendPage({data, has_more}) {
   byId("documents").append(...data.map(row));
-  last = data.at(-1)?.id ?? last;
+  shown.last = data.at(-1)?.id ?? shown.last;
   byId("more").hidden = !has_more;
 }
 
 // Shows it anew, from its first documents on.
 export async function showMemory() {
-  const list = ++newest;
+  const list = {last: "", collection: ""};
+  newest = list;
   const {data, documents, tokens} = await listCollections();
   if (list !== newest) return;
   const names = data.map((collection) => collection.name);
@@ -81,7 +85,8 @@ export async function showMemory() {
       ? "The memory is empty: add documents below, then ask."
       : `${count(documents, "document")}, ${count(tokens, "token")}, ` +
         `${count(names.length, "collection")}`;
-  last = "";
+  list.collection = byId("shown").value;
+  shown = list;
   byId("documents").replaceChildren();
   await showPage();
 }

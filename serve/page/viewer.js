@@ -5,13 +5,16 @@ import {byId, element, sayError} from "/page/dom.js";
 import {splitAtBytes} from "/page/utf8.js";
 
 const PART_BYTES = 1 << 16;
+let newest = 0;  // number of what was opened last: what comes later of one before is not shown
 
 // `passage`: {start, end} in bytes, or null for the beginning.
 export async function openDocument(id, passage = null) {
   const text = byId("viewer-text");
+  const number = ++newest;
   try {
     const start = Math.max(0, (passage?.start ?? 0) - PART_BYTES);
     const shown = await loadPart(id, start, (passage?.end ?? 0) + PART_BYTES);
+    if (number !== newest) return;
     const [before, marked, after] = passage === null
         ? [shown.text, "", ""]
         : splitAtBytes(shown.text, passage.start - shown.start, passage.end - shown.start);

@@ -328,25 +328,110 @@ class PageTest(unittest.TestCase):
                          ["all collections", "minutes"])
         browser.run("sessionStorage.clear()")
 
+    def hold_requests(self):
+        """From now on the page's requests wait until they are let through."""
+        self.browser.run("""
+            const real = window.fetch;
+            window.held = [];
+            window.fetch = (url, ...rest) => new Promise((resolve, reject) => {
+              window.held.push({url: String(url),
+                                go: () => real(url, ...rest).then(resolve, reject)});
+            });""")
+        self.addCleanup(self.browser.driver.refresh)
+
+    def let_through(self, part, which):
+        """Of the requests that wait, those whose address has `part`: waits until there is number
+        `which`, and lets it through."""
+        self.browser.wait(
+            lambda: self.browser.run("""
+                const [part, which] = arguments;
+                const one = window.held.filter(({url}) => url.includes(part)).at(which);
+                if (one === undefined) return false;
+                window.held.splice(window.held.indexOf(one), 1);
+                one.go();
+                return true;""", part, which), f"no request for {part} waits")
+
     def test_each_document_is_listed_once_however_lists_overtake_each_other(self):
         browser = self.browser
         self.move_to("tiny")
         self.home.ingest(*(self.home.write(f"note{i}.txt", f"Note {i}.") for i in range(60)))
         self.serve()
-        browser.wait_for_text("#totals", "60 documents")
-        browser.wait(lambda: len(browser.all("#documents li")) == 50, "no first part of the list")
-        browser.run("""
-            const shown = document.querySelector("#shown");
-            for (let i = 0; i < 4; ++i) shown.dispatchEvent(new Event("change"));""")
-        browser.wait(lambda: len(browser.all("#documents li")) == 50, "no first part of the list")
-        browser.run("""
-            const more = document.querySelector("#more");
-            more.click();
-            more.click();""")
-        browser.wait(lambda: len(browser.all("#documents li")) >= 60, "no second part of the list")
-        names = [one.text for one in browser.all("#documents li .plain")]
-        self.assertEqual(len(names), 60)
-        self.assertEqual(len(set(names)), 60)
+
+        def names():
+            return browser.run("return [...document.querySelectorAll('#documents li .plain')]"
+                               ".map((one) => one.textContent)")
+
+        def more():
+            browser.run("document.querySelector('#more').click()")
+
+        def renew():
+            browser.run("document.querySelector('#shown').dispatchEvent(new Event('change'))")
+
+        def wait_for(n_rows):
+            browser.wait(lambda: len(names()) == n_rows, f"there are no {n_rows} rows")
+
+        wait_for(50)
+        first = names()
+        more()
+        more()
+        wait_for(60)
+        all_names = names()
+        self.assertEqual(all_names[:50], first)
+        self.assertEqual(len(set(all_names)), 60)
+
+        # The rest of the list before comes while a new one is asked for: it belongs to that before.
+        renew()
+        wait_for(50)
+        self.hold_requests()
+        for _ in range(4):
+            renew()
+        more()
+        more()
+        self.let_through("/v1/documents", 0)
+        wait_for(60)
+        self.assertEqual(names(), all_names)
+        for _ in range(4):
+            self.let_through("/v1/collections", -1)  # the newest first
+        wait_for(0)
+        # One list of the four is shown.
+        self.let_through("/v1/documents", 0)
+        wait_for(50)
+        self.assertEqual(names(), first)
+        self.assertEqual(browser.run("return window.held.length"), 0)
+
+        # It comes when the new one is there: it does not belong to that.
+        renew()
+        more()
+        self.let_through("/v1/collections", 0)
+        wait_for(0)
+        self.let_through("/v1/documents", 0)  # the rest
+        self.let_through("/v1/documents", 0)
+        wait_for(50)
+        self.assertEqual(names(), first)
+        more()
+        self.let_through("/v1/documents", 0)
+        wait_for(60)
+        self.assertEqual(names(), all_names)
+
+    def test_the_document_that_was_opened_last_is_shown(self):
+        browser = self.browser
+        self.move_to("tiny")
+        self.serve_with(mill=MILL, harbour=HARBOUR)
+        self.hold_requests()
+        browser.run("""for (const name of ["harbour", "mill"])
+            document.querySelector(`button[aria-label='Open ${name}']`).click();""")
+        # A document's length is asked for before its text.
+        self.let_through("/v1/documents", 1)
+        self.let_through("/v1/documents", 1)
+        browser.wait(lambda: browser.one("#viewer").is_displayed(), "no document opens")
+        self.assertEqual(browser.one("#viewer-title").text, "mill")
+        self.let_through("/v1/documents", 0)
+        self.let_through("/v1/documents", 0)
+        # Time for what must not happen.
+        browser.driver.execute_async_script("setTimeout(arguments[0], 200)")
+        self.assertEqual(browser.one("#viewer-title").text, "mill")
+        self.assertEqual(browser.one("#viewer-text").text.strip(), MILL.strip())
+        browser.one("#viewer-close").click()
 
     def test_a_bad_option_is_shown_where_options_are_closed(self):
         browser = self.browser
