@@ -9,6 +9,7 @@
 #include "cli/streams.h"
 #include "cli/text_format.h"
 #include "cli/usage_errors.h"
+#include "cli/written_arguments.h"
 
 namespace {
 
@@ -45,7 +46,7 @@ int Main(int argc, char** argv) {
       "  fovea ingest --memory notes book.txt\n"
       "  fovea ask --memory notes \"Who left the key in the attic?\"");
   try {
-    app.parse(argc, argv);
+    fovea::cli::ParseAsWritten(&app, argc, argv);
   } catch (const CLI::ParseError& error) {
     // --help and --version arrive here, too.
     if (app.exit(error, std::cout, std::cerr) != 0) return ExitCode::kWrongUsage;

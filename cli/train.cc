@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/strings.h"
 #include "cli/command.h"
+#include "cli/written_arguments.h"
 
 namespace fovea::cli {
 namespace {
@@ -46,7 +47,9 @@ void AddTrain(CLI::App& app, Run* run) {
   command->prefix_command();
   command->set_help_flag();
   command->callback([command, run] {
-    *run = [arguments = command->remaining()] { return StartTraining(arguments); };
+    std::vector<std::string> arguments = command->remaining();
+    for (std::string& argument : arguments) argument = AsWritten(argument);
+    *run = [arguments] { return StartTraining(arguments); };
   });
 }
 

@@ -23,6 +23,7 @@
 #include "cli/text_format.h"
 #include "cli/train_options.h"
 #include "cli/usage_errors.h"
+#include "cli/written_arguments.h"
 #include "model_home/model_home.h"
 #include "train/adapter_writer.h"
 #include "train/batch_maker.h"
@@ -383,7 +384,7 @@ int Main(int argc, char** argv) {
   Run run = [&arguments] { return RunTrain(std::move(arguments)); };
   AddTrainDictionary(app, &run);
   try {
-    app.parse(argc, argv);
+    ParseAsWritten(&app, argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error, std::cout, std::cerr) != 0 ? kWrongUsage : kDone;
   }

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/strings.h"
+#include "cli/written_arguments.h"
 
 namespace fovea::cli {
 namespace {
@@ -38,7 +39,7 @@ std::string WrongCountIn(const CLI::App& app, std::string_view error) {
 
 std::string UsageMessage(const CLI::App* app, const CLI::Error& error) {
   const std::string wrong = WrongCountIn(*app, error.what());
-  if (wrong.empty()) return CLI::FailureMessage::simple(app, error);
+  if (wrong.empty()) return AsWritten(CLI::FailureMessage::simple(app, error));
   return CLI::FailureMessage::simple(
       app, CLI::ArgumentMismatch(wrong, static_cast<CLI::ExitCodes>(error.get_exit_code())));
 }

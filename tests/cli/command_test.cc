@@ -139,6 +139,26 @@ TEST_F(CommandTest, AnOptionThatIsGivenTwiceIsNamed) {
   EXPECT_FALSE(fs::exists(memory_));
 }
 
+// The parser itself takes brackets for lists.
+TEST_F(CommandTest, ArgumentsInBracketsAreTakenAsTheyAreWritten) {
+  fs::create_directory(folder_ / "[a, b]");
+  fs::copy(otter_, folder_ / "[a, b]" / "[otter]");
+  const ProgramResult folder = Ingest({"--recursive", Path("[a, b]")});
+  ASSERT_EQ(folder.code, 0) << folder.err;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_ / "[a, b]");
+  const ProgramResult file = Ingest({"--collection", "[x, y]", "[otter]"});
+  fs::current_path(before);
+  ASSERT_EQ(file.code, 0) << file.err;
+  EXPECT_THAT(Command({"docs", "list", "--collection", "[x, y]", "--json"}).out,
+              HasSubstr("/[a, b]/[otter]"));
+  const ProgramResult asked = Command({"ask", "[who, what]", "--max-tokens", "2", "--json"});
+  EXPECT_EQ(asked.code, 0) << asked.err;
+  EXPECT_EQ(asked.json()["question"], "[who, what]");
+  EXPECT_THAT(Fovea({"tokenize", "--model", "tiny", "[b]"}).err, HasSubstr("not expected: [b]\n"));
+  EXPECT_THAT(Fovea({"tokenize", "--model=[b, c]"}).err, HasSubstr("model [b, c]: "));
+}
+
 TEST_F(CommandTest, AQuestionBesideThoseOfStandardInputIsRefused) {
   const std::pair<Arguments, std::string> refused[] = {
       {{"ask", "--batch", "2", "-", "x"}, "QUESTION: want a question, or - alone"},
