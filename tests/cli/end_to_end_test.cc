@@ -51,9 +51,9 @@ class EndToEndTest : public ProgramTest {
 };
 
 TEST_F(EndToEndTest, AnAdapterThatWasMadeForAnotherModelIsWarnedAbout) {
-  fs::copy(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot", folder_ / "adapter");
+  fs::copy(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4", folder_ / "adapter");
   std::string config = Slurp(folder_ / "adapter/adapter_config.json");
-  const std::string base = "HuggingFaceTB/SmolLM2-135M-Instruct";
+  const std::string base = "Smollm2 135M 8k Lc100K Mix1 Ep2";
   ASSERT_NE(config.find(base), std::string::npos);
   config.replace(config.find(base), base.size(), "some/other-model-1B");
   Write("adapter/adapter_config.json", config);

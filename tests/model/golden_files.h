@@ -32,6 +32,11 @@ inline std::vector<float> ReadGoldenTensor(const std::filesystem::path& path) {
   return values;
 }
 
+// What the default model and its adapter make of a text in memory (data/make_adapter_golden.py).
+inline std::filesystem::path DefaultAdapterGoldenPath() {
+  return FOVEA_SOURCE_DIR "/tests/model/data/default_adapter.json";
+}
+
 // Where `fovea pull` puts the default model; it may not exist.
 inline std::filesystem::path DefaultModelPath() {
   const char* fovea_home = std::getenv("FOVEA_HOME");

@@ -1,5 +1,5 @@
-// golden.json of the default adapter, made in float32 by the code that trained it: its questions
-// over a text in memory, with dense attention and with the exact 16 nearest keys.
+// The default adapter against PyTorch (tests/model/data/make_adapter_golden.py): questions over a
+// text in memory, with dense attention and with the exact 16 nearest keys.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,12 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kWindow = 1024;  // the golden's, each encoded alone
-constexpr size_t kAnswerTokens = 16;
 
-// Stored keys and values are bfloat16, each off by 2^-9 of itself at most, the golden's are not:
-// the logits (up to 43) are off by 0.006 with dense attention and 0.011 with the 16 nearest keys,
-// and other answers are units away.
-constexpr float kTolerance = 0.05f;
+// Sums in float32, in another order; the golden's keys and values are rounded to bfloat16, too, of
+// which a few may be rounded the other way. (Not rounded at all, its logits differ by up to 0.06.)
+constexpr float kTolerance = 5e-3f;
 
 class AdapterGoldenTest : public testing::Test {
  protected:
@@ -33,8 +31,8 @@ class AdapterGoldenTest : public testing::Test {
     }
     model::LoadOptions load;
     load.model = model::DefaultModelPath();
-    load.adapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot";
-    golden_ = model::ReadGoldenJson(*load.adapter / "golden.json");
+    load.adapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4";
+    golden_ = model::ReadGoldenJson(model::DefaultAdapterGoldenPath());
     device_ = *compute::Device::Create("cpu", 1);
     auto model = model::Transformer::Load(device_.get(), load);
     ASSERT_TRUE(model.ok()) << model.status();
@@ -74,7 +72,7 @@ class AdapterGoldenTest : public testing::Test {
     storage::DocumentRecord document;
     document.number = 1;
     document.id = "golden";
-    document.sources = {{.source = "golden.json", .collection = "default"}};
+    document.sources = {{.source = "default_adapter.json", .collection = "default"}};
     document.size_bytes = text.size();
     document.n_tokens = ids.size();
     document.n_windows = static_cast<uint32_t>(windows.size());
@@ -134,16 +132,14 @@ class AdapterGoldenTest : public testing::Test {
         largest = std::max(largest, difference);
         EXPECT_LT(difference, kTolerance) << "logit of token " << pair[0];
       }
-      std::vector<int32_t> answer;
-      while (answer.size() < kAnswerTokens) {
-        const auto best =
-            static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-        if (model_->tokenizer().IsEnd(best)) break;
-        answer.push_back(best);
-        status = model_->Forward({&answer.back(), 1}, &context, searcher->get(), &logits);
+      ASSERT_GT(expected["min_margin"].get<float>(), 2 * kTolerance);
+      for (const auto& id : expected["answer_ids"]) {
+        const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+        ASSERT_EQ(best, id.get<int64_t>()) << "an answer other than " << expected["answer"];
+        const auto next = static_cast<int32_t>(best);
+        status = model_->Forward({&next, 1}, &context, searcher->get(), &logits);
         ASSERT_TRUE(status.ok()) << status;
       }
-      EXPECT_EQ(model_->tokenizer().Decode(answer), expected["answer"].get<std::string>());
     }
     RecordProperty("largest_difference", std::to_string(largest));
   }
@@ -155,11 +151,11 @@ class AdapterGoldenTest : public testing::Test {
   std::unique_ptr<Memory> memory_;
 };
 
-TEST_F(AdapterGoldenTest, DenseAttentionOverTheMemoryIsTheTrainers) {
+TEST_F(AdapterGoldenTest, DenseAttentionOverTheMemoryAnswersAsTheGoldenDoes) {
   ExpectGolden("dense", SearchMode::kDense);
 }
 
-TEST_F(AdapterGoldenTest, TheSixteenNearestKeysAnswerAsTheTrainersDo) {
+TEST_F(AdapterGoldenTest, TheSixteenNearestKeysAnswerAsTheGoldenDoes) {
   ExpectGolden("top16", SearchMode::kExact);
 }
 

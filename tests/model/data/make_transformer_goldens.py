@@ -27,8 +27,10 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Q
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.qwen3 import modeling_qwen3
+
+from default_model import gguf_name, load_default_model
 
 OUT = pathlib.Path(__file__).parent / "transformer"
 VOCAB, PROMPT, GREEDY, MIN_MARGIN = 128, 40, 64, 0.02
@@ -253,32 +255,6 @@ def make_folder(name, dtype, values):
     assert run(model, golden["prompt_ids"], GREEDY)[1] == golden["greedy_ids"]
 
 
-def gguf_name(name):
-    fixed = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-        "lm_head.weight": "output.weight",
-    }
-    if name in fixed:
-        return fixed[name]
-    _, _, layer, rest = name.split(".", 3)
-    for hf, ggml in (
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ):
-        rest = rest.replace(hf, ggml)
-    return f"blk.{layer}.{rest}"
-
-
 def permute(weights, n_heads):
     """Rows of rotate-half order to those of interleaved rope, as llama.cpp's conversion does."""
     return (
@@ -450,44 +426,11 @@ def make_memory(name):
     save_file(results, OUT / f"{name}.memory.safetensors")
 
 
-def unpermute(weights, n_heads):
-    return (
-        weights.reshape(n_heads, weights.shape[0] // n_heads // 2, 2, *weights.shape[1:])
-        .swapaxes(1, 2)
-        .reshape(weights.shape)
-    )
-
-
 def make_smollm2(path):
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-        rope_theta=100000.0,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM._from_config(config, attn_implementation="eager").float()
-    stored = {t.name: t for t in gguf.GGUFReader(path).tensors}
-    with torch.no_grad():
-        for n, parameter in model.named_parameters():
-            tensor = stored.pop(gguf_name(n))
-            array = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            if ".q_proj." in n:
-                array = unpermute(array, 9)
-            if ".k_proj." in n:
-                array = unpermute(array, 3)
-            parameter.copy_(torch.from_numpy(array.reshape(tuple(parameter.shape)).copy()))
-    assert not stored, list(stored)
+    model = load_default_model(path)
     # ChatML: "Where did Clara Mercer leave the compass?"; and a plain text, long enough for the
     # products of whole prompts.
-    golden = json.loads(
-        (pathlib.Path(__file__).parents[3] / "models/smollm2-135m-fot/golden.json").read_text()
-    )
+    golden = json.loads((OUT.parent / "default_adapter.json").read_text())
     prompts = [golden["questions"][1]["prompt_ids"], (golden["first_ids"] * 3)[:80]]
     cases = []
     for prompt in prompts:

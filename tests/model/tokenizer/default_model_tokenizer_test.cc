@@ -65,7 +65,7 @@ TEST_F(DefaultModelTokenizerTest, EndsFitTheText) {
 }
 
 TEST_F(DefaultModelTokenizerTest, QuestionBecomesTheAdaptersPrompt) {
-  // golden.json of the default adapter: what it was trained with.
+  // default_adapter.json of tests/model/data: what the default adapter was trained with.
   const ChatFormat format = RecognizeChatFormat(tokenizer_->spec().chat_template);
   EXPECT_EQ(format, ChatFormat::kChatMl);
   const struct {

@@ -92,10 +92,11 @@ TEST_F(DefaultModelTest, FingerprintIsStableAcrossOpenings) {
 }
 
 TEST_F(DefaultModelTest, DefaultAdapterFits) {
-  auto adapter = Adapter::Load(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot", checkpoint_->config());
+  auto adapter =
+      Adapter::Load(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4", checkpoint_->config());
   ASSERT_TRUE(adapter.ok()) << adapter.status();
   const MemoryConfig& memory = (*adapter)->memory_config();
-  EXPECT_EQ(memory.mem_layers, (std::vector<int>{9, 15, 21}));
+  EXPECT_EQ(memory.mem_layers, (std::vector<int>{8, 18, 23}));
   EXPECT_TRUE(memory.trained);
   EXPECT_TRUE(memory.mem_positionals);
   EXPECT_EQ(memory.window, 1024);
@@ -110,8 +111,8 @@ TEST_F(DefaultModelTest, DefaultAdapterFits) {
   EXPECT_EQ(lora->in_features, 1536);
   EXPECT_EQ(lora->out_features, 576);
   EXPECT_EQ(lora->scale, 2.0f);
-  EXPECT_EQ((*adapter)->MemoryKeyGain(9).size(), 3u);
-  EXPECT_TRUE((*adapter)->MemoryKeyGain(10).empty());
+  EXPECT_EQ((*adapter)->MemoryKeyGain(8).size(), 3u);
+  EXPECT_TRUE((*adapter)->MemoryKeyGain(9).empty());
 }
 
 }  // namespace
