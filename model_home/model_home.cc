@@ -107,7 +107,7 @@ absl::StatusOr<NamedAdapter> FindAdapter(const ModelHome& home, const std::strin
   for (const NamedAdapter& named : ListAdapters(home)) known += StrCat(" ", named.name);
   return absl::NotFoundError(StrCat("adapter ", adapter, ": no such folder and no adapter of ",
                                     "this name (there are:", known.empty() ? " none" : known,
-                                    "); pass --adapter DIR, or --adapter none"));
+                                    "); pass --adapter DIR"));
 }
 
 // "9,15,21": ascending numbers of layers. Whether the model has them is for loading to say.
@@ -302,10 +302,12 @@ absl::StatusOr<ModelChoice> RememberedModel(const ModelHome& home,
   absl::StatusOr<ModelChoice> choice =
       ChooseModel(home, model.value_or(settings.model), adapter.value_or(remembered_adapter));
   if (choice.ok() || !absl::IsNotFound(choice.status())) return choice;
-  return absl::NotFoundError(
-      StrCat("the memory was made with model ", settings.model, " and adapter ", remembered_adapter,
-             ": ", ToStd(choice.status().message()),
-             ". If it lies elsewhere now, pass --model PATH and --adapter DIR"));
+  return absl::NotFoundError(StrCat(
+      "the memory was made with model ", settings.model, " and adapter ", remembered_adapter, ": ",
+      ToStd(choice.status().message()),
+      ". If it lies elsewhere now, pass --model PATH and --adapter DIR; if it is gone, `fovea "
+      "rebuild --reencode --model PATH|NAME` encodes the stored texts again with another model "
+      "and its adapter"));
 }
 
 model::LoadOptions ToLoadOptions(const ModelChoice& choice) {

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class ModelHomeTest : public ::testing::Test {
  protected:
@@ -224,6 +225,19 @@ TEST_F(ModelHomeTest, AModelThatMovedIsNamedAndCanBeGiven) {
   const auto given = RememberedModel(home_, settings, model.string(), std::nullopt);
   ASSERT_TRUE(given.ok()) << given.status();
   EXPECT_EQ(given->model, model);
+}
+
+// No other adapter opens the memory, nor does none.
+TEST_F(ModelHomeTest, AnAdapterThatIsGoneIsNamedWithTheWayOut) {
+  AddModel(home_.models() / "tiny");
+  storage::StoreSettings settings;
+  settings.model = "tiny";
+  settings.adapter = "gone";
+  const auto missing = RememberedModel(home_, settings, std::nullopt, std::nullopt);
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.status().message()),
+              AllOf(HasSubstr("made with model tiny and adapter gone"), HasSubstr("--adapter DIR"),
+                    HasSubstr("rebuild --reencode --model"), Not(HasSubstr("--adapter none"))));
 }
 
 TEST_F(ModelHomeTest, TheEnvironmentNamesTheHome) {
