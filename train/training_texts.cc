@@ -38,12 +38,7 @@ absl::StatusOr<Exchange> ExchangeWriter::WriteWithPassages(const std::vector<std
 }
 
 int32_t ExchangeWriter::end_id() const {
-  const std::vector<int32_t> ends = model::ChatEndIds(tokenizer_, format_);
-  if (!ends.empty()) return ends.front();
-  for (int32_t id = 0; id < tokenizer_.vocab_size(); ++id) {
-    if (tokenizer_.IsEnd(id)) return id;
-  }
-  return 0;
+  return std::max(0, model::ClosingId(tokenizer_, format_));
 }
 
 namespace {

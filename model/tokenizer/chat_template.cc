@@ -375,34 +375,48 @@ absl::StatusOr<std::vector<int32_t>> RenderChat(const Tokenizer& tokenizer, Chat
   return prompt.Finish();
 }
 
-std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format) {
-  // A marker that begins a turn also ends one: small models forget to close theirs.
-  std::vector<std::string_view> tokens;
+namespace {
+
+// What ends an answer; first what its format closes it with. A marker that begins a turn also ends
+// one: small models forget to close theirs.
+std::vector<std::string_view> EndMarkers(ChatFormat format) {
   switch (format) {
     case ChatFormat::kNone:
     case ChatFormat::kLongLlama:
       break;
     case ChatFormat::kChatMl:
     case ChatFormat::kQwen3:
-      tokens = {"<|im_end|>", "<|im_start|>", "<|endoftext|>"};
-      break;
+      return {"<|im_end|>", "<|im_start|>", "<|endoftext|>"};
     case ChatFormat::kLlama3:
-      tokens = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|start_header_id|>"};
-      break;
+      return {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|start_header_id|>"};
     case ChatFormat::kLlama2:
     case ChatFormat::kMistral:
-      tokens = {"</s>", "[INST]"};
-      break;
+      return {"</s>", "[INST]"};
     case ChatFormat::kZephyr:
-      tokens = {"</s>", "<|user|>", "<|system|>", "<|endoftext|>"};
-      break;
+      return {"</s>", "<|user|>", "<|system|>", "<|endoftext|>"};
   }
+  return {};
+}
+
+}  // namespace
+
+std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format) {
   std::vector<int32_t> ids;
-  for (const std::string_view token : tokens) {
+  for (const std::string_view token : EndMarkers(format)) {
     const int32_t id = tokenizer.TokenId(token);
     if (id >= 0 && !tokenizer.IsEnd(id)) ids.push_back(id);
   }
   return ids;
+}
+
+int32_t ClosingId(const Tokenizer& tokenizer, ChatFormat format) {
+  for (const std::string_view token : EndMarkers(format)) {
+    if (const int32_t id = tokenizer.TokenId(token); id >= 0) return id;
+  }
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.IsEnd(id)) return id;
+  }
+  return -1;
 }
 
 }  // namespace fovea::model

@@ -58,4 +58,8 @@ int32_t InfillingEndId(const Tokenizer& tokenizer);
 // The ids that end an answer in this format, over and above Tokenizer::IsEnd.
 std::vector<int32_t> ChatEndIds(const Tokenizer& tokenizer, ChatFormat format);
 
+// The id that closes the assistant's turn in this format; where it has none, the tokenizer's first
+// end; −1 where that has none either.
+int32_t ClosingId(const Tokenizer& tokenizer, ChatFormat format);
+
 }  // namespace fovea::model

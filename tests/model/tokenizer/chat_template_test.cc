@@ -300,6 +300,19 @@ TEST(RenderChatTest, MissingMarkersAreNamed) {
   }
 }
 
+// Training ends answers with it.
+TEST(ClosingIdTest, ClosesATurnWhetherTheTokenizerEndsThereAnywayOrNot) {
+  const auto chat_ml = MakeByteLevel({});  // its EOS is <|im_end|>
+  for (const ChatFormat format : {ChatFormat::kChatMl, ChatFormat::kQwen3}) {
+    EXPECT_EQ(ClosingId(*chat_ml, format), chat_ml->TokenId("<|im_end|>"));
+  }
+  const auto llama = MakeSentencePiece();
+  EXPECT_EQ(ClosingId(*llama, ChatFormat::kLlama2), llama->TokenId("</s>"));
+  const auto llama3 = MakeByteLevel({"<|eot_id|>", "<|end_of_text|>"});
+  EXPECT_EQ(ClosingId(*llama3, ChatFormat::kLlama3), llama3->TokenId("<|eot_id|>"));
+  EXPECT_EQ(ClosingId(*llama3, ChatFormat::kNone), llama3->TokenId("<|im_end|>"));
+}
+
 TEST(ChatEndIdsTest, AreTheMarkersThatAreNotEndsAnyway) {
   const auto tokenizer = MakeByteLevel({});  // its EOS is <|im_end|>
   EXPECT_THAT(ChatEndIds(*tokenizer, ChatFormat::kChatMl), testing::UnorderedElementsAre(0, 1));

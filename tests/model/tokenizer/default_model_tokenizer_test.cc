@@ -97,6 +97,7 @@ TEST_F(DefaultModelTokenizerTest, AnswersEndAtTheEndOfATurn) {
   EXPECT_TRUE(tokenizer_->IsEnd(2));
   const std::vector<int32_t> ends = ChatEndIds(*tokenizer_, ChatFormat::kChatMl);
   for (const int32_t id : ends) EXPECT_FALSE(tokenizer_->IsEnd(id));
+  EXPECT_EQ(ClosingId(*tokenizer_, ChatFormat::kChatMl), tokenizer_->TokenId("<|im_end|>"));
 }
 
 TEST_F(DefaultModelTokenizerTest, BytesThatTheVocabularyLacksAreLeftOut) {
