@@ -38,6 +38,14 @@ bool IsOfAStream(std::string_view message) {
   return message.find("flate stream") != message.npos || message.find("LZW") != message.npos;
 }
 
+// Whether it says that poppler has no data for an encoding of Chinese, Japanese or Korean text. It
+// then knows no character of the font, and is silent about what it leaves out. Such data is a
+// package of its own, which an installation may lack.
+bool IsOfAnEncoding(std::string_view message) {
+  return message.find("language pack") != message.npos ||  // "Missing … for 'Adobe-GB1' mapping"
+         message.find("CMap file") != message.npos;        // "Couldn't find 'GBK-EUC-H' …"
+}
+
 // Some of the pages: how many, and which was the first.
 struct Pages {
   int n = 0;
@@ -113,7 +121,7 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   sender.SendTitle(ToUtf8(pdf->info_key("Title")));
   const int n_pages = pdf->pages();
   if (n_pages <= 0) return sender.SendError(absl::DataLossError("broken PDF: it has no pages"));
-  Pages unreadable, damaged, without_text;
+  Pages unreadable, damaged, undecoded, without_text;
   bool any = false;
   for (int index = 0; index < n_pages; ++index) {
     ConfinedProcess::AllowSeconds(page_seconds);
@@ -133,6 +141,8 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
     const bool is_blank = IsBlank(text);
     if (IsOfAStream(poppler_message)) {
       damaged.Add(index, poppler_message);
+    } else if (IsOfAnEncoding(poppler_message)) {
+      undecoded.Add(index, poppler_message);
     } else if (is_blank && !poppler_message.empty()) {
       unreadable.Add(index, poppler_message);
     } else if (is_blank) {
@@ -152,8 +162,16 @@ void ReadPages(const std::filesystem::path& path, double page_seconds, TextSende
   unreadable.Describe(n_pages, "cannot be read", "", &warning);
   damaged.Describe(n_pages, any ? "damaged, so that text of theirs is missing" : "damaged", "",
                    &warning);
+  const bool is_broken = !warning.empty();
+  undecoded.Describe(n_pages, "use encodings that poppler has no data for",
+                     any ? ": text of theirs may be missing; install the package poppler-data"
+                         : ": install the package poppler-data",
+                     &warning);
   // Those may have had text.
-  if (!any) return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", warning)));
+  if (!any && is_broken) {
+    return sender.SendError(absl::DataLossError(StrCat("broken PDF: ", warning)));
+  }
+  if (!any) return sender.SendError(absl::FailedPreconditionError(StrCat("PDF: ", warning)));
   without_text.Describe(n_pages, "have no text", kWhatToDo, &warning);
   if (!warning.empty()) sender.SendWarning(warning);
 }

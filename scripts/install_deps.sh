@@ -17,9 +17,10 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev libhwy-dev libfaiss-dev libopenblas-dev
   # Storage and text index.
   librocksdb-dev libisal-dev libsqlite3-dev libutf8proc-dev libxxhash-dev
-  # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf.)
+  # Tokenizers and documents. (Newer SentencePiece packages ask for protobuf; poppler-data has the
+  # encodings of Chinese, Japanese and Korean PDF.)
   libpcre2-dev libsentencepiece-dev libprotobuf-dev libgumbo-dev libexpat1-dev
-  libpoppler-cpp-dev
+  libpoppler-cpp-dev poppler-data
   # The server.
   libcpp-httplib-dev prometheus-cpp-dev
   # Everything else.

@@ -100,6 +100,34 @@ TEST_F(PdfTest, NamesPagesWhoseContentIsDamaged) {
                                "all.pdf: broken PDF: 1 of 1 pages damaged, the first: page 1: "));
 }
 
+TEST_F(PdfTest, NamesPagesInEncodingsThatPopplerHasNoDataFor) {
+  // The first page's font becomes one with a CMap that no package has.
+  const auto with_cmap = [](const std::vector<PdfStream>& pages) {
+    const std::string first = std::to_string(5 + 2 * pages.size());
+    const std::string second = std::to_string(6 + 2 * pages.size());
+    std::string pdf =
+        MakePdf(pages, "", "",
+                {"<< /Type /Font /Subtype /Type0 /BaseFont /Song /Encoding /Fovea-H "
+                 "/DescendantFonts [" +
+                     second + " 0 R] >>",
+                 "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /Song /DW 1000 /CIDSystemInfo << "
+                 "/Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>"});
+    const std::string font = "/F1 3 0 R";
+    pdf.replace(pdf.find(font), font.size(), "/F1 " + first + " 0 R");
+    return pdf;
+  };
+  const auto document = Open(Write("some.pdf", with_cmap({PdfPage({"abcd"}), PdfPage({"last"})})));
+  EXPECT_EQ(*ReadText(*document), "last");
+  EXPECT_THAT(document->warning,
+              ::testing::AllOf(
+                  ::testing::StartsWith("1 of 2 pages use encodings that poppler has no data for, "
+                                        "the first: page 1: "),
+                  ::testing::EndsWith("may be missing; install the package poppler-data")));
+  EXPECT_THAT(OpenError(Write("all.pdf", with_cmap({PdfPage({"abcd"})}))),
+              IsStatus(absl::StatusCode::kFailedPrecondition,
+                       "all.pdf: PDF: 1 of 1 pages use encodings that poppler has no data for"));
+}
+
 TEST_F(PdfTest, RefusesWhatIsNoPdf) {
   EXPECT_THAT(OpenError(Write("text.pdf", "Just some text that was named wrongly.\n")),
               IsStatus(absl::StatusCode::kDataLoss,
