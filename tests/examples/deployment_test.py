@@ -87,6 +87,23 @@ class ContainerfileTest(unittest.TestCase):
             for script in re.findall(r"scripts/\w+\.sh", value):
                 self.assertTrue(os.access(os.path.join(ROOT, script), os.X_OK), script)
 
+    def test_what_was_built_here_and_keys_do_not_get_into_it(self):
+        def lines(name):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+                return [line.strip() for line in file if line.strip() and line[0] != "#"]
+
+        ignored = lines(".dockerignore")
+        self.assertIn(".git", ignored)
+        # What git ignores; there a name without a slash at its beginning is one of any folder.
+        for pattern in lines(".gitignore"):
+            name = pattern.strip("/")
+            self.assertIn(name if pattern.startswith("/") else f"**/{name}", ignored)
+        # What its head has one write beside the sources.
+        with open(os.path.join(ROOT, "examples/Containerfile"), encoding="utf-8") as file:
+            written = re.findall(r"^#.* > (\S+)$", file.read(), re.MULTILINE)
+        self.assertEqual(written, ["keys"])
+        self.assertLessEqual(set(written), set(ignored))
+
     def test_it_starts_a_server_with_keys_that_is_not_root(self):
         self.assertEqual(self.values("USER"), ["fovea"])
         command = json.loads(self.values("ENTRYPOINT")[0]) + json.loads(self.values("CMD")[0])
@@ -99,7 +116,8 @@ class ContainerfileTest(unittest.TestCase):
         with open("/etc/os-release", encoding="utf-8") as file:
             if "bookworm" not in file.read():
                 self.skipTest("the packages' names are those of Debian 12")
-        wanted = set(re.findall(r"\s((?:lib|ocl-|zlib)[\w.+-]+)", self.values("RUN")[-2]))
+        installed = self.values("RUN")[-2].partition("--no-install-recommends")[2]
+        wanted = set(installed.partition("&&")[0].split())
         self.assertGreater(len(wanted), 10)
         depends = {}
         for line in run("dpkg-query", "-W", "-f", "${Package}\t${Depends}, ${Pre-Depends}\n"
@@ -113,15 +131,23 @@ class ContainerfileTest(unittest.TestCase):
             if package not in there:
                 there.add(package)
                 waiting += depends.get(package, [])
+        needed = set(re.findall(r"NEEDED\s+(\S+)", run("objdump", "-p", FOVEA).stdout))
+        direct = {"poppler-data"}  # read, and not linked
         for line in run("ldd", FOVEA).stdout.splitlines():
-            path = re.search(r"=> (/\S+)", line)
-            if not path or "/asan" in path[1]:
+            library, _, path = line.strip().partition(" => ")
+            path = path.partition(" ")[0]
+            if not path.startswith("/") or "/asan" in path:
                 continue
-            real = os.path.realpath(path[1])
+            real = os.path.realpath(path)
             owner = run("dpkg", "-S", real).stdout or run("dpkg", "-S",
                                                           real.removeprefix("/usr")).stdout
             if owner:  # else it was built here
-                self.assertIn(owner.partition(":")[0], there, real)
+                owner = owner.partition(":")[0]
+                self.assertIn(owner, there, real)
+                if library in needed:
+                    direct.add(owner)
+        # A build without PDF needs fewer.
+        self.assertLessEqual(wanted - direct, {"libpoppler-cpp0v5"} - direct)
 
 
 if __name__ == "__main__":
