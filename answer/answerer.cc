@@ -354,10 +354,10 @@ class AnswererImpl final : public Answerer {
     ASSIGN_OR_RETURN(inquiry->searcher,
                      memory::MemorySearcher::Create(device_, generation, search));
     if (inquiry->searcher->n_tokens() == 0) {
-      return absl::FailedPreconditionError(
-          StrCat(memory_->folder(), ": holds no documents that the question could be answered ",
-                 "from: `fovea ingest --memory DIR PATH…` stores some, --no-memory asks the model ",
-                 "alone"));
+      return absl::FailedPreconditionError(StrCat(
+          memory_->folder(), ": holds no documents that the question could be answered ",
+          "from: store some first (`fovea ingest --memory DIR PATH…`), or ask the model alone "
+          "(--no-memory; of a server \"memory\": false; in Python use_memory=False)"));
     }
     return absl::OkStatus();
   }

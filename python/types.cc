@@ -71,7 +71,10 @@ void AddAnswers(nb::module_& module) {
       .def_ro("captured_mass", &memory::AuditResult::captured_mass,
               "By memory layer: share of the dense softmax that was kept.")
       .def_ro("needle_recall", &memory::AuditResult::needle_recall,
-              "By memory layer: share of the keys found that a query looks for alone.");
+              "By memory layer: share of the keys found that a query looks for alone.")
+      .def("__repr__", [](const memory::AuditResult& self) {
+        return StrCat("<fovea.Audit of ", self.captured_mass.size(), " memory layers>");
+      });
   nb::class_<Answer>(module, "Answer", "An answer, and what it was read from.")
       .def_prop_ro("text", Text(&Answer::text))
       .def_prop_ro("question", Text(&Answer::question))
@@ -117,7 +120,10 @@ void AddDocuments(nb::module_& module) {
   nb::class_<SourceReference>(module, "Source", "A file or name that refers to a document's text.")
       .def_prop_ro("source", Text(&SourceReference::source))
       .def_prop_ro("title", Text(&SourceReference::title))
-      .def_ro("collection", &SourceReference::collection);
+      .def_ro("collection", &SourceReference::collection)
+      .def("__repr__", [](const SourceReference& self) {
+        return StrCat("<fovea.Source ", Quoted(self.source), " in ", Quoted(self.collection), ">");
+      });
   nb::class_<DocumentRecord>(module, "Document", "A stored document.")
       .def_ro("id", &DocumentRecord::id, "32 hex digits of the SHA-256 of its text.")
       .def_prop_ro("title", [](const DocumentRecord& self) { return self.title(); })
@@ -136,7 +142,11 @@ void AddDocuments(nb::module_& module) {
   using storage::WindowLink;
   nb::class_<WindowLink>(module, "Window", "Tokens of a document that were encoded together.")
       .def_ro("tokens", &WindowLink::n_tokens)
-      .def_ro("start", &WindowLink::byte_begin, "First byte in the document's text.");
+      .def_ro("start", &WindowLink::byte_begin, "First byte in the document's text.")
+      .def("__repr__", [](const WindowLink& self) {
+        return StrCat("<fovea.Window of ", self.n_tokens, " tokens from byte ", self.byte_begin,
+                      ">");
+      });
 }
 
 void AddIngest(nb::module_& module) {
@@ -172,11 +182,19 @@ void AddIngest(nb::module_& module) {
       });
   nb::class_<IngestSummary::Warning>(module, "IngestWarning", "What of a file is not stored.")
       .def_prop_ro("source", Text(&IngestSummary::Warning::source))
-      .def_prop_ro("warning", Text(&IngestSummary::Warning::warning));
+      .def_prop_ro("warning", Text(&IngestSummary::Warning::warning))
+      .def("__repr__", [](const IngestSummary::Warning& self) {
+        return StrCat("<fovea.IngestWarning ", Quoted(self.source), ": ", Quoted(self.warning),
+                      ">");
+      });
   nb::class_<IngestSummary::Skipped>(module, "SkippedFiles", "Files of folders without text.")
       .def_ro("kind", &IngestSummary::Skipped::kind)
       .def_ro("files", &IngestSummary::Skipped::n_files)
-      .def_prop_ro("first", Text(&IngestSummary::Skipped::first));
+      .def_prop_ro("first", Text(&IngestSummary::Skipped::first))
+      .def("__repr__", [](const IngestSummary::Skipped& self) {
+        return StrCat("<fovea.SkippedFiles ", self.n_files, " ", self.kind, ", the first ",
+                      Quoted(self.first), ">");
+      });
   nb::class_<IngestSummary>(module, "IngestSummary", "What became of all that was ingested.")
       .def_ro("documents", &IngestSummary::documents, "One for each source.")
       .def_prop_ro(
@@ -219,20 +237,33 @@ void AddUpkeep(nb::module_& module) {
       .def_ro("index_files", &VerifyReport::index_files)
       .def_ro("damaged", &VerifyReport::damaged)
       .def_ro("repaired", &VerifyReport::repaired)
-      .def_ro("notes", &VerifyReport::notes, "What is no damage, but a repair puts right.");
+      .def_ro("notes", &VerifyReport::notes, "What is no damage, but a repair puts right.")
+      .def("__repr__", [](const VerifyReport& self) {
+        return StrCat("<fovea.VerifyReport ", self.ok ? "ok" : "damaged", ", ", self.documents,
+                      " documents, ", self.damaged.size(), " damaged, ", self.repaired.size(),
+                      " repaired>");
+      });
   nb::class_<RebuildResult>(module, "RebuildResult", "The indexes that a rebuild made.")
       .def_ro("generation", &RebuildResult::generation)
       .def_ro("segments_built", &RebuildResult::segments_built)
       .def_ro("segments_resumed", &RebuildResult::segments_resumed)
       .def_ro("specs", &RebuildResult::specs, "The specification of each segment's index.")
-      .def_ro("needle_recall", &RebuildResult::needle_recall, "By segment, by memory layer.");
+      .def_ro("needle_recall", &RebuildResult::needle_recall, "By segment, by memory layer.")
+      .def("__repr__", [](const RebuildResult& self) {
+        return StrCat("<fovea.RebuildResult ", self.segments_built, " segments built, ",
+                      self.segments_resumed, " resumed>");
+      });
   nb::class_<Stats::SegmentStats>(module, "SegmentStats", "A segment of a memory.")
       .def_ro("tokens", &Stats::SegmentStats::tokens)
       .def_ro("index", &Stats::SegmentStats::index)
       .def_ro("state", &Stats::SegmentStats::state)
       .def_ro("needle_recall", &Stats::SegmentStats::needle_recall, "By memory layer.")
       .def_ro("candidates", &Stats::SegmentStats::n_candidates,
-              "Rescored for each query head; 0: searched exactly.");
+              "Rescored for each query head; 0: searched exactly.")
+      .def("__repr__", [](const Stats::SegmentStats& self) {
+        return StrCat("<fovea.SegmentStats ", self.tokens, " tokens, ", self.index, ", ",
+                      self.state, ">");
+      });
   nb::class_<Stats>(module, "Stats", "What a memory holds, in numbers.")
       .def_ro("documents", &Stats::documents)
       .def_prop_ro(
@@ -254,7 +285,10 @@ void AddUpkeep(nb::module_& module) {
       .def_ro("block_bytes", &Stats::block_bytes, "Of keys and values.")
       .def_ro("index_bytes", &Stats::index_bytes)
       .def_ro("segments", &Stats::segments)
-      .def_ro("format_version", &Stats::format_version);
+      .def_ro("format_version", &Stats::format_version)
+      .def("__repr__", [](const Stats& self) {
+        return StrCat("<fovea.Stats ", self.documents, " documents, ", self.tokens, " tokens>");
+      });
 }
 
 }  // namespace

@@ -40,6 +40,20 @@ def test_answers_as_the_command_line_does(memory, stored):
     assert [s.text for s in answer.sources] == [s["text"] for s in said["sources"]]
 
 
+def test_what_is_printed_says_what_it_is(memory):
+    for name in fovea.__all__:
+        kind = getattr(fovea, name)
+        # An answer that is still made has nothing to say.
+        if (isinstance(kind, type) and not issubclass(kind, BaseException)
+                and kind is not fovea.AnswerStream):
+            assert "__repr__" in vars(kind), name
+    stats = memory.stats()
+    assert repr(stats) == f"<fovea.Stats {stats.documents} documents, {stats.tokens} tokens>"
+    assert repr(memory.documents()[0].sources[0]).startswith("<fovea.Source '")
+    report = memory.verify()
+    assert repr(report) == f"<fovea.VerifyReport ok, {report.documents} documents, 0 damaged, 0 repaired>"
+
+
 def test_options_reach_the_question(memory):
     assert memory.ask(QUESTION, max_tokens=3).answer.completion_tokens == 3
     assert memory.ask(QUESTION, max_tokens=3).answer.finish_reason == "length"
