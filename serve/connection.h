@@ -38,6 +38,8 @@ class Connection final : public httplib::Stream {
   std::string path;             // decoded
   bool is_parsed = false;       // its head was read whole
   bool is_body_unread = false;  // what follows in the connection is no request
+  bool knows_chunks = true;     // the peer does: not in HTTP/1.0 (RFC 9112, section 6.1)
+  bool ends_with_response = false;
   // Why reading ended: the peer was too slow, or its head too large.
   bool timed_out() const { return timed_out_; }
   bool head_too_large() const { return head_too_large_; }

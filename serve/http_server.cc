@@ -274,6 +274,7 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
           *connection, /*close_connection=*/stopping_, is_closed,
           [connection](httplib::Request& request) {
             connection->is_parsed = true;
+            connection->knows_chunks = request.version != "HTTP/1.0";
             connection->path = std::move(request.path);
             request.path = "/";  // no pattern is ever matched with what clients send
             request.ranges.clear();
@@ -283,7 +284,8 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
         goes_on = false;
       }
       goes_on = goes_on && is_sound && !is_closed && connection->is_parsed &&
-                !connection->is_body_unread && !connection->timed_out() && !stopping_;
+                !connection->is_body_unread && !connection->timed_out() &&
+                !connection->ends_with_response && !stopping_;
     }
     if (connection->has_written()) connection->Linger();
   }
@@ -403,16 +405,22 @@ class HttpServerImpl final : public HttpServer, private httplib::Server {
       response->set_content(own.body, own.content_type);
       return;
     }
-    response->set_chunked_content_provider(
-        own.content_type, [stream = std::move(own.stream)](size_t, httplib::DataSink& sink) {
-          bool is_open = true;
-          stream([&](std::string_view piece) {
-            is_open = is_open && sink.write(piece.data(), piece.size());
-            return is_open;
-          });
-          if (is_open) sink.done();
-          return is_open;
-        });
+    const auto provider = [stream = std::move(own.stream)](size_t, httplib::DataSink& sink) {
+      bool is_open = true;
+      stream([&](std::string_view piece) {
+        is_open = is_open && sink.write(piece.data(), piece.size());
+        return is_open;
+      });
+      if (is_open) sink.done();
+      return is_open;
+    };
+    if (current_connection->knows_chunks) {
+      response->set_chunked_content_provider(own.content_type, provider);
+    } else {
+      current_connection->ends_with_response = true;
+      response->set_header("Connection", "close");
+      response->set_content_provider(own.content_type, provider);
+    }
   }
 
   const HttpServerOptions options_;

@@ -161,6 +161,26 @@ class AnswersTest(QuestionTest):
         self.assertEqual(chunks[-1]["choices"], [])
         self.assertEqual(chunks[-1]["usage"], whole["usage"])
 
+    def test_to_a_client_of_http_1_0_the_end_of_a_stream_is_that_of_the_connection(self):
+        body = json.dumps({"messages": [{"role": "user", "content": "Otter?"}], "max_tokens": 5,
+                           "stream": True}).encode()
+        with self.home.serve() as server:
+            for more in (b"", b"Connection: keep-alive\r\n"):
+                with socket.create_connection((server.host, server.port)) as client:
+                    client.settimeout(PATIENCE_S)
+                    client.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\n" + more +
+                                   b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                    answer = b""
+                    while part := client.recv(4096):
+                        answer += part
+                head, _, events = answer.partition(b"\r\n\r\n")
+                self.assertNotIn(b"Transfer-Encoding", head)
+                self.assertNotIn(b"Content-Length", head)
+                self.assertIn(b"Connection: close", head)
+                for event in events.decode().split("\n\n")[:-1]:
+                    self.assertTrue(event.startswith("data: "), event)
+                self.assertTrue(events.endswith(b"data: [DONE]\n\n"))
+
     def test_search_finds_passages_in_each_way(self):
         with self.home.serve() as server:
             for by in ("bm25", "attention", "both"):
