@@ -357,7 +357,7 @@ class AnswererImpl final : public Answerer {
       return absl::FailedPreconditionError(StrCat(
           memory_->folder(), ": holds no documents that the question could be answered ",
           "from: store some first (`fovea ingest --memory DIR PATH…`), or ask the model alone "
-          "(--no-memory; of a server \"memory\": false; in Python use_memory=False)"));
+          "(--no-memory; of a server \"fovea\": {\"memory\": false}; in Python use_memory=False)"));
     }
     return absl::OkStatus();
   }

@@ -306,8 +306,10 @@ absl::StatusOr<ModelChoice> RememberedModel(const ModelHome& home,
       "the memory was made with model ", settings.model, " and adapter ", remembered_adapter, ": ",
       ToStd(choice.status().message()),
       ". If it lies elsewhere now, pass --model PATH and --adapter DIR; if it is gone, `fovea "
-      "rebuild --reencode --model PATH|NAME` encodes the stored texts again with another model "
-      "and its adapter"));
+      "rebuild --reencode --memory DIR --model ",
+      settings.model,
+      "` encodes the stored texts again with that model and its own adapter, or with another one "
+      "that --model names"));
 }
 
 model::LoadOptions ToLoadOptions(const ModelChoice& choice) {

@@ -31,26 +31,39 @@ let doomed = null;  // the document that the dialog asks about
 
 function askToDelete(document) {
   doomed = document;
+  setDeleteDisabled(false);
   byId("delete-title").textContent = `Delete “${nameOf(document)}”?`;
   byId("delete").showModal();
 }
 
+function setDeleteDisabled(disabled) {
+  for (const button of byId("delete").querySelectorAll("button")) button.disabled = disabled;
+}
+
+// Meanwhile Escape may have closed the dialog, and another document may be asked about.
 async function deleteDoomed() {
-  const buttons = byId("delete").querySelectorAll("button");
-  for (const button of buttons) button.disabled = true;
+  const document = doomed;
+  setDeleteDisabled(true);
+  let failure = null;
   try {
-    await deleteDocument(doomed.id);
-    byId("delete").close();
-    await showMemory();
-    say(`Deleted “${nameOf(doomed)}”.`);
+    await deleteDocument(document.id);
   } catch (error) {
+    failure = error;
+  }
+  if (doomed === document) {
     byId("delete").close();
-    sayError(error);
-  } finally {
-    for (const button of buttons) button.disabled = false;
+    setDeleteDisabled(false);
     // The button that opened the dialog is gone with its row.
     byId("memory-title").focus();
   }
+  try {
+    // Somebody else may have deleted it.
+    if (failure === null || failure.status === 404) await showMemory();
+  } catch (error) {
+    failure ??= error;
+  }
+  if (failure !== null) return sayError(failure);
+  say(`Deleted “${nameOf(document)}”.`);
 }
 
 async function showPage() {
@@ -60,6 +73,10 @@ async function showPage() {
   try {
     const page = await listDocuments({limit: PAGE, after: list.last, collection: list.collection});
     if (list === shown) appendPage(page);
+  } catch (error) {
+    // The last row's document is gone: what follows it is found by a list from the beginning.
+    if (list !== shown || error.status !== 404 || list.last === "") throw error;
+    await showMemory();
   } finally {
     if (list === shown) more.disabled = false;
   }

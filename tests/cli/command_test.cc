@@ -157,6 +157,12 @@ TEST_F(CommandTest, ArgumentsInBracketsAreTakenAsTheyAreWritten) {
   EXPECT_EQ(asked.json()["question"], "[who, what]");
   EXPECT_THAT(Fovea({"tokenize", "--model", "tiny", "[b]"}).err, HasSubstr("not expected: [b]\n"));
   EXPECT_THAT(Fovea({"tokenize", "--model=[b, c]"}).err, HasSubstr("model [b, c]: "));
+  // Nor is anything else changed.
+  for (const char* question : {"--x=[a]", "\x1f", "[\x1f]"}) {
+    EXPECT_EQ(Fovea({"ask", "--max-tokens", "1", "--json", "--memory", memory_, "--", question})
+                  .json()["question"],
+              question);
+  }
 }
 
 TEST_F(CommandTest, AQuestionBesideThoseOfStandardInputIsRefused) {

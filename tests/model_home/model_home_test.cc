@@ -237,7 +237,8 @@ TEST_F(ModelHomeTest, AnAdapterThatIsGoneIsNamedWithTheWayOut) {
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.status().message()),
               AllOf(HasSubstr("made with model tiny and adapter gone"), HasSubstr("--adapter DIR"),
-                    HasSubstr("rebuild --reencode --model"), Not(HasSubstr("--adapter none"))));
+                    HasSubstr("rebuild --reencode --memory DIR --model tiny`"),
+                    Not(HasSubstr("--adapter none"))));
 }
 
 TEST_F(ModelHomeTest, TheEnvironmentNamesTheHome) {

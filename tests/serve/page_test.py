@@ -433,6 +433,52 @@ class PageTest(unittest.TestCase):
         self.assertEqual(browser.one("#viewer-text").text.strip(), MILL.strip())
         browser.one("#viewer-close").click()
 
+    def test_the_list_goes_on_where_its_last_document_was_deleted_elsewhere(self):
+        browser = self.browser
+        self.move_to("tiny")
+        self.home.ingest(*(self.home.write(f"note{i}.txt", f"Note {i}.") for i in range(60)))
+        server = self.serve()
+
+        def wait_for(n_rows, last):
+            browser.wait(lambda: len(browser.all("#documents li")) == n_rows and
+                         browser.all("#documents li .plain")[-1].text == last,
+                         f"there are no {n_rows} rows")
+
+        wait_for(50, "note49")
+        last = server.get("/v1/documents?limit=50").json["data"][-1]["id"]
+        self.assertEqual(server.request("DELETE", f"/v1/documents/{last}").status, 200)
+        browser.one("#more").click()
+        wait_for(50, "note50")
+        browser.one("#more").click()
+        wait_for(59, "note59")
+        self.assertEqual(browser.one("#error").text, "")
+        # A row of what is gone goes, too.
+        gone = server.get("/v1/documents?limit=1").json["data"][0]["id"]
+        self.assertEqual(server.request("DELETE", f"/v1/documents/{gone}").status, 200)
+        browser.one("button[aria-label='Delete note0']").click()
+        browser.one("#delete-yes").click()
+        browser.wait_for_text("#error", "there is no document")
+        self.assertEqual(browser.all("button[aria-label='Delete note0']"), [])
+
+    def test_a_delete_that_takes_long_leaves_the_next_question_alone(self):
+        from selenium.webdriver.common.keys import Keys
+        browser = self.browser
+        self.move_to("tiny")
+        self.serve_with(mill=MILL, harbour=HARBOUR)
+        self.hold_requests()
+        browser.one("button[aria-label='Delete mill']").click()
+        browser.one("#delete-yes").click()
+        browser.press(Keys.ESCAPE)
+        browser.one("button[aria-label='Delete harbour']").click()
+        for part in ("/v1/documents", "/v1/collections", "/v1/documents"):
+            self.let_through(part, 0)
+        browser.wait_for_text("#status", "Deleted “mill”")
+        self.assertTrue(browser.one("#delete").is_displayed())
+        self.assertIn("harbour", browser.one("#delete-title").text)
+        self.assertTrue(browser.one("#delete-yes").is_enabled())
+        browser.one("#delete-no").click()
+        self.assertEqual([row.text for row in browser.all("#documents li .plain")], ["harbour"])
+
     def test_a_bad_option_is_shown_where_options_are_closed(self):
         browser = self.browser
         self.move_to("tiny")
