@@ -132,6 +132,7 @@ struct Inquiry {
   Conversation* conversation;  // null: a single question
   PromptContext* context;
   std::shared_ptr<const memory::Generation> generation = nullptr;  // null: no memory
+  bool lacks_documents = false;                                    // of the memory that it wants
   bool attends = false;       // the memory layers read the memory
   bool is_reference = false;  // prompts run as LongLLaMA runs them
   RereadPlan reread = {};
@@ -224,7 +225,9 @@ class AnswererImpl final : public Answerer {
                     .context = lease.get()};
     for (int attempt = 1;; ++attempt) {
       RETURN_IF_ERROR(OpenView(&inquiry));
-      if (inquiry.searcher == nullptr) return std::vector<memory::Passage>();
+      if (inquiry.lacks_documents || inquiry.searcher == nullptr) {
+        return std::vector<memory::Passage>();
+      }
       absl::StatusOr<std::vector<memory::Passage>> found = FindPassages(inquiry);
       if (found.ok() || absl::IsCancelled(found.status()) || attempt == kMaxAttempts ||
           !MovedOn(&inquiry)) {
@@ -270,6 +273,7 @@ class AnswererImpl final : public Answerer {
   absl::StatusOr<Answer> Run(Inquiry& inquiry, Clock::time_point start) const {
     for (int attempt = 1;; ++attempt) {
       RETURN_IF_ERROR(OpenView(&inquiry));
+      if (inquiry.lacks_documents) return NothingToAnswerFrom();
       Answer answer;
       answer.question = inquiry.question;
       if (inquiry.searcher != nullptr) answer.usage.memory_tokens = inquiry.searcher->n_tokens();
@@ -333,6 +337,9 @@ class AnswererImpl final : public Answerer {
       RETURN_IF_ERROR(memory_->Refresh().status());
       inquiry->generation = memory_->Current();
       has_memory = generation->settings.has_value();  // else nothing was ever ingested
+      inquiry->lacks_documents =
+          !has_memory && (options.use_memory || options.reread.value_or(0) > 0);
+      if (inquiry->lacks_documents) return absl::OkStatus();
     }
     inquiry->is_reference =
         (has_memory ? generation->settings->encoding : config.encoding) == "reference";
@@ -353,13 +360,16 @@ class AnswererImpl final : public Answerer {
     search.progress = inquiry->request.progress;
     ASSIGN_OR_RETURN(inquiry->searcher,
                      memory::MemorySearcher::Create(device_, generation, search));
-    if (inquiry->searcher->n_tokens() == 0) {
-      return absl::FailedPreconditionError(StrCat(
-          memory_->folder(), ": holds no documents that the question could be answered ",
-          "from: store some first (`fovea ingest --memory DIR PATH…`), or ask the model alone "
-          "(--no-memory; of a server \"fovea\": {\"memory\": false}; in Python use_memory=False)"));
-    }
+    inquiry->lacks_documents = inquiry->searcher->n_tokens() == 0;
     return absl::OkStatus();
+  }
+
+  absl::Status NothingToAnswerFrom() const {
+    return absl::FailedPreconditionError(
+        StrCat(memory_->folder(), ": holds no documents that the question could be answered from: ",
+               "store some first (`fovea ingest --memory DIR PATH…`), or ask the model alone ",
+               "(--no-memory; of a server \"fovea\": {\"memory\": false}; in Python ",
+               "use_memory=False)"));
   }
 
   absl::Status AnswerInto(Inquiry& inquiry, Clock::time_point start, Answer* answer) const {

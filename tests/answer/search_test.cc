@@ -106,9 +106,23 @@ TEST_F(SearchTest, ARefusalSaysWhy) {
 TEST_F(SearchTest, AMemoryWithoutDocumentsHasNoPassages) {
   LoadModel();
   OpenMemory();
-  const auto found = MakeAnswerer()->Search({.query = "river"});
-  ASSERT_TRUE(found.ok()) << found.status();
-  EXPECT_THAT(*found, IsEmpty());
+  const auto answerer = MakeAnswerer();
+  for (const bool is_emptied : {false, true}) {
+    if (is_emptied) {
+      IngestText("otter", "The otter lives by the river.\n", "animals");
+      std::vector<storage::DocumentNumber> all;
+      for (const auto& document : memory_->Current()->documents) all.push_back(document.number);
+      ASSERT_TRUE(memory_->DeleteDocuments(all).ok());
+    }
+    for (const RereadBy by : {RereadBy::kBm25, RereadBy::kAttention, RereadBy::kBoth}) {
+      const auto found = answerer->Search({.query = "river", .by = by});
+      ASSERT_TRUE(found.ok()) << found.status();
+      EXPECT_THAT(*found, IsEmpty());
+    }
+    // An answer from nothing would be one that the model makes up.
+    const auto answer = answerer->Ask("Where is the river?", {}, nullptr, Progress());
+    EXPECT_EQ(answer.status().code(), absl::StatusCode::kFailedPrecondition) << answer.status();
+  }
 }
 
 }  // namespace
