@@ -65,7 +65,7 @@ class Browser:
         def attempt(_):
             try:
                 return is_so()
-            except (NoSuchElementException, StaleElementReferenceException):
+            except (NoSuchElementException, StaleElementReferenceException, IndexError):
                 return False
         try:
             return self._wait.until(attempt)

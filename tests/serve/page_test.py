@@ -47,6 +47,11 @@ class PageTest(unittest.TestCase):
                           "the documents are not listed")
         return server
 
+    def listed(self):
+        """The documents' names, all of one moment."""
+        return self.browser.run("return [...document.querySelectorAll('#documents li .plain')]"
+                                ".map((one) => one.textContent)")
+
     def choose(self, name, text):
         """Uploads by the button; waits for the end of the job."""
         self.browser.one("#files").send_keys(self.home.write(name, text))
@@ -357,9 +362,7 @@ class PageTest(unittest.TestCase):
         self.home.ingest(*(self.home.write(f"note{i}.txt", f"Note {i}.") for i in range(60)))
         self.serve()
 
-        def names():
-            return browser.run("return [...document.querySelectorAll('#documents li .plain')]"
-                               ".map((one) => one.textContent)")
+        names = self.listed
 
         def more():
             browser.run("document.querySelector('#more').click()")
@@ -440,8 +443,7 @@ class PageTest(unittest.TestCase):
         server = self.serve()
 
         def wait_for(n_rows, last):
-            browser.wait(lambda: len(browser.all("#documents li")) == n_rows and
-                         browser.all("#documents li .plain")[-1].text == last,
+            browser.wait(lambda: (len(names := self.listed()), names[-1:]) == (n_rows, [last]),
                          f"there are no {n_rows} rows")
 
         wait_for(50, "note49")
@@ -477,7 +479,7 @@ class PageTest(unittest.TestCase):
         self.assertIn("harbour", browser.one("#delete-title").text)
         self.assertTrue(browser.one("#delete-yes").is_enabled())
         browser.one("#delete-no").click()
-        self.assertEqual([row.text for row in browser.all("#documents li .plain")], ["harbour"])
+        self.assertEqual(self.listed(), ["harbour"])
 
     def test_a_bad_option_is_shown_where_options_are_closed(self):
         browser = self.browser
