@@ -108,7 +108,9 @@ class ReferenceTest : public TinyMemoryTest {
 
   Answer Ask(const std::string& prompt, int n_tokens,
              std::optional<memory::SearchMode> mode = std::nullopt, float temperature = 0.0f) {
-    auto answerer = Answerer::Create(device_.get(), model_.get(), memory_.get());
+    // Before anything is stored: the model alone.
+    memory::Memory* const memory = memory_->settings().has_value() ? memory_.get() : nullptr;
+    auto answerer = Answerer::Create(device_.get(), model_.get(), memory);
     EXPECT_TRUE(answerer.ok()) << answerer.status();
     AskOptions options;
     options.raw = true;
