@@ -31,6 +31,7 @@ void ParseAsWritten(CLI::App* app, int argc, const char* const* argv) {
     if (argument.starts_with('[')) argument.insert(0, kShield);
   }
   std::vector<const char*> pointers;
+  pointers.reserve(shielded.size());
   for (const std::string& argument : shielded) pointers.push_back(argument.c_str());
   app->parse(argc, pointers.data());
 }
