@@ -88,6 +88,7 @@ absl::Status CheckNumbers(const TrainArguments& a) {
       {"--questions", a.batch.question_share, 0, 1},
       {"--reread", a.batch.reread_share, 0, 1},
       {"--passages", static_cast<double>(a.batch.most_passages), 1, 100},
+      {"--neighbours", a.batch.neighbour_share, 0, 1},
       {"--passage-bytes", static_cast<double>(a.batch.passage_bytes), 1, 1e6},
       {"--ask", a.batch.ask_share, 0, 1},
       {"--book-asks", static_cast<double>(a.batch.book_asks), 0, 1e4},
@@ -142,6 +143,7 @@ Json ConfigurationOf(const TrainArguments& a, const train::AdapterDescription& d
           {"questions", a.batch.question_share},
           {"reread", a.batch.reread_share},
           {"passages", a.batch.most_passages},
+          {"neighbours", a.batch.neighbour_share},
           {"passage_bytes", a.batch.passage_bytes},
           {"ask", a.batch.ask_share},
           {"book_asks", a.batch.book_asks},
@@ -349,6 +351,9 @@ void AddOptions(CLI::App& app, TrainArguments* a) {
   app.add_option("--reread", a->batch.reread_share,
                  "Of those with questions or facts: with passages in the prompt as well");
   app.add_option("--passages", a->batch.most_passages, "Of such a prompt, at most");
+  app.add_option("--neighbours", a->batch.neighbour_share,
+                 "Share of passages that lie among those of their document, in memory and prompts; "
+                 "others among those that words find");
   app.add_option("--passage-bytes", a->batch.passage_bytes, "Of such a passage, at most");
   app.add_option("--ask", a->batch.ask_share,
                  "Of the questions in steps without a memory: the model is to ask them");

@@ -181,16 +181,27 @@ std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, si
                                                       Random& random) const {
   std::vector<std::string> passages;
   if (!own.empty()) passages.push_back(own);
-  // One alone half of the time: that is the commonest prompt.
-  const auto most = static_cast<size_t>(options_.most_passages);
-  const size_t n = random.Chance(0.5) ? 1 : 1 + random.Below(most);
-  std::vector<size_t> others = p < similar_.size() ? similar_[p] : std::vector<size_t>();
+  const size_t n = 1 + random.Below(static_cast<size_t>(options_.most_passages));
+  const bool are_neighbours = p < neighbours_.size() && random.Chance(options_.neighbour_share);
+  std::vector<size_t> others;
+  if (p < similar_.size()) others = are_neighbours ? neighbours_[p] : similar_[p];
   random.Shuffle(&others);
   constexpr int kTries = 20;
   for (int i = 0; i < kTries && passages.size() < n && !texts_.passages.empty(); ++i) {
-    const size_t other = others.empty() ? PickPassage(random) : others.back();
-    if (!others.empty()) others.pop_back();
-    if (other != p) passages.push_back(Surrounded(other, random));
+    if (others.empty()) {
+      const size_t other = PickPassage(random);
+      if (other != p) passages.push_back(Surrounded(other, random));
+      continue;
+    }
+    const size_t other = others.back();
+    others.pop_back();
+    // What stands beside a neighbour may be the passage itself, and what `own` was given already.
+    const std::string& text = texts_.passages[other].text;
+    if (!are_neighbours) {
+      passages.push_back(Surrounded(other, random));
+    } else if (own.find(text) == std::string::npos) {
+      passages.push_back(text);
+    }
   }
   random.Shuffle(&passages);
   return passages;
@@ -198,9 +209,13 @@ std::vector<std::string> BatchMaker::PassagesOfPrompt(const std::string& own, si
 
 absl::Status BatchMaker::MakeQuestionEntry(Random& random, Entry* entry) const {
   const auto n_context = static_cast<size_t>(options_.context_tokens);
-  // A passage, some that look like answering its questions, and any others.
+  // A passage, its neighbours, some that look like answering its questions, and any others.
   const size_t first = PickPassage(random);
   std::vector<size_t> placed = {first};
+  const bool has_neighbours = random.Chance(options_.neighbour_share);
+  if (has_neighbours) {
+    placed.insert(placed.end(), neighbours_[first].begin(), neighbours_[first].end());
+  }
   for (size_t i = random.Below(4); i > 0 && i <= similar_[first].size(); --i) {
     placed.push_back(similar_[first][i - 1]);
   }
@@ -219,6 +234,8 @@ absl::Status BatchMaker::MakeQuestionEntry(Random& random, Entry* entry) const {
     fitting.push_back(p);
   }
   random.Shuffle(&fitting);
+  // Neighbours stand as they do in their document.
+  if (has_neighbours) std::sort(fitting.begin(), fitting.end());
   struct Asked {
     size_t passage;
     const Exchange* exchange;

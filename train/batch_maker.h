@@ -24,6 +24,9 @@ struct BatchOptions {
   double reread_share = 0.35;
   // Passages of such a prompt, at most: others that look like answering are read beside.
   int64_t most_passages = 3;
+  // Of the passages that questions are asked about: those that stand in the memory among their
+  // neighbours, and in prompts beside some of them. Of the others: beside what words find.
+  double neighbour_share = 0.5;
   // The longest passages of prompts: shorter ones get what stands beside them, at random, since a
   // passage that is read again holds more than what answers.
   int64_t passage_bytes = 1500;
@@ -66,8 +69,10 @@ class BatchMaker : public BatchSource {
         options_(options),
         facts_(texts->words),
         similar_(FindSimilarPassages(texts->passages, kSimilar)),
+        neighbours_(FindNeighbours(texts->passages, texts->file_begins, kReach)),
         file_shares_(FileShares(*texts)) {}
   static constexpr size_t kSimilar = 8;
+  static constexpr size_t kReach = 4;
   // By file: what it and those before it have of the choices, at last 1. By the square root of
   // their numbers of passages: where all passages are alike the largest file is nearly all that is
   // learned, where all files are alike small ones are learned by heart.
@@ -75,7 +80,7 @@ class BatchMaker : public BatchSource {
   size_t PickPassage(Random& random) const;
   // Passage p within what stands beside it in its file, of any length up to passage_bytes.
   std::string Surrounded(size_t p, Random& random) const;
-  // `own` (may be empty) among others that look like passage p, in any order.
+  // `own` (may be empty) among others that could be taken for passage p, in any order.
   std::vector<std::string> PassagesOfPrompt(const std::string& own, size_t p, Random& random) const;
   absl::StatusOr<TrainingBatch> MakePacked(Random& random) const;
   Tokens BookPiece(int64_t n_tokens, Random& random) const;
@@ -93,7 +98,8 @@ class BatchMaker : public BatchSource {
   const ExchangeWriter& writer_;
   const BatchOptions options_;
   const FactMaker facts_;
-  const std::vector<std::vector<size_t>> similar_;  // by passage
+  const std::vector<std::vector<size_t>> similar_;     // by passage
+  const std::vector<std::vector<size_t>> neighbours_;  // by passage
   const std::vector<double> file_shares_;
 };
 

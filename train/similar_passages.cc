@@ -35,6 +35,7 @@ bool AreVersions(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
          kSameText * static_cast<double>(std::min(a.size(), b.size()));
 }
 
+// What may answer another one's questions as well.
 bool HoldsAnAnswer(const Passage& candidate, const Passage& asked) {
   return std::any_of(asked.questions.begin(), asked.questions.end(), [&](const Exchange& e) {
     return candidate.text.find(e.reply) != std::string::npos;
@@ -93,6 +94,31 @@ std::vector<std::vector<size_t>> FindSimilarPassages(const std::vector<Passage>&
     }
   }
   return similar;
+}
+
+std::vector<std::vector<size_t>> FindNeighbours(const std::vector<Passage>& passages,
+                                                const std::vector<size_t>& file_begins,
+                                                size_t reach) {
+  std::vector<std::vector<int32_t>> words;
+  for (const Passage& passage : passages) words.push_back(Different(passage.ids));
+  std::vector<std::vector<size_t>> neighbours(passages.size());
+  for (size_t f = 0; f < file_begins.size(); ++f) {
+    const size_t begin = file_begins[f];
+    const size_t end = f + 1 < file_begins.size() ? file_begins[f + 1] : passages.size();
+    for (size_t p = begin; p < end; ++p) {
+      const auto add = [&](size_t other) {
+        if (AreVersions(words[p], words[other]) || HoldsAnAnswer(passages[other], passages[p])) {
+          return;
+        }
+        neighbours[p].push_back(other);
+      };
+      for (size_t distance = 1; distance <= reach; ++distance) {
+        if (p >= begin + distance) add(p - distance);
+        if (p + distance < end) add(p + distance);
+      }
+    }
+  }
+  return neighbours;
 }
 
 }  // namespace fovea::train

@@ -1,4 +1,4 @@
-// Passages that look as if they answered the questions of another one: hard negatives, for the
+// Passages that could be taken for the one that answers a question: hard negatives, for the
 // memory's attention and for prompts with several passages.
 #pragma once
 
@@ -14,5 +14,12 @@ namespace fovea::train {
 // well: other versions of the same text, and whatever holds one of their answers.
 std::vector<std::vector<size_t>> FindSimilarPassages(const std::vector<Passage>& passages,
                                                      size_t n);
+
+// By passage: those at most `reach` places before or behind it in its file, nearest first, as the
+// passages of one document mostly stand there; a memory's question finds the right document far
+// more often than the right passage of it. `file_begins` as in TrainingTexts. The same is left out.
+std::vector<std::vector<size_t>> FindNeighbours(const std::vector<Passage>& passages,
+                                                const std::vector<size_t>& file_begins,
+                                                size_t reach);
 
 }  // namespace fovea::train

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "tests/train/tiny_texts.h"
 
 namespace fovea::train {
@@ -186,6 +188,80 @@ TEST_F(BatchMakerTest, AsksAboutPassagesAmongTheirNeighbours) {
     EXPECT_THAT(asked, testing::MatchesRegex("(W[a-z ]+\\?)+"));
   }
   EXPECT_GT(n, 10);
+}
+
+// A passage stands in the memory where it does in its document, and its neighbours are what is read
+// in its place.
+TEST_F(BatchMakerTest, PassagesLieAmongTheirNeighbours) {
+  TrainingTexts texts = Texts();
+  texts.passages.clear();
+  texts.file_begins = {0};
+  std::string symbols;
+  for (char c = '!'; c <= '~'; ++c) {
+    if (c != '?') symbols += c;
+  }
+  // No two have a token in common: others would be versions of one text.
+  const auto text_of = [&](size_t i) {
+    std::string text;
+    for (int j = 0; j < 6; ++j) text += symbols.substr(4 * i, 4);
+    return text;
+  };
+  constexpr size_t kPassages = 23, kReach = 4;
+  for (size_t i = 0; i < kPassages; ++i) {
+    Passage passage{.text = text_of(i), .ids = writer_->Encode(text_of(i))};
+    auto exchange =
+        writer_->Write("Which follows " + symbols.substr(4 * i, 1) + "?", text_of(i).substr(1, 3));
+    ASSERT_TRUE(exchange.ok());
+    passage.questions.push_back(*exchange);
+    texts.passages.push_back(passage);
+  }
+  BatchOptions options = Small();
+  options.book_share = 0.0;
+  options.question_share = 1.0;
+  options.reread_share = 1.0;
+  options.n_entries = 64;
+  options.context_tokens = 256;  // a passage and its neighbours
+  options.neighbour_share = 1.0;
+  const auto maker = BatchMaker::Create(&texts, writer_.get(), options);
+  ASSERT_TRUE(maker.ok()) << maker.status();
+  int n_contexts = 0, n_beside = 0;
+  for (uint64_t step = 0; step < 4; ++step) {
+    const auto batch = (*maker)->Make(step, 2);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    for (int64_t i = 0; i < options.n_entries; ++i) {
+      const std::string context = TextOf(batch->contexts[i], 0, options.context_tokens);
+      std::vector<std::pair<size_t, size_t>> found;  // place, passage
+      for (size_t p = 0; p < kPassages; ++p) {
+        const size_t at = context.find(text_of(p));
+        if (at != std::string::npos) found.emplace_back(at, p);
+      }
+      if (found.empty()) continue;  // what answers is in the prompt alone
+      ++n_contexts;
+      EXPECT_TRUE(std::is_sorted(found.begin(), found.end())) << context;
+      int n_consecutive = 0;
+      for (size_t f = 1; f < found.size(); ++f) {
+        n_consecutive += found[f].second == found[f - 1].second + 1;
+      }
+      EXPECT_GE(n_consecutive, static_cast<int>(kReach)) << context;
+
+      const std::string query = TextOf(batch->queries[i], 0, options.query_tokens);
+      for (size_t p = 0; p < kPassages; ++p) {
+        const size_t asked = query.find("Which follows " + symbols.substr(4 * p, 1) + "?");
+        if (asked == std::string::npos) continue;
+        const size_t before = query.rfind('?', asked);
+        const size_t begin = before == std::string::npos ? 0 : before;
+        const std::string prompt = query.substr(begin, asked - begin);
+        if (prompt.find(text_of(p)) != std::string::npos) continue;
+        for (size_t other = 0; other < kPassages; ++other) {
+          if (prompt.find(text_of(other)) == std::string::npos) continue;
+          ++n_beside;
+          EXPECT_LE(std::max(other, p) - std::min(other, p), kReach) << prompt;
+        }
+      }
+    }
+  }
+  EXPECT_GT(n_contexts, 100);
+  EXPECT_GT(n_beside, 10);
 }
 
 TEST_F(BatchMakerTest, ABatchDependsOnSeedAndStepAlone) {

@@ -59,5 +59,21 @@ TEST_F(SimilarPassagesTest, FindsWhatTheWordsOfQuestionsFindAndNotWhatAnswersThe
   EXPECT_THAT(FindSimilarPassages({}, 2), IsEmpty());
 }
 
+TEST_F(SimilarPassagesTest, NeighboursAreOfTheSameFileAndDoNotAnswer) {
+  Add("the red lamp of anna stood in the attic", "where stood the red lamp", "attic");
+  Add("boris owned some wagons", "who owned wagons", "boris");
+  Add("another sentence about that attic", "what is it about", "sentence");
+  Add("at noon came rain", "when came rain", "noon");
+  Add("a bell rang", "what rang", "bell");
+  Add("of another file", "of what", "file");
+  const auto neighbours = FindNeighbours(passages_, {0, 5}, 3);
+  ASSERT_THAT(neighbours, SizeIs(6));
+  EXPECT_THAT(neighbours[0], ElementsAre(1, 3));  // the third holds its answer
+  EXPECT_THAT(neighbours[3], ElementsAre(2, 4, 1, 0));
+  EXPECT_THAT(neighbours[4], ElementsAre(3, 2, 1));
+  EXPECT_THAT(neighbours[5], IsEmpty());
+  EXPECT_THAT(FindNeighbours({}, {}, 3), IsEmpty());
+}
+
 }  // namespace
 }  // namespace fovea::train
