@@ -31,7 +31,7 @@ struct KnownModel {
 constexpr KnownModel kKnownModels[] = {
     {.name = kDefaultModel,
      .file = "SmolLM2-135M-Instruct.Q4_1.gguf",
-     .adapter = "smollm2-135m-fot-4"},
+     .adapter = "smollm2-135m-fot-5"},
 };
 
 bool Exists(const fs::path& path) {

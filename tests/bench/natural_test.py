@@ -15,7 +15,7 @@ import natural_wide  # noqa: E402
 QUESTIONS = natural.read_questions()
 WIDE = natural.read_questions(wide=True)
 TRAINED_ON = os.path.join(common.ROOT,
-                          "models/smollm2-135m-fot-4/questions/packaged-questions.jsonl.zst")
+                          "models/smollm2-135m-fot-5/questions/packaged-questions.jsonl.zst")
 
 
 def result(document, start, end):

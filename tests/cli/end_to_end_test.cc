@@ -51,7 +51,7 @@ class EndToEndTest : public ProgramTest {
 };
 
 TEST_F(EndToEndTest, AnAdapterThatWasMadeForAnotherModelIsWarnedAbout) {
-  fs::copy(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4", folder_ / "adapter");
+  fs::copy(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-5", folder_ / "adapter");
   std::string config = Slurp(folder_ / "adapter/adapter_config.json");
   const std::string base = "Smollm2 135M 8k Lc100K Mix1 Ep2";
   ASSERT_NE(config.find(base), std::string::npos);

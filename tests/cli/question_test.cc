@@ -104,7 +104,7 @@ TEST_F(QuestionTest, TheDefaultModelWithoutItsAdapterIsWarnedAbout) {
   const Arguments ingest = {"ingest", "--memory", memory_, "--json", "--quiet", otter_};
   const ProgramResult result = Fovea(ingest);
   ASSERT_EQ(result.code, 0) << result.err;
-  const auto warning = HasSubstr("smollm2-135m-fot-4");
+  const auto warning = HasSubstr("smollm2-135m-fot-5");
   EXPECT_THAT(result.err, warning);
   ASSERT_THAT(result.json()["warnings"], SizeIs(1));
   EXPECT_EQ(result.json()["warnings"][0]["source"], model.string());

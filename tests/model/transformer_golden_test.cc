@@ -17,7 +17,7 @@ namespace fovea::model {
 namespace {
 
 const std::filesystem::path kData = FOVEA_SOURCE_DIR "/tests/model/data/transformer";
-const std::filesystem::path kAdapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4";
+const std::filesystem::path kAdapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-5";
 
 // Logits are of several units up to 35; sums of at most 1,536 products in float32, in another
 // order, through up to 30 layers.

@@ -107,7 +107,7 @@ TEST_F(ModelHomeTest, OfSeveralAdaptersTheKnownOneIsTaken) {
     return choice.ok() ? choice->adapter.value_or("") : fs::path();
   };
   EXPECT_EQ(chosen(), first);
-  const fs::path known = AddAdapter(folder_ / "share" / "smollm2-135m-fot-4", fingerprint);
+  const fs::path known = AddAdapter(folder_ / "share" / "smollm2-135m-fot-5", fingerprint);
   EXPECT_EQ(chosen(), known);
   const fs::path own = AddAdapter(home_.folder / "adapters" / "x", fingerprint);
   EXPECT_EQ(chosen(), own);
@@ -123,7 +123,7 @@ TEST_F(ModelHomeTest, TheDefaultAdapterIsFoundForTheDefaultModel) {
   home_.adapter_folders = {fs::path(FOVEA_SOURCE_DIR) / "models"};
   const auto choice = ChooseModel(home_, model.string(), std::nullopt);
   ASSERT_TRUE(choice.ok()) << choice.status();
-  EXPECT_EQ(choice->adapter_name, "smollm2-135m-fot-4");
+  EXPECT_EQ(choice->adapter_name, "smollm2-135m-fot-5");
 }
 
 TEST_F(ModelHomeTest, AKnownModelWithoutItsAdapterIsWarnedAbout) {
@@ -133,7 +133,7 @@ TEST_F(ModelHomeTest, AKnownModelWithoutItsAdapterIsWarnedAbout) {
   auto choice = ChooseModel(home_, std::string(kDefaultModel), std::nullopt);
   ASSERT_TRUE(choice.ok()) << choice.status();
   EXPECT_THAT(choice->adapter_warning,
-              AllOf(HasSubstr("the adapter of smollm2, smollm2-135m-fot-4, is not in "),
+              AllOf(HasSubstr("the adapter of smollm2, smollm2-135m-fot-5, is not in "),
                     HasSubstr((folder_ / "share").string()), HasSubstr("--adapter none")));
   choice = ChooseModel(home_, std::string(kDefaultModel), std::string(kNoAdapter));
   ASSERT_TRUE(choice.ok()) << choice.status();

@@ -31,7 +31,7 @@ class AdapterGoldenTest : public testing::Test {
     }
     model::LoadOptions load;
     load.model = model::DefaultModelPath();
-    load.adapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4";
+    load.adapter = FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-5";
     golden_ = model::ReadGoldenJson(model::DefaultAdapterGoldenPath());
     device_ = *compute::Device::Create("cpu", 1);
     auto model = model::Transformer::Load(device_.get(), load);

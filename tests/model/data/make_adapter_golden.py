@@ -112,7 +112,7 @@ def answer(model, tokenizer, prompt, attend):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=pathlib.Path, help="the default model's GGUF file")
-    adapter = HERE.parents[2] / "models" / "smollm2-135m-fot-4"
+    adapter = HERE.parents[2] / "models" / "smollm2-135m-fot-5"
     parser.add_argument("--adapter", type=pathlib.Path, default=adapter)
     parser.add_argument("--golden", type=pathlib.Path, default=HERE / "default_adapter.json")
     args = parser.parse_args()

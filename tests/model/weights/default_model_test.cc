@@ -93,7 +93,7 @@ TEST_F(DefaultModelTest, FingerprintIsStableAcrossOpenings) {
 
 TEST_F(DefaultModelTest, DefaultAdapterFits) {
   auto adapter =
-      Adapter::Load(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-4", checkpoint_->config());
+      Adapter::Load(FOVEA_SOURCE_DIR "/models/smollm2-135m-fot-5", checkpoint_->config());
   ASSERT_TRUE(adapter.ok()) << adapter.status();
   const MemoryConfig& memory = (*adapter)->memory_config();
   EXPECT_EQ(memory.mem_layers, (std::vector<int>{8, 18, 23}));
