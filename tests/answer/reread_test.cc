@@ -52,10 +52,10 @@ TEST(RereadPlanTest, AnAdapterSaysByWhatPassagesAreFound) {
   EXPECT_EQ(by(asked, /*attends=*/true), RereadBy::kBm25);
 }
 
-TEST(RereadPlanTest, LargerModelsWithoutAnAdapterReadMore) {
+TEST(RereadPlanTest, LargerModelsReadMore) {
   EXPECT_EQ(Plan({}, /*trained=*/false, true, 135'000'000).n_passages, 1);
   EXPECT_EQ(Plan({}, /*trained=*/false, true, 494'000'000).n_passages, 3);
-  EXPECT_EQ(Plan({}, /*trained=*/true, true, 1'500'000'000).n_passages, 1);
+  EXPECT_EQ(Plan({}, /*trained=*/true, true, 1'500'000'000).n_passages, 3);
 }
 
 TEST(RereadPlanTest, AModelThatDoesNotAttendIsNeverAskedForItsAttention) {
