@@ -100,6 +100,7 @@ std::vector<std::vector<size_t>> FindNeighbours(const std::vector<Passage>& pass
                                                 const std::vector<size_t>& file_begins,
                                                 size_t reach) {
   std::vector<std::vector<int32_t>> words;
+  words.reserve(passages.size());
   for (const Passage& passage : passages) words.push_back(Different(passage.ids));
   std::vector<std::vector<size_t>> neighbours(passages.size());
   for (size_t f = 0; f < file_begins.size(); ++f) {
