@@ -25,7 +25,7 @@ from default_model import load_default_model
 
 HERE = pathlib.Path(__file__).resolve().parent
 WINDOW, N_WINDOWS, TOP_K, ANSWER, PROBED = 1024, 2, 16, 16, 8
-# End an answer in ChatML: <|endoftext|>, <|im_start|>, with which the adapter ends its own, <|im_end|>.
+# End an answer in ChatML: <|endoftext|>, <|im_start|>, with which earlier adapters end theirs, <|im_end|>.
 ENDS = (0, 1, 2)
 
 
