@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 #include "train/batch_source.h"
-#include "train/similar_passages.h"
+#include "train/hard_negatives.h"
 #include "train/training_texts.h"
 
 namespace fovea::train {

@@ -21,6 +21,13 @@ class BatchMakerTest : public TinyTextsTest {
     options.seed = 9;
     return options;
   }
+  Passage Asked(const std::string& text, const std::string& question, const std::string& answer) {
+    Passage passage{.text = text, .ids = writer_->Encode(text)};
+    auto exchange = writer_->Write(question, answer);
+    EXPECT_TRUE(exchange.ok()) << exchange.status();
+    if (exchange.ok()) passage.questions.push_back(*std::move(exchange));
+    return passage;
+  }
   std::string TextOf(const torch::Tensor& row, int64_t begin, int64_t end) const {
     std::vector<int32_t> ids;
     for (int64_t i = begin; i < end; ++i) ids.push_back(row[i].item<int32_t>());
@@ -82,10 +89,7 @@ TEST_F(BatchMakerTest, AsksPointAtWhatAnswersThem) {
 TEST_F(BatchMakerTest, ReadsPassagesAgainWithAndWithoutThemInTheMemory) {
   TrainingTexts texts = Texts();
   // One that cannot be taken for the others.
-  Passage passage{.text = "Grenna has one mill.", .ids = writer_->Encode("Grenna has one mill.")};
-  auto exchange = writer_->Write("How many mills has Grenna?", "one");
-  ASSERT_TRUE(exchange.ok());
-  passage.questions.push_back(*exchange);
+  const Passage passage = Asked("Grenna has one mill.", "How many mills has Grenna?", "one");
   texts.file_begins.push_back(texts.passages.size());
   texts.passages.push_back(passage);
   BatchOptions options = Small();
@@ -208,12 +212,8 @@ TEST_F(BatchMakerTest, PassagesLieAmongTheirNeighbours) {
   };
   constexpr size_t kPassages = 23, kReach = 4;
   for (size_t i = 0; i < kPassages; ++i) {
-    Passage passage{.text = text_of(i), .ids = writer_->Encode(text_of(i))};
-    auto exchange =
-        writer_->Write("Which follows " + symbols.substr(4 * i, 1) + "?", text_of(i).substr(1, 3));
-    ASSERT_TRUE(exchange.ok());
-    passage.questions.push_back(*exchange);
-    texts.passages.push_back(passage);
+    texts.passages.push_back(Asked(text_of(i), "Which follows " + symbols.substr(4 * i, 1) + "?",
+                                   text_of(i).substr(1, 3)));
   }
   BatchOptions options = Small();
   options.book_share = 0.0;

@@ -1,4 +1,4 @@
-#include "train/similar_passages.h"
+#include "train/hard_negatives.h"
 
 #include <gmock/gmock.h>
 
@@ -15,7 +15,7 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 // A word is an id here.
-class SimilarPassagesTest : public testing::Test {
+class HardNegativesTest : public testing::Test {
  protected:
   void Add(const std::string& text, const std::string& question, const std::string& answer) {
     Passage passage{.text = text, .ids = Ids(text)};
@@ -39,7 +39,7 @@ class SimilarPassagesTest : public testing::Test {
   std::vector<Passage> passages_;
 };
 
-TEST_F(SimilarPassagesTest, FindsWhatTheWordsOfQuestionsFindAndNotWhatAnswersThem) {
+TEST_F(HardNegativesTest, FindsWhatTheWordsOfQuestionsFindAndNotWhatAnswersThem) {
   Add("the red lamp of anna stood in the attic", "where stood the red lamp of anna", "attic");
   Add("a red lamp that boris owned hung over water", "who owned a lamp", "boris");
   Add("an old wagon went to town at noon", "when went the wagon", "noon");
@@ -59,7 +59,7 @@ TEST_F(SimilarPassagesTest, FindsWhatTheWordsOfQuestionsFindAndNotWhatAnswersThe
   EXPECT_THAT(FindSimilarPassages({}, 2), IsEmpty());
 }
 
-TEST_F(SimilarPassagesTest, NeighboursAreOfTheSameFileAndDoNotAnswer) {
+TEST_F(HardNegativesTest, NeighboursAreOfTheSameFileAndDoNotAnswer) {
   Add("the red lamp of anna stood in the attic", "where stood the red lamp", "attic");
   Add("boris owned some wagons", "who owned wagons", "boris");
   Add("another sentence about that attic", "what is it about", "sentence");

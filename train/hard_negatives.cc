@@ -1,4 +1,4 @@
-#include "train/similar_passages.h"
+#include "train/hard_negatives.h"
 
 #include <algorithm>
 #include <cmath>
@@ -35,24 +35,40 @@ bool AreVersions(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
          kSameText * static_cast<double>(std::min(a.size(), b.size()));
 }
 
-// What may answer another one's questions as well.
 bool HoldsAnAnswer(const Passage& candidate, const Passage& asked) {
   return std::any_of(asked.questions.begin(), asked.questions.end(), [&](const Exchange& e) {
     return candidate.text.find(e.reply) != std::string::npos;
   });
 }
 
+// Passages with their different tokens: what is no negative, as it may answer as well.
+class Answering {
+ public:
+  explicit Answering(const std::vector<Passage>& passages) : passages_(passages) {
+    words_.reserve(passages.size());
+    for (const Passage& passage : passages) words_.push_back(Different(passage.ids));
+  }
+  // Whether `other` may answer the questions of `asked`.
+  bool May(size_t other, size_t asked) const {
+    return AreVersions(words_[asked], words_[other]) ||
+           HoldsAnAnswer(passages_[other], passages_[asked]);
+  }
+
+ private:
+  const std::vector<Passage>& passages_;
+  std::vector<std::vector<int32_t>> words_;
+};
+
 }  // namespace
 
 std::vector<std::vector<size_t>> FindSimilarPassages(const std::vector<Passage>& passages,
                                                      size_t n) {
-  std::vector<std::vector<int32_t>> words;
+  const Answering answering(passages);
   std::unordered_map<int32_t, std::vector<Posting>> postings;
   double n_tokens = 0.0;
   for (const Passage& passage : passages) n_tokens += static_cast<double>(passage.ids.size());
   const auto n_passages = static_cast<double>(passages.size());
   for (size_t p = 0; p < passages.size(); ++p) {
-    words.push_back(Different(passages[p].ids));
     std::unordered_map<int32_t, double> counts;
     for (const int32_t id : passages[p].ids) ++counts[id];
     const double length = static_cast<double>(passages[p].ids.size()) * n_passages / n_tokens;
@@ -87,10 +103,7 @@ std::vector<std::vector<size_t>> FindSimilarPassages(const std::vector<Passage>&
     std::partial_sort(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(depth), ranked.end());
     for (size_t i = 0; i < depth && similar[p].size() < n; ++i) {
       const size_t other = ranked[i].second;
-      if (AreVersions(words[p], words[other]) || HoldsAnAnswer(passages[other], passages[p])) {
-        continue;
-      }
-      similar[p].push_back(other);
+      if (!answering.May(other, p)) similar[p].push_back(other);
     }
   }
   return similar;
@@ -99,19 +112,14 @@ std::vector<std::vector<size_t>> FindSimilarPassages(const std::vector<Passage>&
 std::vector<std::vector<size_t>> FindNeighbours(const std::vector<Passage>& passages,
                                                 const std::vector<size_t>& file_begins,
                                                 size_t reach) {
-  std::vector<std::vector<int32_t>> words;
-  words.reserve(passages.size());
-  for (const Passage& passage : passages) words.push_back(Different(passage.ids));
+  const Answering answering(passages);
   std::vector<std::vector<size_t>> neighbours(passages.size());
   for (size_t f = 0; f < file_begins.size(); ++f) {
     const size_t begin = file_begins[f];
     const size_t end = f + 1 < file_begins.size() ? file_begins[f + 1] : passages.size();
     for (size_t p = begin; p < end; ++p) {
       const auto add = [&](size_t other) {
-        if (AreVersions(words[p], words[other]) || HoldsAnAnswer(passages[other], passages[p])) {
-          return;
-        }
-        neighbours[p].push_back(other);
+        if (!answering.May(other, p)) neighbours[p].push_back(other);
       };
       for (size_t distance = 1; distance <= reach; ++distance) {
         if (p >= begin + distance) add(p - distance);
